@@ -1,0 +1,66 @@
+# Every target works from a fresh clone: it needs Python 3.11 to 3.13, make and a package index.
+# Options go in ARGS: make run ARGS="--env smoke --params federation.num_rounds=2"
+.DEFAULT_GOAL := help
+.PHONY: help run test test-all lint format ui viz lock clean distclean
+
+SUITABLE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
+	$$p -c '$(SUITABLE)' 2>/dev/null && echo $$p && break; done)
+ARGS ?=
+PORT ?= 5000
+BIN := .venv/bin
+READY := .venv/.ready
+
+help: ## show this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
+
+run: $(READY) ## train, sample and score every arm, then compare them
+	@$(BIN)/kedro run $(ARGS)
+
+test: $(READY) ## the tests that take seconds
+	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-all: $(READY) ## all tests
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY) ## style and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: $(READY) ## rewrite the code in the project's style
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format .
+
+ui: $(READY) ## MLflow's pages on http://127.0.0.1:5000 (PORT=...)
+	@echo "MLflow: http://127.0.0.1:$(PORT)/#/experiments/1/runs?compareRunsMode=CHART"
+	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow server \
+		--workers 1 --host 127.0.0.1 --port $(PORT) --backend-store-uri sqlite:///mlflow.db
+
+viz: $(READY) ## the pipeline, with previews, in kedro-viz
+	@$(BIN)/kedro viz run $(ARGS)
+
+lock: $(READY) ## resolve requirements.lock anew from pyproject.toml (UPGRADE=--upgrade for newer)
+	@$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
+		--no-emit-index-url --generate-hashes --quiet $(UPGRADE) -o requirements.lock
+
+clean: ## remove results, tracked runs and caches; keep raw data and the environment
+	@for layer in data/0[2-8]_*; do [ ! -d "$$layer" ] || find "$$layer" -mindepth 1 \
+		! -name .gitkeep -delete; done
+	@rm -rf mlflow.db mlruns .viz logs .pytest_cache .ruff_cache .mypy_cache
+	@find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean ## remove the environment as well
+	@rm -rf .venv
+
+$(READY): requirements.lock pyproject.toml
+	@[ -n "$(PYTHON)" ] && "$(PYTHON)" -c '$(SUITABLE)' || { \
+		echo "Python 3.11, 3.12 or 3.13 is needed; got '$(PYTHON)'" \
+		"($$($(or $(PYTHON),python3) --version 2>&1));" \
+		"name one: make PYTHON=/path/to/python3.12" >&2; exit 2; }
+	@echo "Installing into .venv (a minute or two; only once)"
+	@[ -x $(BIN)/python ] || "$(PYTHON)" -m venv .venv
+	@[ -x $(BIN)/uv ] || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@

@@ -1,0 +1,3 @@
+"""The registered arms: one line each; an arm's settings are its block in ``conf``."""
+
+ARMS: tuple[str, ...] = ("centralized", "fedavg")

@@ -1,0 +1,196 @@
+"""Files that are either complete or absent: JSON and safetensors, read back or refused.
+
+Nothing here uses pickle, and torch is imported only where tensors are handled.
+"""
+
+import glob
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from phoenix_pipeline.errors import CheckpointError, StorageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_STALE_AFTER_S = 24 * 3600.0
+
+
+@contextmanager
+def atomic_path(final: Path) -> Iterator[Path]:
+    """Give a temporary sibling of ``final`` that replaces it when the block ends well.
+
+    The block may write a file or a folder there; it is flushed to disk and renamed. After any
+    exception the temporary is removed and ``final`` is as it was. Raises StorageError for an
+    OSError inside the block, naming ``final`` and the system's reason.
+    """
+    final = Path(final)
+    temporary = final.with_name(f".{final.stem}.{secrets.token_hex(4)}.partial{final.suffix}")
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale(final)
+        yield temporary
+        _flush(temporary)
+        _rename(temporary, final)
+        _flush_folder(final.parent)
+    except OSError as error:
+        _remove(temporary)
+        reason = error.strerror or str(error).splitlines()[0]
+        raise StorageError(
+            f"{final} could not be written: {reason}; nothing was left under that name that was "
+            f"not there before"
+        ) from error
+    except BaseException:
+        _remove(temporary)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON; NumPy numbers and arrays are allowed, NaN is not.
+
+    Raises StorageError when it cannot be written in full.
+    """
+    try:
+        text = json.dumps(value, indent=2, allow_nan=False, default=_plain)
+    except ValueError as error:
+        raise StorageError(
+            f"{path} was not written: {error}; JSON has only finite numbers"
+        ) from error
+    with atomic_path(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; raises CheckpointError when the file is missing or broken."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not valid JSON: {error}") from error
+
+
+def save_tensors(path: Path, tensors: Mapping[str, "Tensor"], metadata: Mapping[str, Any]) -> None:
+    """Write tensors of any dtype, device and layout as safetensors.
+
+    The header holds ``metadata`` as one JSON string and a sha256 over it and the tensors.
+    Raises StorageError when the file cannot be written in full.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    plain = _detach(tensors)
+    text = json.dumps(metadata, default=_plain)
+    header = {"format": "pt", "metadata": text, "sha256": _checksum(plain, text)}
+    with atomic_path(path) as temporary:
+        try:
+            save_file(plain, temporary, metadata=header)
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
+
+
+def load_tensors(path: Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
+    """Return the tensors, on the CPU, and the metadata that :func:`save_tensors` wrote.
+
+    Raises CheckpointError when the file is missing, truncated, altered or of another origin.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(path).is_file():
+        raise CheckpointError(f"{path} cannot be read: there is no such file")
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            header = file.metadata() or {}
+            names = file.keys()
+            tensors = {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is not a complete safetensors file: {error}") from error
+    if not {"metadata", "sha256"} <= header.keys():
+        raise CheckpointError(f"{path} was not written by this project: it has no checksum")
+    if _checksum(tensors, header["metadata"]) != header["sha256"]:
+        raise CheckpointError(f"{path} was altered after it was written: its checksum differs")
+    return tensors, json.loads(header["metadata"])
+
+
+def _detach(tensors: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:
+    """Return contiguous CPU tensors, none sharing memory with another, as safetensors needs."""
+    seen: set[int] = set()
+    plain = {}
+    for name, tensor in tensors.items():
+        copy = tensor.detach().cpu().contiguous()
+        if copy.untyped_storage().data_ptr() in seen:
+            copy = copy.clone()
+        seen.add(copy.untyped_storage().data_ptr())
+        plain[name] = copy
+    return plain
+
+
+def _checksum(tensors: Mapping[str, "Tensor"], metadata: str) -> str:
+    import torch
+
+    digest = hashlib.sha256(metadata.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} cannot be stored as JSON")
+
+
+def _flush(path: Path) -> None:
+    for file in [path] if path.is_file() else sorted(path.rglob("*")):
+        if file.is_file():
+            with file.open("rb+") as stream:
+                os.fsync(stream.fileno())
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make the rename itself durable, where folders can be opened at all (not on Windows)."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _rename(temporary: Path, final: Path) -> None:
+    """Replace ``final``; a folder can only be moved to a free name, so the old one steps aside."""
+    if not (temporary.is_dir() and final.is_dir()):
+        temporary.replace(final)
+        return
+    aside = temporary.with_name(f"{temporary.name}.old")
+    final.rename(aside)
+    try:
+        temporary.rename(final)
+    except OSError:
+        aside.rename(final)
+        raise
+    _remove(aside)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    elif path.exists():
+        path.unlink(missing_ok=True)
+
+
+def _remove_stale(final: Path) -> None:
+    """Remove what killed processes left; younger files may belong to a running one."""
+    pattern = f".{glob.escape(final.stem)}.????????.partial{glob.escape(final.suffix)}*"
+    for leftover in final.parent.glob(pattern):
+        with suppress(OSError):  # Another process may be removing it as well.
+            if time.time() - leftover.stat().st_mtime > _STALE_AFTER_S:
+                _remove(leftover)

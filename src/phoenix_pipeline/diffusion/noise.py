@@ -1,0 +1,62 @@
+"""The forward process q(x_t | x_0) and the training target."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from phoenix_pipeline.config import NoiseConfig
+
+if TYPE_CHECKING:
+    from diffusers import DDPMScheduler
+
+_SCHEDULES = {"linear": "linear", "cosine": "squaredcos_cap_v2"}
+
+
+def build_scheduler(config: NoiseConfig) -> "DDPMScheduler":
+    """Return diffusers' scheduler, which defines the betas and travels with the exported model."""
+    from diffusers import DDPMScheduler
+
+    return DDPMScheduler(
+        num_train_timesteps=config.num_train_timesteps,
+        beta_schedule=_SCHEDULES[config.schedule],
+        beta_start=config.beta_start,
+        beta_end=config.beta_end,
+        prediction_type=config.prediction_type,
+        clip_sample=True,
+    )
+
+
+@dataclass(frozen=True)
+class NoiseSchedule:
+    """Tables of q(x_t | x_0) = N(signal_t x_0, noise_t^2 I); both float32 [T], on one device."""
+
+    signal: Tensor
+    noise: Tensor
+    prediction_type: str
+
+    @classmethod
+    def from_config(cls, config: NoiseConfig, device: torch.device | str) -> "NoiseSchedule":
+        """Return the tables of ``config``, computed in float64."""
+        alphas_bar = build_scheduler(config).betas.double().neg().add(1.0).cumprod(0)
+        return cls(
+            signal=alphas_bar.sqrt().float().to(device),
+            noise=(1.0 - alphas_bar).sqrt().float().to(device),
+            prediction_type=config.prediction_type,
+        )
+
+    @property
+    def num_timesteps(self) -> int:
+        """T, the number of steps of the forward process."""
+        return len(self.signal)
+
+    def diffuse(self, x_0: Tensor, t: Tensor, epsilon: Tensor) -> Tensor:
+        """Return x_t, [N, C, H, W], for images ``x_0``, int64 steps ``t`` [N], noise ``epsilon``."""
+        return self.signal[t].view(-1, 1, 1, 1) * x_0 + self.noise[t].view(-1, 1, 1, 1) * epsilon
+
+    def target(self, x_0: Tensor, t: Tensor, epsilon: Tensor) -> Tensor:
+        """Return what the network is to predict: epsilon, or v (arXiv 2202.00512, appendix D)."""
+        if self.prediction_type == "epsilon":
+            return epsilon
+        return self.signal[t].view(-1, 1, 1, 1) * epsilon - self.noise[t].view(-1, 1, 1, 1) * x_0

@@ -1,0 +1,1 @@
+"""What ties the stages to Kedro and MLflow: configuration, datasets, tracking, error lines."""

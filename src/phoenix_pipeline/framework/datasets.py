@@ -1,0 +1,245 @@
+"""Kedro datasets whose files are complete or absent, most with a preview for kedro-viz.
+
+``metadata: {mlflow: artifact}`` or ``{mlflow: metrics}`` in a catalog entry also logs what was
+saved to the arm's MLflow run (see ``tracking.py``). Heavy libraries are imported when needed.
+"""
+
+import base64
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+from kedro.io import AbstractDataset
+from kedro_datasets._typing import ImagePreview, JSONPreview, TablePreview
+
+from phoenix_pipeline.checkpoints import (
+    atomic_path,
+    load_tensors,
+    read_json,
+    save_tensors,
+    write_json,
+)
+from phoenix_pipeline.errors import CheckpointError, DataError, StorageError
+from phoenix_pipeline.images import ImageSet, ImageSource, find_image_source, find_splits
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+    from PIL.Image import Image
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+Metadata = dict[str, Any] | None
+
+
+class FileDataset(AbstractDataset[In, Out]):
+    """A dataset that is one local file or folder."""
+
+    def __init__(self, *, filepath: str, metadata: Metadata = None) -> None:
+        """Take a path, made absolute under the project by Kedro, and free-form metadata."""
+        self._filepath = Path(filepath)
+        self.metadata = metadata
+
+    @property
+    def path(self) -> Path:
+        """The file or folder."""
+        return self._filepath
+
+    def _exists(self) -> bool:
+        return self._filepath.exists()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._filepath)}
+
+    def _existing(self) -> Path:
+        if not self._filepath.exists():
+            raise DataError(
+                f"{self._filepath} does not exist; an earlier stage writes it: run `kedro run`, or "
+                f"`kedro run --pipelines` with that stage as well"
+            )
+        return self._filepath
+
+
+@dataclass(frozen=True)
+class ImageSplits:
+    """Where the raw images are; ``test`` is None when a part of ``train`` is to be held out."""
+
+    train: ImageSource
+    test: ImageSource | None
+
+
+class ImageSplitsDataset(AbstractDataset[Any, ImageSplits]):
+    """The user's images, read only: a Parquet file or a folder for each split.
+
+    ``train: {path: ...}``, ``test: {path: ...}``; without a test path, a folder that holds both
+    splits is told apart by their names (see :func:`phoenix_pipeline.images.find_splits`).
+    """
+
+    def __init__(
+        self,
+        *,
+        train: dict[str, str],
+        test: dict[str, str | None] | None = None,
+        metadata: Metadata = None,
+    ) -> None:
+        """Take one mapping with the key ``path`` per split; Kedro makes those paths absolute."""
+        self._train, self._test = train["path"], (test or {}).get("path")
+        self.metadata = metadata
+
+    def load(self) -> ImageSplits:
+        """List the files of both splits; raises DataError when a path holds no images."""
+        if self._test is None:
+            return ImageSplits(*find_splits(self._train))
+        return ImageSplits(find_image_source(self._train), find_image_source(self._test))
+
+    def save(self, data: Any) -> NoReturn:
+        """Refuse: raw images are never written."""
+        raise StorageError(f"raw images at {self._train} are only read, never written")
+
+    def _exists(self) -> bool:
+        return all(Path(path).exists() for path in (self._train, self._test) if path)
+
+    def _describe(self) -> dict[str, Any]:
+        return {"train": self._train, "test": self._test}
+
+
+class ImageSetDataset(FileDataset[ImageSet, ImageSet]):
+    """An :class:`ImageSet` as safetensors."""
+
+    def load(self) -> ImageSet:
+        """Return the stored images; raises CheckpointError for a broken or foreign file."""
+        tensors, metadata = load_tensors(self._existing())
+        if "images" not in tensors or "class_names" not in metadata:
+            raise CheckpointError(f"{self._filepath} holds no image set; delete it and run again")
+        labels = tensors["labels"].numpy() if "labels" in tensors else None
+        return ImageSet(tensors["images"].numpy(), labels, tuple(metadata["class_names"]))
+
+    def save(self, data: ImageSet) -> None:
+        """Write images, labels and class names."""
+        import torch
+
+        arrays = {"images": data.images}
+        if data.labels is not None:
+            arrays["labels"] = data.labels
+        tensors = {name: torch.tensor(array) for name, array in arrays.items()}
+        save_tensors(self._filepath, tensors, {"class_names": list(data.class_names)})
+
+
+class FolderDataset(FileDataset[Path | Callable[[Path], None], Path]):
+    """A folder that a node fills itself, such as checkpoints or a model.
+
+    Load gives the folder, made if need be. Save takes that same path from a node that has filled
+    it, or a function that fills an empty folder, which then takes this name in one step.
+    """
+
+    def load(self) -> Path:
+        """Return the folder, creating it if it is not there."""
+        try:
+            self._filepath.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"{self._filepath} cannot be created: {error.strerror}") from error
+        return self._filepath
+
+    def save(self, data: Path | Callable[[Path], None]) -> None:
+        """Accept the folder's own path, or fill the folder by ``data(temporary folder)``."""
+        if not isinstance(data, Path):
+            with atomic_path(self._filepath) as temporary:
+                temporary.mkdir()
+                data(temporary)
+        elif data.resolve() != self._filepath.resolve():
+            raise StorageError(f"a node filled {data}; the catalog expects {self._filepath}")
+
+    def _exists(self) -> bool:
+        return self._filepath.is_dir() and any(self._filepath.iterdir())
+
+
+class JsonDataset(FileDataset[Any, Any]):
+    """Anything that JSON can hold; NumPy numbers too, NaN not."""
+
+    def load(self) -> Any:
+        """Return the parsed file."""
+        return read_json(self._existing())
+
+    def save(self, data: Any) -> None:
+        """Write indented JSON."""
+        write_json(self._filepath, data)
+
+    def preview(self) -> JSONPreview:
+        """Return the file's text."""
+        return JSONPreview(self._filepath.read_text(encoding="utf-8"))
+
+
+class TableDataset(FileDataset["pd.DataFrame", "pd.DataFrame"]):
+    """A table: Parquet or CSV by the file's suffix."""
+
+    def load(self) -> "pd.DataFrame":
+        """Return the table; raises DataError when the file is broken."""
+        import pandas as pd
+
+        path = self._existing()
+        try:
+            return pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise DataError(f"{path} is not a readable table: {reason}; delete it") from error
+
+    def save(self, data: "pd.DataFrame") -> None:
+        """Write the table without its index."""
+        with atomic_path(self._filepath) as temporary:
+            if temporary.suffix == ".csv":
+                data.to_csv(temporary, index=False)
+            else:
+                data.to_parquet(temporary, index=False)
+
+    def preview(self, nrows: int = 10) -> TablePreview:
+        """Return the first rows; bytes are left out."""
+        rows = self.load().head(nrows)
+        simple = rows.map(lambda value: "..." if isinstance(value, dict | bytes) else value)
+        return TablePreview(simple.to_dict(orient="split"))
+
+
+class _ImageFileDataset(FileDataset[In, NoReturn]):
+    """A PNG that is written for people and never read back."""
+
+    def load(self) -> NoReturn:
+        """Refuse: pictures are an end product."""
+        raise DataError(f"{self._filepath} is a picture for people; no stage may read it")
+
+    def preview(self) -> ImagePreview:
+        """Return the PNG in base64."""
+        return ImagePreview(base64.b64encode(self._filepath.read_bytes()).decode("ascii"))
+
+
+class FigureDataset(_ImageFileDataset["Figure"]):
+    """A matplotlib figure as PNG."""
+
+    def save(self, data: "Figure") -> None:
+        """Draw the figure."""
+        buffer = io.BytesIO()
+        data.savefig(buffer, format="png", dpi=120, bbox_inches="tight")
+        with atomic_path(self._filepath) as temporary:
+            temporary.write_bytes(buffer.getvalue())
+
+
+class PngDataset(_ImageFileDataset["Image"]):
+    """A Pillow image as PNG."""
+
+    def save(self, data: "Image") -> None:
+        """Encode the image."""
+        with atomic_path(self._filepath) as temporary:
+            data.save(temporary, format="PNG")
+
+
+class TextDataset(FileDataset[str, str]):
+    """UTF-8 text, such as an HTML report."""
+
+    def load(self) -> str:
+        """Return the text."""
+        return self._existing().read_text(encoding="utf-8")
+
+    def save(self, data: str) -> None:
+        """Write the text."""
+        with atomic_path(self._filepath) as temporary:
+            temporary.write_text(data, encoding="utf-8")

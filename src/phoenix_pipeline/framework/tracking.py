@@ -1,0 +1,168 @@
+"""The Kedro hook that records arms in MLflow, and the logger that training calls every round."""
+
+import atexit
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+from kedro.config import MissingConfigException
+from kedro.framework.context import KedroContext
+from kedro.framework.hooks import hook_impl
+from kedro.io import CatalogProtocol
+from kedro.pipeline import Pipeline
+from kedro.pipeline.node import Node
+from pydantic import BaseModel
+
+from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.framework.mlflow_runs import SESSION, SessionRuns, TrackingConfig
+from phoenix_pipeline.framework.settings_errors import explain
+
+RoundLogger = Callable[[int, Mapping[str, float]], None]
+
+_NODE: ContextVar[tuple[SessionRuns, str] | None] = ContextVar("_NODE", default=None)
+
+
+def round_logger() -> RoundLogger:
+    """Return ``log(round, metrics)`` for the arm of the node that is running.
+
+    Call it in the node; the result may then be called from any thread. It does nothing when
+    tracking is off. NaN and infinite values are left out.
+    """
+    current = _NODE.get()
+
+    def log(round_number: int, metrics: Mapping[str, float]) -> None:
+        if current is not None:
+            runs, namespace = current
+            runs.log_metrics(namespace, metrics, round_number)
+
+    return log
+
+
+class ArmMlflowHook:
+    """One MLflow run per arm, at the top level and with un-prefixed names, so that they compare.
+
+    Settings come from the nodes' ``params:`` inputs. A catalog entry with ``metadata: {mlflow:
+    artifact}`` has its file or folder copied to the run; ``{mlflow: metrics}`` (a dict, or one
+    under the key ``scores``) has its numbers logged as well.
+    """
+
+    def __init__(self) -> None:
+        """Start without runs; Kedro keeps one hook for the whole process."""
+        self._config = TrackingConfig()
+        self._project = Path.cwd()
+        self._runs: SessionRuns | None = None
+        self._catalog: CatalogProtocol | None = None
+
+    @hook_impl
+    def after_context_created(self, context: KedroContext) -> None:
+        """Read ``mlflow.yml``; MLflow itself is not imported yet."""
+        self._project = Path(context.project_path)
+        try:
+            values = context.config_loader["mlflow"]
+        except (MissingConfigException, KeyError):
+            values = {}
+        problems = explain(TrackingConfig, values, lambda path: path)
+        if problems:
+            raise SettingsError(f"mlflow.yml: {'; '.join(problems)}")
+        self._config = TrackingConfig.model_validate(values)
+
+    @hook_impl
+    def before_pipeline_run(
+        self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol
+    ) -> None:
+        """Open the session's run."""
+        self._catalog = catalog
+        if self._config.enabled and os.environ.get("PHOENIX_TRACKING") != "0":
+            self._runs = SessionRuns.start(self._config, self._project, _session_tags(run_params))
+            atexit.register(self._finish, "KILLED")
+
+    @hook_impl
+    def before_node_run(self, node: Node, inputs: dict[str, Any]) -> None:
+        """Log the node's settings and make its arm the one that ``round_logger`` logs to."""
+        if self._runs is None:
+            return
+        namespace = arm_of(node)
+        _NODE.set((self._runs, namespace))
+        params = {
+            path: value
+            for name, given in inputs.items()
+            if name.startswith("params:")
+            for path, value in flatten(given, _local_name(name.removeprefix("params:"), namespace))
+        }
+        self._runs.log_params(namespace, params)
+
+    @hook_impl
+    def after_node_run(self) -> None:
+        """Forget the arm."""
+        _NODE.set(None)
+
+    @hook_impl
+    def after_dataset_saved(self, dataset_name: str, data: Any, node: Node) -> None:
+        """Log what the catalog entry asks for."""
+        if self._runs is None or self._catalog is None:
+            return
+        dataset = self._catalog.get(dataset_name)
+        kind = (getattr(dataset, "metadata", None) or {}).get("mlflow")
+        if kind is None:
+            return
+        if kind not in ("artifact", "metrics"):
+            raise SettingsError(
+                f"{dataset_name} has metadata mlflow: {kind!r}; allowed: artifact, metrics; "
+                f"change it in conf/base/catalog.yml"
+            )
+        namespace = arm_of(node)
+        if kind == "metrics":
+            scores = dict(flatten(data.get("scores", data)))
+            numbers = {k: v for k, v in scores.items() if isinstance(v, int | float)}
+            self._runs.log_metrics(namespace, numbers)
+        path = Path(str(getattr(dataset, "_filepath")))  # noqa: B009 - Kedro's convention
+        self._runs.log_artifact(namespace, path, _local_name(dataset_name, namespace))
+
+    @hook_impl
+    def after_pipeline_run(self) -> None:
+        """Close the runs as FINISHED."""
+        self._finish("FINISHED")
+
+    @hook_impl
+    def on_pipeline_error(self) -> None:
+        """Close the runs as FAILED."""
+        self._finish("FAILED")
+
+    def _finish(self, status: str) -> None:
+        atexit.unregister(self._finish)
+        _NODE.set(None)
+        if self._runs is not None:
+            self._runs.finish(status)
+            self._runs = None
+
+
+def arm_of(node: Node) -> str:
+    """Return the arm that a node belongs to, or :data:`SESSION`."""
+    return (node.namespace or SESSION).split(".")[0]
+
+
+def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the leaves of nested mappings and Pydantic models by dotted name."""
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from flatten(inner, f"{prefix}.{name}" if prefix else str(name))
+    else:
+        yield prefix, value
+
+
+def _local_name(name: str, namespace: str) -> str:
+    return name.removeprefix(f"{namespace}.") if namespace else name
+
+
+def _session_tags(run_params: Mapping[str, Any]) -> dict[str, str]:
+    """Return what tells this run from another in MLflow's table."""
+    wanted = ("env", "pipeline_names", "tags", "node_names", "from_nodes", "to_nodes")
+    tags = {f"kedro.{name}": str(run_params[name]) for name in wanted if run_params.get(name)}
+    runtime = dict(flatten(run_params.get("runtime_params") or {}))
+    if runtime:
+        tags["kedro.params"] = ",".join(f"{name}={value}" for name, value in runtime.items())
+    return tags

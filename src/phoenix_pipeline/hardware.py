@@ -1,0 +1,48 @@
+"""What this process may use: the device and the number of CPU cores."""
+
+import math
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from phoenix_pipeline.errors import SettingsError
+
+if TYPE_CHECKING:
+    import torch
+
+_CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use: its affinity mask, capped by a container limit."""
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    try:
+        quota, period = _CGROUP_LIMIT.read_text().split()
+        return cores if quota == "max" else max(1, min(cores, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):
+        return cores
+
+
+def resolve_device(name: str) -> "torch.device":
+    """Return the torch device called ``name``; ``auto`` is the first GPU, else the CPU.
+
+    Raises:
+        SettingsError: the device is not there.
+    """
+    import torch
+
+    has_mps = torch.backends.mps.is_available()
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if has_mps else "cpu"
+    device = torch.device(name)
+    present = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(has_mps)}[device.type]
+    if (device.index or 0) >= present:
+        raise SettingsError(
+            f"run.device is {name!r}, but this machine has {present} {device.type} device(s); "
+            "allowed here: auto, cpu"
+            + "".join(f", cuda:{i}" for i in range(torch.cuda.device_count()))
+        )
+    return device

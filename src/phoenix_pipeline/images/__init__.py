@@ -1,0 +1,41 @@
+"""Parquet and image folders to one uint8 array and back; the only place that knows [-1, 1].
+
+Nothing here imports torch: ``to_model_range`` and ``to_uint8`` use the methods of the tensor that
+they are given.
+"""
+
+from phoenix_pipeline.images.encoding import (
+    decode_image,
+    encode_png,
+    image_grid,
+    to_model_range,
+    to_uint8,
+)
+from phoenix_pipeline.images.image_set import MAX_SIDE, MIN_SIDE, ImageSet, align_classes
+from phoenix_pipeline.images.reading import read_images
+from phoenix_pipeline.images.sources import ImageSource, find_image_source, find_splits
+from phoenix_pipeline.images.stratified import apportion, split_held_out, take_stratified
+from phoenix_pipeline.images.writing import Samples, SampleWriter, read_samples, write_images
+
+__all__ = [
+    "MAX_SIDE",
+    "MIN_SIDE",
+    "ImageSet",
+    "ImageSource",
+    "SampleWriter",
+    "Samples",
+    "align_classes",
+    "apportion",
+    "decode_image",
+    "encode_png",
+    "find_image_source",
+    "find_splits",
+    "image_grid",
+    "read_images",
+    "read_samples",
+    "split_held_out",
+    "take_stratified",
+    "to_model_range",
+    "to_uint8",
+    "write_images",
+]

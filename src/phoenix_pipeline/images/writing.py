@@ -1,0 +1,130 @@
+"""Write images as Parquet in the raw schema (PNG bytes), and read generated samples back."""
+
+import json
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from phoenix_pipeline.checkpoints import atomic_path
+from phoenix_pipeline.config import ImagesConfig
+from phoenix_pipeline.errors import DataError
+from phoenix_pipeline.images.encoding import encode_png
+from phoenix_pipeline.images.image_set import ImageSet
+from phoenix_pipeline.images.parquet import read_parquet
+
+_IMAGE_TYPE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+_IMAGE_FEATURE = {"_type": "Image"}
+_ROWS_PER_GROUP = 1000
+UNLABELLED = -1
+
+
+def write_images(images: ImageSet, path: Path) -> None:
+    """Write ``images`` as Hugging Face style Parquet: ``img`` and, when labelled, ``label``.
+
+    The same images give the same bytes. Raises StorageError when the file cannot be written.
+    """
+    columns: dict[str, pa.Array] = {"img": _encode(images.images, 0)}
+    features: dict[str, Any] = {"img": _IMAGE_FEATURE}
+    if images.labels is not None:
+        columns["label"] = pa.array(images.labels, pa.int64())
+        features["label"] = {"names": list(images.class_names), "_type": "ClassLabel"}
+    table = pa.table(columns).replace_schema_metadata(_metadata(features))
+    with atomic_path(path) as temporary:
+        pq.write_table(table, temporary, row_group_size=_ROWS_PER_GROUP)
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Generated images with their origin.
+
+    ``images``: unlabelled ImageSet. ``client_id``: int32 [N], -1 for the global model. ``seed``:
+    int64 [N], the seed of each image.
+    """
+
+    images: ImageSet
+    client_id: np.ndarray
+    seed: np.ndarray
+
+
+class SampleWriter:
+    """Stream generated images to a Parquet file that gets its name only when it is complete.
+
+    Use as a context manager; an exception inside removes what was written so far. Columns: img
+    struct{bytes, path}, label int64 (always -1), client_id int32, seed int64. Raises StorageError.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Remember the final path; nothing is written before the ``with`` block."""
+        self._path = path
+        self._rows = 0
+        self._cleanup = ExitStack()
+        values = {"label": "int64", "client_id": "int32", "seed": "int64"}
+        features = {name: {"dtype": dtype, "_type": "Value"} for name, dtype in values.items()}
+        self._schema = pa.schema(
+            [("img", _IMAGE_TYPE), *((name, dtype) for name, dtype in values.items())],
+            metadata=_metadata({"img": _IMAGE_FEATURE, **features}),
+        )
+
+    def __enter__(self) -> Self:
+        """Open a temporary file beside the final one."""
+        with ExitStack() as stack:
+            temporary = stack.enter_context(atomic_path(self._path))
+            self._parquet = stack.enter_context(pq.ParquetWriter(temporary, self._schema))
+            self._cleanup = stack.pop_all()
+        return self
+
+    def write(self, images: np.ndarray, client_id: int, seeds: Sequence[int] | np.ndarray) -> None:
+        """Append uint8 [n, C, S, S] of one model; ``seeds``: one int64 per image."""
+        if len(seeds) != len(images):
+            raise DataError(
+                f"{len(images)} samples came with {len(seeds)} seeds; one each is needed"
+            )
+        columns = [
+            _encode(images, self._rows),
+            pa.array(np.full(len(images), UNLABELLED, np.int64)),
+            pa.array(np.full(len(images), client_id, np.int32)),
+            pa.array(np.asarray(seeds, dtype=np.int64)),
+        ]
+        self._parquet.write_table(pa.Table.from_arrays(columns, schema=self._schema))
+        self._rows += len(images)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Complete the file and give it its name, or remove it after an exception."""
+        self._cleanup.__exit__(kind, error, trace)
+
+
+def read_samples(path: Path) -> Samples:
+    """Read what :class:`SampleWriter` wrote; raises DataError when it is missing or broken."""
+    if not path.is_file():
+        raise DataError(f"there are no samples at {path}; run the sampling stage first")
+    images = read_parquet([path], ImagesConfig(label_column=None))
+    names = pq.read_schema(path).names
+    missing = [name for name in ("client_id", "seed") if name not in names]
+    if missing:
+        raise DataError(f"{path} has no column {missing[0]!r}; it has {', '.join(names)}")
+    table = pq.read_table(path, columns=["client_id", "seed"])
+    return Samples(images, table["client_id"].to_numpy(), table["seed"].to_numpy())
+
+
+def _encode(images: np.ndarray, first: int) -> pa.Array:
+    rows = [
+        {"bytes": encode_png(image), "path": f"{first + offset:06d}.png"}
+        for offset, image in enumerate(images)
+    ]
+    return pa.array(rows, _IMAGE_TYPE)
+
+
+def _metadata(features: dict[str, Any]) -> dict[str, str]:
+    return {"huggingface": json.dumps({"info": {"features": features}})}

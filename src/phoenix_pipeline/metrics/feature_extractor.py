@@ -1,0 +1,88 @@
+"""What a feature extractor is and how a batch of images goes through one."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from phoenix_pipeline.errors import DataError, SettingsError
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class FeatureExtractor:
+    """A named map from uint8 images [N, C, H, W] to float32 features [N, num_features].
+
+    ``fingerprint`` is the sha256 of weights and preprocessing: equal ones give equal features.
+    ``largest_batch`` is the batch size beyond which a CPU only loses its caches.
+    """
+
+    name: str
+    num_features: int
+    preprocessing: str
+    fingerprint: str
+    device: torch.device
+    forward: Callable[[Tensor], Tensor]
+    largest_batch: int = 1024
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return float32 features [N, num_features] of uint8 images [N, C, H, W], 0..255."""
+        with torch.inference_mode():
+            return self.forward(images.to(self.device)).float()
+
+
+def fingerprint_weights(weights: Mapping[str, Tensor], preprocessing: str) -> str:
+    """Return the sha256 over the names, types, shapes and values of ``weights`` and the text."""
+    digest = hashlib.sha256(preprocessing.encode())
+    for name in sorted(weights):
+        tensor = weights[name].detach().cpu().contiguous()
+        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def as_rgb(images: Tensor) -> Tensor:
+    """Return [N, 3, H, W]: grey images are repeated, RGB ones are passed on."""
+    return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
+
+
+def extract_features(
+    extractor: FeatureExtractor,
+    images: np.ndarray,
+    batch_size: int,
+    progress: Progress | None = None,
+) -> np.ndarray:
+    """Return float32 features [N, D] of uint8 ``images`` [N, C, H, W], in order.
+
+    ``progress`` is called with the number of images just done. On a CPU batches are no larger
+    than the extractor runs fastest with.
+
+    Raises:
+        DataError: the images are not uint8 [N, 1 or 3, H, W], or a feature is not finite.
+        SettingsError: there is no image.
+    """
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
+        raise DataError(
+            f"{extractor.name} got {images.dtype} images of shape {images.shape}; allowed is uint8 "
+            "[N, C, H, W] with 1 or 3 channels"
+        )
+    if not len(images):
+        raise SettingsError(f"{extractor.name} got 0 images; allowed is 1 or more")
+    if extractor.device.type == "cpu":
+        batch_size = min(batch_size, extractor.largest_batch)
+    features = np.empty((len(images), extractor.num_features), dtype=np.float32)
+    for start in range(0, len(images), batch_size):
+        batch = torch.from_numpy(np.ascontiguousarray(images[start : start + batch_size]))
+        features[start : start + len(batch)] = extractor(batch).cpu().numpy()
+        if progress is not None:
+            progress(len(batch))
+    if not np.isfinite(features).all():
+        bad = int((~np.isfinite(features)).any(axis=1).sum())
+        raise DataError(
+            f"{extractor.name} gave non-finite features for {bad} of {len(images)} images"
+        )
+    return features

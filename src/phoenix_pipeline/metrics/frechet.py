@@ -1,0 +1,69 @@
+"""The Frechet distance between two sets of features, seen as Gaussians."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from phoenix_pipeline.errors import DataError, SettingsError
+
+_ROWS_AT_A_TIME = 4096
+
+
+@dataclass(frozen=True)
+class GaussianStatistics:
+    """Mean [D] and unbiased covariance [D, D], float64, of ``num_images`` feature vectors."""
+
+    mean: np.ndarray
+    covariance: np.ndarray
+    num_images: int
+
+
+def gaussian_statistics(features: np.ndarray) -> GaussianStatistics:
+    """Return mean and unbiased covariance of ``features`` [N, D], summed in float64.
+
+    Raises:
+        SettingsError: fewer than two images.
+        DataError: a feature is not finite.
+    """
+    count, width = features.shape
+    if count < 2:
+        raise SettingsError(
+            f"A Frechet distance got {count} image(s); allowed is 2 or more; raise "
+            "sampling.num_images"
+        )
+    if not np.isfinite(features).all():
+        raise DataError("A Frechet distance got non-finite features; allowed are finite numbers")
+    mean = features.mean(axis=0, dtype=np.float64)
+    covariance = np.zeros((width, width))
+    for start in range(0, count, _ROWS_AT_A_TIME):
+        centred = features[start : start + _ROWS_AT_A_TIME] - mean
+        covariance += centred.T @ centred
+    return GaussianStatistics(mean, covariance / (count - 1), count)
+
+
+def frechet_distance(a: GaussianStatistics, b: GaussianStatistics) -> float:
+    """Return |mean_a - mean_b|^2 + tr(A + B - 2 (A B)^(1/2)), at least 0 (arXiv 1706.08500).
+
+    The trace of the root is taken as the sum of the roots of the eigenvalues of the symmetric
+    A^(1/2) B A^(1/2), which are those of A B: no complex root, no ridge for singular covariances.
+    The value falls with the number of images (roughly c + d / n): compare equal numbers only.
+
+    Raises:
+        SettingsError: the statistics have different widths.
+        DataError: the statistics are not finite.
+    """
+    if a.mean.shape != b.mean.shape:
+        raise SettingsError(
+            f"A Frechet distance got {a.mean.size} and {b.mean.size} features; allowed is the same "
+            "extractor on both sides"
+        )
+    if not all(np.isfinite(x).all() for x in (a.mean, a.covariance, b.mean, b.covariance)):
+        raise DataError("A Frechet distance got non-finite statistics; allowed are finite numbers")
+    values, vectors = np.linalg.eigh(a.covariance)
+    root = (vectors * np.sqrt(values.clip(min=0.0))) @ vectors.T
+    product = root @ b.covariance @ root
+    eigenvalues = np.linalg.eigvalsh((product + product.T) / 2)
+    trace_of_root = np.sqrt(eigenvalues.clip(min=0.0)).sum()
+    offset = a.mean - b.mean
+    distance = offset @ offset + np.trace(a.covariance) + np.trace(b.covariance) - 2 * trace_of_root
+    return float(max(distance, 0.0))

@@ -1,0 +1,106 @@
+"""Fitting the label judge's network: augmentation, one-cycle schedule, the loop."""
+
+import contextlib
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from phoenix_pipeline.config import ClassifierConfig
+from phoenix_pipeline.errors import TrainingError
+from phoenix_pipeline.metrics.feature_extractor import Progress
+from phoenix_pipeline.metrics.judge_network import JudgeNetwork
+from phoenix_pipeline.seeding import torch_generator
+
+LARGEST_SHIFT = 1 / 8
+
+
+def augment(images: Tensor, horizontal_flip: bool, generator: torch.Generator) -> Tensor:
+    """Shift each image of uint8 [N, C, H, W] by up to an eighth of its side; mirror half if asked.
+
+    What comes in at the edges repeats the edge. ``generator`` lives on the CPU.
+    """
+    count, _, height, width = images.shape
+    reach_y, reach_x = max(1, int(height * LARGEST_SHIFT)), max(1, int(width * LARGEST_SHIFT))
+    shift_y = torch.randint(-reach_y, reach_y + 1, (count, 1), generator=generator)
+    shift_x = torch.randint(-reach_x, reach_x + 1, (count, 1), generator=generator)
+    rows = (torch.arange(height) + shift_y).clamp(0, height - 1)
+    columns = (torch.arange(width) + shift_x).clamp(0, width - 1)
+    if horizontal_flip:
+        mirrored = torch.rand((count, 1), generator=generator) < 0.5
+        columns = torch.where(mirrored, columns.flip(1), columns)
+    rows = rows[:, None, :, None].to(images.device)
+    columns = columns[:, None, None, :].to(images.device)
+    every_image = torch.arange(count, device=images.device)[:, None, None, None]
+    every_channel = torch.arange(images.shape[1], device=images.device)[None, :, None, None]
+    return images[every_image, every_channel, rows, columns]
+
+
+def fit(
+    network: JudgeNetwork,
+    images: np.ndarray,
+    labels: np.ndarray,
+    config: ClassifierConfig,
+    *,
+    seed: int,
+    device: torch.device,
+    progress: Progress | None = None,
+) -> None:
+    """Train ``network`` in place with AdamW under a one-cycle schedule (arXiv 1708.07120).
+
+    Images (uint8) and labels stay on ``device``; a GPU computes in bfloat16. ``progress`` is
+    called with 1 after each epoch.
+
+    Raises:
+        TrainingError: the loss is not finite.
+    """
+    data = torch.from_numpy(np.ascontiguousarray(images)).to(device)
+    targets = torch.from_numpy(np.ascontiguousarray(labels)).to(device)
+    generator = torch_generator(seed, "label_judge_training")
+    batches = -(-len(data) // config.batch_size)
+    optimizer, schedule = _one_cycle(network, config, config.epochs * batches)
+    network.train()
+    for epoch in range(config.epochs):
+        loss_sum = torch.zeros((), device=device)
+        # Even parts: a last batch of one image would give batch normalisation no variance.
+        order = torch.randperm(len(data), generator=generator).to(device)
+        for batch in order.tensor_split(batches):
+            view = augment(data[batch], config.horizontal_flip, generator)
+            with _autocast(device):
+                loss = functional.cross_entropy(network(view), targets[batch])
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            loss_sum += loss.detach()
+        _check_finite(loss_sum, epoch, config)
+        if progress is not None:
+            progress(1)
+
+
+def _check_finite(loss: Tensor, epoch: int, config: ClassifierConfig) -> None:
+    if not torch.isfinite(loss):
+        raise TrainingError(
+            f"The label judge's loss is not finite in epoch {epoch + 1}; lower "
+            f"evaluation.classifier.learning_rate (now {config.learning_rate})"
+        )
+
+
+def _one_cycle(
+    network: JudgeNetwork, config: ClassifierConfig, steps: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+    )
+    # torch divides by the number of steps in the last phase: one step is not enough.
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, config.learning_rate, total_steps=max(2, steps)
+    )
+    return optimizer, schedule
+
+
+def _autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    if device.type == "cuda":
+        return torch.autocast("cuda", dtype=torch.bfloat16)
+    return contextlib.nullcontext()

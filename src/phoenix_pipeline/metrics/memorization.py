@@ -1,0 +1,73 @@
+"""Whether samples are copies of training images.
+
+A plain distance to the nearest training image is small for any blurred or grey image. Divided by
+the mean distance to the 50 nearest it is small only where one training image is much nearer than
+its neighbours. The same ratio of held-out images says what is usual.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.metrics.distances import nearest_distances
+
+NEIGHBOURS = 50
+PERCENTILE = 1.0
+SMALLEST_HELD_OUT = 100
+
+
+@dataclass(frozen=True)
+class MemorizationBaseline:
+    """Training features [N, D] and the sorted ratios [M] of held-out images to them."""
+
+    training_features: np.ndarray
+    held_out_ratios: np.ndarray
+
+    @property
+    def threshold(self) -> float:
+        """The 1st percentile of the held-out ratios."""
+        return float(np.percentile(self.held_out_ratios, PERCENTILE))
+
+
+def nearest_ratios(features: np.ndarray, training_features: np.ndarray) -> np.ndarray:
+    """Return distance to the nearest / mean distance to the 50 nearest training images, 0..1, [N].
+
+    Raises:
+        SettingsError: fewer than 50 training images.
+    """
+    if len(training_features) < NEIGHBOURS:
+        raise SettingsError(
+            f"Memorisation got {len(training_features)} training images; allowed is {NEIGHBOURS} "
+            "or more"
+        )
+    nearest = nearest_distances(features, training_features, NEIGHBOURS)
+    mean = nearest.mean(axis=1)
+    # 50 training images equal to the sample: as much a copy as can be.
+    return np.divide(nearest[:, 0], mean, out=np.zeros_like(mean), where=mean > 0)
+
+
+def memorization_baseline(
+    training_features: np.ndarray, held_out_features: np.ndarray
+) -> MemorizationBaseline:
+    """Return what samples are held against, from features [N, D] and [M, D] of real images.
+
+    Raises:
+        SettingsError: fewer than 50 training or 100 held-out images.
+    """
+    if len(held_out_features) < SMALLEST_HELD_OUT:
+        raise SettingsError(
+            f"Memorisation got {len(held_out_features)} held-out images; allowed is "
+            f"{SMALLEST_HELD_OUT} or more, for a 1st percentile"
+        )
+    ratios = nearest_ratios(held_out_features, training_features)
+    return MemorizationBaseline(training_features, np.sort(ratios))
+
+
+def memorized_share(features: np.ndarray, baseline: MemorizationBaseline) -> float:
+    """Return the share of samples [N, D] below the 1st percentile of held-out images' ratios.
+
+    About 0.01 for images that are as new as held-out ones, 1 for copies.
+    """
+    ratios = nearest_ratios(features, baseline.training_features)
+    return float((ratios < baseline.threshold).mean())

@@ -1,0 +1,1 @@
+"""What every kind of generator needs to train locally: batches, learning rate, EMA, Adam state."""

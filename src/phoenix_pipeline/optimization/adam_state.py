@@ -1,0 +1,38 @@
+"""Adam's moments as named tensors, so that a client can keep them between rounds on disk."""
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+_MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+
+
+def adam_state(
+    optimizer: torch.optim.Optimizer, parameters: Iterable[tuple[str, nn.Parameter]]
+) -> dict[str, Tensor]:
+    """Return the optimizer's moments, named ``<moment>.<parameter>``; empty before its first step."""
+    return {
+        f"{moment}.{name}": optimizer.state[parameter][moment]
+        for name, parameter in parameters
+        if parameter in optimizer.state
+        for moment in _MOMENTS
+    }
+
+
+def restore_adam_state(
+    optimizer: torch.optim.Optimizer,
+    parameters: Iterable[tuple[str, nn.Parameter]],
+    state: Mapping[str, Tensor],
+) -> None:
+    """Put moments from :func:`adam_state` back; parameters that ``state`` lacks start afresh."""
+    fused = bool(optimizer.defaults.get("fused"))
+    for name, parameter in parameters:
+        if f"step.{name}" not in state:
+            continue
+        step_device = parameter.device if fused else torch.device("cpu")
+        optimizer.state[parameter] = {
+            "step": state[f"step.{name}"].to(step_device, copy=True),
+            "exp_avg": state[f"exp_avg.{name}"].to(parameter.device, copy=True),
+            "exp_avg_sq": state[f"exp_avg_sq.{name}"].to(parameter.device, copy=True),
+        }

@@ -1,0 +1,51 @@
+"""One client's share of a round, and the order in which it visits its images."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class LocalWork:
+    """What one client trains in one round.
+
+    ``progress_start`` and ``progress_end`` are fractions of the whole run, in [0, 1], between which
+    the learning rate moves. ``first_step`` counts the client's earlier steps of this run.
+    """
+
+    steps: int
+    progress_start: float
+    progress_end: float
+    seed: int
+    first_step: int = 0
+
+    def progress(self, step: int) -> float:
+        """Return the run's progress at ``step`` (0-based) of this round."""
+        return self.progress_start + (self.progress_end - self.progress_start) * step / self.steps
+
+
+@dataclass(frozen=True)
+class LocalResult:
+    """What local training reports: means over the round, and how much was trained."""
+
+    loss: float
+    images_trained: int
+    seconds: float
+
+
+def draw_batches(
+    num_images: int, batch_size: int, steps: int, generator: torch.Generator
+) -> Iterator[Tensor]:
+    """Yield ``steps`` index tensors [batch_size], visiting all images before any comes again.
+
+    The order is reshuffled for each pass; a batch may span two passes, so that every step has the
+    same shape. All indices are drawn on the generator's device without synchronising with it.
+    """
+    passes = -(-steps * batch_size // num_images)
+    device = generator.device
+    order = torch.cat(
+        [torch.randperm(num_images, generator=generator, device=device) for _ in range(passes)]
+    )
+    yield from order[: steps * batch_size].view(steps, batch_size)

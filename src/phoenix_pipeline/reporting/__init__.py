@@ -1,0 +1,1 @@
+"""Tables and figures of one run; nothing here computes a score."""

@@ -1,0 +1,88 @@
+"""What a reader must know before believing a score, derived from how the scores were made."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from phoenix_pipeline.reporting.comparison import FLOOR_NAME
+
+_EQUAL_WORK = 1.02
+
+
+def list_caveats(table: pd.DataFrame) -> list[str]:
+    """Return the caveats that apply to a comparison, most important first.
+
+    ``table``: as :func:`~phoenix_pipeline.reporting.comparison.compare_arms` returns it.
+    """
+    arms = table[table["arm"] != FLOOR_NAME]
+    floor = table[table["arm"] == FLOOR_NAME]
+    caveats = [_sample_size(arms), *_floor(arms, floor), *_work(arms)]
+    if "fid_inception_v3" not in arms or arms["fid_inception_v3"].isna().all():
+        caveats.append(
+            "No Inception-v3 features were at hand: the FIDs here rank arms against each other and "
+            "must not be compared with published figures."
+        )
+    accuracy = arms["classifier_test_accuracy"].dropna()
+    if len(accuracy):
+        caveats.append(
+            "Class histograms, entropy, KL and the Inception Score rest on a classifier that is "
+            f"right on {accuracy.min():.1%} of real test images; it also gives a class to what is "
+            "no such thing."
+        )
+    caveats.append(
+        "Precision and density rise with blur, and one dull image repeated scores well on both: "
+        "read them with recall and coverage."
+    )
+    caveats.append("One run with one seed: differences of a few percent may be chance.")
+    return caveats
+
+
+def skipped_metrics(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Return what was not measured: ``"metric: reason"`` -> the arms that it applies to.
+
+    ``metrics``: arm -> its ``metrics.json``.
+    """
+    skipped: dict[str, list[str]] = {}
+    for arm, values in metrics.items():
+        for name, reason in (values.get("skipped") or {}).items():
+            skipped.setdefault(f"{name}: {reason}", []).append(arm)
+    return skipped
+
+
+def _sample_size(arms: pd.DataFrame) -> str:
+    counts = sorted({int(n) for n in arms["num_samples"].dropna()})
+    if len(counts) > 1:
+        return (
+            "FID is biased upwards when samples are few, and here the arms were scored on "
+            f"{' and '.join(f'{n:,}' for n in counts)} samples: their FIDs are not comparable. KID "
+            "has no such bias."
+        )
+    number = f"{counts[0]:,}" if counts else "an unknown number of"
+    return (
+        f"FID is biased upwards when samples are few. Here it is taken from {number} samples: "
+        "compare it at this number only. KID has no such bias."
+    )
+
+
+def _floor(arms: pd.DataFrame, floor: pd.DataFrame) -> list[str]:
+    if floor.empty:
+        return []
+    text = f"The row “{FLOOR_NAME}” is what unseen real images get"
+    count = floor["num_samples"].iloc[0]
+    if pd.isna(count):
+        return [f"{text}."]
+    text += f", {count:,} of them"
+    if count < arms["num_samples"].max():
+        text += ": fewer than the samples, so its FID would be lower at equal numbers"
+    return [f"{text}."]
+
+
+def _work(arms: pd.DataFrame) -> list[str]:
+    images = arms.set_index("arm")["images_trained"].dropna()
+    if len(images) < 2 or images.max() <= _EQUAL_WORK * images.min():
+        return []
+    return [
+        f"The arms did not train on equally many images: {images.idxmin()} on {images.min():,}, "
+        f"{images.idxmax()} on {images.max():,}."
+    ]

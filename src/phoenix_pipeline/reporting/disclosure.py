@@ -1,0 +1,73 @@
+"""What left the clients in each arm, in plain words, from the arm's settings."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from phoenix_pipeline.reporting.settings_diff import read_setting
+
+
+def describe_disclosure(settings: Mapping[str, Any]) -> list[str]:
+    """Return sentences on what one arm's clients gave away, most telling first.
+
+    ``settings``: the arm's resolved parameter groups (``federation``, ``model``, ``shared_pool``,
+    ``personalization``, ...), nested as in the configuration.
+    """
+    if read_setting(settings, "federation.pooled", False):
+        return [
+            "All images of all clients were pooled in one place: nothing stayed private. This arm "
+            "is the ceiling to compare with, not a federation."
+        ]
+    sentences = [_weights(settings)]
+    if read_setting(settings, "shared_pool.beta", 0.0) > 0:
+        sentences.insert(0, _pool(settings))
+    if read_setting(settings, "personalization.threshold_filter.enabled", False):
+        every = read_setting(settings, "personalization.threshold_filter.monitor_every", 1)
+        sentences.append(
+            f"Every {_times(every)} each client also sent one number: how far the samples of its "
+            "own model are from reference statistics that the server hands out."
+        )
+    return sentences
+
+
+def _weights(settings: Mapping[str, Any]) -> str:
+    stays = "its own images never left it"
+    if read_setting(settings, "model.family") == "dcgan":
+        if read_setting(settings, "model.dcgan.federate") == "generator":
+            sent = "the weights of its generator; its discriminator stayed with it"
+        else:
+            sent = "the weights of its generator and discriminator"
+    elif layers := read_setting(settings, "personalization.layers"):
+        named = layers if isinstance(layers, str) else ", ".join(layers)
+        sent = f"the weights of the shared layers; its personal layers ({named}) stayed with it"
+        if read_setting(settings, "personalization.final_average", False):
+            sent += " until they were uploaded once, at the end, to be averaged"
+    else:
+        sent = "the weights of the whole model"
+    if _gave_images(settings):
+        stays = "the rest of its images never left it"
+    return f"After each round, each client sent {sent}, and how many images it holds; {stays}."
+
+
+def _gave_images(settings: Mapping[str, Any]) -> bool:
+    return (
+        read_setting(settings, "shared_pool.beta", 0.0) > 0
+        and read_setting(settings, "shared_pool.source", "clients") == "clients"
+    )
+
+
+def _pool(settings: Mapping[str, Any]) -> str:
+    beta = read_setting(settings, "shared_pool.beta", 0.0)
+    alpha = read_setting(settings, "shared_pool.alpha", 1.0)
+    if _gave_images(settings):
+        return (
+            f"Before training, {beta:.0%} of all clients' images were put into a shared pool, of "
+            f"which every client received {alpha:.0%}: these images did leave their owners."
+        )
+    return (
+        f"Before training, every client received {alpha:.0%} of a pool as large as {beta:.0%} of "
+        "all client data, set aside before the images were divided: no client owned them."
+    )
+
+
+def _times(rounds: int) -> str:
+    return "round" if rounds == 1 else f"{rounds} rounds"

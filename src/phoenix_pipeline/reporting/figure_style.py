@@ -1,0 +1,83 @@
+"""Colours, marks and axes that all figures share, so that an arm looks the same everywhere.
+
+Colours are Okabe and Ito's (distinct under every common colour blindness); each arm also has its
+own dash, so that curves that coincide stay visible and print in grey.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+INK, MUTED, RULE = "#222222", "#6b6b6b", "#d9d9d9"
+ALARM = "#D55E00"
+
+
+@dataclass(frozen=True)
+class ArmStyle:
+    """How an arm is drawn: ``color`` as hex, ``dash`` as a matplotlib line style."""
+
+    color: str
+    dash: Any
+
+
+_KNOWN = {
+    "centralized": ArmStyle("#3b3b3b", "-"),
+    "fedavg": ArmStyle("#0072B2", "-"),
+    "data_sharing": ArmStyle("#E69F00", (0, (5, 2))),
+    "personalization": ArmStyle("#009E73", (0, (7, 2, 1.5, 2))),
+    "dcgan": ArmStyle("#CC79A7", (0, (1.5, 1.5))),
+}
+_FURTHER = (
+    ArmStyle("#D55E00", (0, (3, 2))),
+    ArmStyle("#56B4E9", "-"),
+    ArmStyle("#7A5195", (0, (8, 3))),
+    ArmStyle("#8A8A2B", (0, (4, 1, 1, 1))),
+)
+
+
+def arm_styles(arms: Iterable[str]) -> dict[str, ArmStyle]:
+    """Return each arm's style: fixed for the arms of the paper, by order for any others."""
+    names = list(dict.fromkeys(arms))
+    others = [name for name in names if name not in _KNOWN]
+    further = {name: _FURTHER[i % len(_FURTHER)] for i, name in enumerate(others)}
+    return {name: _KNOWN.get(name) or further[name] for name in names}
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure of this size in inches that lays itself out."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)  # type: ignore[union-attr, call-arg]
+    return figure
+
+
+def style_axes(axes: Axes, title: str = "", grid: str = "y") -> None:
+    """Draw ``axes`` with two thin spines, quiet ticks and a left-aligned title."""
+    axes.set_title(title, loc="left", fontsize=10.5, fontweight="bold", color=INK)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(RULE)
+    axes.tick_params(length=0, labelsize=8.5, labelcolor=MUTED)
+    axes.xaxis.label.set(fontsize=9, color=MUTED)
+    axes.yaxis.label.set(fontsize=9, color=MUTED)
+    axes.set_axisbelow(True)
+    if grid:
+        axes.grid(axis=grid, color=RULE, linewidth=0.6)  # type: ignore[arg-type]
+
+
+def shared_legend(figure: Figure, handles: list[Any], labels: list[str]) -> None:
+    """Put one legend above all panels."""
+    figure.legend(
+        handles,
+        labels,
+        loc="outside upper left",
+        ncols=min(len(labels), 6),
+        frameon=False,
+        fontsize=9.5,
+        labelcolor=INK,
+        handlelength=3.2,
+        columnspacing=2.2,
+    )

@@ -1,0 +1,147 @@
+"""Draw what each client holds: classes x clients, totals, and private against shared images."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from phoenix_pipeline.reporting.figure_style import new_figure, style_axes
+
+_MAX_WRITTEN_CLIENTS = 20
+_MAX_NAMED_CLASSES = 30
+_MAX_CLIENTS_IN_ORDER = 100
+_WIDTH_INCHES = 10.0
+_PRIVATE, _SHARED = "#0072B2", "#E69F00"
+# Starts where blue can be told from the white of an empty cell.
+_COUNT_COLORS = ListedColormap(colormaps["Blues"](np.linspace(0.12, 1.0, 256)))
+
+
+def draw_partition(training: pd.DataFrame, class_names: Sequence[str] = ()) -> Figure:
+    """Draw client totals above a map of image counts, classes x clients.
+
+    ``training``: client_id and label (-1 unlabelled, then only totals are drawn). Counts are
+    written into the cells while there is room; very many clients are ordered by their largest
+    classes, because in the order of their ids they would look like noise.
+    """
+    counts = _count(training, class_names)
+    order = _order_clients(counts, training)
+    counts = counts[:, order]
+    totals = _totals(training, len(order))[order]
+    if not len(counts):
+        figure, (top,) = _make_figure([2.4], len(order))
+    else:
+        figure, (top, bottom) = _make_figure([1.3, _map_height(len(counts))], len(order))
+        _draw_counts(figure, bottom, counts, class_names)
+    _draw_bars(top, np.zeros_like(totals), totals, _PRIVATE, "")
+    _finish(top, totals, f"{totals.sum():,} images held by {len(totals)} clients")
+    return figure
+
+
+def draw_shared_pool(training: pd.DataFrame, class_names: Sequence[str] = ()) -> Figure:
+    """Draw private and received images of each client, above classes x clients of both together.
+
+    ``training``: client_id, label (-1 unlabelled) and shared (bool).
+    """
+    counts = _count(training, class_names)
+    order = _order_clients(counts, training)
+    counts = counts[:, order]
+    received = training["shared"].to_numpy(dtype=bool)
+    private, shared = (_totals(training[part], len(order))[order] for part in (~received, received))
+    if not len(counts):
+        figure, (top,) = _make_figure([2.8], len(order))
+    else:
+        figure, (top, bottom) = _make_figure([2.0, _map_height(len(counts))], len(order))
+        _draw_counts(figure, bottom, counts, class_names)
+    _draw_bars(top, np.zeros_like(private), private, _PRIVATE, "private")
+    _draw_bars(top, private, private + shared, _SHARED, "from the shared pool")
+    figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=8)
+    title = f"{private.sum():,} private and {shared.sum():,} shared images at {len(order)} clients"
+    _finish(top, private + shared, title)
+    return figure
+
+
+def _count(training: pd.DataFrame, class_names: Sequence[str]) -> np.ndarray:
+    """Return int64 [classes, clients]; no rows when unlabelled."""
+    labels, clients = training["label"].to_numpy(), training["client_id"].to_numpy()
+    if (labels < 0).any():
+        return np.zeros((0, int(clients.max()) + 1), dtype=np.int64)
+    num_classes = max(len(class_names), int(labels.max()) + 1)
+    counts = np.zeros((num_classes, int(clients.max()) + 1), dtype=np.int64)
+    np.add.at(counts, (labels, clients), 1)
+    return counts
+
+
+def _order_clients(counts: np.ndarray, training: pd.DataFrame) -> np.ndarray:
+    """Return client positions from left to right."""
+    num_classes, num_clients = counts.shape
+    if num_clients <= _MAX_CLIENTS_IN_ORDER:
+        return np.arange(num_clients)
+    if num_classes == 0:
+        return np.argsort(-_totals(training, num_clients), kind="stable")
+    largest = np.argsort(-counts, axis=0, kind="stable")[:2]
+    return np.lexsort(largest[::-1])
+
+
+def _totals(training: pd.DataFrame, num_clients: int) -> np.ndarray:
+    return np.bincount(training["client_id"], minlength=num_clients)
+
+
+def _map_height(num_classes: int) -> float:
+    return min(max(0.32 * num_classes, 1.6), 9.0)
+
+
+def _make_figure(heights: list[float], num_clients: int) -> tuple[Figure, list[Axes]]:
+    figure = new_figure(_WIDTH_INCHES, sum(heights) + 0.9)
+    axes = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights, squeeze=False)
+    ordered_by = "their largest classes" if len(heights) > 1 else "size"
+    many = num_clients > _MAX_CLIENTS_IN_ORDER
+    axes[-1, 0].set_xlabel(f"clients, ordered by {ordered_by}" if many else "client")
+    return figure, list(axes[:, 0])
+
+
+def _draw_bars(axes: Axes, low: np.ndarray, high: np.ndarray, color: str, label: str) -> None:
+    """Draw one bar per client; gaps only where there is room for them."""
+    if len(high) <= _MAX_WRITTEN_CLIENTS:
+        axes.bar(np.arange(len(high)), high - low, bottom=low, width=0.8, color=color, label=label)
+        return
+    edges = np.arange(len(high) + 1) - 0.5
+    axes.stairs(high, edges, baseline=low, fill=True, color=color, label=label)
+
+
+def _finish(axes: Axes, totals: np.ndarray, title: str) -> None:
+    style_axes(axes, title)
+    axes.set_ylabel("images")
+    axes.set_xlim(-0.5, len(totals) - 0.5)
+    axes.set_ylim(0, totals.max() * (1.18 if len(totals) <= _MAX_WRITTEN_CLIENTS else 1.05))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=_MAX_WRITTEN_CLIENTS, integer=True))
+    if len(totals) <= _MAX_WRITTEN_CLIENTS:
+        for client, total in enumerate(totals):
+            axes.text(client, total, f"{total:,}", ha="center", va="bottom", fontsize=8)
+
+
+def _draw_counts(
+    figure: Figure, axes: Axes, counts: np.ndarray, class_names: Sequence[str]
+) -> None:
+    masked = np.ma.masked_equal(counts, 0)
+    image = axes.imshow(
+        masked, aspect="auto", cmap=_COUNT_COLORS, vmin=0, vmax=counts.max(),
+        interpolation="nearest",
+    )  # fmt: skip
+    axes.set_ylabel("class")
+    if len(counts) <= _MAX_NAMED_CLASSES:
+        names = list(class_names) or [str(label) for label in range(len(counts))]
+        axes.set_yticks(range(len(counts)), names)
+    figure.colorbar(image, ax=axes, label="images", pad=0.01)
+    if counts.shape[1] > _MAX_WRITTEN_CLIENTS or len(counts) > _MAX_NAMED_CLASSES:
+        return
+    for label, client in zip(*np.nonzero(counts), strict=True):
+        dark = counts[label, client] > 0.55 * counts.max()
+        axes.text(
+            client, label, str(counts[label, client]), ha="center", va="center", fontsize=8,
+            color="white" if dark else "black",
+        )  # fmt: skip

@@ -1,0 +1,185 @@
+"""The HTML report: one file that shows a whole run and opens from disk, without a server.
+
+Everything in it is inlined; opening it asks no other machine for anything.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from matplotlib.figure import Figure
+from PIL import Image
+
+from phoenix_pipeline.reporting.caveats import list_caveats, skipped_metrics
+from phoenix_pipeline.reporting.comparison import FLOOR_NAME, headline_columns
+from phoenix_pipeline.reporting.disclosure import describe_disclosure
+from phoenix_pipeline.reporting.embedding import figure_data_uri, image_data_uri
+from phoenix_pipeline.reporting.figure_style import arm_styles
+from phoenix_pipeline.reporting.formatting import format_values
+from phoenix_pipeline.reporting.settings_diff import (
+    differing_settings,
+    flatten_settings,
+    read_setting,
+)
+from phoenix_pipeline.reporting.vocabulary import GROUPS, Metric, describe_metric
+
+TEMPLATE = "report.html.j2"
+# Sections that show figures, in the order of the page: the part of a figure's key before ":".
+FIGURE_SECTIONS = ("scores", "class_histograms", "rounds", "partition", "filter")
+_CARD_SCORES = ("FID", "Coverage")
+_MIN_GRID_SIDE = 640
+
+
+def render_report(
+    table: pd.DataFrame,
+    metrics: Mapping[str, Mapping[str, Any]],
+    *,
+    run: Mapping[str, object],
+    figures: Mapping[str, Figure],
+    grids: Mapping[str, Image.Image | np.ndarray],
+    settings: Mapping[str, Mapping[str, Any]],
+    notes: Sequence[str] = (),
+    links: Mapping[str, str] | None = None,
+    title: str = "Phoenix: federated diffusion, arm by arm",
+) -> str:
+    """Return the report as one self-contained HTML document.
+
+    ``table``: from :func:`~phoenix_pipeline.reporting.comparison.compare_arms`. ``metrics``: arm ->
+    its ``metrics.json``. ``run``: facts for the head of the page, label -> value (date, seed, data
+    set, partition, ...). ``figures``: key -> figure; a key is one of :data:`FIGURE_SECTIONS`, or
+    ``"<section>:<caption>"`` for several in a section; any other key is shown under "More" with
+    the key as its caption. ``grids``: arm -> sample grid. ``settings``: arm -> resolved nested
+    parameters. ``notes``: further caveats. ``links``: label -> command or path, shown as text.
+    """
+    pooled = {a for a, nested in settings.items() if read_setting(nested, "federation.pooled")}
+    headline = headline_columns(table)
+    everything = [c for c in table.columns if c != "arm" and table[c].notna().any()]
+    return _load_template().render(
+        title=title,
+        run=run,
+        styles=arm_styles(arm for arm in table["arm"] if arm != FLOOR_NAME),
+        floor_name=FLOOR_NAME,
+        headline=_table_view(table, headline, pooled),
+        everything=_table_view(table, everything, pooled),
+        glossary=_glossary(headline),
+        cards=_sample_cards(table, grids, headline),
+        figures=_figure_views(figures),
+        disclosures=_disclosures(table, settings, pooled),
+        differing=differing_settings(settings),
+        complete={arm: flatten_settings(nested) for arm, nested in settings.items()},
+        caveats=[*list_caveats(table), *notes],
+        skipped=skipped_metrics(metrics),
+        num_arms=len(metrics),
+        links=links or {},
+    )
+
+
+def _load_template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("phoenix_pipeline.reporting", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(TEMPLATE)
+
+
+def _table_view(table: pd.DataFrame, columns: Sequence[str], pooled: set[str]) -> dict[str, Any]:
+    """Return ``groups`` (name, span), ``columns`` (metrics) and ``rows`` (arm, cells)."""
+    described = sorted((describe_metric(c) for c in columns), key=lambda m: GROUPS.index(m.group))
+    texts = [format_values(list(table[m.name]), m) for m in described]
+    best = [_best_places(table, m, pooled) for m in described]
+    rows = [
+        (str(arm), [(text[i], i in places) for text, places in zip(texts, best, strict=True)])
+        for i, arm in enumerate(table["arm"])
+    ]
+    spans = [(group, sum(m.group == group for m in described)) for group in GROUPS]
+    return {"groups": [s for s in spans if s[1]], "columns": described, "rows": rows}
+
+
+def _best_places(table: pd.DataFrame, metric: Metric, pooled: set[str]) -> set[int]:
+    """Return the rows with the best value among arms that train without pooling the images."""
+    if metric.better is None:
+        return set()
+    rivals = ~table["arm"].isin({*pooled, FLOOR_NAME}).to_numpy()
+    values = table[metric.name].to_numpy(dtype="float64", na_value=np.nan)
+    compared = values[rivals & ~np.isnan(values)]
+    if len(compared) < 2 or compared.min() == compared.max():
+        return set()
+    best = compared.min() if metric.better == "lower" else compared.max()
+    return {int(i) for i in np.flatnonzero(rivals & (values == best))}
+
+
+def _glossary(columns: Iterable[str]) -> dict[str, dict[str, tuple[str, str]]]:
+    """Return group -> label -> (arrow, phrase), each metric family once."""
+    glossary: dict[str, dict[str, tuple[str, str]]] = {}
+    for metric in map(describe_metric, columns):
+        if metric.phrase:
+            label = f"{metric.label} {metric.space}" if metric.kind != "score" else metric.label
+            glossary.setdefault(metric.group, {})[label.strip()] = (metric.arrow, metric.phrase)
+    return glossary
+
+
+def _sample_cards(
+    table: pd.DataFrame,
+    grids: Mapping[str, Image.Image | np.ndarray],
+    headline: Sequence[str],
+) -> list[dict[str, Any]]:
+    """Return per grid its arm, image and two scores: one of fidelity and one of coverage."""
+    described = [describe_metric(name) for name in headline]
+    first = [next((m for m in described if m.label == label), None) for label in _CARD_SCORES]
+    written = {m: format_values(list(table[m.name]), m) for m in first if m is not None}
+    rows = {str(arm): i for i, arm in enumerate(table["arm"])}
+    return [
+        {
+            "arm": arm,
+            "image": image_data_uri(_enlarge(grid)),
+            "scores": [
+                f"{m.title} {texts[rows[arm]]}"
+                for m, texts in written.items()
+                if arm in rows and texts[rows[arm]]
+            ],
+        }
+        for arm, grid in grids.items()
+    ]
+
+
+def _enlarge(grid: Image.Image | np.ndarray) -> Image.Image:
+    """Repeat the pixels of a small grid: a browser would blur it while enlarging."""
+    image = grid if isinstance(grid, Image.Image) else Image.fromarray(grid)
+    factor = -(-_MIN_GRID_SIDE // image.width)
+    return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+
+
+def _figure_views(figures: Mapping[str, Figure]) -> dict[str, list[tuple[str, str]]]:
+    """Return section -> (caption, data URI) of its figures; ``more`` holds all others."""
+    views: dict[str, list[tuple[str, str]]] = {name: [] for name in (*FIGURE_SECTIONS, "more")}
+    for key, figure in figures.items():
+        section, _, caption = key.partition(":")
+        known = section in FIGURE_SECTIONS
+        target, shown = (section, caption.strip()) if known else ("more", key)
+        views[target].append((shown, figure_data_uri(figure)))
+    return views
+
+
+def _disclosures(
+    table: pd.DataFrame, settings: Mapping[str, Mapping[str, Any]], pooled: set[str]
+) -> list[dict[str, Any]]:
+    """Return per arm the sentences on what left its clients, and the traffic in bytes."""
+    written = {
+        name: format_values(list(table[name]), describe_metric(name))
+        for name in ("bytes_up", "bytes_down", "bytes_per_round")
+    }
+    rows = {str(arm): i for i, arm in enumerate(table["arm"])}
+    return [
+        {
+            "arm": arm,
+            "sentences": describe_disclosure(nested),
+            "pooled": arm in pooled,
+            **{name: texts[rows[arm]] if arm in rows else "" for name, texts in written.items()},
+        }
+        for arm, nested in settings.items()
+    ]

@@ -1,0 +1,128 @@
+"""Figures of scores: bars per headline metric of the comparison, and heat maps of a sweep."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from phoenix_pipeline.errors import DataError
+from phoenix_pipeline.reporting.comparison import FLOOR_NAME, headline_columns
+from phoenix_pipeline.reporting.figure_style import (
+    INK,
+    MUTED,
+    arm_styles,
+    new_figure,
+    shared_legend,
+    style_axes,
+)
+from phoenix_pipeline.reporting.formatting import format_values
+from phoenix_pipeline.reporting.vocabulary import describe_metric
+
+_PER_ROW = 4
+_DARK = 0.5
+_ROOM_FOR_NUMBERS = 1.45
+
+
+def draw_scores(table: pd.DataFrame) -> Figure:
+    """Draw one bar per arm and headline metric; a dashed line is what real test images get.
+
+    ``table``: as :func:`~phoenix_pipeline.reporting.comparison.compare_arms` returns it.
+    """
+    names = [name for name in headline_columns(table) if name != "images_trained"]
+    arms = table[table["arm"] != FLOOR_NAME]
+    floor = table[table["arm"] == FLOOR_NAME]
+    columns = max(1, min(len(names), _PER_ROW))
+    rows = max(1, -(-len(names) // columns))
+    figure = new_figure(2.9 * columns + 1.2, rows * (0.75 + 0.3 * len(arms)))
+    panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+    for axes in panels[len(names) :]:
+        axes.set_axis_off()
+    for axes, name in zip(panels, names, strict=False):
+        reference = floor[name].iloc[0] if len(floor) else np.nan
+        _draw_metric(axes, arms, name, None if pd.isna(reference) else float(reference))
+    if len(floor):
+        line = Line2D([], [], color=INK, linestyle="--", linewidth=1.2)
+        shared_legend(figure, [line], [FLOOR_NAME])
+    return figure
+
+
+def draw_heatmap(table: pd.DataFrame, rows: str, columns: str, values: str) -> Figure:
+    """Draw ``values`` over ``rows`` x ``columns`` of a sweep, one cell per pair.
+
+    Cells found more than once (several seeds) show mean and standard deviation; combinations
+    that were not run stay empty. Dark is better where the metric has a better direction.
+    Raises :class:`DataError` where one of the columns is not in ``table``.
+    """
+    for name in (rows, columns, values):
+        if name not in table.columns:
+            raise DataError(
+                f"the heat map needs the column {name!r}, which the table does not have; it has "
+                f"{', '.join(map(str, table.columns))}"
+            )
+    cells = table.groupby([rows, columns])[values].agg(["mean", "std"]).astype(float)
+    means, spreads = cells["mean"].unstack(columns), cells["std"].unstack(columns)
+    metric = describe_metric(values)
+    height, width = means.shape
+    figure = new_figure(2.6 + 1.05 * width, 1.6 + 0.62 * height)
+    axes = figure.subplots()
+    palette = "cividis" if metric.better == "lower" else "cividis_r"
+    grid = np.ma.masked_invalid(means.to_numpy())
+    image = axes.imshow(grid, cmap=palette, aspect="auto")
+    style_axes(axes, f"{metric.title}", grid="")
+    axes.set_xticks(range(width), [str(v) for v in means.columns])
+    axes.set_yticks(range(height), [str(v) for v in means.index])
+    axes.set_xlabel(columns)
+    axes.set_ylabel(rows)
+    _write_cells(axes, means, spreads, values)
+    bar = figure.colorbar(image, ax=axes, pad=0.02)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(length=0, labelsize=8.5, labelcolor=MUTED)
+    return figure
+
+
+def _draw_metric(axes: Axes, arms: pd.DataFrame, name: str, reference: float | None) -> None:
+    metric, styles = describe_metric(name), arm_styles(arms["arm"])
+    values = arms[name].astype("float64").to_numpy()
+    places = range(len(arms))
+    axes.barh(
+        places, np.nan_to_num(values), height=0.7, color=[styles[a].color for a in arms["arm"]]
+    )
+    for place, text in zip(places, format_values(list(arms[name]), metric), strict=True):
+        axes.text(
+            1.0,
+            place,
+            text or "not measured",
+            transform=axes.get_yaxis_transform(),
+            ha="right",
+            va="center",
+            fontsize=8.5,
+            color=INK,
+        )
+    if reference is not None:
+        axes.axvline(reference, color=INK, linestyle="--", linewidth=1.2)
+    top = np.nanmax([*values, reference or 0.0, 0.0])
+    axes.set_xlim(0, top * _ROOM_FOR_NUMBERS if top else 1.0)
+    axes.set_yticks(places, list(arms["arm"]))
+    axes.set_ylim(len(arms) - 0.4, -0.6)
+    style_axes(axes, metric.title, grid="")
+    axes.set_xticks([])
+    axes.spines["bottom"].set_visible(False)
+    axes.tick_params(axis="y", labelsize=9.5, labelcolor=INK)
+
+
+def _write_cells(axes: Axes, means: pd.DataFrame, spreads: pd.DataFrame, values: str) -> None:
+    metric, low, high = describe_metric(values), np.nanmin(means), np.nanmax(means)
+    all_means = list(means.to_numpy().ravel())
+    texts = format_values(all_means, metric)
+    spread_texts = format_values(list(spreads.to_numpy().ravel()), metric, like=all_means)
+    for place, text in enumerate(texts):
+        row, column = divmod(place, means.shape[1])
+        if not text:
+            axes.text(column, row, "not run", ha="center", va="center", fontsize=8, color=MUTED)
+            continue
+        share = (means.iat[row, column] - low) / (high - low) if high > low else 0.0
+        dark = share < _DARK if metric.better == "lower" else share > _DARK
+        shown = f"{text}\n± {spread_texts[place]}" if spread_texts[place] else text
+        color = "white" if dark else "black"
+        axes.text(column, row, shown, ha="center", va="center", fontsize=9, color=color)

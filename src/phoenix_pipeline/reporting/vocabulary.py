@@ -1,0 +1,205 @@
+"""What each column of the comparison means: its label and which way is better.
+
+Metric names are flat (``fid_pixels``, ``recall_classifier``, ``histogram_entropy``): the family is
+recognised by its beginning, the feature space by its end. Unknown names are shown as they are.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+FEATURE_SPACES = {
+    "inception_v3": "Inception-v3",
+    "efficientnet_lite0": "EffNet",
+    "classifier": "classifier",
+    "pixels": "pixels",
+}
+FIDELITY, COVERAGE, COPIES = "Fidelity", "Coverage", "Memorisation"
+COST, OTHER = "Work and traffic", "Other"
+GROUPS = (FIDELITY, COVERAGE, COPIES, COST, OTHER)
+Better = Literal["lower", "higher"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One column: ``label`` and ``space`` for its header, ``phrase`` for a sentence about it."""
+
+    name: str
+    label: str
+    space: str
+    better: Better | None
+    group: str
+    phrase: str
+    kind: Literal["score", "count", "bytes", "seconds", "text"] = "score"
+
+    @property
+    def arrow(self) -> str:
+        """Return the direction that is better as an arrow; empty where there is none."""
+        return {"lower": "↓", "higher": "↑", None: ""}[self.better]
+
+    @property
+    def title(self) -> str:
+        """Return label, feature space and arrow in one line."""
+        return " ".join(part for part in (self.label, self.space, self.arrow) if part)
+
+
+_FAMILIES: tuple[tuple[str, str, Better | None, str, str], ...] = (
+    (
+        "fid_",
+        "FID",
+        "lower",
+        FIDELITY,
+        "Fréchet distance between the features of samples and of real images: falls as samples "
+        "get sharper and as they get more varied; depends on the number of samples",
+    ),
+    (
+        "kid_",
+        "KID",
+        "lower",
+        FIDELITY,
+        "kernel distance between the same features, without FID's small-sample bias",
+    ),
+    (
+        "inception_score",
+        "IS",
+        "higher",
+        FIDELITY,
+        "Inception Score by the label classifier: samples clear one by one and varied together",
+    ),
+    (
+        "confident_share",
+        "Confident",
+        "higher",
+        FIDELITY,
+        "share of samples that the label classifier puts into a class with certainty",
+    ),
+    (
+        "precision_",
+        "Precision",
+        "higher",
+        FIDELITY,
+        "share of samples that lie among real images; rises with blur, so never read it alone",
+    ),
+    (
+        "density_",
+        "Density",
+        "higher",
+        FIDELITY,
+        "how densely real images surround the samples; flatters blur, as precision does",
+    ),
+    (
+        "recall_",
+        "Recall",
+        "higher",
+        COVERAGE,
+        "share of real images that lie among the samples",
+    ),
+    (
+        "coverage_",
+        "Coverage",
+        "higher",
+        COVERAGE,
+        "share of real images that have a sample in their neighbourhood",
+    ),
+    (
+        "class_entropy",
+        "Entropy",
+        "higher",
+        COVERAGE,
+        "evenness of the classes among the samples; 1 is uniform",
+    ),
+    (
+        "class_kl",
+        "KL",
+        "lower",
+        COVERAGE,
+        "divergence of the samples' class shares from those of the training images; 0 is equal",
+    ),
+    (
+        "classes_covered",
+        "Classes",
+        "higher",
+        COVERAGE,
+        "number of classes that hold at least 1 % of the samples",
+    ),
+    (
+        "memorized_share",
+        "Copies",
+        "lower",
+        COPIES,
+        "share of samples that lie closer to a training image than 99 % of held-out images do; "
+        "0.01 is what unseen images get",
+    ),
+)
+_RUN_COLUMNS: tuple[Metric, ...] = (
+    Metric("arm", "Arm", "", None, "", "what was run", "text"),
+    Metric("rounds", "Rounds", "", None, COST, "communication rounds", "count"),
+    Metric("clients", "Clients", "", None, COST, "data owners that took part", "count"),
+    Metric(
+        "images_trained",
+        "Images",
+        "trained",
+        None,
+        COST,
+        "training examples seen by all clients in all rounds, repeats included",
+        "count",
+    ),
+    Metric("bytes_up", "Sent", "", "lower", COST, "bytes from clients to the server", "bytes"),
+    Metric("bytes_down", "Received", "", "lower", COST, "bytes from server to clients", "bytes"),
+    Metric(
+        "bytes_total",
+        "Traffic",
+        "",
+        "lower",
+        COST,
+        "bytes sent and received by all clients in all rounds, without images that were pooled "
+        "or shared",
+        "bytes",
+    ),
+    Metric("bytes_per_round", "Traffic", "per round", "lower", COST, "the same, by round", "bytes"),
+    Metric(
+        "train_seconds",
+        "Training",
+        "",
+        "lower",
+        COST,
+        "seconds of local training, summed over clients",
+        "seconds",
+    ),
+    Metric(
+        "images_per_second",
+        "Images",
+        "per second",
+        "higher",
+        COST,
+        "training examples per second of local training",
+        "count",
+    ),
+    Metric(
+        "classifier_test_accuracy",
+        "Judge",
+        "",
+        None,
+        COVERAGE,
+        "accuracy of the label classifier on real test images",
+    ),
+    Metric("num_samples", "Samples", "", None, OTHER, "samples that were scored", "count"),
+    Metric("num_reference", "References", "", None, OTHER, "real images held against", "count"),
+    Metric("reference_split", "Split", "", None, OTHER, "where those came from", "text"),
+    Metric("sampler", "Sampler", "", None, OTHER, "how the samples were drawn", "text"),
+    Metric("num_steps", "Steps", "", None, OTHER, "network evaluations per sample", "count"),
+    Metric("timestep_spacing", "Spacing", "", None, OTHER, "timesteps that were visited", "text"),
+    Metric("weights", "Weights", "", None, OTHER, "weights that were sampled", "text"),
+    Metric("seed", "Seed", "", None, OTHER, "seed of the samples", "text"),
+)
+
+
+def describe_metric(name: str) -> Metric:
+    """Return what is known about a column of the comparison; unknown names get no direction."""
+    for metric in _RUN_COLUMNS:
+        if metric.name == name:
+            return metric
+    space = next((f for f in FEATURE_SPACES if name.endswith(f"_{f}")), "")
+    for beginning, label, better, group, phrase in _FAMILIES:
+        if name.startswith(beginning):
+            return Metric(name, label, FEATURE_SPACES.get(space, ""), better, group, phrase)
+    return Metric(name, name.replace("_", " "), "", None, OTHER, "")

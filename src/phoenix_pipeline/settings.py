@@ -1,0 +1,23 @@
+"""Kedro's project settings."""
+
+import warnings
+
+from phoenix_pipeline.framework.config_loader import PhoenixConfigLoader
+from phoenix_pipeline.framework.node_log import NodeLogHook
+from phoenix_pipeline.framework.tracking import ArmMlflowHook
+
+# Kedro 1.7 calls a function that OmegaConf 2.4 renamed; users can do nothing about it.
+warnings.filterwarnings("ignore", message=".*register_new_resolver")
+
+CONFIG_LOADER_CLASS = PhoenixConfigLoader
+CONFIG_LOADER_ARGS = {
+    "base_env": "base",
+    "default_run_env": "local",
+    "config_patterns": {"mlflow": ["mlflow*"]},
+    # An environment's file changes single settings. A catalog entry, in contrast, is replaced
+    # whole, since one type's arguments make no sense to another.
+    "merge_strategy": {"parameters": "soft", "globals": "soft", "mlflow": "soft"},
+}
+HOOKS = (NodeLogHook(), ArmMlflowHook())
+# kedro-mlflow, where a user has installed it, would open a second run for the same session.
+DISABLE_HOOKS_FOR_PLUGINS = ("kedro-mlflow", "kedro_mlflow")

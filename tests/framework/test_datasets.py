@@ -1,0 +1,179 @@
+"""Round trips, previews, and what is left on disk when a write fails."""
+
+import base64
+import io
+import json
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from kedro.io import AbstractDataset, DatasetError
+from matplotlib.figure import Figure
+from PIL import Image
+
+from phoenix_pipeline.errors import CheckpointError, DataError, PhoenixError, StorageError
+from phoenix_pipeline.framework.datasets import (
+    FigureDataset,
+    FolderDataset,
+    ImageSetDataset,
+    ImageSplitsDataset,
+    JsonDataset,
+    PngDataset,
+    TableDataset,
+    TextDataset,
+)
+from phoenix_pipeline.images import ImageSet, write_images
+
+LIMIT = 1 << 16
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """Let no file grow over 64 KiB, so that the system itself refuses the write."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def noise(shape: tuple[int, ...]) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+def cause(caught: pytest.ExceptionInfo[DatasetError]) -> BaseException | None:
+    return caught.value.__cause__
+
+
+@pytest.mark.parametrize("labels", [np.array([0, 1, 1]), None])
+def test_an_image_set_comes_back_unchanged(tmp_path: Path, labels: np.ndarray | None) -> None:
+    names = ("cat", "dog") if labels is not None else ()
+    images = ImageSet(noise((3, 3, 8, 8)), labels, names)
+    dataset = ImageSetDataset(filepath=str(tmp_path / "new" / "images.safetensors"))
+    assert not dataset.exists()
+    dataset.save(images)
+    assert dataset.exists()
+    loaded = dataset.load()
+    assert loaded.fingerprint() == images.fingerprint()
+    assert loaded.class_names == names
+
+
+def test_a_truncated_image_set_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "images.safetensors"
+    dataset = ImageSetDataset(filepath=str(path))
+    dataset.save(ImageSet(noise((3, 1, 8, 8))))
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(DatasetError) as caught:
+        dataset.load()
+    assert isinstance(cause(caught), CheckpointError)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+def test_a_table_comes_back_and_previews_its_first_rows(tmp_path: Path, suffix: str) -> None:
+    table = pd.DataFrame({"arm": ["a", "b"] * 10, "score": np.arange(20.0)})
+    dataset = TableDataset(filepath=str(tmp_path / f"table{suffix}"))
+    dataset.save(table)
+    pd.testing.assert_frame_equal(dataset.load(), table)
+    preview = dataset.preview(3)
+    assert preview["columns"] == ["arm", "score"]
+    assert preview["data"] == [["a", 0.0], ["b", 1.0], ["a", 2.0]]
+
+
+def test_json_text_and_pictures(tmp_path: Path) -> None:
+    scores = JsonDataset(filepath=str(tmp_path / "scores.json"))
+    scores.save({"fid": np.float32(0.5), "counts": np.array([1, 2])})
+    assert scores.load() == {"fid": 0.5, "counts": [1, 2]}
+    assert json.loads(scores.preview()) == scores.load()
+    text = TextDataset(filepath=str(tmp_path / "report.html"))
+    text.save("<p>é</p>")
+    assert text.load() == "<p>é</p>"
+    picture = PngDataset(filepath=str(tmp_path / "grid.png"))
+    pixels = noise((9, 7, 3))
+    picture.save(Image.fromarray(pixels))
+    shown = Image.open(io.BytesIO(base64.b64decode(picture.preview())))
+    assert np.array_equal(np.asarray(shown), pixels)
+    figure = FigureDataset(filepath=str(tmp_path / "figure.png"))
+    figure.save(Figure(figsize=(1, 1)))
+    assert base64.b64decode(figure.preview()).startswith(b"\x89PNG")
+    with pytest.raises(DatasetError, match="picture for people"):
+        figure.load()
+
+
+def test_a_missing_input_says_what_writes_it(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError) as caught:
+        TableDataset(filepath=str(tmp_path / "partition.parquet")).load()
+    assert isinstance(cause(caught), DataError)
+    assert "an earlier stage writes it" in str(cause(caught))
+
+
+def test_a_folder_is_made_on_load_and_exists_once_it_is_filled(tmp_path: Path) -> None:
+    dataset = FolderDataset(filepath=str(tmp_path / "a" / "model"))
+    folder = dataset.load()
+    assert folder.is_dir()
+    assert not dataset.exists()
+    (folder / "x").write_text("1")
+    dataset.save(folder)
+    assert dataset.exists()
+    with pytest.raises(DatasetError, match="the catalog expects"):
+        dataset.save(tmp_path)
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    dataset = FolderDataset(filepath=str(tmp_path / "model"))
+    dataset.save(lambda folder: (folder / "old").write_text("1"))  # type: ignore[arg-type]
+
+    def interrupted(folder: Path) -> None:
+        (folder / "new").write_text("2")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        dataset.save(interrupted)
+    assert [path.name for path in dataset.load().iterdir()] == ["old"]
+    dataset.save(lambda folder: (folder / "new").write_text("2"))  # type: ignore[arg-type]
+    assert [path.name for path in dataset.load().iterdir()] == ["new"]
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.usefixtures("full_disk")
+@pytest.mark.parametrize(
+    ("dataset", "name", "value"),
+    [
+        (TableDataset, "t.parquet", pd.DataFrame({"x": noise((2 * LIMIT,))})),
+        (TableDataset, "t.csv", pd.DataFrame({"x": noise((LIMIT,))})),
+        (JsonDataset, "j.json", list(range(LIMIT))),
+        (TextDataset, "t.html", "x" * 2 * LIMIT),
+        (PngDataset, "p.png", Image.fromarray(noise((256, 256, 3)))),
+        (ImageSetDataset, "i.safetensors", ImageSet(noise((64, 3, 32, 32)))),
+        (FolderDataset, "f", lambda folder: (folder / "x").write_bytes(b"x" * 2 * LIMIT)),
+    ],
+)
+def test_a_full_disk_leaves_nothing_behind(
+    tmp_path: Path, dataset: type[AbstractDataset], name: str, value: object
+) -> None:
+    target = tmp_path / "out" / name
+    with pytest.raises(DatasetError) as caught:
+        dataset(filepath=str(target)).save(value)  # type: ignore[call-arg]
+    assert isinstance(cause(caught), StorageError)
+    assert "could not be written" in str(cause(caught))
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_image_splits_from_two_paths_or_one_folder(tmp_path: Path) -> None:
+    images = ImageSet(noise((4, 1, 8, 8)), np.array([0, 1, 0, 1]), ("0", "1"))
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        write_images(images, tmp_path / split / "part.parquet")
+    folder = ImageSplitsDataset(train={"path": str(tmp_path)}, test={"path": None}).load()
+    assert folder.test is not None
+    assert folder.train.path == tmp_path / "train"
+    alone = ImageSplitsDataset(train={"path": str(tmp_path / "train")}).load()
+    assert alone.test is None
+    other = ImageSplitsDataset(
+        train={"path": str(tmp_path / "train")}, test={"path": str(tmp_path / "nowhere")}
+    )
+    assert not other.exists()
+    with pytest.raises(DatasetError, match="no images at") as caught:
+        other.load()
+    assert isinstance(cause(caught), PhoenixError)

@@ -1,0 +1,46 @@
+"""Pipelines of a few milliseconds, wired like the real ones."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from kedro.pipeline import Pipeline, node
+
+from phoenix_pipeline.arms import ARMS
+from phoenix_pipeline.config import FederationConfig, RunConfig, TrainingConfig
+from phoenix_pipeline.errors import TrainingError
+from phoenix_pipeline.framework.datasets import ImageSplits
+from phoenix_pipeline.framework.tracking import round_logger
+
+
+def list_images(splits: ImageSplits, run: RunConfig) -> dict[str, Any]:
+    """Count files."""
+    return {"seed": run.seed, "has_test": splits.test is not None}
+
+
+def train(
+    summary: Mapping[str, Any], federation: FederationConfig, training: TrainingConfig
+) -> tuple[Callable[[Path], None], dict[str, Any]]:
+    """Log a loss per round; a learning rate over 1 'diverges'."""
+    log = round_logger()
+    for number in range(1, federation.num_rounds + 1):
+        log(number, {"loss": 1.0 / number, "skipped": float("nan")})
+    if training.learning_rate > 1:
+        raise TrainingError("loss is nan in round 1; lower training.learning_rate")
+
+    def write(folder: Path) -> None:
+        (folder / "weights.txt").write_text("1")
+
+    return write, {"scores": {"fid_pixels": 2.0, "group": {"recall": 0.5}}, "conditions": {"n": 1}}
+
+
+def register_pipelines() -> dict[str, Pipeline]:
+    """Return one pipeline per arm, the shared one and all of them."""
+    shared = Pipeline(
+        [node(list_images, ["raw_images", "params:run"], "summary", name="list_images")]
+    )
+    inputs = ["summary", "params:federation", "params:training"]
+    arm = Pipeline([node(train, inputs, ["model", "metrics"], name="train")])
+    arms = {name: Pipeline(arm, namespace=name, inputs={"summary"}) for name in ARMS}
+    everything = sum(arms.values(), shared)
+    return {"shared": shared, **arms, "__default__": everything}

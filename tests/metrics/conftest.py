@@ -1,0 +1,27 @@
+"""Real digits and one label judge, shared by the tests of this folder."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+from phoenix_pipeline.config import ClassifierConfig
+from phoenix_pipeline.images import ImageSet
+from phoenix_pipeline.metrics.classifier import LabelJudge, train_classifier
+
+
+@pytest.fixture(scope="session")
+def digits() -> tuple[ImageSet, ImageSet]:
+    """Training (1437 or so) and test images, uint8 [N, 1, 8, 8]."""
+    data = load_digits()
+    images = np.round(data.images * 255 / 16).astype(np.uint8)[:, None]
+    names = tuple(str(name) for name in data.target_names)
+    everything = ImageSet(images, data.target.astype(np.int64), names)
+    order = np.random.default_rng(0).permutation(everything.num_images)
+    return everything.subset(order[360:]), everything.subset(order[:360])
+
+
+@pytest.fixture(scope="session")
+def judge(digits: tuple[ImageSet, ImageSet]) -> LabelJudge:
+    """A label judge trained for less than the default epochs."""
+    return train_classifier(*digits, ClassifierConfig(epochs=6), 0, torch.device("cpu"))

