@@ -155,6 +155,18 @@ class FolderDataset(FileDataset[Path | Callable[[Path], None], Path]):
         return self._filepath.is_dir() and any(self._filepath.iterdir())
 
 
+class SamplesDataset(FileDataset[Callable[[Path], None], Path]):
+    """Samples in a Parquet file, streamed: save takes a function that writes the file itself."""
+
+    def load(self) -> Path:
+        """Return the path of the file."""
+        return self._existing()
+
+    def save(self, data: Callable[[Path], None]) -> None:
+        """Have the file written, batch by batch."""
+        data(self._filepath)
+
+
 class JsonDataset(FileDataset[Any, Any]):
     """Anything that JSON can hold; NumPy numbers too, NaN not."""
 

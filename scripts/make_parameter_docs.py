@@ -1,0 +1,250 @@
+"""Write ``docs/parameters.md`` from the Pydantic models in ``config.py`` and the YAML in ``conf``.
+
+Usage: ``python scripts/make_parameter_docs.py [file]``; run it after every change of either.
+"""
+
+import json
+import logging
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, TypeAdapter
+from pydantic.fields import FieldInfo
+
+from phoenix_pipeline.arms import ARMS
+from phoenix_pipeline.framework.config_loader import ARM_GROUPS, SHARED_GROUPS, deep_merge
+from phoenix_pipeline.framework.mlflow_runs import TrackingConfig
+
+PROJECT = Path(__file__).parents[1]
+DEFAULT_FILE = PROJECT / "docs" / "parameters.md"
+CONF = PROJECT / "conf"
+INTRODUCTION = Path(__file__).with_name("parameter_docs_introduction.md")
+COMMAND = "python scripts/make_parameter_docs.py"
+
+# Only parameters with a unit; the others are numbers without one, names or switches.
+UNITS = {
+    "images.image_size": "pixels",
+    "images.max_train_images": "images",
+    "images.max_test_images": "images",
+    "partition.num_clients": "clients",
+    "partition.classes_per_client": "classes",
+    "partition.min_images_per_client": "images",
+    "shared_pool.warmup_steps": "steps",
+    "model.unet.block_out_channels": "channels",
+    "model.unet.attention_resolutions": "pixels",
+    "model.unet.attention_head_dim": "channels",
+    "model.noise.num_train_timesteps": "steps",
+    "model.dcgan.base_channels": "channels",
+    "training.batch_size": "images",
+    "federation.num_rounds": "rounds",
+    "federation.local_work.amount": "as `unit` says",
+    "federation.min_clients": "clients",
+    "federation.workers": "threads",
+    "federation.checkpoint_every": "rounds",
+    "federation.round_timeout_s": "seconds",
+    "personalization.threshold_filter.monitor_every": "rounds",
+    "personalization.threshold_filter.monitor_samples": "images",
+    "personalization.threshold_filter.monitor_steps": "steps",
+    "personalization.threshold_filter.patience": "checks",
+    "personalization.threshold_filter.min_clients": "clients",
+    "sampling.num_images": "images",
+    "sampling.batch_size": "images",
+    "sampling.num_steps": "steps",
+    "sampling.grid_images": "images",
+    "evaluation.max_reference_images": "images",
+    "evaluation.batch_size": "images",
+    "evaluation.kid_subset_size": "images",
+    "evaluation.classifier.channels": "channels",
+    "evaluation.classifier.epochs": "epochs",
+    "evaluation.classifier.batch_size": "images",
+}
+SIGNS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+PLURALS = {"integer": "integers", "number": "numbers", "string": "names"}
+TYPES = {"integer": "integer", "number": "number", "string": "text", "boolean": "true or false"}
+HEADER = ("| key | meaning | type | unit | allowed | default |", "|---|---|---|---|---|---|")
+
+logger = logging.getLogger("make_parameter_docs")
+
+
+def main(file: Path = DEFAULT_FILE) -> None:
+    """Write the file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(render(), encoding="utf-8")
+    logger.info("%s written", file)
+
+
+def render() -> str:
+    """Return the whole document; raises ValueError for a unit whose parameter does not exist."""
+    base = read_parameters("base")
+    groups = {**SHARED_GROUPS, **ARM_GROUPS}
+    known = {path for name, model in groups.items() for path, _ in leaves(model, name)}
+    if strangers := sorted(UNITS.keys() - known):
+        raise ValueError(f"UNITS in {COMMAND} names {strangers}, which config.py does not have")
+    lines = [f"<!-- Made by `{COMMAND}`; change config.py or conf instead. -->", ""]
+    lines += [INTRODUCTION.read_text(encoding="utf-8").strip(), ""]
+    lines += ["## Groups that all arms share", ""]
+    for name, model in SHARED_GROUPS.items():
+        lines += section(name, model, base)
+    lines += ["## Groups that each arm may set for itself", ""]
+    for name, model in ARM_GROUPS.items():
+        lines += section(name, model, base)
+    lines += [*arm_section(base), *environment_sections()]
+    tracking = yaml.safe_load((CONF / "base" / "mlflow.yml").read_text(encoding="utf-8"))
+    lines += ["## Tracking: `mlflow.yml`", "", *HEADER]
+    lines += [row(path, field, tracking) for path, field in leaves(TrackingConfig, "")]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def section(name: str, model: type[BaseModel], base: Mapping[str, Any]) -> list[str]:
+    """Return the table of one group."""
+    text = re.sub(r"\n\s+", " ", (model.__doc__ or "").strip())
+    rows = [row(path, field, base) for path, field in leaves(model, name)]
+    return [f"### `{name}`", "", text, "", *HEADER, *rows, ""]
+
+
+def leaves(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
+    """Yield the dotted name and the field of every parameter, those of nested groups too."""
+    for name, field in model.model_fields.items():
+        path = f"{prefix}.{name}" if prefix else name
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from leaves(field.annotation, path)
+        else:
+            yield path, field
+
+
+def row(path: str, field: FieldInfo, base: Mapping[str, Any]) -> str:
+    """Return one line of a table; a default that ``conf/base`` sets is the one shown."""
+    default = field.get_default(call_default_factory=True)
+    value = look_up(base, path, default)
+    cells = (
+        f"`{path}`",
+        field.description or "",
+        type_of(field),
+        UNITS.get(path, ""),
+        allowed(field),
+        show(value),
+    )
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def schema_of(field: FieldInfo) -> dict[str, Any]:
+    """Return the JSON schema of one field, with its bounds."""
+    return TypeAdapter(Annotated[field.annotation, field]).json_schema()
+
+
+def alternatives(schema: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the members of a union, null left out."""
+    members = schema.get("anyOf", [schema])
+    return [dict(member) for member in members if member.get("type") != "null"]
+
+
+def type_of(field: FieldInfo) -> str:
+    """Return the type in words."""
+    schema = schema_of(field)
+    words = []
+    for member in alternatives(schema):
+        if member.get("type") == "array":
+            words.append(f"list of {PLURALS[member['items']['type']]}")
+        else:
+            words.append("name" if _is_name(member) else TYPES[member["type"]])
+    if any(member.get("type") == "null" for member in schema.get("anyOf", [])):
+        words.append("null")
+    return " or ".join(words)
+
+
+def _is_name(member: Mapping[str, Any]) -> bool:
+    return member["type"] == "string" and ("enum" in member or "const" in member)
+
+
+def allowed(field: FieldInfo) -> str:
+    """Return the range or the names that may be given."""
+    parts = []
+    for member in alternatives(schema_of(field)):
+        inner = member.get("items", {}) if member.get("type") == "array" else member
+        choices = inner.get("enum", [inner["const"]] if "const" in inner else [])
+        if choices:
+            parts.append(", ".join(show(choice) for choice in choices))
+        bounds = [f"{sign} {inner[key]:g}" for key, sign in SIGNS.items() if key in inner]
+        if bounds:
+            parts.append(" and ".join(bounds))
+        if "pattern" in inner:
+            parts.append(f"`{inner['pattern']}`")
+        if member.get("minItems") or member.get("minLength"):
+            parts.append("not empty")
+    return "; ".join(parts)
+
+
+def arm_section(base: Mapping[str, Any]) -> list[str]:
+    """Return what each arm's block in ``conf/base`` sets."""
+    lines = ["## What the arms set", ""]
+    for arm in ARMS:
+        settings = list(flatten(base.get(arm) or {}))
+        lines += [f"- `{arm}`: {list_settings(settings)}"]
+    return [*lines, ""]
+
+
+def environment_sections() -> list[str]:
+    """Return what each environment changes."""
+    folders = sorted(path.name for path in CONF.iterdir() if path.is_dir())
+    names = [name for name in folders if name not in ("base", "local")]
+    lines = [f"- `--env {name}`: {list_settings(environment(name))}" for name in names]
+    return ["## What the environments change", "", *lines, ""] if lines else []
+
+
+def environment(name: str) -> list[tuple[str, Any]]:
+    """Return an environment's parameters and raw image paths by dotted name."""
+    paths = CONF / name / "globals.yml"
+    own = (yaml.safe_load(paths.read_text(encoding="utf-8")) or {}) if paths.is_file() else {}
+    return list(flatten({**own, **read_parameters(name)}))
+
+
+def list_settings(settings: list[tuple[str, Any]]) -> str:
+    """Return settings as one line."""
+    shown = [f"`{path}: {show(value).strip('`')}`" for path, value in settings]
+    return ", ".join(shown) or "nothing; the groups above as they are"
+
+
+def read_parameters(environment_name: str) -> dict[str, Any]:
+    """Return the merged ``parameters*.yml`` of one environment."""
+    merged: dict[str, Any] = {}
+    for path in sorted((CONF / environment_name).rglob("parameters*.y*ml")):
+        merged = deep_merge(merged, yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+    return merged
+
+
+def look_up(block: Mapping[str, Any], path: str, default: Any) -> Any:
+    """Return the value at a dotted ``path``, else ``default``."""
+    found: Any = block
+    for name in path.split("."):
+        if not isinstance(found, Mapping) or name not in found:
+            return default
+        found = found[name]
+    return found
+
+
+def flatten(block: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the leaves of nested mappings by dotted name; names with ``_`` are YAML anchors."""
+    for name, value in block.items():
+        path = f"{prefix}.{name}" if prefix else str(name)
+        if isinstance(value, Mapping):
+            yield from flatten(value, path)
+        elif not str(name).startswith("_"):
+            yield path, value
+
+
+def show(value: Any) -> str:
+    """Return a value as it is written in YAML."""
+    if isinstance(value, str):
+        return f"`{value}`" if value else '`""`'
+    if isinstance(value, tuple):
+        value = list(value)
+    return f"`{json.dumps(value)}`"
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    main(*(Path(argument) for argument in sys.argv[1:2]))

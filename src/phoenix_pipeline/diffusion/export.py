@@ -1,0 +1,72 @@
+"""Trained networks in diffusers' folder layout, which loads without this package."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from phoenix_pipeline.checkpoints import atomic_path, write_json
+from phoenix_pipeline.config import NoiseConfig
+from phoenix_pipeline.diffusion.noise import build_scheduler
+from phoenix_pipeline.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DModel
+
+METADATA_FILE = "phoenix.json"
+
+
+def export_pipeline(
+    folder: Path, unet: "UNet2DModel", noise: NoiseConfig, metadata: Mapping[str, Any]
+) -> None:
+    """Write ``folder`` so that ``DDPMPipeline.from_pretrained(folder)`` loads it.
+
+    The weights are safetensors; ``phoenix.json`` holds ``metadata``. A folder of that name is
+    replaced when the new one is complete.
+
+    Raises:
+        StorageError: the folder could not be written in full.
+    """
+    from diffusers import DDPMPipeline
+
+    pipeline = DDPMPipeline(unet=unet, scheduler=build_scheduler(noise))
+    with atomic_path(folder) as temporary:
+        pipeline.save_pretrained(temporary, safe_serialization=True)
+        write_json(temporary / METADATA_FILE, dict(metadata))
+
+
+def load_unet(folder: Path) -> "UNet2DModel":
+    """Return the network of an exported folder, on the CPU, in evaluation mode; never downloads.
+
+    Raises:
+        CheckpointError: the folder is missing or incomplete, or its weights do not fit its config.
+    """
+    from diffusers import UNet2DModel
+    from safetensors import SafetensorError
+
+    folder = Path(folder)
+    if not (folder / "unet" / "config.json").is_file():
+        raise CheckpointError(
+            f"{folder} cannot be read: it has no unet/config.json; name a folder that was exported "
+            "as a diffusers pipeline"
+        )
+    try:
+        with torch.random.fork_rng(devices=[]):
+            unet, report = UNet2DModel.from_pretrained(
+                folder,
+                subfolder="unet",
+                local_files_only=True,
+                use_safetensors=True,
+                low_cpu_mem_usage=False,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, RuntimeError, TypeError, SafetensorError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"{folder} is not a complete diffusers pipeline: {reason}") from error
+    if report["missing_keys"]:
+        raise CheckpointError(
+            f"{folder} lacks {len(report['missing_keys'])} of the network's weights, the first is "
+            f"{report['missing_keys'][0]}; export the model again"
+        )
+    return unet.eval()

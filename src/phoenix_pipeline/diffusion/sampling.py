@@ -1,0 +1,126 @@
+"""The reverse process: images from a trained network, each one decided by its own seed."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from phoenix_pipeline.config import NoiseConfig, SamplingConfig
+from phoenix_pipeline.diffusion.noise import build_scheduler
+from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.images import to_uint8
+
+# The cosine schedule has almost no signal at the last steps; the log-SNR starts here, as the
+# authors of DPM-Solver++ (arXiv 2211.01095) advise for it.
+_COSINE_LAMBDA_MIN = -5.1
+
+
+def check_sampling(sampling: SamplingConfig, noise: NoiseConfig) -> None:
+    """Refuse settings that no image can be drawn with, before anything is trained.
+
+    Raises:
+        SettingsError: more steps than the forward process has, or a spacing that repeats some.
+    """
+    _prepare_scheduler(noise, sampling, sampling.num_steps)
+
+
+def sample_images(
+    unet: nn.Module,
+    scheduler_config: NoiseConfig,
+    config: SamplingConfig,
+    image_shape: tuple[int, int, int],
+    seeds: Sequence[int],
+    device: torch.device | str,
+    num_steps: int | None = None,
+) -> Iterator[np.ndarray]:
+    """Yield uint8 batches [B, C, H, W], B up to ``config.batch_size``, in the order of ``seeds``.
+
+    The initial and the ancestral noise of image ``i`` come from a CPU generator seeded with
+    ``seeds[i]``, so neither the batch size nor the other images change it. The network is switched
+    to evaluation for each batch and back afterwards.
+
+    Args:
+        unet: the network, on ``device``.
+        scheduler_config: the forward process that it was trained with.
+        config: sampler, steps, spacing and batch size.
+        image_shape: (C, H, W).
+        seeds: one per image.
+        device: where the network is.
+        num_steps: replaces ``config.num_steps``; None keeps it.
+
+    Raises:
+        SettingsError: at once, see :func:`check_sampling`.
+    """
+    steps = config.num_steps if num_steps is None else num_steps
+    scheduler = _prepare_scheduler(scheduler_config, config, steps)
+    ancestral = config.sampler in ("ddpm", "ddim")
+
+    def batches() -> Iterator[np.ndarray]:
+        for start in range(0, len(seeds), config.batch_size):
+            chunk = seeds[start : start + config.batch_size]
+            generators = [torch.Generator().manual_seed(int(seed)) for seed in chunk]
+            options: dict[str, Any] = {"generator": generators} if ancestral else {}
+            if config.sampler == "ddim":
+                options["eta"] = config.eta
+            # Multistep samplers keep earlier predictions; setting the timesteps forgets them.
+            scheduler.set_timesteps(steps, device=device)
+            noise = torch.stack([torch.randn(image_shape, generator=g) for g in generators])
+            yield _denoise(unet, scheduler, noise.to(device), options)
+
+    return batches()
+
+
+@torch.inference_mode()
+def _denoise(
+    unet: nn.Module, scheduler: Any, noise: torch.Tensor, options: dict[str, Any]
+) -> np.ndarray:
+    """Return uint8 [B, C, H, W] from Gaussian ``noise`` of that shape."""
+    was_training = unet.training
+    unet.eval()
+    try:
+        x_t = noise * scheduler.init_noise_sigma
+        for t in scheduler.timesteps:
+            prediction = unet(x_t, t, return_dict=False)[0]
+            x_t = scheduler.step(prediction, t, x_t, return_dict=False, **options)[0]
+        return to_uint8(x_t).cpu().numpy()
+    finally:
+        unet.train(was_training)
+
+
+def _prepare_scheduler(noise: NoiseConfig, sampling: SamplingConfig, steps: int) -> Any:
+    """Return diffusers' scheduler of ``sampling.sampler``, its ``steps`` timesteps checked."""
+    if not 1 <= steps <= noise.num_train_timesteps:
+        raise SettingsError(
+            f"sampling.num_steps is {steps}, but the forward process has "
+            f"{noise.num_train_timesteps} steps; set it to 1..{noise.num_train_timesteps} or raise "
+            "model.noise.num_train_timesteps"
+        )
+    scheduler = _build_sampler(noise, sampling)
+    scheduler.set_timesteps(steps)
+    visited = scheduler.timesteps.tolist()
+    if visited[-1] < 0 or any(a <= b for a, b in zip(visited, visited[1:], strict=False)):
+        raise SettingsError(
+            f"sampling.num_steps={steps} with timestep_spacing={sampling.timestep_spacing} makes "
+            f"{sampling.sampler} visit a timestep twice or one below 0; set sampling.num_steps "
+            "lower or choose another sampling.timestep_spacing"
+        )
+    return scheduler
+
+
+def _build_sampler(noise: NoiseConfig, sampling: SamplingConfig) -> Any:
+    import diffusers
+
+    options: dict[str, Any] = {"timestep_spacing": sampling.timestep_spacing}
+    if sampling.sampler == "dpm_solver++":
+        options["algorithm_type"] = "dpmsolver++"
+        if noise.schedule == "cosine":
+            options["lambda_min_clipped"] = _COSINE_LAMBDA_MIN
+    schedulers = {
+        "ddpm": diffusers.DDPMScheduler,
+        "ddim": diffusers.DDIMScheduler,
+        "dpm_solver++": diffusers.DPMSolverMultistepScheduler,
+        "unipc": diffusers.UniPCMultistepScheduler,
+    }
+    return schedulers[sampling.sampler].from_config(build_scheduler(noise).config, **options)

@@ -1,0 +1,12 @@
+"""The federated program on Flower's Message API: the only package that imports ``flwr``.
+
+``client_app`` translates messages into local training, ``strategy`` aggregates, ``engines`` carry
+the messages, ``server`` runs the rounds. Layers that stay on clients and threshold filtering
+belong here, beside the strategy.
+"""
+
+import logging
+
+import flwr  # noqa: F401  (its import installs a log handler, which the next line removes)
+
+logging.getLogger("flwr").handlers.clear()

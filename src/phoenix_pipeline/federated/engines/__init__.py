@@ -1,0 +1,1 @@
+"""What carries the messages between server and clients; one module per ``federation.engine``."""

@@ -1,0 +1,45 @@
+"""The names and types of what crosses the wire, in one place for both sides."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from torch import Tensor
+
+from phoenix_pipeline.config import Group, ModelConfig, TrainingConfig
+
+ARRAYS = "arrays"
+CONFIG = "config"
+METRICS = "metrics"
+
+
+class ClientSettings(Group):
+    """What every client must know to train: sent with each message as JSON."""
+
+    model: ModelConfig
+    training: TrainingConfig
+    channels: int
+    image_size: int
+    seed: int
+
+
+def pack_arrays(state: Mapping[str, Tensor]) -> ArrayRecord:
+    """Return ``state`` as a record; names, shapes and dtypes are kept."""
+    return ArrayRecord({name: Array(tensor.detach().cpu().numpy()) for name, tensor in state.items()})
+
+
+def unpack_arrays(record: ArrayRecord) -> dict[str, Tensor]:
+    """Return a record's arrays as CPU tensors; nothing is unpickled."""
+    return {name: torch.from_numpy(np.asarray(array.numpy())) for name, array in record.items()}
+
+
+def count_bytes(content: RecordDict) -> int:
+    """Return the serialised size of a message's records in bytes, framing aside."""
+    size = 0
+    for record in content.values():
+        if isinstance(record, ConfigRecord):
+            size += sum(len(key) + len(str(value).encode()) for key, value in record.items())
+        else:
+            size += record.count_bytes()
+    return size

@@ -1,0 +1,39 @@
+"""Who trains in a round, and how many steps each."""
+
+import math
+from collections.abc import Mapping
+
+from phoenix_pipeline.config import LocalWorkConfig
+from phoenix_pipeline.images import apportion
+from phoenix_pipeline.seeding import numpy_generator
+
+
+def select_clients(
+    sizes: Mapping[int, int], fraction: float, seed: int, server_round: int
+) -> list[int]:
+    """Return the sorted ids of this round's clients: ``ceil(fraction x clients)`` at random."""
+    clients = sorted(sizes)
+    count = max(1, math.ceil(fraction * len(clients) - 1e-9))
+    if count == len(clients):
+        return clients
+    generator = numpy_generator(seed, "client_selection", server_round)
+    return sorted(int(c) for c in generator.choice(clients, size=count, replace=False))
+
+
+def plan_steps(
+    sizes: Mapping[int, int], work: LocalWorkConfig, batch_size: int
+) -> dict[int, int]:
+    """Return each client's number of steps, at least one.
+
+    ``images_per_round`` is shared in proportion to what the clients hold, in whole batches, so that
+    arms whose clients hold more images train on no more of them.
+    """
+    if work.unit == "steps":
+        return {client: max(1, round(work.amount)) for client in sizes}
+    if work.unit == "epochs":
+        return {
+            client: max(1, round(work.amount * size / batch_size)) for client, size in sizes.items()
+        }
+    total = max(len(sizes), round(work.amount / batch_size))
+    steps = apportion(list(sizes.values()), total, lower=[1] * len(sizes))
+    return dict(zip(sizes, map(int, steps), strict=True))

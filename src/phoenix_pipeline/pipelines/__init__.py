@@ -1,0 +1,1 @@
+"""The Kedro stages: each folder has ``pipeline.py`` (wiring) and ``nodes.py`` (thin functions)."""

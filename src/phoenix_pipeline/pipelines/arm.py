@@ -1,0 +1,27 @@
+"""How a stage becomes one arm's: its namespace, and what all arms share outside of it."""
+
+from collections.abc import Iterable
+
+from kedro.pipeline import Pipeline, node
+
+SHARED_INPUTS = {
+    "raw_images",
+    "train_images",
+    "test_images",
+    "partition",
+    "label_judge",
+    "reference_folder",
+    "reference_scores",
+}
+SHARED_PARAMETERS = {"params:run", "params:images", "params:partition", "params:evaluation"}
+
+
+def in_namespace(nodes: Iterable[node], arm: str) -> Pipeline:
+    """Return ``nodes`` as the namespace ``arm``; shared inputs keep their names."""
+    stage = Pipeline(nodes)
+    return Pipeline(
+        stage,
+        namespace=arm,
+        inputs=SHARED_INPUTS & stage.inputs(),
+        parameters=SHARED_PARAMETERS & stage.inputs(),
+    )

@@ -1,0 +1,109 @@
+"""Put all arms side by side: table, figures, and the HTML report."""
+
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+from PIL.Image import Image
+
+from phoenix_pipeline.images import image_grid, read_samples
+
+from phoenix_pipeline.reporting.comparison import compare_arms, format_table
+from phoenix_pipeline.reporting.partition_figure import draw_partition
+from phoenix_pipeline.reporting.report import render_report
+from phoenix_pipeline.reporting.round_figures import draw_round_curves
+from phoenix_pipeline.reporting.sample_figures import draw_class_histograms, draw_grids
+from phoenix_pipeline.reporting.score_figures import draw_scores
+
+logger = logging.getLogger(__name__)
+
+NEXT = {
+    "Report": "open data/08_reporting/comparison.html",
+    "Runs side by side in MLflow": "make ui",
+    "The flow of the data": "make viz",
+}
+
+
+def compare(
+    arms: tuple[str, ...],
+) -> Callable[..., tuple[pd.DataFrame, str, Figure, Figure, Figure, Figure]]:
+    """Return the node that compares ``arms``; its inputs are named ``<arm>__<what>``."""
+
+    def compare_all(
+        parameters: dict[str, Any], floor: dict[str, Any], partition: pd.DataFrame, **by_arm: Any
+    ) -> tuple[pd.DataFrame, str, Figure, Figure, Figure, Figure]:
+        metrics = {arm: {"arm": arm, **by_arm[f"{arm}__metrics"]} for arm in arms}
+        rounds = {arm: by_arm[f"{arm}__rounds"] for arm in arms}
+        grids = {arm: _grid(by_arm[f"{arm}__samples"], parameters[arm]) for arm in arms}
+        table = compare_arms(metrics, rounds, floor)
+        histograms = [m["class_histogram"] for m in metrics.values() if m["class_histogram"]]
+        class_names = histograms[0]["class_names"] if histograms else ()
+        figures = {
+            "scores": draw_scores(table),
+            "rounds": draw_round_curves(rounds),
+        }
+        if histograms:
+            shares = histograms[0]["training_shares"]
+            figures["class_histograms"] = draw_class_histograms(metrics, shares)
+        report = render_report(
+            table,
+            metrics,
+            run=_describe(parameters),
+            figures={**figures, "partition": draw_partition(partition, class_names)},
+            grids=grids,
+            settings={arm: _plain(parameters[arm]) for arm in arms},
+            links=NEXT,
+        )
+        histogram_figure = figures.get("class_histograms", Figure())
+        return (
+            table,
+            report,
+            figures["scores"],
+            figures["rounds"],
+            histogram_figure,
+            draw_grids(grids),
+        )
+
+    compare_all.__name__ = "compare_arms"
+    return compare_all
+
+
+def announce(table: pd.DataFrame, report: str) -> None:
+    """Print the table and where to look next."""
+    places = "\n".join(f"  {label}: {command}" for label, command in NEXT.items())
+    logger.info("comparison\n%s\n\nLook next at\n%s", format_table(table), places)
+
+
+def _grid(samples_file: Path, parameters: dict[str, Any]) -> Image:
+    """Return the first samples of an arm, none picked."""
+    count = _plain(parameters)["sampling"]["grid_images"]
+    return image_grid(read_samples(samples_file).images.images[:count])
+
+
+def _describe(parameters: dict[str, Any]) -> dict[str, str]:
+    """Return the head of the report."""
+    partition, run = _plain(parameters["partition"]), _plain(parameters["run"])
+    return {
+        "Date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "Seed": str(run["seed"]),
+        "Clients": str(partition["num_clients"]),
+        "Partition": partition["scheme"]
+        + (
+            f", {partition['classes_per_client']} classes per client"
+            if partition["scheme"] == "pathological"
+            else ""
+        ),
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Return parameters as plain dictionaries; Kedro hands validated groups as models."""
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value

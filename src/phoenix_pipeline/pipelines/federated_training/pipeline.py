@@ -1,0 +1,31 @@
+"""Wiring of stage ``federated_training`` of one arm."""
+
+from kedro.pipeline import Pipeline, node
+
+from phoenix_pipeline.pipelines.arm import in_namespace
+from phoenix_pipeline.pipelines.federated_training.nodes import train
+
+
+def create_pipeline(arm: str) -> Pipeline:
+    """Return the stage in the namespace ``arm``."""
+    return in_namespace(
+        [
+            node(
+                train,
+                [
+                    "train_images",
+                    "client_images",
+                    "model_summary",
+                    "params:model",
+                    "params:training",
+                    "params:federation",
+                    "params:sampling",
+                    "params:run",
+                    "checkpoints",
+                ],
+                ["model", "rounds"],
+                name="train",
+            )
+        ],
+        arm,
+    )

@@ -1,0 +1,40 @@
+"""Wiring of stage ``shared_pool`` of one arm."""
+
+from kedro.pipeline import Pipeline, node
+
+from phoenix_pipeline.pipelines.arm import in_namespace
+from phoenix_pipeline.pipelines.shared_pool.nodes import assign_images, check_arm
+
+
+def create_pipeline(arm: str) -> Pipeline:
+    """Return the stage in the namespace ``arm``."""
+    return in_namespace(
+        [
+            node(
+                check_arm,
+                [
+                    "train_images",
+                    "params:model",
+                    "params:personalization",
+                    "params:shared_pool",
+                    "params:sampling",
+                    "params:run",
+                ],
+                "model_summary",
+                name="check",
+            ),
+            node(
+                assign_images,
+                [
+                    "train_images",
+                    "partition",
+                    "params:shared_pool",
+                    "params:federation",
+                    "params:run",
+                ],
+                ["client_images", "shared_pool"],
+                name="assign_images",
+            ),
+        ],
+        arm,
+    )

@@ -1,0 +1,92 @@
+"""Exported folders load here and in a process that does not have this package."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import UNet2DModel
+
+from phoenix_pipeline.checkpoints import read_json
+from phoenix_pipeline.config import NoiseConfig
+from phoenix_pipeline.diffusion.export import export_pipeline, load_unet
+from phoenix_pipeline.errors import CheckpointError
+
+WEIGHTS = Path("unet", "diffusion_pytorch_model.safetensors")
+LOAD_ELSEWHERE = """
+import sys
+from diffusers import DDPMPipeline
+pipeline = DDPMPipeline.from_pretrained(sys.argv[1], local_files_only=True)
+weight = float(pipeline.unet.conv_in.weight.detach().double().sum())
+print(pipeline.scheduler.config.prediction_type, len(pipeline.scheduler), repr(weight))
+assert "phoenix_pipeline" not in sys.modules
+"""
+
+
+@pytest.fixture
+def exported(tmp_path: Path, new_unet: Callable[..., UNet2DModel]) -> Path:
+    export_pipeline(
+        tmp_path / "model", new_unet(), NoiseConfig(num_train_timesteps=40), {"arm": "fedavg"}
+    )
+    return tmp_path / "model"
+
+
+def test_round_trip_is_exact(exported: Path, new_unet: Callable[..., UNet2DModel]) -> None:
+    before = torch.random.get_rng_state()
+    loaded, expected = load_unet(exported), new_unet().state_dict()
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert not loaded.training
+    assert loaded.state_dict().keys() == expected.keys()
+    assert all(torch.equal(loaded.state_dict()[name], expected[name]) for name in expected)
+    assert read_json(exported / "phoenix.json") == {"arm": "fedavg"}
+
+
+def test_export_replaces_an_earlier_one(
+    exported: Path, new_unet: Callable[..., UNet2DModel]
+) -> None:
+    export_pipeline(exported, new_unet(1), NoiseConfig(), {"arm": "centralized"})
+    assert torch.equal(load_unet(exported).conv_in.weight, new_unet(1).conv_in.weight)
+    assert [path.name for path in exported.parent.iterdir()] == ["model"]
+
+
+def test_diffusers_alone_loads_the_folder(
+    exported: Path, tmp_path: Path, new_unet: Callable[..., UNet2DModel]
+) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-c", LOAD_ELSEWHERE, str(exported)]
+    done = subprocess.run(
+        command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    weight = float(new_unet().conv_in.weight.detach().double().sum())
+    assert done.stdout.split() == ["v_prediction", "40", repr(weight)]
+
+
+def test_missing_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"nowhere cannot be read: it has no unet"):
+        load_unet(tmp_path / "nowhere")
+
+
+def test_missing_weights_are_refused(exported: Path) -> None:
+    (exported / WEIGHTS).unlink()
+    with pytest.raises(CheckpointError, match="not a complete diffusers pipeline"):
+        load_unet(exported)
+
+
+def test_truncated_weights_are_refused(exported: Path) -> None:
+    (exported / WEIGHTS).write_bytes((exported / WEIGHTS).read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match="not a complete diffusers pipeline"):
+        load_unet(exported)
+
+
+def test_absent_tensor_is_refused(exported: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(exported / WEIGHTS)
+    del tensors["conv_in.weight"]
+    save_file(tensors, exported / WEIGHTS, metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"lacks 1 of .* conv_in\.weight"):
+        load_unet(exported)

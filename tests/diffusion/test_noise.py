@@ -1,0 +1,40 @@
+"""The forward process against diffusers."""
+
+from typing import Literal
+
+import pytest
+import torch
+
+from phoenix_pipeline.config import NoiseConfig
+from phoenix_pipeline.diffusion.noise import NoiseSchedule, build_scheduler
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_agrees_with_diffusers(schedule: Literal["linear", "cosine"]) -> None:
+    config = NoiseConfig(schedule=schedule, prediction_type="v_prediction")
+    generator = torch.Generator().manual_seed(0)
+    x_0, epsilon = torch.randn(2, 6, 3, 8, 8, generator=generator)
+    t = torch.tensor([0, 1, 250, 500, 998, 999])
+    ours, theirs = NoiseSchedule.from_config(config, "cpu"), build_scheduler(config)
+
+    assert ours.num_timesteps == 1000
+    tolerance = {"rtol": 1e-4, "atol": 1e-4}
+    torch.testing.assert_close(
+        ours.diffuse(x_0, t, epsilon), theirs.add_noise(x_0, epsilon, t), **tolerance
+    )
+    torch.testing.assert_close(
+        ours.target(x_0, t, epsilon), theirs.get_velocity(x_0, epsilon, t), **tolerance
+    )
+
+
+def test_epsilon_prediction_targets_the_noise() -> None:
+    schedule = NoiseSchedule.from_config(NoiseConfig(prediction_type="epsilon"), "cpu")
+    x_0, epsilon = torch.ones(2, 1, 8, 8), torch.full((2, 1, 8, 8), 3.0)
+    assert torch.equal(schedule.target(x_0, torch.tensor([0, 999]), epsilon), epsilon)
+
+
+def test_linear_schedule_has_the_variances_that_were_set() -> None:
+    config = NoiseConfig(schedule="linear", num_train_timesteps=2, beta_start=0.1, beta_end=0.5)
+    schedule = NoiseSchedule.from_config(config, "cpu")
+    torch.testing.assert_close(schedule.signal.square(), torch.tensor([0.9, 0.45]))
+    torch.testing.assert_close(schedule.noise.square(), torch.tensor([0.1, 0.55]))

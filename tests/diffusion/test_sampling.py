@@ -1,0 +1,106 @@
+"""Every sampler gives an image that its seed alone decides."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import UNet2DModel
+from torch import Tensor, nn
+
+from phoenix_pipeline.config import NoiseConfig, SamplingConfig
+from phoenix_pipeline.diffusion.noise import NoiseSchedule
+from phoenix_pipeline.diffusion.sampling import check_sampling, sample_images
+from phoenix_pipeline.errors import SettingsError
+
+NewUnet = Callable[..., UNet2DModel]
+SAMPLERS = ("ddpm", "ddim", "dpm_solver++", "unipc")
+SHAPE = (1, 8, 8)
+
+
+def settings(**options: Any) -> SamplingConfig:
+    return SamplingConfig.model_validate({"num_steps": 5, **options})
+
+
+def draw(unet: nn.Module, seeds: range, noise: NoiseConfig | None = None, **options: Any) -> Any:
+    batches = sample_images(
+        unet, noise or NoiseConfig(), settings(**options), SHAPE, seeds, torch.device("cpu")
+    )
+    return np.concatenate(list(batches))
+
+
+class KnowsTheImage(nn.Module):
+    """Predicts v for data that are always ``image``: the exact posterior mean."""
+
+    def __init__(self, image: Tensor, noise: NoiseConfig) -> None:
+        super().__init__()
+        self.image, self.schedule = image, NoiseSchedule.from_config(noise, "cpu")
+
+    def forward(self, x_t: Tensor, t: Tensor, return_dict: bool) -> tuple[Tensor]:
+        signal, noise = self.schedule.signal[t], self.schedule.noise[t]
+        epsilon = (x_t - signal * self.image) / noise
+        return (signal * epsilon - noise * self.image,)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_exact_network_gives_back_its_image(sampler: str, schedule: str) -> None:
+    noise = NoiseConfig.model_validate({"schedule": schedule})
+    pixels = torch.arange(0, 256, 4, dtype=torch.float32).view(SHAPE)
+    network = KnowsTheImage(pixels / 127.5 - 1.0, noise)
+    drawn = draw(network, range(3), noise, sampler=sampler, num_steps=20)
+    assert np.abs(drawn.astype(int) - pixels.int().numpy()).max() <= 1
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_batch_size_does_not_change_an_image(new_unet: NewUnet, sampler: str) -> None:
+    unet, options = new_unet(), {"sampler": sampler, "eta": 1.0}
+    small = draw(unet, range(10), batch_size=3, **options)
+    large = draw(unet, range(10), batch_size=7, **options)
+    assert small.shape == (10, *SHAPE)
+    assert small.dtype == np.uint8
+    np.testing.assert_array_equal(small, large)
+    assert not np.array_equal(small[0], small[1])
+
+
+def test_images_follow_the_order_of_the_seeds(new_unet: NewUnet) -> None:
+    unet = new_unet()
+    np.testing.assert_array_equal(draw(unet, range(3)), draw(unet, range(2, -1, -1))[::-1])
+
+
+def test_eta_adds_noise_to_ddim(new_unet: NewUnet) -> None:
+    unet = new_unet()
+    plain, ancestral = (draw(unet, range(2), sampler="ddim", eta=eta) for eta in (0.0, 1.0))
+    assert not np.array_equal(plain, ancestral)
+
+
+def test_num_steps_can_be_replaced(new_unet: NewUnet) -> None:
+    unet, noise, device = new_unet(), NoiseConfig(), torch.device("cpu")
+    replaced = next(sample_images(unet, noise, settings(), SHAPE, range(2), device, num_steps=9))
+    np.testing.assert_array_equal(replaced, draw(unet, range(2), num_steps=9))
+    assert not np.array_equal(replaced, draw(unet, range(2)))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_mode_and_global_generator_are_left_alone(new_unet: NewUnet, training: bool) -> None:
+    unet, before = new_unet().train(training), torch.random.get_rng_state()
+    for _ in sample_images(unet, NoiseConfig(), settings(), SHAPE, range(1), "cpu"):
+        assert not torch.is_inference_mode_enabled()
+    assert unet.training is training
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_more_steps_than_the_forward_process_are_refused_at_once(new_unet: NewUnet) -> None:
+    noise = NoiseConfig(num_train_timesteps=10)
+    with pytest.raises(SettingsError, match=r"num_steps is 11, .* has 10 steps"):
+        check_sampling(settings(num_steps=11), noise)
+    with pytest.raises(SettingsError, match="num_steps is 12"):
+        sample_images(new_unet(), noise, settings(), SHAPE, range(2), "cpu", num_steps=12)
+
+
+def test_spacing_that_repeats_a_timestep_is_refused() -> None:
+    repeats = settings(sampler="dpm_solver++", num_steps=1000, timestep_spacing="leading")
+    with pytest.raises(SettingsError, match="timestep_spacing=leading makes"):
+        check_sampling(repeats, NoiseConfig())
+    check_sampling(settings(sampler="ddpm", num_steps=1000), NoiseConfig())
