@@ -217,7 +217,9 @@ class FederationConfig(Group):
     )
     resume: bool = Field(True, description="Continue from the newest checkpoint of the same run.")
     checkpoint_every: Positive = Field(1, description="Rounds between checkpoints.")
-    round_timeout_s: float = Field(3600.0, gt=0.0, description="Longest wait for a round's replies.")
+    round_timeout_s: float = Field(
+        3600.0, gt=0.0, description="Longest wait for a round's replies."
+    )
 
 
 class ThresholdFilterConfig(Group):
@@ -242,7 +244,9 @@ class ThresholdFilterConfig(Group):
     @model_validator(mode="after")
     def _has_a_rule(self) -> Self:
         if self.enabled and self.absolute_threshold is None and self.relative_threshold is None:
-            raise ValueError("enabled needs absolute_threshold or relative_threshold; both are null")
+            raise ValueError(
+                "enabled needs absolute_threshold or relative_threshold; both are null"
+            )
         return self
 
 

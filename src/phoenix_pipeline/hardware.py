@@ -14,7 +14,7 @@ _CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 
 
 def available_cores() -> int:
-    """Return how many cores this process may use: its affinity mask, capped by a container limit."""
+    """Return how many cores this process may use: affinity, capped by a container's limit."""
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
     else:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from phoenix_pipeline.config import NoiseConfig, SamplingConfig
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
 from phoenix_pipeline.diffusion.sampling import check_sampling, sample_images
-from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.errors import SettingsError, TrainingError
 
 NewUnet = Callable[..., UNet2DModel]
 SAMPLERS = ("ddpm", "ddim", "dpm_solver++", "unipc")
@@ -104,3 +104,12 @@ def test_spacing_that_repeats_a_timestep_is_refused() -> None:
     with pytest.raises(SettingsError, match="timestep_spacing=leading makes"):
         check_sampling(repeats, NoiseConfig())
     check_sampling(settings(sampler="ddpm", num_steps=1000), NoiseConfig())
+
+
+def test_diverged_network_is_refused(new_unet: NewUnet) -> None:
+    unet = new_unet()
+    with torch.no_grad():
+        unet.conv_out.bias.fill_(float("nan"))
+    with pytest.raises(TrainingError, match="not finite"):
+        draw(unet, range(2))
+    assert unet.training

@@ -52,7 +52,7 @@ class NoiseSchedule:
         return len(self.signal)
 
     def diffuse(self, x_0: Tensor, t: Tensor, epsilon: Tensor) -> Tensor:
-        """Return x_t, [N, C, H, W], for images ``x_0``, int64 steps ``t`` [N], noise ``epsilon``."""
+        """Return x_t [N, C, H, W] of images ``x_0``, int64 steps ``t`` [N], noise ``epsilon``."""
         return self.signal[t].view(-1, 1, 1, 1) * x_0 + self.noise[t].view(-1, 1, 1, 1) * epsilon
 
     def target(self, x_0: Tensor, t: Tensor, epsilon: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The reverse process: images from a trained network, each one decided by its own seed."""
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,15 @@ from torch import nn
 
 from phoenix_pipeline.config import NoiseConfig, SamplingConfig
 from phoenix_pipeline.diffusion.noise import build_scheduler
-from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.errors import SettingsError, TrainingError
 from phoenix_pipeline.images import to_uint8
 
 # The cosine schedule has almost no signal at the last steps; the log-SNR starts here, as the
 # authors of DPM-Solver++ (arXiv 2211.01095) advise for it.
 _COSINE_LAMBDA_MIN = -5.1
+# With eta = 1, float32 rounding makes 1 - alpha_bar - sigma^2 of DDIM negative, and its root NaN,
+# where the cosine schedule has almost no signal.
+_ETA_MAX = 1.0 - 1e-6
 
 
 def check_sampling(sampling: SamplingConfig, noise: NoiseConfig) -> None:
@@ -52,6 +56,7 @@ def sample_images(
 
     Raises:
         SettingsError: at once, see :func:`check_sampling`.
+        TrainingError: the network gives values that are not finite.
     """
     steps = config.num_steps if num_steps is None else num_steps
     scheduler = _prepare_scheduler(scheduler_config, config, steps)
@@ -63,7 +68,7 @@ def sample_images(
             generators = [torch.Generator().manual_seed(int(seed)) for seed in chunk]
             options: dict[str, Any] = {"generator": generators} if ancestral else {}
             if config.sampler == "ddim":
-                options["eta"] = config.eta
+                options["eta"] = min(config.eta, _ETA_MAX)
             # Multistep samplers keep earlier predictions; setting the timesteps forgets them.
             scheduler.set_timesteps(steps, device=device)
             noise = torch.stack([torch.randn(image_shape, generator=g) for g in generators])
@@ -84,6 +89,11 @@ def _denoise(
         for t in scheduler.timesteps:
             prediction = unet(x_t, t, return_dict=False)[0]
             x_t = scheduler.step(prediction, t, x_t, return_dict=False, **options)[0]
+        if not bool(torch.isfinite(x_t).all()):
+            raise TrainingError(
+                "the network gave images that are not finite; its weights diverged: lower "
+                "training.learning_rate or set training.max_grad_norm"
+            )
         return to_uint8(x_t).cpu().numpy()
     finally:
         unet.train(was_training)
@@ -100,7 +110,7 @@ def _prepare_scheduler(noise: NoiseConfig, sampling: SamplingConfig, steps: int)
     scheduler = _build_sampler(noise, sampling)
     scheduler.set_timesteps(steps)
     visited = scheduler.timesteps.tolist()
-    if visited[-1] < 0 or any(a <= b for a, b in zip(visited, visited[1:], strict=False)):
+    if visited[-1] < 0 or any(a <= b for a, b in pairwise(visited)):
         raise SettingsError(
             f"sampling.num_steps={steps} with timestep_spacing={sampling.timestep_spacing} makes "
             f"{sampling.sampler} visit a timestep twice or one below 0; set sampling.num_steps "

@@ -9,4 +9,7 @@ import logging
 
 import flwr  # noqa: F401  (its import installs a log handler, which the next line removes)
 
-logging.getLogger("flwr").handlers.clear()
+_flwr = logging.getLogger("flwr")
+_flwr.handlers.clear()
+# Its INFO lines repeat what this package logs once per round.
+_flwr.setLevel(logging.WARNING)

@@ -9,7 +9,7 @@ from phoenix_pipeline.errors import FederationError
 
 
 class WeightedMean:
-    """``sum(weight x) / sum(weight)`` per array (FedAvg, arXiv 1602.05629), one client at a time."""
+    """``sum(weight x) / sum(weight)`` per array (FedAvg, arXiv 1602.05629), added one by one."""
 
     def __init__(self, template: Mapping[str, Tensor]) -> None:
         self._template = {name: (t.shape, t.dtype) for name, t in template.items()}

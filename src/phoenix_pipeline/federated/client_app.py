@@ -40,7 +40,7 @@ class Workbench(threading.local):
                 settings.model.unet, settings.channels, settings.image_size, settings.seed
             ).to(device)
             if settings.training.channels_last:
-                unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+                unet.to(memory_format=torch.channels_last)
             if settings.training.compile:
                 unet.compile()
             self._tools = (unet, NoiseSchedule.from_config(settings.model.noise, device))

@@ -26,7 +26,9 @@ class ClientSettings(Group):
 
 def pack_arrays(state: Mapping[str, Tensor]) -> ArrayRecord:
     """Return ``state`` as a record; names, shapes and dtypes are kept."""
-    return ArrayRecord({name: Array(tensor.detach().cpu().numpy()) for name, tensor in state.items()})
+    return ArrayRecord(
+        {name: Array(tensor.detach().cpu().numpy()) for name, tensor in state.items()}
+    )
 
 
 def unpack_arrays(record: ArrayRecord) -> dict[str, Tensor]:

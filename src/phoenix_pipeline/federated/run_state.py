@@ -16,7 +16,10 @@ _KEPT = 2
 
 
 def save_run(
-    folder: Path, server_round: int, state: dict[str, Tensor], rows: list[dict[str, Any]],
+    folder: Path,
+    server_round: int,
+    state: dict[str, Tensor],
+    rows: list[dict[str, Any]],
     settings: dict[str, Any],
 ) -> None:
     """Write the run's state after ``server_round`` and drop all but the last two."""

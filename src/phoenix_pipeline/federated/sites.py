@@ -27,7 +27,9 @@ class Site:
         rounds = [number for number in self._saved_rounds() if number < before_round]
         return load_tensors(self._state_path(max(rounds)))[0] if rounds else {}
 
-    def save_state(self, server_round: int, checkpointed_round: int, state: dict[str, Tensor]) -> None:
+    def save_state(
+        self, server_round: int, checkpointed_round: int, state: dict[str, Tensor]
+    ) -> None:
         """Keep ``state`` of ``server_round``; drop what no resumed run can ask for.
 
         A run resumes after ``checkpointed_round``, so the newest state up to it is kept as well.
@@ -61,7 +63,7 @@ class InMemorySites:
     ) -> None:
         self._images = torch.from_numpy(images.images).to(device)
         self._indices = {
-            int(client): torch.from_numpy(rows["image_index"].to_numpy().copy()).to(device)
+            int(str(client)): torch.from_numpy(rows["image_index"].to_numpy().copy()).to(device)
             for client, rows in client_images.groupby("client_id")
         }
         self._state_folder = state_folder

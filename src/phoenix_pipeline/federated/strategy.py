@@ -43,7 +43,7 @@ class Progress:
 
 
 class PhoenixStrategy(FedAvg):
-    """FedAvg over the named clients of ``nodes`` (node id -> client id), continued at ``progress``."""
+    """FedAvg over the clients of ``nodes`` (node id -> client id), continued at ``progress``."""
 
     def __init__(
         self,

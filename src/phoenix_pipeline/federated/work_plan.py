@@ -20,9 +20,7 @@ def select_clients(
     return sorted(int(c) for c in generator.choice(clients, size=count, replace=False))
 
 
-def plan_steps(
-    sizes: Mapping[int, int], work: LocalWorkConfig, batch_size: int
-) -> dict[int, int]:
+def plan_steps(sizes: Mapping[int, int], work: LocalWorkConfig, batch_size: int) -> dict[int, int]:
     """Return each client's number of steps, at least one.
 
     ``images_per_round`` is shared in proportion to what the clients hold, in whole batches, so that

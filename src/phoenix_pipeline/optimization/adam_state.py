@@ -11,7 +11,7 @@ _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 def adam_state(
     optimizer: torch.optim.Optimizer, parameters: Iterable[tuple[str, nn.Parameter]]
 ) -> dict[str, Tensor]:
-    """Return the optimizer's moments, named ``<moment>.<parameter>``; empty before its first step."""
+    """Return the optimizer's moments, named ``<moment>.<parameter>``; empty before a step."""
     return {
         f"{moment}.{name}": optimizer.state[parameter][moment]
         for name, parameter in parameters

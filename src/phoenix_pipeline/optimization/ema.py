@@ -20,7 +20,7 @@ def ema_decay(update: int, horizon: float) -> float:
 
 @torch.no_grad()
 def update_ema(average: Sequence[Tensor], current: Sequence[Tensor], decay: float) -> None:
-    """Move ``average`` towards ``current`` in place: ``average = decay average + (1-decay) current``.
+    """Set ``average = decay average + (1 - decay) current`` in place.
 
     Buffers that are not floating point (counters) are copied.
     """

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable
 
-from kedro.pipeline import Pipeline, node
+from kedro.pipeline import Pipeline
+from kedro.pipeline.node import Node
 
 SHARED_INPUTS = {
     "raw_images",
@@ -16,7 +17,7 @@ SHARED_INPUTS = {
 SHARED_PARAMETERS = {"params:run", "params:images", "params:partition", "params:evaluation"}
 
 
-def in_namespace(nodes: Iterable[node], arm: str) -> Pipeline:
+def in_namespace(nodes: Iterable[Node], arm: str) -> Pipeline:
     """Return ``nodes`` as the namespace ``arm``; shared inputs keep their names."""
     stage = Pipeline(nodes)
     return Pipeline(

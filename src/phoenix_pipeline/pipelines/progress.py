@@ -13,4 +13,8 @@ def progress_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
     with Progress(*columns, TimeRemainingColumn(), transient=True) as progress:
         progress.disable = not progress.console.is_terminal
         task = progress.add_task(label, total=total)
-        yield lambda count=1: progress.advance(task, count)
+
+        def advance(count: int) -> None:
+            progress.advance(task, count)
+
+        yield advance

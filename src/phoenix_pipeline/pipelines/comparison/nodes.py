@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from PIL.Image import Image
 
 from phoenix_pipeline.images import image_grid, read_samples
-
 from phoenix_pipeline.reporting.comparison import compare_arms, format_table
 from phoenix_pipeline.reporting.partition_figure import draw_partition
 from phoenix_pipeline.reporting.report import render_report

@@ -6,6 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from phoenix_pipeline.config import ImagesConfig, PartitionConfig, RunConfig
+from phoenix_pipeline.errors import DataError
 from phoenix_pipeline.framework.datasets import ImageSplits
 from phoenix_pipeline.images import (
     ImageSet,
@@ -14,7 +15,6 @@ from phoenix_pipeline.images import (
     split_held_out,
     take_stratified,
 )
-from phoenix_pipeline.errors import DataError
 from phoenix_pipeline.partitioning.clients import partition_clients
 from phoenix_pipeline.reporting.partition_figure import draw_partition
 

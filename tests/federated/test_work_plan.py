@@ -1,0 +1,30 @@
+"""Who trains and for how many steps, against cases computed by hand."""
+
+from phoenix_pipeline.config import LocalWorkConfig
+from phoenix_pipeline.federated.work_plan import plan_steps, select_clients
+
+
+def test_images_per_round_are_shared_in_proportion_and_add_up() -> None:
+    work = LocalWorkConfig(unit="images_per_round", amount=1000)
+    assert plan_steps({0: 100, 1: 300, 2: 600}, work, batch_size=10) == {0: 10, 1: 30, 2: 60}
+
+
+def test_every_client_gets_at_least_one_step() -> None:
+    work = LocalWorkConfig(unit="images_per_round", amount=64)
+    assert plan_steps({0: 1, 1: 1000}, work, batch_size=64) == {0: 1, 1: 1}
+
+
+def test_epochs_and_steps() -> None:
+    sizes = {0: 64, 1: 160}
+    assert plan_steps(sizes, LocalWorkConfig(unit="epochs", amount=2), 32) == {0: 4, 1: 10}
+    assert plan_steps(sizes, LocalWorkConfig(unit="steps", amount=7), 32) == {0: 7, 1: 7}
+
+
+def test_selection_is_a_seeded_draw_of_the_ceiling() -> None:
+    sizes = dict.fromkeys(range(10), 5)
+    drawn = [tuple(select_clients(sizes, 0.25, seed=1, server_round=r)) for r in range(1, 30)]
+    assert {len(chosen) for chosen in drawn} == {3}
+    assert len(set(drawn)) > 20
+    assert drawn[0] == tuple(select_clients(sizes, 0.25, seed=1, server_round=1))
+    assert {client for chosen in drawn for client in chosen} == set(range(10))
+    assert select_clients(sizes, 1.0, seed=1, server_round=1) == list(range(10))

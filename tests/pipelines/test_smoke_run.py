@@ -1,0 +1,122 @@
+"""The product end to end: `kedro run --env smoke` in a copy of the project, by its artifacts."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+PROJECT = Path(__file__).parents[2]
+ARMS = ("centralized", "fedavg")
+
+
+def kedro_run(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    code = "import sys; from phoenix_pipeline.__main__ import main; sys.exit(main())"
+    return subprocess.run(
+        [sys.executable, "-c", code, "--env", "smoke", *arguments],
+        cwd=project,
+        env={**os.environ, "PYTHONPATH": str(project / "src"), "COLUMNS": "120"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("smoke") / "project"
+    skipped = shutil.ignore_patterns(
+        ".venv", ".git", "mlruns", "mlflow.db*", "logs", "0[2-8]_*", "cifar10", "__pycache__"
+    )
+    shutil.copytree(PROJECT, folder, ignore=skipped)
+    ended = kedro_run(folder)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "make viz" in ended.stdout + ended.stderr
+    return folder
+
+
+def test_the_partition_holds_every_image_once(project: Path) -> None:
+    partition = pd.read_parquet(project / "data/03_primary/partition.parquet")
+    assert sorted(partition["image_index"]) == list(range(240))
+    assert partition.groupby("client_id")["label"].nunique().le(3).all()
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_every_arm_leaves_its_artifacts(project: Path, arm: str) -> None:
+    rounds = pd.read_parquet(project / f"data/06_models/{arm}/rounds.parquet")
+    assert rounds["images_trained"].sum() == 480
+    assert (rounds["bytes_up"].sum() == 0) == (arm == "centralized")
+    samples = pd.read_parquet(project / f"data/07_model_output/{arm}/samples.parquet")
+    assert len(samples) == 64
+    assert samples["seed"].is_unique
+    assert set(samples["client_id"]) == {-1}
+    with Image.open(project / f"data/07_model_output/{arm}/grid.png") as grid:
+        assert grid.width >= 6 * 8
+    metrics = json.loads((project / f"data/08_reporting/{arm}/metrics.json").read_text())
+    assert metrics["conditions"]["num_samples"] == 64
+    assert metrics["scores"]["fid_pixels"] > 0
+    assert sum(metrics["class_histogram"]["counts"]) == 64
+
+
+def test_the_model_loads_without_this_package(project: Path) -> None:
+    code = (
+        "import sys; from diffusers import DDPMPipeline;"
+        "p = DDPMPipeline.from_pretrained(sys.argv[1], local_files_only=True);"
+        "assert 'phoenix_pipeline' not in sys.modules;"
+        "print(p.unet.config.sample_size, p.scheduler.config.prediction_type)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code, str(project / "data/06_models/fedavg")],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=project.parent,
+    )
+    assert ended.stdout.split() == ["8", "v_prediction"]
+
+
+def test_the_comparison_has_a_row_per_arm(project: Path) -> None:
+    table = pd.read_csv(project / "data/08_reporting/comparison.csv")
+    assert list(table["arm"][:2]) == list(ARMS)
+    report = (project / "data/08_reporting/comparison.html").read_text(encoding="utf-8")
+    assert all(arm in report for arm in ARMS)
+
+
+def test_mlflow_holds_one_run_per_arm(project: Path) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("phoenix")
+    assert experiment is not None
+    runs = {r.info.run_name: r for r in client.search_runs([experiment.experiment_id])}
+    assert set(ARMS) <= set(runs)
+    for arm in ARMS:
+        assert runs[arm].info.status == "FINISHED"
+        assert runs[arm].data.params["federation.num_rounds"] == "2"
+        assert "fid_pixels" in runs[arm].data.metrics
+        history = client.get_metric_history(runs[arm].info.run_id, "loss")
+        assert sorted(point.step for point in history) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ("partition.classes_per_client=11", "classes_per_client"),
+        ("partition.num_clients=1000", "client"),
+        ("model.unet.attention_resolutions=[5]", "attention_resolutions"),
+        ("sampling.num_steps=2000", "num_steps"),
+        ("federation.rouns=3", "rouns"),
+        ("personalization.layers=decoder", "personalization.layers"),
+    ],
+)
+def test_impossible_settings_end_in_one_line(project: Path, parameters: str, said: str) -> None:
+    ended = kedro_run(project, "--params", parameters)
+    assert ended.returncode == 2
+    assert said in ended.stderr
+    assert len(ended.stderr.strip().splitlines()) == 1
+    assert "Traceback" not in ended.stdout + ended.stderr
