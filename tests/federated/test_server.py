@@ -83,7 +83,9 @@ def test_one_round_is_the_mean_of_the_clients_by_example_count(tmp_path: Path) -
     result = federate(tmp_path, rounds=1)
     for name, tensor in result.raw.items():
         expected = 0.25 * trained[0][name] + 0.75 * trained[1][name]
-        torch.testing.assert_close(tensor, expected, rtol=1e-4, atol=1e-6)
+        # Adam divides small gradients by themselves: other thread counts show. Equal weights
+        # instead of 1:3 would be off by 3e-4.
+        torch.testing.assert_close(tensor, expected, rtol=0.0, atol=3e-5)
     assert same(result.ema, result.raw)  # the first update forgets the initial weights
 
 

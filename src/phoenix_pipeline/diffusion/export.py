@@ -30,7 +30,7 @@ def export_pipeline(
     """
     from diffusers import DDPMPipeline
 
-    pipeline = DDPMPipeline(unet=unet, scheduler=build_scheduler(noise))
+    pipeline: Any = DDPMPipeline(unet=unet, scheduler=build_scheduler(noise))
     with atomic_path(folder) as temporary:
         pipeline.save_pretrained(temporary, safe_serialization=True)
         write_json(temporary / METADATA_FILE, dict(metadata))

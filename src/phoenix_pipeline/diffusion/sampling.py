@@ -133,4 +133,5 @@ def _build_sampler(noise: NoiseConfig, sampling: SamplingConfig) -> Any:
         "dpm_solver++": diffusers.DPMSolverMultistepScheduler,
         "unipc": diffusers.UniPCMultistepScheduler,
     }
-    return schedulers[sampling.sampler].from_config(build_scheduler(noise).config, **options)
+    trained_with: Any = build_scheduler(noise)
+    return schedulers[sampling.sampler].from_config(trained_with.config, **options)
