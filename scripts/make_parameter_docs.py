@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 from phoenix_pipeline.arms import ARMS
 from phoenix_pipeline.framework.config_loader import ARM_GROUPS, SHARED_GROUPS, deep_merge
 from phoenix_pipeline.framework.mlflow_runs import TrackingConfig
+from phoenix_pipeline.reporting.settings_diff import read_setting
 
 PROJECT = Path(__file__).parents[1]
 DEFAULT_FILE = PROJECT / "docs" / "parameters.md"
@@ -119,7 +120,7 @@ def leaves(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, FieldInfo
 def row(path: str, field: FieldInfo, base: Mapping[str, Any]) -> str:
     """Return one line of a table; a default that ``conf/base`` sets is the one shown."""
     default = field.get_default(call_default_factory=True)
-    value = look_up(base, path, default)
+    value = read_setting(base, path, default)
     cells = (
         f"`{path}`",
         field.description or "",
@@ -214,16 +215,6 @@ def read_parameters(environment_name: str) -> dict[str, Any]:
     for path in sorted((CONF / environment_name).rglob("parameters*.y*ml")):
         merged = deep_merge(merged, yaml.safe_load(path.read_text(encoding="utf-8")) or {})
     return merged
-
-
-def look_up(block: Mapping[str, Any], path: str, default: Any) -> Any:
-    """Return the value at a dotted ``path``, else ``default``."""
-    found: Any = block
-    for name in path.split("."):
-        if not isinstance(found, Mapping) or name not in found:
-            return default
-        found = found[name]
-    return found
 
 
 def flatten(block: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -65,7 +65,6 @@ def prepare_references(
     """Write the reference statistics that are missing; return them and the real images' floor."""
     judge = _load_judge(judge_folder, train, test, config, run)
     extractors, skipped = _extractors(train, judge, config, run)
-    references = {}
     for extractor in extractors:
         path = folder / f"{extractor.name}.safetensors"
         if _fits(path, extractor, train, test, config):
