@@ -1,4 +1,4 @@
-"""Write ``docs/parameters.md`` from the Pydantic models in ``config.py`` and the YAML in ``conf``.
+"""Write ``docs/parameters.md`` from the Pydantic models in ``config`` and the YAML in ``conf``.
 
 Usage: ``python scripts/make_parameter_docs.py [file]``; run it after every change of either.
 """
@@ -84,8 +84,8 @@ def render() -> str:
     groups = {**SHARED_GROUPS, **ARM_GROUPS}
     known = {path for name, model in groups.items() for path, _ in leaves(model, name)}
     if strangers := sorted(UNITS.keys() - known):
-        raise ValueError(f"UNITS in {COMMAND} names {strangers}, which config.py does not have")
-    lines = [f"<!-- Made by `{COMMAND}`; change config.py or conf instead. -->", ""]
+        raise ValueError(f"UNITS in {COMMAND} names {strangers}, which config does not have")
+    lines = [f"<!-- Made by `{COMMAND}`; change config or conf instead. -->", ""]
     lines += [INTRODUCTION.read_text(encoding="utf-8").strip(), ""]
     lines += ["## Groups that all arms share", ""]
     for name, model in SHARED_GROUPS.items():

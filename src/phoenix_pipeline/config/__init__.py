@@ -1,0 +1,43 @@
+"""One Pydantic model per parameter group: the only description of what a user may set.
+
+Kedro builds these from ``conf/`` before any node runs, because they are the nodes' type hints.
+Unknown keys are errors. ``docs/parameters.md`` is generated from the descriptions.
+"""
+
+from phoenix_pipeline.config.base import Group
+from phoenix_pipeline.config.data import ImagesConfig, PartitionConfig, RunConfig, SharedPoolConfig
+from phoenix_pipeline.config.evaluation import (
+    EXTRACTORS,
+    ClassifierConfig,
+    EvaluationConfig,
+    SamplingConfig,
+)
+from phoenix_pipeline.config.federation import (
+    FederationConfig,
+    LocalWorkConfig,
+    PersonalizationConfig,
+    ThresholdFilterConfig,
+)
+from phoenix_pipeline.config.model import DcganConfig, ModelConfig, NoiseConfig, UNetConfig
+from phoenix_pipeline.config.training import TrainingConfig
+
+__all__ = [
+    "EXTRACTORS",
+    "ClassifierConfig",
+    "DcganConfig",
+    "EvaluationConfig",
+    "FederationConfig",
+    "Group",
+    "ImagesConfig",
+    "LocalWorkConfig",
+    "ModelConfig",
+    "NoiseConfig",
+    "PartitionConfig",
+    "PersonalizationConfig",
+    "RunConfig",
+    "SamplingConfig",
+    "SharedPoolConfig",
+    "ThresholdFilterConfig",
+    "TrainingConfig",
+    "UNetConfig",
+]

@@ -1,0 +1,84 @@
+"""Groups about the run as a whole, its images, and who holds them."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from phoenix_pipeline.config.base import Fraction, Group, Positive
+
+
+class RunConfig(Group):
+    """What every stage of one run shares."""
+
+    seed: int = Field(0, ge=0, description="Seed from which every random stream is derived.")
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$",
+        description="Where models live: `auto` takes the first GPU, else the CPU.",
+    )
+
+
+class ImagesConfig(Group):
+    """How raw images become one uint8 array."""
+
+    image_size: int | None = Field(
+        None, ge=8, le=256, description="Side in pixels to resize to; null: as stored, no resizing."
+    )
+    channels: Literal[1, 3] | None = Field(
+        None, description="1 (grey) or 3 (RGB) to convert to; null: as stored."
+    )
+    image_column: str = Field("img", description="Parquet column: bytes or struct{bytes, path}.")
+    label_column: str | None = Field(
+        "label", description="Parquet column of integer or string labels; null: unlabelled."
+    )
+    test_fraction: float = Field(
+        0.2, gt=0.0, lt=1.0, description="Share held out when no test source is given."
+    )
+    max_train_images: Positive | None = Field(
+        None, description="Keep a class-stratified random subset of this size; null: all."
+    )
+    max_test_images: Positive | None = Field(None, description="The same for the test split.")
+
+
+class PartitionConfig(Group):
+    """How the training images are divided among clients."""
+
+    scheme: Literal["iid", "pathological", "dirichlet", "quantity"] = Field(
+        "pathological", description="How images are divided; see the other keys."
+    )
+    num_clients: Positive = Field(10, description="Number of data owners.")
+    classes_per_client: Positive = Field(
+        2, description="`pathological`: classes that each client holds (k)."
+    )
+    dirichlet_alpha: float = Field(
+        0.5, gt=0.0, description="`dirichlet`: concentration of the class shares; small is skewed."
+    )
+    quantity_alpha: float = Field(
+        0.5, gt=0.0, description="`quantity`: concentration of the client sizes; small is skewed."
+    )
+    min_images_per_client: Positive = Field(
+        8, description="A draw that leaves a client with fewer is refused."
+    )
+
+
+class SharedPoolConfig(Group):
+    """Data Sharing Strategy (arXiv 2306.04098, after arXiv 1806.00582)."""
+
+    beta: float = Field(
+        0.0, ge=0.0, lt=1.0, description="Pool size as a fraction of all client data; 0: no pool."
+    )
+    alpha: Fraction = Field(0.5, description="Fraction of the pool that each client receives.")
+    source: Literal["clients", "held_out"] = Field(
+        "clients",
+        description="`clients`: drawn from the clients' own images; `held_out`: set aside before "
+        "the partition, so no client owned them.",
+    )
+    class_balanced: bool = Field(
+        True, description="Draw the pool in equal numbers per class (needs labels)."
+    )
+    keep_private_copy: bool = Field(
+        True, description="`clients` only: owners keep the images that they gave to the pool."
+    )
+    warmup_steps: int = Field(
+        0, ge=0, description="Steps that the global model is trained on the pool before round 1."
+    )

@@ -1,0 +1,64 @@
+"""Groups about what is drawn from a trained model, and how it is judged."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from phoenix_pipeline.config.base import Fraction, Group, Positive
+
+EXTRACTORS = ("fid_classifier", "fid_efficientnet_lite0", "fid_inception_v3", "fid_pixels")
+
+
+class SamplingConfig(Group):
+    """How images are drawn from a trained model."""
+
+    num_images: int = Field(1000, ge=1, description="Images to draw.")
+    batch_size: Positive = Field(250, description="Images per batch; does not change the images.")
+    sampler: Literal["ddpm", "ddim", "dpm_solver++", "unipc"] = Field(
+        "dpm_solver++", description="Sampler of the reverse process."
+    )
+    num_steps: Positive = Field(20, description="Network evaluations per image.")
+    timestep_spacing: Literal["leading", "trailing", "linspace"] = Field(
+        "trailing", description="Which of the T timesteps are visited."
+    )
+    eta: Fraction = Field(0.0, description="`ddim`: 0 deterministic, 1 ancestral.")
+    weights: Literal["ema", "raw"] = Field("ema", description="Which weights are sampled.")
+    grid_images: Positive = Field(100, description="Images in the grid PNG.")
+
+
+class ClassifierConfig(Group):
+    """The label judge, trained on the real training split."""
+
+    channels: Positive = Field(32, description="Channels of the first of three stages.")
+    blocks_per_stage: Positive = Field(1, description="Residual blocks in each stage.")
+    epochs: Positive = Field(20, description="Passes over the training images.")
+    batch_size: Positive = Field(128, description="Images per step.")
+    learning_rate: float = Field(2e-3, gt=0.0, description="Peak AdamW step size (one-cycle).")
+    weight_decay: float = Field(0.05, ge=0.0, description="AdamW's decoupled weight decay.")
+    horizontal_flip: bool = Field(False, description="Mirror half of the images at random.")
+
+
+class EvaluationConfig(Group):
+    """What is measured, the same for every arm."""
+
+    extractors: tuple[Literal[EXTRACTORS], ...] = Field(  # type: ignore[valid-type]
+        EXTRACTORS, min_length=1, description="Feature spaces in which distances are taken."
+    )
+    reference_split: Literal["train", "test"] = Field(
+        "train", description="Real images that samples are held against."
+    )
+    max_reference_images: Positive | None = Field(
+        None, description="Reference images used; null: all."
+    )
+    batch_size: Positive = Field(256, description="Images per batch of feature extraction.")
+    nearest_k: Positive = Field(5, description="k of precision/recall, density/coverage.")
+    kid_subsets: Positive = Field(50, description="Subsets over which KID is averaged.")
+    kid_subset_size: Positive = Field(200, description="Images per subset of KID.")
+    inception_weights: str | None = Field(
+        None,
+        description="File of the published FID Inception weights; null: download if possible.",
+    )
+    allow_download: bool = Field(
+        False, description="Allow `fid_inception_v3` to download its weights."
+    )
+    classifier: ClassifierConfig = ClassifierConfig()

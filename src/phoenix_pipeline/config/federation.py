@@ -1,0 +1,87 @@
+"""Groups of the federated program: rounds, personal layers, threshold filter."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from phoenix_pipeline.config.base import Group, Positive
+
+
+class LocalWorkConfig(Group):
+    """How much each client trains in a round."""
+
+    unit: Literal["epochs", "steps", "images_per_round"] = Field(
+        "images_per_round",
+        description="`epochs` over the client's images; `steps` per client; `images_per_round`: "
+        "over all clients of the round, divided in proportion to what they hold.",
+    )
+    amount: float = Field(5748, gt=0.0, description="How many of these units.")
+
+
+class FederationConfig(Group):
+    """The federated program."""
+
+    engine: Literal["in_process"] = Field(
+        "in_process", description="Where clients run: all in this process."
+    )
+    pooled: bool = Field(
+        False, description="Pool all clients' data in one place: the centralized ceiling."
+    )
+    num_rounds: Positive = Field(12, description="Communication rounds.")
+    local_work: LocalWorkConfig = LocalWorkConfig()
+    client_fraction: float = Field(
+        1.0, gt=0.0, le=1.0, description="Share of the connected clients that train in a round."
+    )
+    min_clients: Positive = Field(
+        1, description="Fewest usable replies in a round, and fewest connected clients."
+    )
+    workers: Positive | None = Field(
+        None, description="Clients trained at a time, one thread each; null: one per core."
+    )
+    resume: bool = Field(True, description="Continue from the newest checkpoint of the same run.")
+    checkpoint_every: Positive = Field(1, description="Rounds between checkpoints.")
+    round_timeout_s: float = Field(
+        3600.0, gt=0.0, description="Longest wait for a round's replies."
+    )
+
+
+class ThresholdFilterConfig(Group):
+    """Threshold Filtering: disconnect clients whose own samples score badly."""
+
+    enabled: bool = Field(False, description="Switch the filter on.")
+    monitor_every: Positive = Field(2, description="Rounds between checks.")
+    monitor_samples: int = Field(64, ge=16, description="Images that a client makes per check.")
+    monitor_steps: Positive = Field(10, description="Sampler steps per image of a check.")
+    absolute_threshold: float | None = Field(
+        None, gt=0.0, description="Largest allowed distance; null: only the relative rule."
+    )
+    relative_threshold: float | None = Field(
+        3.5,
+        gt=0.0,
+        description="Largest allowed distance in robust deviations (1.4826 x MAD) above the "
+        "median of all clients; null: only the absolute rule.",
+    )
+    patience: Positive = Field(2, description="Consecutive bad checks before disconnection.")
+    min_clients: Positive = Field(2, description="Clients that are never gone below.")
+
+    @model_validator(mode="after")
+    def _has_a_rule(self) -> Self:
+        if self.enabled and self.absolute_threshold is None and self.relative_threshold is None:
+            raise ValueError(
+                "enabled needs absolute_threshold or relative_threshold; both are null"
+            )
+        return self
+
+
+class PersonalizationConfig(Group):
+    """Personalization layers (after FedPer, arXiv 1912.00818) with threshold filtering."""
+
+    layers: str | tuple[str, ...] | None = Field(
+        None,
+        description="Layers that stay on the client: a preset (`output`, `last_up_block`, "
+        "`decoder`, `time_embedding`), a list of U-Net prefixes, or null for none.",
+    )
+    final_average: bool = Field(
+        False, description="Upload personal layers once, at the end, to export one model as well."
+    )
+    threshold_filter: ThresholdFilterConfig = ThresholdFilterConfig()

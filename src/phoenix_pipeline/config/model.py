@@ -1,0 +1,67 @@
+"""Groups that describe the generative model."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from phoenix_pipeline.config.base import Group, Positive
+
+
+class UNetConfig(Group):
+    """The U-Net of the DDPM (diffusers `UNet2DModel`)."""
+
+    block_out_channels: tuple[Positive, ...] = Field(
+        (32, 64), min_length=1, description="Channels at each resolution, from full size down."
+    )
+    layers_per_block: Positive = Field(1, description="Residual blocks at each resolution.")
+    attention_resolutions: tuple[Positive, ...] = Field(
+        (4,), description="Feature map sides, in pixels, that get self-attention."
+    )
+    attention_head_dim: Positive = Field(8, description="Channels per attention head.")
+    norm_num_groups: Positive = Field(8, description="Groups of GroupNorm.")
+    dropout: float = Field(0.0, ge=0.0, lt=1.0, description="Dropout in the residual blocks.")
+
+    @model_validator(mode="after")
+    def _groups_divide_channels(self) -> Self:
+        for channels in self.block_out_channels:
+            if channels % self.norm_num_groups:
+                raise ValueError(
+                    f"block_out_channels has {channels}, which norm_num_groups="
+                    f"{self.norm_num_groups} does not divide"
+                )
+        return self
+
+
+class NoiseConfig(Group):
+    """The forward process and what the network predicts."""
+
+    num_train_timesteps: int = Field(1000, ge=2, description="T, steps of the forward process.")
+    schedule: Literal["linear", "cosine"] = Field(
+        "cosine", description="`linear`: Ho et al. 2020; `cosine`: Nichol and Dhariwal 2021."
+    )
+    beta_start: float = Field(1e-4, gt=0.0, lt=1.0, description="`linear`: first variance.")
+    beta_end: float = Field(0.02, gt=0.0, lt=1.0, description="`linear`: last variance.")
+    prediction_type: Literal["epsilon", "v_prediction"] = Field(
+        "v_prediction", description="Target: the noise, or v (Salimans and Ho 2022)."
+    )
+
+
+class DcganConfig(Group):
+    """DCGAN (Radford et al., arXiv 1511.06434)."""
+
+    latent_dim: Positive = Field(64, description="Length of the latent vector.")
+    base_channels: Positive = Field(32, description="Channels at the widest resolution.")
+    learning_rate: float = Field(2e-4, gt=0.0, description="Adam step size of both networks.")
+    beta1: float = Field(0.5, ge=0.0, lt=1.0, description="Adam's first-moment decay.")
+    federate: Literal["both", "generator"] = Field(
+        "both", description="Average both networks, or keep discriminators on the clients."
+    )
+
+
+class ModelConfig(Group):
+    """The generative model."""
+
+    family: Literal["diffusion", "dcgan"] = Field("diffusion", description="Kind of model.")
+    unet: UNetConfig = UNetConfig()
+    noise: NoiseConfig = NoiseConfig()
+    dcgan: DcganConfig = DcganConfig()

@@ -1,0 +1,33 @@
+"""Local training, the same for every kind of model."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from phoenix_pipeline.config.base import Fraction, Group, Positive
+
+
+class TrainingConfig(Group):
+    """Local training, the same in one place and at every client."""
+
+    batch_size: Positive = Field(64, description="Images per step.")
+    learning_rate: float = Field(1e-3, gt=0.0, description="Peak AdamW step size.")
+    lr_schedule: Literal["constant", "cosine"] = Field(
+        "cosine", description="Course of the learning rate over the whole run, not per round."
+    )
+    lr_warmup: Fraction = Field(0.02, description="Linear warm-up, as a fraction of the run.")
+    weight_decay: float = Field(0.0, ge=0.0, description="AdamW's decoupled weight decay.")
+    max_grad_norm: float | None = Field(
+        1.0, gt=0.0, description="Clip the global gradient norm; null: no clipping."
+    )
+    optimizer_state: Literal["keep", "reset"] = Field(
+        "keep", description="Keep each client's Adam moments between rounds, or start anew."
+    )
+    ema_horizon: Fraction = Field(
+        0.1,
+        description="EMA averaging window as a fraction of the run's length; 0: no EMA.",
+    )
+    horizontal_flip: bool = Field(False, description="Mirror half of the images at random.")
+    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="Autocast type.")
+    channels_last: bool = Field(False, description="NHWC memory layout of the network.")
+    compile: bool = Field(False, description="`torch.compile` the network; pays for long runs.")
