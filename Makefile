@@ -1,7 +1,7 @@
 # Every target works from a fresh clone: it needs Python 3.11 to 3.13, make and a package index.
 # Options go in ARGS: make run ARGS="--env smoke --params federation.num_rounds=2"
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all lint format ui viz lock clean distclean
+.PHONY: help run sweep claims test test-all lint format ui viz lock clean distclean
 
 SUITABLE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
@@ -16,6 +16,14 @@ help: ## show this list
 
 run: $(READY) ## train, sample and score every arm, then compare them
 	@$(BIN)/kedro run $(ARGS)
+
+sweep: $(READY) ## a grid of runs: make sweep SWEEP=beta_alpha (conf/sweeps; resumes)
+	@[ -n "$(SWEEP)" ] || { echo "name one: make sweep SWEEP=<name>; there are" \
+		$(basename $(notdir $(wildcard conf/sweeps/*.yml))) >&2; exit 2; }
+	@$(BIN)/kedro sweep $(SWEEP) $(ARGS)
+
+claims: $(READY) ## the paper's figures and claims, over seeds and partitions (resumes)
+	@$(BIN)/kedro claims $(ARGS)
 
 test: $(READY) ## the tests that take seconds
 	@$(BIN)/python -m pytest -m "not slow" $(ARGS)

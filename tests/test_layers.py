@@ -13,7 +13,8 @@ LAYERS = (
     {"checkpoints", "hardware"},
     {"images", "optimization"},
     {"diffusion", "gan"},
-    {"federated", "metrics", "partitioning", "reporting"},
+    {"families", "metrics", "partitioning"},
+    {"federated", "reporting"},
     {"cli", "framework", "pipeline_registry", "pipelines", "settings", "__main__"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -1,4 +1,4 @@
-"""``kedro run`` with errors in one line. Kedro finds this module by its name."""
+"""The project's commands, with errors in one line. Kedro finds this module by its name."""
 
 import logging
 import sys
@@ -90,9 +90,82 @@ run = OneLineCommand(
 )
 
 
+_ENV = click.Option(["--env", "-e"], help="Kedro environment; its results lie apart.")
+_LIST = click.Option(["--list", "only_list"], is_flag=True, help="List the cells; run nothing.")
+_TABLES = click.Option(["--no-run"], is_flag=True, help="Only tables and figures of what is done.")
+_OUTPUT = click.Option(["--show-output"], is_flag=True, help="Show what the cells print.")
+_VERBOSE = click.Option(["--verbose", "-v"], is_flag=True, help="Print tracebacks and warnings.")
+
+
+def _sweep(name: str, env: str | None, only_list: bool, no_run: bool, show_output: bool) -> None:
+    from phoenix_pipeline.framework.sweeps.command import list_cells, sweep_command
+
+    if only_list:
+        list_cells(_project(), name, env)
+    else:
+        sweep_command(_project(), name, env, run=not no_run, quiet=not show_output)
+
+
+def _claims(env: str | None, only_list: bool, no_run: bool, show_output: bool) -> None:
+    from phoenix_pipeline.framework.sweeps.claims import SWEEP, write_claims
+    from phoenix_pipeline.framework.sweeps.command import list_cells, sweep_command
+
+    if only_list:
+        list_cells(_project(), SWEEP, env)
+    else:
+        sweep_command(
+            _project(), SWEEP, env, run=not no_run, quiet=not show_output, then=write_claims
+        )
+
+
+def _project() -> Path:
+    return (find_kedro_project(Path.cwd()) or Path.cwd()).resolve()
+
+
+sweep = OneLineCommand(
+    name="sweep",
+    callback=_sweep,
+    params=[click.Argument(["name"]), _ENV, _LIST, _TABLES, _OUTPUT, _VERBOSE],
+    help="Run the grid of conf/sweeps/NAME.yml, as far as its cells are not done yet.",
+)
+
+claims = OneLineCommand(
+    name="claims",
+    callback=_claims,
+    params=[_ENV, _LIST, _TABLES, _OUTPUT, _VERBOSE],
+    help="Run the sweep `claims` as far as it is not done, then write the paper's figures.",
+)
+
+
+def _assemble(client: int, to: str, arm: str, data_root: str) -> None:
+    from phoenix_pipeline.families.model_folder import assemble_client
+
+    folder = _project() / data_root / "06_models" / arm
+    assemble_client(folder, client, Path(to))
+    click.echo(f"the model of client {client} is in {to}")
+
+
+assemble = OneLineCommand(
+    name="assemble",
+    callback=_assemble,
+    params=[
+        click.Argument(["client"], type=int),
+        click.Option(["--to"], required=True, help="Folder to write."),
+        click.Option(["--arm"], default="personalization", show_default=True),
+        click.Option(["--data-root"], default="data", show_default=True),
+        _VERBOSE,
+    ],
+    help="Write one CLIENT's complete model: the shared body with its own layers. For diffusion, "
+    "DDPMPipeline.from_pretrained loads it.",
+)
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, name=__package__)
 def cli() -> None:
     """Commands of this project."""
 
 
 cli.add_command(run)
+cli.add_command(assemble)
+cli.add_command(sweep)
+cli.add_command(claims)

@@ -113,3 +113,33 @@ def test_diverged_network_is_refused(new_unet: NewUnet) -> None:
     with pytest.raises(TrainingError, match="not finite"):
         draw(unet, range(2))
     assert unet.training
+
+
+class CountsCalls(nn.Module):
+    """Predicts zero and counts how often it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x_t: Tensor, t: Tensor, return_dict: bool) -> tuple[Tensor]:
+        self.calls += 1
+        return (torch.zeros_like(x_t),)
+
+
+@pytest.mark.parametrize("num_steps", [1, 61, 249, 250, 500, 900])
+def test_a_clipped_schedule_still_takes_as_many_steps_as_asked_for(num_steps: int) -> None:
+    noise, network = NoiseConfig.model_validate({"schedule": "cosine"}), CountsCalls()
+    drawn = draw(network, range(2), noise, sampler="dpm_solver++", num_steps=num_steps)
+    assert (network.calls, drawn.shape) == (num_steps, (2, *SHAPE))
+
+
+def test_more_steps_than_a_clipped_schedule_has_are_refused() -> None:
+    noise = NoiseConfig.model_validate({"schedule": "cosine"})
+    with pytest.raises(SettingsError, match=r"num_steps=1000 .* lower"):
+        check_sampling(settings(sampler="dpm_solver++", num_steps=1000), noise)
+
+
+def test_a_spacing_that_rounds_to_one_step_too_many_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"num_steps=61 with timestep_spacing=trailing"):
+        check_sampling(settings(sampler="ddim", num_steps=61), NoiseConfig())

@@ -8,18 +8,20 @@ import torch
 from diffusers import UNet2DModel
 from torch import Tensor, nn
 
-from phoenix_pipeline.config import NoiseConfig, TrainingConfig
+from phoenix_pipeline.config import NoiseConfig, TrainingConfig, UNetConfig
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
 from phoenix_pipeline.diffusion.training import train_locally
+from phoenix_pipeline.diffusion.unet import build_unet
 from phoenix_pipeline.errors import TrainingError
 from phoenix_pipeline.optimization.work import LocalResult, LocalWork
 
 NewUnet = Callable[..., UNet2DModel]
 SCHEDULE = NoiseSchedule.from_config(NoiseConfig(), "cpu")
+PLAIN = UNetConfig(block_out_channels=(8,), attention_resolutions=(), norm_num_groups=4)
 
 
-def work(steps: int, seed: int = 0, first_step: int = 0) -> LocalWork:
-    return LocalWork(steps, progress_start=0.0, progress_end=1.0, seed=seed, first_step=first_step)
+def work(steps: int, seed: int = 0) -> LocalWork:
+    return LocalWork(steps, progress_start=0.0, progress_end=1.0, seed=seed)
 
 
 def train(
@@ -79,15 +81,19 @@ def test_second_round_continues_from_kept_moments(new_unet: NewUnet, images: Ten
     assert not same_weights(whole, fresh)
 
 
-def test_ema_continues_over_rounds(new_unet: NewUnet, images: Tensor) -> None:
-    unet = new_unet()
-    averaged = {name: torch.full_like(p, 9.0) for name, p in unet.named_parameters()}
-    seen = []
-    for step in range(3):
-        job = work(1, seed=step, first_step=step)
-        train(unet, images, job, {"ema_horizon": 0.5}, ema=averaged)
-        seen.append(unet.conv_in.weight.detach().clone())
-    torch.testing.assert_close(averaged["conv_in.weight"], torch.stack(seen).mean(0))
+def test_dropout_draws_from_the_clients_stream(images: Tensor) -> None:
+    config = UNetConfig(
+        block_out_channels=(8,), attention_resolutions=(), norm_num_groups=4, dropout=0.5
+    )
+    first, again, without = (build_unet(c, 1, 8, 0) for c in (config, config, PLAIN))
+    before = torch.random.get_rng_state()
+    train(first, images, work(3), {})
+    torch.randn(7)  # whatever else draws in this process
+    train(again, images, work(3), {})
+    train(without, images, work(3), {})
+    assert same_weights(first, again)
+    assert not same_weights(first, without)
+    torch.random.set_rng_state(before)
 
 
 def test_non_finite_loss_names_the_step(new_unet: NewUnet, images: Tensor) -> None:

@@ -1,66 +1,20 @@
 """Real federations of a tiny U-Net, in process."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
-from phoenix_pipeline.config import (
-    FederationConfig,
-    LocalWorkConfig,
-    ModelConfig,
-    TrainingConfig,
-    UNetConfig,
-)
+from phoenix_pipeline.checkpoints import load_tensors
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
 from phoenix_pipeline.diffusion.training import train_locally
 from phoenix_pipeline.diffusion.unet import build_unet
 from phoenix_pipeline.errors import FederationError
-from phoenix_pipeline.federated.records import ClientSettings, pack_arrays, unpack_arrays
-from phoenix_pipeline.federated.server import FederatedResult, train_federated
-from phoenix_pipeline.images import ImageSet
+from phoenix_pipeline.federated.records import pack_arrays, unpack_arrays
 from phoenix_pipeline.optimization.work import LocalWork
 from phoenix_pipeline.seeding import derive_seed
-
-UNET = UNetConfig(block_out_channels=(8,), attention_resolutions=(), norm_num_groups=4)
-SIZES = (12, 36)
-
-
-def make_images() -> ImageSet:
-    pixels = np.random.default_rng(3).integers(0, 256, (sum(SIZES), 1, 8, 8), dtype=np.uint8)
-    return ImageSet(pixels)
-
-
-def client_table() -> pd.DataFrame:
-    clients = np.repeat(np.arange(len(SIZES)), SIZES)
-    return pd.DataFrame({"client_id": clients, "image_index": np.arange(sum(SIZES))})
-
-
-def settings(**training: Any) -> ClientSettings:
-    defaults = {"batch_size": 6, "ema_horizon": 0.5, "optimizer_state": "reset"}
-    return ClientSettings(
-        model=ModelConfig(unet=UNET),
-        training=TrainingConfig(**{**defaults, **training}),
-        channels=1,
-        image_size=8,
-        seed=5,
-    )
-
-
-def federate(folder: Path, *, rounds: int = 2, **options: Any) -> FederatedResult:
-    told = options.pop("settings", settings())
-    images = options.pop("images", make_images())
-    on_round = options.pop("on_round", None)
-    work = LocalWorkConfig(unit="steps", amount=2)
-    config = FederationConfig(num_rounds=rounds, local_work=work, **options)
-    return train_federated(images, client_table(), config, told, "cpu", folder, on_round)
-
-
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+from tests.federated.tiny import UNET, client_table, federate, make_images, same, settings
 
 
 def test_arrays_survive_the_wire_unchanged() -> None:
@@ -145,7 +99,34 @@ def test_a_broken_checkpoint_falls_back_to_the_one_before(tmp_path: Path) -> Non
     assert same(federate(tmp_path, rounds=3).raw, whole.raw)
 
 
+def test_a_run_that_falls_back_finds_the_clients_states_of_that_round(tmp_path: Path) -> None:
+    told = settings(("conv_out",), optimizer_state="keep")
+    whole = federate(tmp_path, rounds=4, settings=told)
+    kept = whole.client_state(0).to_tensors()
+    newest = max((tmp_path / "server").glob("round-*"))
+    newest.write_bytes(newest.read_bytes()[:-100])
+    again = federate(tmp_path, rounds=4, settings=told)
+    assert same(again.raw, whole.raw)
+    assert same(again.client_state(0).to_tensors(), kept)
+
+
 def test_too_few_replies_end_the_run_with_the_reason(tmp_path: Path) -> None:
     exploding = settings(learning_rate=1e30, max_grad_norm=None)
     with pytest.raises(FederationError, match=r"0 of 2 clients.*loss became"):
         federate(tmp_path, settings=exploding, rounds=6)
+
+
+def test_warm_up_trains_the_global_model_on_the_pool_before_round_1(tmp_path: Path) -> None:
+    told, images, pool = settings(), make_images(), np.arange(5, 20)
+    unet = build_unet(UNET, 1, 8, told.seed)
+    peak = told.training.lr_warmup
+    work = LocalWork(3, peak, peak, derive_seed(told.seed, "warm_up"))
+    pixels = torch.from_numpy(images.images[pool])
+    schedule = NoiseSchedule.from_config(told.model.noise, "cpu")
+    train_locally(unet, pixels, work, schedule, told.training)
+    cut = federate(tmp_path / "cut", rounds=1, pool=pool, warmup_steps=3, min_clients=1)
+    assert cut.rounds["round"].tolist() == [0, 1, 1]
+    assert cut.rounds["images_trained"].tolist() == [18, 12, 12]
+    started = load_tensors(tmp_path / "cut/server/round-000000.safetensors")[0]
+    for name, tensor in unet.state_dict().items():
+        torch.testing.assert_close(started[f"raw/{name}"], tensor, rtol=0.0, atol=3e-5)

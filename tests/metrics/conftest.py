@@ -23,5 +23,6 @@ def digits() -> tuple[ImageSet, ImageSet]:
 
 @pytest.fixture(scope="session")
 def judge(digits: tuple[ImageSet, ImageSet]) -> LabelJudge:
-    """A label judge trained for less than the default epochs."""
-    return train_classifier(*digits, ClassifierConfig(epochs=6), 0, torch.device("cpu"))
+    """A label judge trained for less than the default epochs, half as wide."""
+    config = ClassifierConfig(channels=16, epochs=6, batch_size=64)
+    return train_classifier(*digits, config, torch.device("cpu"))

@@ -36,6 +36,9 @@ class ClassifierConfig(Group):
     learning_rate: float = Field(2e-3, gt=0.0, description="Peak AdamW step size (one-cycle).")
     weight_decay: float = Field(0.05, ge=0.0, description="AdamW's decoupled weight decay.")
     horizontal_flip: bool = Field(False, description="Mirror half of the images at random.")
+    seed: int = Field(
+        0, ge=0, description="Seed of the judge; not `run.seed`: one judge for all seeds of a run."
+    )
 
 
 class EvaluationConfig(Group):

@@ -15,7 +15,7 @@ class LocalWorkConfig(Group):
         description="`epochs` over the client's images; `steps` per client; `images_per_round`: "
         "over all clients of the round, divided in proportion to what they hold.",
     )
-    amount: float = Field(5748, gt=0.0, description="How many of these units.")
+    amount: float = Field(5760, gt=0.0, description="How many of these units.")
 
 
 class FederationConfig(Group):
@@ -46,20 +46,38 @@ class FederationConfig(Group):
 
 
 class ThresholdFilterConfig(Group):
-    """Threshold Filtering: disconnect clients whose own samples score badly."""
+    """Threshold Filtering: disconnect clients whose own samples score badly.
+
+    The check rides on the training message: after its local training a client draws images from its
+    own model, and only their score travels with its reply. Scores are about 1 for real images.
+    """
 
     enabled: bool = Field(False, description="Switch the filter on.")
-    monitor_every: Positive = Field(2, description="Rounds between checks.")
-    monitor_samples: int = Field(64, ge=16, description="Images that a client makes per check.")
+    monitor_every: Positive = Field(
+        2, description="Rounds between checks; those clients that train in such a round are judged."
+    )
+    monitor_samples: int = Field(
+        64, ge=16, le=4096, description="Images that a client makes per check."
+    )
     monitor_steps: Positive = Field(10, description="Sampler steps per image of a check.")
     absolute_threshold: float | None = Field(
-        None, gt=0.0, description="Largest allowed distance; null: only the relative rule."
+        None,
+        gt=1.0,
+        description="Largest allowed score; real images score about 1; null: only the relative "
+        "rule.",
     )
     relative_threshold: float | None = Field(
         3.5,
         gt=0.0,
-        description="Largest allowed distance in robust deviations (1.4826 x MAD) above the "
-        "median of all clients; null: only the absolute rule.",
+        description="Largest allowed score in robust deviations (1.4826 x MAD) above the median "
+        "of all clients, which needs three scores; null: only the absolute rule.",
+    )
+    min_spread: float = Field(
+        0.1,
+        gt=0.0,
+        le=1.0,
+        description="Least robust deviation, as a fraction of the median: clients that score "
+        "nearly alike are not parted by tiny differences.",
     )
     patience: Positive = Field(2, description="Consecutive bad checks before disconnection.")
     min_clients: Positive = Field(2, description="Clients that are never gone below.")

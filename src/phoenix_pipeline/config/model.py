@@ -49,9 +49,24 @@ class NoiseConfig(Group):
 class DcganConfig(Group):
     """DCGAN (Radford et al., arXiv 1511.06434)."""
 
-    latent_dim: Positive = Field(64, description="Length of the latent vector.")
-    base_channels: Positive = Field(32, description="Channels at the widest resolution.")
-    learning_rate: float = Field(2e-4, gt=0.0, description="Adam step size of both networks.")
+    latent_dim: Positive = Field(32, description="Length of the latent vector.")
+    base_channels: int = Field(
+        64,
+        ge=1,
+        le=1024,
+        description="Channels at half the images' side and above, doubled at each further halving "
+        "down to 4 pixels.",
+    )
+    layers_per_resolution: Positive = Field(
+        2,
+        description="Convolutions at each resolution: 1 as in the paper, too weak a discriminator "
+        "for 8 pixels; more add 3x3 ones.",
+    )
+    learning_rate: float = Field(
+        1e-3,
+        gt=0.0,
+        description="Peak Adam step size of both networks, in place of `training.learning_rate`.",
+    )
     beta1: float = Field(0.5, ge=0.0, lt=1.0, description="Adam's first-moment decay.")
     federate: Literal["both", "generator"] = Field(
         "both", description="Average both networks, or keep discriminators on the clients."

@@ -25,7 +25,8 @@ def check_sampling(sampling: SamplingConfig, noise: NoiseConfig) -> None:
     """Refuse settings that no image can be drawn with, before anything is trained.
 
     Raises:
-        SettingsError: more steps than the forward process has, or a spacing that repeats some.
+        SettingsError: more steps than the forward process has, or a spacing that cannot make
+            exactly as many different ones.
     """
     _prepare_scheduler(noise, sampling, sampling.num_steps)
 
@@ -70,7 +71,7 @@ def sample_images(
             if config.sampler == "ddim":
                 options["eta"] = min(config.eta, _ETA_MAX)
             # Multistep samplers keep earlier predictions; setting the timesteps forgets them.
-            scheduler.set_timesteps(steps, device=device)
+            _set_timesteps(scheduler, steps, device)
             noise = torch.stack([torch.randn(image_shape, generator=g) for g in generators])
             yield _denoise(unet, scheduler, noise.to(device), options)
 
@@ -108,15 +109,30 @@ def _prepare_scheduler(noise: NoiseConfig, sampling: SamplingConfig, steps: int)
             "model.noise.num_train_timesteps"
         )
     scheduler = _build_sampler(noise, sampling)
-    scheduler.set_timesteps(steps)
+    _set_timesteps(scheduler, steps, "cpu")
     visited = scheduler.timesteps.tolist()
-    if visited[-1] < 0 or any(a <= b for a, b in pairwise(visited)):
+    if len(visited) != steps or visited[-1] < 0 or any(a <= b for a, b in pairwise(visited)):
         raise SettingsError(
             f"sampling.num_steps={steps} with timestep_spacing={sampling.timestep_spacing} makes "
             f"{sampling.sampler} visit a timestep twice or one below 0; set sampling.num_steps "
             "lower or choose another sampling.timestep_spacing"
         )
     return scheduler
+
+
+def _set_timesteps(scheduler: Any, steps: int, device: torch.device | str) -> None:
+    """Have ``scheduler`` visit ``steps`` timesteps and forget earlier predictions."""
+    import diffusers
+
+    scheduler.set_timesteps(steps, device=device)
+    visited = scheduler.timesteps.tolist()
+    exact = len(visited) == steps and visited[-1] >= 0
+    if isinstance(scheduler, diffusers.DPMSolverMultistepScheduler) and not exact:
+        # With spacing "trailing" diffusers leaves out the steps that the clipped log-SNR forbids,
+        # or rounds the last one to -1: spread all of them over the timesteps that are allowed.
+        last = visited[0] + 1
+        spread = [round(last * (steps - i) / steps) - 1 for i in range(steps)]
+        scheduler.set_timesteps(timesteps=spread, device=device)
 
 
 def _build_sampler(noise: NoiseConfig, sampling: SamplingConfig) -> Any:

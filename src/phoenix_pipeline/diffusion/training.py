@@ -1,17 +1,16 @@
 """Local training of the DDPM: Algorithm 1 of arXiv 2006.11239 over one client's images."""
 
 import time
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from phoenix_pipeline.config import TrainingConfig
+from phoenix_pipeline.diffusion.dropout import set_dropout_generator
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
 from phoenix_pipeline.errors import TrainingError
 from phoenix_pipeline.images import to_model_range
 from phoenix_pipeline.optimization.adam_state import adam_state, restore_adam_state
-from phoenix_pipeline.optimization.ema import ema_decay, update_ema
 from phoenix_pipeline.optimization.learning_rate import learning_rate_at
 from phoenix_pipeline.optimization.work import LocalResult, LocalWork, draw_batches
 
@@ -25,7 +24,6 @@ def train_locally(
     schedule: NoiseSchedule,
     config: TrainingConfig,
     optimizer_state: dict[str, Tensor] | None = None,
-    ema: Mapping[str, Tensor] | None = None,
 ) -> LocalResult:
     """Train ``unet`` in place for ``work.steps`` batches drawn from ``images``.
 
@@ -36,30 +34,52 @@ def train_locally(
         schedule: the forward process, on the same device.
         config: batch size, step size, clipping, precision.
         optimizer_state: Adam's moments from :func:`adam_state`; replaced by the new ones in place.
-        ema: averaged weights by parameter name, updated in place at every step.
 
     Raises:
         TrainingError: a loss is not finite; names the step.
     """
     started = time.perf_counter()
-    device = images.device
-    generator = torch.Generator(device=device).manual_seed(work.seed)
     parameters = list(unet.named_parameters())
-    optimizer = torch.optim.AdamW(
+    optimizer = _build_optimizer(unet, config, images.device)
+    if optimizer_state:
+        restore_adam_state(optimizer, parameters, optimizer_state)
+    losses = _descend(unet, optimizer, images, work, schedule, config)
+    if optimizer_state is not None:
+        optimizer_state.clear()
+        optimizer_state.update(adam_state(optimizer, parameters))
+    return LocalResult(
+        loss=_mean_loss(losses),
+        images_trained=work.steps * config.batch_size,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _build_optimizer(
+    unet: nn.Module, config: TrainingConfig, device: torch.device
+) -> torch.optim.AdamW:
+    return torch.optim.AdamW(
         unet.parameters(),
         lr=config.learning_rate,
         weight_decay=config.weight_decay,
         fused=device.type in ("cpu", "cuda"),
     )
-    if optimizer_state:
-        restore_adam_state(optimizer, parameters, optimizer_state)
-    scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
-    averaged = dict(ema or {})
-    current = [parameter for name, parameter in parameters if name in averaged]
-    average = [averaged[name] for name, _ in parameters if name in averaged]
 
+
+def _descend(
+    unet: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    images: Tensor,
+    work: LocalWork,
+    schedule: NoiseSchedule,
+    config: TrainingConfig,
+) -> Tensor:
+    """Make the steps; return their losses [steps] on the device, which is never waited for."""
+    device = images.device
+    generator = torch.Generator(device=device).manual_seed(work.seed)
+    scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
     losses = torch.empty(work.steps, device=device)
     unet.train()
+    set_dropout_generator(unet, generator)
     batches = draw_batches(len(images), config.batch_size, work.steps, generator)
     for step, indices in enumerate(batches):
         rate = learning_rate_at(work.progress(step), config.learning_rate, config)
@@ -74,17 +94,7 @@ def train_locally(
         scaler.step(optimizer)
         scaler.update()
         losses[step] = loss.detach()
-        if average:
-            update_ema(average, current, ema_decay(work.first_step + step + 1, config.ema_horizon))
-
-    if optimizer_state is not None:
-        optimizer_state.clear()
-        optimizer_state.update(adam_state(optimizer, parameters))
-    return LocalResult(
-        loss=_mean_loss(losses),
-        images_trained=work.steps * config.batch_size,
-        seconds=time.perf_counter() - started,
-    )
+    return losses
 
 
 def _loss(

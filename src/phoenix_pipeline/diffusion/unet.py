@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from phoenix_pipeline.config import UNetConfig
+from phoenix_pipeline.diffusion.dropout import replace_dropout
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.seeding import derive_seed
 
@@ -48,7 +49,7 @@ def build_unet(config: UNetConfig, channels: int, image_size: int, seed: int) ->
     attention = [side in config.attention_resolutions for side in sides]
     with torch.random.fork_rng(devices=[]):
         torch.random.default_generator.manual_seed(derive_seed(seed, "unet"))
-        return UNet2DModel(
+        unet = UNet2DModel(
             sample_size=image_size,
             in_channels=channels,
             out_channels=channels,
@@ -60,3 +61,6 @@ def build_unet(config: UNetConfig, channels: int, image_size: int, seed: int) ->
             norm_num_groups=config.norm_num_groups,
             dropout=config.dropout,
         )
+    if config.dropout > 0.0:
+        replace_dropout(unet)
+    return unet

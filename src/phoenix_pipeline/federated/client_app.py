@@ -1,51 +1,34 @@
-"""The ClientApp: translates messages; learning is :func:`diffusion.training.train_locally`."""
+"""The ClientApp: translates messages; learning is the model family's ``train_locally``."""
 
-import threading
+import logging
+import math
 from collections.abc import Callable
 
-import torch
-from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
+import numpy as np
+from flwr.app import Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
-from torch import nn
 
-from phoenix_pipeline.diffusion.noise import NoiseSchedule
-from phoenix_pipeline.diffusion.training import train_locally
-from phoenix_pipeline.diffusion.unet import build_unet
+from phoenix_pipeline.config import SamplingConfig
+from phoenix_pipeline.errors import TrainingError
+from phoenix_pipeline.federated.personal_layers import split_personal
 from phoenix_pipeline.federated.records import (
     ARRAYS,
     CONFIG,
+    INITIAL_PERSONAL,
     METRICS,
+    PERSONAL_LAYERS_QUERY,
+    REFERENCE,
     ClientSettings,
     pack_arrays,
     unpack_arrays,
 )
 from phoenix_pipeline.federated.sites import Site
+from phoenix_pipeline.federated.workbench import Bench, Workbench
+from phoenix_pipeline.metrics.monitoring import MonitorReference, monitor_score
 from phoenix_pipeline.optimization.work import LocalWork
 from phoenix_pipeline.seeding import derive_seed
 
-
-class Workbench(threading.local):
-    """One network per worker thread, built once; weights are swapped in place for each client."""
-
-    def __init__(self) -> None:
-        self._key: tuple[ClientSettings, torch.device] | None = None
-        self._tools: tuple[nn.Module, NoiseSchedule] | None = None
-
-    def prepare(
-        self, settings: ClientSettings, device: torch.device
-    ) -> tuple[nn.Module, NoiseSchedule]:
-        """Return the network and forward process of ``settings`` on ``device``."""
-        if self._tools is None or self._key != (settings, device):
-            unet: nn.Module = build_unet(
-                settings.model.unet, settings.channels, settings.image_size, settings.seed
-            ).to(device)
-            if settings.training.channels_last:
-                unet.to(memory_format=torch.channels_last)
-            if settings.training.compile:
-                unet.compile()
-            self._tools = (unet, NoiseSchedule.from_config(settings.model.noise, device))
-            self._key = (settings, device)
-        return self._tools
+logger = logging.getLogger(__name__)
 
 
 def build_client_app(open_site: Callable[[Context], Site]) -> ClientApp:
@@ -55,38 +38,84 @@ def build_client_app(open_site: Callable[[Context], Site]) -> ClientApp:
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        config = message.content[CONFIG]
-        settings = ClientSettings.model_validate_json(str(config["settings"]))
+        settings = _read_settings(message)
         site = open_site(context)
-        unet, schedule = workbench.prepare(settings, site.images.device)
-        unet.load_state_dict(unpack_arrays(message.content[ARRAYS]))
-        work = _read_work(config, settings.seed, site.client_id)
-        server_round = int(config["round"])
-        keeps_state = settings.training.optimizer_state == "keep"
-        state = site.load_state(server_round) if keeps_state else None
-        result = train_locally(unet, site.images, work, schedule, settings.training, state)
-        if state is not None:
-            site.save_state(server_round, int(config["checkpointed-round"]), state)
-        metrics = MetricRecord(
-            {
-                "client-id": site.client_id,
-                "num-examples": len(site.images),
-                "images-trained": result.images_trained,
-                "loss": result.loss,
-                "seconds": result.seconds,
-            }
-        )
-        reply = RecordDict({ARRAYS: pack_arrays(unet.state_dict()), METRICS: metrics})
-        return Message(reply, reply_to=message)
+        bench = workbench.prepare(settings, site.images.device)
+        return Message(_train(message.content, settings, site, bench), reply_to=message)
+
+    @app.query(PERSONAL_LAYERS_QUERY)
+    def upload_personal_layers(message: Message, context: Context) -> Message:
+        site = open_site(context)
+        state = site.load_state(int(message.content[CONFIG]["round"]) + 1)
+        averaged = message.content[CONFIG]["weights"] == "ema"
+        metrics = MetricRecord({"num-examples": len(site.images)})
+        arrays = pack_arrays(state.personal_ema if averaged else state.personal)
+        return Message(RecordDict({ARRAYS: arrays, METRICS: metrics}), reply_to=message)
 
     return app
 
 
-def _read_work(config: ConfigRecord, seed: int, client_id: int) -> LocalWork:
-    """Return this client's share of the round; its random stream depends on client and round."""
-    return LocalWork(
+def _train(content: RecordDict, settings: ClientSettings, site: Site, bench: Bench) -> RecordDict:
+    """Train on the site's images; return the shared arrays and what is reported about the round."""
+    config, server_round = content[CONFIG], int(content[CONFIG]["round"])
+    state = site.load_state(server_round)
+    initial = unpack_arrays(content[INITIAL_PERSONAL]) if INITIAL_PERSONAL in content else None
+    bench.load(unpack_arrays(content[ARRAYS]), state.personal or initial)
+    work = LocalWork(
         steps=int(config["steps"]),
         progress_start=float(config["progress-start"]),
         progress_end=float(config["progress-end"]),
-        seed=derive_seed(seed, "local_training", client_id, int(config["round"])),
+        seed=derive_seed(settings.seed, "local_training", site.client_id, server_round),
     )
+    moments = state.optimizer if settings.training.optimizer_state == "keep" else None
+    result = bench.family.train_locally(
+        bench.network, site.images, work, settings.model, settings.training, moments
+    )
+    shared, personal = split_personal(bench.network.state_dict(), settings.personal_layers)
+    if personal:
+        state.keep_personal(personal, settings.training.ema_horizon)
+    site.save_state(server_round, int(config["oldest-checkpoint"]), state)
+    metrics = MetricRecord(
+        {
+            "client-id": site.client_id,
+            "num-examples": len(site.images),
+            "images-trained": result.images_trained,
+            "loss": result.loss,
+            "seconds": result.seconds,
+        }
+    )
+    if REFERENCE in content:
+        reference = MonitorReference.from_arrays(unpack_arrays(content[REFERENCE]))
+        metrics["score"] = _score(reference, settings, site, bench, server_round)
+    return RecordDict({ARRAYS: pack_arrays(shared), METRICS: metrics})
+
+
+def _score(
+    reference: MonitorReference,
+    settings: ClientSettings,
+    site: Site,
+    bench: Bench,
+    server_round: int,
+) -> float:
+    """Return how far samples of the client's own model, as just trained, are from real images.
+
+    A model that cannot be sampled has no score: NaN, which is a strike.
+    """
+    count = settings.monitor_samples
+    seeds = [
+        derive_seed(settings.seed, "monitor", site.client_id, server_round, i) for i in range(count)
+    ]
+    shape = (settings.channels, settings.image_size, settings.image_size)
+    sampling = SamplingConfig(num_images=count, batch_size=count, num_steps=settings.monitor_steps)
+    batches = bench.family.sample_images(
+        bench.network, settings.model, sampling, shape, seeds, site.images.device
+    )
+    try:
+        return monitor_score(np.concatenate(list(batches)), reference)
+    except TrainingError as error:
+        logger.warning("client %s cannot be scored: %s", site.client_id, error)
+        return math.nan
+
+
+def _read_settings(message: Message) -> ClientSettings:
+    return ClientSettings.model_validate_json(str(message.content[CONFIG]["settings"]))

@@ -12,6 +12,11 @@ from phoenix_pipeline.config import Group, ModelConfig, TrainingConfig
 ARRAYS = "arrays"
 CONFIG = "config"
 METRICS = "metrics"
+# Sent only to clients that have no personal layers yet, after a warm-up that trained them.
+INITIAL_PERSONAL = "initial-personal"
+# Reference statistics of the threshold filter; their presence asks the client for a score.
+REFERENCE = "reference"
+PERSONAL_LAYERS_QUERY = "personal_layers"
 
 
 class ClientSettings(Group):
@@ -22,6 +27,9 @@ class ClientSettings(Group):
     channels: int
     image_size: int
     seed: int
+    personal_layers: tuple[str, ...] = ()
+    monitor_samples: int = 64
+    monitor_steps: int = 10
 
 
 def pack_arrays(state: Mapping[str, Tensor]) -> ArrayRecord:

@@ -1,5 +1,6 @@
 """What one client owns: its images, and the state that it keeps between rounds."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from flwr.app import Context
 from torch import Tensor
 
 from phoenix_pipeline.checkpoints import load_tensors, save_tensors
+from phoenix_pipeline.federated.client_state import ClientState
 from phoenix_pipeline.images import ImageSet
 
 CLIENT_ID = "client-id"
@@ -22,33 +24,32 @@ class Site:
     images: Tensor
     state_folder: Path
 
-    def load_state(self, before_round: int) -> dict[str, Tensor]:
-        """Return the tensors kept in the newest round before ``before_round``; empty if none."""
+    def load_state(self, before_round: int) -> ClientState:
+        """Return what was kept in the newest round before ``before_round``; empty if nothing."""
         rounds = [number for number in self._saved_rounds() if number < before_round]
-        return load_tensors(self._state_path(max(rounds)))[0] if rounds else {}
+        tensors = load_tensors(self._state_path(max(rounds)))[0] if rounds else {}
+        return ClientState.from_tensors(tensors)
 
-    def save_state(
-        self, server_round: int, checkpointed_round: int, state: dict[str, Tensor]
-    ) -> None:
+    def save_state(self, server_round: int, oldest_checkpoint: int, state: ClientState) -> None:
         """Keep ``state`` of ``server_round``; drop what no resumed run can ask for.
 
-        A run resumes after ``checkpointed_round``, so the newest state up to it is kept as well.
+        A run resumes after ``oldest_checkpoint`` or later, so the newest state up to it is kept.
         """
-        save_tensors(self._state_path(server_round), state, {"round": server_round})
-        needed = max((r for r in self._saved_rounds() if r <= checkpointed_round), default=0)
+        tensors = state.to_tensors()
+        if not tensors:
+            return
+        save_tensors(self._state_path(server_round), tensors, {"round": server_round})
+        needed = max((r for r in self._saved_rounds() if r <= oldest_checkpoint), default=0)
         for number in self._saved_rounds():
             if number < needed:
                 self._state_path(number).unlink(missing_ok=True)
 
     def _saved_rounds(self) -> list[int]:
-        return [int(path.stem.removeprefix("round-")) for path in self._folder.glob("round-*")]
+        folder = self.state_folder / str(self.client_id)
+        return [int(path.stem.removeprefix("round-")) for path in folder.glob("round-*")]
 
     def _state_path(self, server_round: int) -> Path:
-        return self._folder / f"round-{server_round}.safetensors"
-
-    @property
-    def _folder(self) -> Path:
-        return self.state_folder / str(self.client_id)
+        return self.state_folder / str(self.client_id) / f"round-{server_round}.safetensors"
 
 
 class InMemorySites:
@@ -72,7 +73,14 @@ class InMemorySites:
         """Return each client's number of images."""
         return {client: len(indices) for client, indices in self._indices.items()}
 
+    def state(self, client_id: int) -> ClientState:
+        """Return what ``client_id`` kept after the last round."""
+        return Site(client_id, self._images[:0], self._state_folder).load_state(sys.maxsize)
+
+    def site(self, client_id: int) -> Site:
+        """Return the site of ``client_id``."""
+        return Site(client_id, self._images[self._indices[client_id]], self._state_folder)
+
     def __call__(self, context: Context) -> Site:
         """Return the site of the node that ``context`` belongs to."""
-        client = int(context.node_config[CLIENT_ID])
-        return Site(client, self._images[self._indices[client]], self._state_folder)
+        return self.site(int(context.node_config[CLIENT_ID]))

@@ -5,45 +5,37 @@ It extends Flower's FedAvg by ``configure_train`` and ``aggregate_train``; ``sta
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
-from torch import Tensor
 
 from phoenix_pipeline.config import FederationConfig
 from phoenix_pipeline.errors import FederationError
 from phoenix_pipeline.federated.aggregation import WeightedMean
+from phoenix_pipeline.federated.monitoring import Monitor
 from phoenix_pipeline.federated.records import (
     ARRAYS,
     CONFIG,
+    INITIAL_PERSONAL,
     METRICS,
+    REFERENCE,
     ClientSettings,
     count_bytes,
     pack_arrays,
     unpack_arrays,
 )
+from phoenix_pipeline.federated.round_table import Row, disconnected, new_row
+from phoenix_pipeline.federated.run_state import RunState
 from phoenix_pipeline.federated.work_plan import plan_steps, select_clients
 
 logger = logging.getLogger(__name__)
 
-Row = dict[str, Any]
 OnReply = Callable[[int, Row], None]
 
 
-@dataclass
-class Progress:
-    """Where a run stands: rounds done, rounds on disk, and one row per round and client."""
-
-    rounds_done: int
-    rounds_saved: int
-    rows: list[Row]
-
-
 class PhoenixStrategy(FedAvg):
-    """FedAvg over the clients of ``nodes`` (node id -> client id), continued at ``progress``."""
+    """FedAvg over the clients of ``nodes`` (node id -> client id), continued at ``run``."""
 
     def __init__(
         self,
@@ -51,8 +43,8 @@ class PhoenixStrategy(FedAvg):
         settings: ClientSettings,
         nodes: Mapping[int, int],
         sizes: Mapping[int, int],
-        model: Mapping[str, Tensor],
-        progress: Progress,
+        run: RunState,
+        monitor: Monitor | None = None,
         on_reply: OnReply | None = None,
     ) -> None:
         super().__init__(weighted_by_key="num-examples", arrayrecord_key=ARRAYS)
@@ -60,8 +52,8 @@ class PhoenixStrategy(FedAvg):
         self._settings = settings
         self._clients = dict(nodes)
         self._sizes = dict(sizes)
-        self._model = model
-        self._progress = progress
+        self._run = run
+        self._monitor = monitor
         self._on_reply = on_reply
         self._bytes_down: dict[int, int] = {}
 
@@ -71,16 +63,18 @@ class PhoenixStrategy(FedAvg):
             "%s clients, %s rounds, %s done",
             len(self._clients),
             self._config.num_rounds,
-            self._progress.rounds_done,
+            self._run.rounds_done,
         )
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Return one message per chosen client, in client order."""
-        current = self._progress.rounds_done + 1
+        current = self._run.rounds_done + 1
+        gone = disconnected(self._run.rows)
+        connected = {client: size for client, size in self._sizes.items() if client not in gone}
         chosen = select_clients(
-            self._sizes, self._config.client_fraction, self._settings.seed, current
+            connected, self._config.client_fraction, self._settings.seed, current
         )
         steps = plan_steps(
             {client: self._sizes[client] for client in chosen},
@@ -88,21 +82,13 @@ class PhoenixStrategy(FedAvg):
             self._settings.training.batch_size,
         )
         node_of = {client: node for node, client in self._clients.items()}
-        settings = self._settings.model_dump_json()
+        trained = {row["client_id"] for row in self._run.rows if row["status"] == "ok"}
         messages = []
         for client in chosen:
-            record = ConfigRecord(
-                {
-                    "settings": settings,
-                    "round": current,
-                    "checkpointed-round": self._progress.rounds_saved,
-                    "steps": steps[client],
-                    "progress-start": (current - 1) / self._config.num_rounds,
-                    "progress-end": current / self._config.num_rounds,
-                }
-            )
-            content = RecordDict({ARRAYS: arrays, CONFIG: record})
-            self._bytes_down[node_of[client]] = self._wire_bytes(content)
+            content = self._content(arrays, current, steps[client])
+            if self._run.initial_personal and client not in trained:
+                content[INITIAL_PERSONAL] = pack_arrays(self._run.initial_personal)
+            self._bytes_down[client] = self._wire_bytes(content)
             messages.append(Message(content, node_of[client], MessageType.TRAIN))
         return messages
 
@@ -114,8 +100,8 @@ class PhoenixStrategy(FedAvg):
         Raises:
             FederationError: fewer than ``federation.min_clients`` replies can be used.
         """
-        current = self._progress.rounds_done + 1
-        mean = WeightedMean(self._model)
+        current = self._run.rounds_done + 1
+        mean = WeightedMean(self._run.raw)
         rows = []
         for message in replies:
             row = self._read_reply(message, current, mean)
@@ -129,8 +115,10 @@ class PhoenixStrategy(FedAvg):
                 f"round {current}: {len(usable)} of {len(rows)} clients gave a usable reply, "
                 f"federation.min_clients is {self._config.min_clients} ({reasons})"
             )
-        self._progress.rounds_done = current
-        self._progress.rows.extend(rows)
+        if self._monitor:
+            self._monitor.judge(current, rows, self._run.rows, len(self._sizes))
+        self._run.rounds_done = current
+        self._run.rows.extend(rows)
         weights = [row["num_examples"] for row in usable]
         loss = sum(w * row["loss"] for w, row in zip(weights, usable, strict=True)) / sum(weights)
         return pack_arrays(mean.result()), MetricRecord({"loss": loss, "clients": len(usable)})
@@ -147,24 +135,28 @@ class PhoenixStrategy(FedAvg):
         """Return nothing, as nothing was asked for."""
         return None
 
+    def _content(self, arrays: ArrayRecord, current: int, steps: int) -> RecordDict:
+        """Return what a client with ``steps`` to make is sent in round ``current``."""
+        config = ConfigRecord(
+            {
+                "settings": self._settings.model_dump_json(),
+                "round": current,
+                "oldest-checkpoint": self._run.oldest_checkpoint,
+                "steps": steps,
+                "progress-start": (current - 1) / self._config.num_rounds,
+                "progress-end": current / self._config.num_rounds,
+            }
+        )
+        content = RecordDict({ARRAYS: arrays, CONFIG: config})
+        if self._monitor and self._monitor.is_due(current):
+            content[REFERENCE] = self._monitor.record
+        return content
+
     def _read_reply(self, message: Message, current: int, mean: WeightedMean) -> Row:
         """Add one reply to ``mean`` and return its row."""
-        node = message.metadata.src_node_id
-        row: Row = {
-            "round": current,
-            "client_id": self._clients[node],
-            "num_examples": self._sizes[self._clients[node]],
-            "images_trained": 0,
-            "loss": float("nan"),
-            "seconds": float("nan"),
-            "bytes_up": 0,
-            "bytes_down": self._bytes_down.get(node, 0),
-            "status": "ok",
-            "score": float("nan"),
-            "threshold": float("nan"),
-            "connected": True,
-            "reason": "",
-        }
+        client = self._clients[message.metadata.src_node_id]
+        row = new_row(current, client, self._sizes[client])
+        row["bytes_down"] = self._bytes_down.get(client, 0)
         if message.has_error():
             return row | {"status": "failed", "reason": message.error.reason}
         metrics = message.content[METRICS]
@@ -177,6 +169,7 @@ class PhoenixStrategy(FedAvg):
             "images_trained": int(metrics["images-trained"]),
             "loss": float(metrics["loss"]),
             "seconds": float(metrics["seconds"]),
+            "score": float(metrics.get("score", float("nan"))),
         }
 
     def _wire_bytes(self, content: RecordDict) -> int:

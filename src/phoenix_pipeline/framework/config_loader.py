@@ -31,7 +31,7 @@ ARM_GROUPS: dict[str, type[config.Group]] = {
     "personalization": config.PersonalizationConfig,
     "sampling": config.SamplingConfig,
 }
-RUNTIME_PATHS = ("train_images", "test_images")
+RUNTIME_PATHS = ("train_images", "test_images", "data_root")
 
 
 class PhoenixConfigLoader(OmegaConfigLoader):

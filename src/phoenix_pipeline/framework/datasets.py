@@ -155,15 +155,18 @@ class FolderDataset(FileDataset[Path | Callable[[Path], None], Path]):
         return self._filepath.is_dir() and any(self._filepath.iterdir())
 
 
-class SamplesDataset(FileDataset[Callable[[Path], None], Path]):
-    """Samples in a Parquet file, streamed: save takes a function that writes the file itself."""
+class WrittenByNodeDataset(FileDataset[Callable[[Path], None], Path]):
+    """A file or folder that a node's function writes itself, each file complete or absent.
+
+    Samples are streamed in this way, and a folder keeps those of its files that still fit.
+    """
 
     def load(self) -> Path:
-        """Return the path of the file."""
+        """Return the path."""
         return self._existing()
 
     def save(self, data: Callable[[Path], None]) -> None:
-        """Have the file written, batch by batch."""
+        """Have it written or brought up to date by ``data(path)``."""
         data(self._filepath)
 
 

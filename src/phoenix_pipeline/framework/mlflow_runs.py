@@ -27,6 +27,8 @@ _MAX_PARAM_LENGTH = 6000
 _PARAMS_PER_BATCH = 100
 SESSION = ""
 """The namespace of nodes that belong to no arm."""
+CELL_TAG = "sweep.cell"
+"""The tag that tells the cell of a sweep; it comes from the environment, by MLFLOW_RUN_CONTEXT."""
 
 
 class TrackingConfig(BaseModel):
@@ -52,18 +54,26 @@ def tracking_uri(config: TrackingConfig, project: Path) -> str:
 class SessionRuns:
     """Opens an arm's run when it first logs; closes all of them together."""
 
-    def __init__(self, client: "MlflowClient", experiment_id: str, tags: dict[str, str]) -> None:
-        """Open the session's own run."""
+    def __init__(
+        self,
+        client: "MlflowClient",
+        experiment_id: str,
+        tags: dict[str, str],
+        name: str = "session",
+    ) -> None:
+        """Open the session's own run, called ``name``."""
         self._client, self._experiment_id, self._tags = client, experiment_id, tags
         self._lock = threading.RLock()
         self._last_used: dict[str, int] = {}
         self._logged: set[tuple[str, str]] = set()
         self._failed = False
-        self._runs = {SESSION: self._create("session", {})}
+        self._runs = {SESSION: self._create(name, {})}
 
     @classmethod
-    def start(cls, config: TrackingConfig, project: Path, tags: dict[str, str]) -> "SessionRuns":
-        """Connect and open the session's run.
+    def start(
+        cls, config: TrackingConfig, project: Path, tags: dict[str, str], name: str = "session"
+    ) -> "SessionRuns":
+        """Connect and open the session's run, called ``name``.
 
         Raises SettingsError when the server does not answer.
         """
@@ -86,7 +96,7 @@ class SessionRuns:
                 experiment_id = found.experiment_id
                 if found.lifecycle_stage == "deleted":
                     client.restore_experiment(experiment_id)
-            return cls(client, experiment_id, {**resolve_tags(), **tags})
+            return cls(client, experiment_id, {**resolve_tags(), **tags}, name)
         except (MlflowException, OSError) as error:
             reason = " ".join(str(error).split())[:200]
             raise SettingsError(
@@ -158,8 +168,11 @@ class SessionRuns:
         self._guarded(SESSION, send)
 
     def _create(self, name: str, tags: dict[str, str]) -> str:
+        cell = self._tags.get(CELL_TAG)
         run = self._client.create_run(
-            self._experiment_id, run_name=name, tags={**self._tags, **tags}
+            self._experiment_id,
+            run_name=f"{name} {cell}" if cell else name,
+            tags={**self._tags, **tags},
         )
         return str(run.info.run_id)
 

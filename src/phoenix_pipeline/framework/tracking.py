@@ -40,6 +40,23 @@ def round_logger() -> RoundLogger:
     return log
 
 
+def read_tracking_config(loader: Mapping[str, Any]) -> TrackingConfig:
+    """Return ``mlflow.yml`` of a configuration; raises SettingsError for what is not allowed."""
+    try:
+        values = loader["mlflow"]
+    except (MissingConfigException, KeyError):
+        values = {}
+    problems = explain(TrackingConfig, values, lambda path: path)
+    if problems:
+        raise SettingsError(f"mlflow.yml: {'; '.join(problems)}")
+    return TrackingConfig.model_validate(values)
+
+
+def is_tracked(config: TrackingConfig) -> bool:
+    """Tell whether runs are recorded; PHOENIX_TRACKING=0 switches it off for one command."""
+    return config.enabled and os.environ.get("PHOENIX_TRACKING") != "0"
+
+
 class ArmMlflowHook:
     """One MLflow run per arm, at the top level and with un-prefixed names, so that they compare.
 
@@ -59,14 +76,7 @@ class ArmMlflowHook:
     def after_context_created(self, context: KedroContext) -> None:
         """Read ``mlflow.yml``; MLflow itself is not imported yet."""
         self._project = Path(context.project_path)
-        try:
-            values = context.config_loader["mlflow"]
-        except (MissingConfigException, KeyError):
-            values = {}
-        problems = explain(TrackingConfig, values, lambda path: path)
-        if problems:
-            raise SettingsError(f"mlflow.yml: {'; '.join(problems)}")
-        self._config = TrackingConfig.model_validate(values)
+        self._config = read_tracking_config(context.config_loader)
 
     @hook_impl
     def before_pipeline_run(
@@ -74,7 +84,7 @@ class ArmMlflowHook:
     ) -> None:
         """Open the session's run."""
         self._catalog = catalog
-        if self._config.enabled and os.environ.get("PHOENIX_TRACKING") != "0":
+        if is_tracked(self._config):
             self._runs = SessionRuns.start(self._config, self._project, _session_tags(run_params))
             atexit.register(self._finish, "KILLED")
 

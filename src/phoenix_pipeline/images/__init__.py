@@ -15,9 +15,17 @@ from phoenix_pipeline.images.image_set import MAX_SIDE, MIN_SIDE, ImageSet, alig
 from phoenix_pipeline.images.reading import read_images
 from phoenix_pipeline.images.sources import ImageSource, find_image_source, find_splits
 from phoenix_pipeline.images.stratified import apportion, split_held_out, take_stratified
-from phoenix_pipeline.images.writing import Samples, SampleWriter, read_samples, write_images
+from phoenix_pipeline.images.writing import (
+    GLOBAL_MODEL,
+    Samples,
+    SampleWriter,
+    pick_evenly,
+    read_samples,
+    write_images,
+)
 
 __all__ = [
+    "GLOBAL_MODEL",
     "MAX_SIDE",
     "MIN_SIDE",
     "ImageSet",
@@ -31,6 +39,7 @@ __all__ = [
     "find_image_source",
     "find_splits",
     "image_grid",
+    "pick_evenly",
     "read_images",
     "read_samples",
     "split_held_out",

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,14 @@ class ImageSet:
         return int(self.images.shape[2])
 
     def fingerprint(self) -> str:
-        """Return the sha256, in hex, of shape, images, labels and class names."""
+        """Return the sha256, in hex, of shape, images, labels and class names.
+
+        It is computed once: the arrays must not be changed in place.
+        """
+        return self._sha256
+
+    @cached_property
+    def _sha256(self) -> str:
         digest = hashlib.sha256(repr((self.images.shape, self.class_names)).encode())
         digest.update(np.ascontiguousarray(self.images).data)
         if self.labels is not None:

@@ -23,6 +23,7 @@ _IMAGE_TYPE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 _IMAGE_FEATURE = {"_type": "Image"}
 _ROWS_PER_GROUP = 1000
 UNLABELLED = -1
+GLOBAL_MODEL = -1
 
 
 def write_images(images: ImageSet, path: Path) -> None:
@@ -116,6 +117,17 @@ def read_samples(path: Path) -> Samples:
         raise DataError(f"{path} has no column {missing[0]!r}; it has {', '.join(names)}")
     table = pq.read_table(path, columns=["client_id", "seed"])
     return Samples(images, table["client_id"].to_numpy(), table["seed"].to_numpy())
+
+
+def pick_evenly(samples: Samples, count: int) -> np.ndarray:
+    """Return ``count`` images spread evenly over the file, those of client models if there are any.
+
+    The rule looks at positions only, so that no sample is picked for its looks.
+    """
+    personal = np.flatnonzero(samples.client_id != GLOBAL_MODEL)
+    rows = personal if len(personal) else np.arange(samples.images.num_images)
+    positions = np.linspace(0, len(rows), min(count, len(rows)), endpoint=False).astype(int)
+    return samples.images.images[rows[positions]]
 
 
 def _encode(images: np.ndarray, first: int) -> pa.Array:

@@ -73,11 +73,9 @@ def _in_batches(
         return torch.cat(rows).numpy()
 
 
-def classifier_fingerprint(
-    train: ImageSet, test: ImageSet, config: ClassifierConfig, seed: int
-) -> str:
+def classifier_fingerprint(train: ImageSet, test: ImageSet, config: ClassifierConfig) -> str:
     """Return the sha256 of everything that a label judge depends on."""
-    parts = [FORMAT, train.fingerprint(), test.fingerprint(), config.model_dump_json(), str(seed)]
+    parts = [FORMAT, train.fingerprint(), test.fingerprint(), config.model_dump_json()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -85,13 +83,13 @@ def train_classifier(
     train: ImageSet,
     test: ImageSet,
     config: ClassifierConfig,
-    seed: int,
     device: torch.device,
     *,
     progress: Progress | None = None,
 ) -> LabelJudge:
     """Train the label judge on ``train`` and measure it on ``test``.
 
+    Everything random comes from ``config.seed``: all runs with these images share one judge.
     ``progress`` is called with 1 after each of ``config.epochs`` epochs.
 
     Raises:
@@ -101,9 +99,9 @@ def train_classifier(
     """
     labels, test_labels = _labels(train, "training"), _labels(test, "test")
     _check_same_classes(train, test)
-    network = build_judge_network(train.channels, train.image_size, train.num_classes, config, seed)
+    network = build_judge_network(train.channels, train.image_size, train.num_classes, config)
     network.to(device).to(memory_format=torch.channels_last)
-    fit(network, train.images, labels, config, seed=seed, device=device, progress=progress)
+    fit(network, train.images, labels, config, device=device, progress=progress)
     network.eval().requires_grad_(False)
     predicted = _in_batches(network, test.images, device).argmax(axis=1)
     accuracy = float((predicted == test_labels).mean())
@@ -116,7 +114,7 @@ def train_classifier(
         image_size=train.image_size,
         test_accuracy=accuracy,
         num_test_images=test.num_images,
-        fingerprint=classifier_fingerprint(train, test, config, seed),
+        fingerprint=classifier_fingerprint(train, test, config),
         config=config,
         device=device,
     )
@@ -186,7 +184,6 @@ def _rebuild(weights: dict[str, Tensor], metadata: dict, device: torch.device) -
         metadata["image_size"],
         len(metadata["class_names"]),
         config,
-        seed=0,
     )
     network.load_state_dict(weights)
     network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)

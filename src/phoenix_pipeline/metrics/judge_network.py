@@ -78,9 +78,9 @@ class JudgeNetwork(nn.Module):
 
 
 def build_judge_network(
-    image_channels: int, image_size: int, num_classes: int, config: ClassifierConfig, seed: int
+    image_channels: int, image_size: int, num_classes: int, config: ClassifierConfig
 ) -> JudgeNetwork:
-    """Return a network whose weights depend on ``seed`` alone; no global generator changes."""
+    """Return a network whose weights depend on ``config.seed``; no global generator changes."""
     with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(derive_seed(seed, "label_judge"))
+        torch.random.default_generator.manual_seed(derive_seed(config.seed, "label_judge"))
         return JudgeNetwork(image_channels, image_size, num_classes, config)

@@ -43,7 +43,6 @@ def fit(
     labels: np.ndarray,
     config: ClassifierConfig,
     *,
-    seed: int,
     device: torch.device,
     progress: Progress | None = None,
 ) -> None:
@@ -57,7 +56,7 @@ def fit(
     """
     data = torch.from_numpy(np.ascontiguousarray(images)).to(device)
     targets = torch.from_numpy(np.ascontiguousarray(labels)).to(device)
-    generator = torch_generator(seed, "label_judge_training")
+    generator = torch_generator(config.seed, "label_judge_training")
     batches = -(-len(data) // config.batch_size)
     optimizer, schedule = _one_cycle(network, config, config.epochs * batches)
     network.train()

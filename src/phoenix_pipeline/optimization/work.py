@@ -12,14 +12,13 @@ class LocalWork:
     """What one client trains in one round.
 
     ``progress_start`` and ``progress_end`` are fractions of the whole run, in [0, 1], between which
-    the learning rate moves. ``first_step`` counts the client's earlier steps of this run.
+    the learning rate moves.
     """
 
     steps: int
     progress_start: float
     progress_end: float
     seed: int
-    first_step: int = 0
 
     def progress(self, step: int) -> float:
         """Return the run's progress at ``step`` (0-based) of this round."""

@@ -80,8 +80,11 @@ def _floor(arms: pd.DataFrame, floor: pd.DataFrame) -> list[str]:
 
 def _work(arms: pd.DataFrame) -> list[str]:
     images = arms.set_index("arm")["images_trained"].dropna()
-    if len(images) < 2 or images.max() <= _EQUAL_WORK * images.min():
+    if len(images) < 2:
         return []
+    if images.max() <= _EQUAL_WORK * images.min():
+        exactly = "" if images.nunique() == 1 else "about "
+        return [f"Every arm saw {exactly}{images.min():,} training examples, repeats included."]
     return [
         f"The arms did not train on equally many images: {images.idxmin()} on {images.min():,}, "
         f"{images.idxmax()} on {images.max():,}."

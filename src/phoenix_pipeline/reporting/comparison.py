@@ -4,12 +4,12 @@ Figures and HTML are drawn from the same table elsewhere.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import pandas as pd
 
-from phoenix_pipeline.reporting.formatting import format_values
+from phoenix_pipeline.reporting.formatting import MISSING, format_values
 from phoenix_pipeline.reporting.vocabulary import FEATURE_SPACES, describe_metric
 
 FLOOR_NAME = "real test images"
@@ -25,9 +25,11 @@ RUN_COLUMNS = (
     "train_seconds",
     "images_per_second",
 )
+TRAFFIC_COLUMNS = tuple(name for name in RUN_COLUMNS if name.startswith("bytes_"))
 CONDITION_COLUMNS = (
     "reference_split",
     "num_samples",
+    "num_clients",
     "num_reference",
     "sampler",
     "num_steps",
@@ -35,7 +37,14 @@ CONDITION_COLUMNS = (
     "weights",
     "seed",
 )
-_INTEGERS = {*RUN_COLUMNS[:6], "num_samples", "num_reference", "num_steps", "seed"}
+_INTEGERS = {
+    *RUN_COLUMNS[:6],
+    "num_samples",
+    "num_clients",
+    "num_reference",
+    "num_steps",
+    "seed",
+}
 _SPACE_ORDER = ("inception_v3", "classifier", "efficientnet_lite0", "pixels")
 # From dispensable to indispensable. Precision goes before recall and coverage: alone, it flatters
 # blur.
@@ -59,6 +68,7 @@ def compare_arms(
     metrics: Mapping[str, Mapping[str, Any]],
     rounds: Mapping[str, pd.DataFrame],
     floor: Mapping[str, float] | None = None,
+    pooled: Collection[str] = (),
 ) -> pd.DataFrame:
     """Put all arms into one table.
 
@@ -69,9 +79,14 @@ def compare_arms(
     ``metrics``: arm -> its ``metrics.json``; gives the order of the rows. ``rounds``: arm -> its
     ``rounds.parquet``; arms found only there come last. ``floor``: the scores that real test
     images get, added as the last row, named :data:`FLOOR_NAME`; it may say its ``num_samples``.
+    ``pooled``: arms whose images lie in one place; nothing crosses a wire there, so they have no
+    traffic rather than one of 0 bytes.
     """
     arms = [*metrics, *(arm for arm in rounds if arm not in metrics)]
     rows = [_arm_row(arm, metrics.get(arm, {}), rounds.get(arm)) for arm in arms]
+    for row in rows:
+        if row["arm"] in pooled:
+            row.update(dict.fromkeys(TRAFFIC_COLUMNS))
     names = list(dict.fromkeys(name for m in metrics.values() for name in m.get("scores", {})))
     if floor:
         names = list(dict.fromkeys([*names, *floor]))
@@ -185,7 +200,8 @@ def _text_blocks(table: pd.DataFrame, columns: list[str]) -> list[list[str]]:
         metric = describe_metric(name)
         first = metric.label if metric.space else ""
         last = f"{metric.space or metric.label} {metric.arrow}".rstrip()
-        blocks.append([first, last, *format_values(list(table[name]), metric)])
+        cells = format_values(list(table[name]), metric)
+        blocks.append([first, last, *(cell or MISSING for cell in cells)])
     return blocks
 
 

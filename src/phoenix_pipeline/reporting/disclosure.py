@@ -15,7 +15,8 @@ def describe_disclosure(settings: Mapping[str, Any]) -> list[str]:
     if read_setting(settings, "federation.pooled", False):
         return [
             "All images of all clients were pooled in one place: nothing stayed private. This arm "
-            "is the ceiling to compare with, not a federation."
+            "is the ceiling to compare with, not a federation. Nothing crosses a wire while it "
+            "trains, so it has no traffic."
         ]
     sentences = [_weights(settings)]
     if read_setting(settings, "shared_pool.beta", 0.0) > 0:

@@ -8,6 +8,8 @@ import pandas as pd
 
 from phoenix_pipeline.reporting.vocabulary import Metric
 
+MISSING = "\N{EN DASH}"
+
 
 def format_values(
     values: Sequence[object], metric: Metric, like: Sequence[object] | None = None

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from phoenix_pipeline.reporting.caveats import list_caveats, skipped_metrics
+from phoenix_pipeline.reporting.client_models import describe_client_models
 from phoenix_pipeline.reporting.comparison import FLOOR_NAME, headline_columns
 from phoenix_pipeline.reporting.disclosure import describe_disclosure
 from phoenix_pipeline.reporting.embedding import figure_data_uri, image_data_uri
@@ -61,10 +62,12 @@ def render_report(
         run=run,
         styles=arm_styles(arm for arm in table["arm"] if arm != FLOOR_NAME),
         floor_name=FLOOR_NAME,
+        pooled=[arm for arm in table["arm"] if arm in pooled],
         headline=_table_view(table, headline, pooled),
         everything=_table_view(table, everything, pooled),
         glossary=_glossary(headline),
         cards=_sample_cards(table, grids, headline),
+        client_models=describe_client_models(metrics, headline),
         figures=_figure_views(figures),
         disclosures=_disclosures(table, settings, pooled),
         differing=differing_settings(settings),

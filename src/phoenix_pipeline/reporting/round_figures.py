@@ -54,7 +54,8 @@ def draw_round_curves(rounds: Mapping[str, pd.DataFrame]) -> Figure:
     """Draw training loss and cumulative traffic against the training images seen so far.
 
     ``rounds``: arm -> its rounds. The band around a loss reaches from the best to the worst
-    client of the round. Losses of different model families are not comparable with each other.
+    client of the round. Losses of different model families are not comparable with each other. An
+    arm that sends nothing has no curve of traffic.
     """
     figure = new_figure(11, 4.2)
     loss_axes, bytes_axes = figure.subplots(1, 2)
@@ -67,7 +68,8 @@ def draw_round_curves(rounds: Mapping[str, pd.DataFrame]) -> Figure:
             seen, summary["loss_low"], summary["loss_high"], color=color, alpha=0.1, linewidth=0
         )
         handles += loss_axes.plot(seen, summary["loss"], color=color, linestyle=dash, **few)
-        bytes_axes.plot(seen, summary["bytes"], color=color, linestyle=dash, **few)
+        if summary["bytes"].any():
+            bytes_axes.plot(seen, summary["bytes"], color=color, linestyle=dash, **few)
     losses = pd.concat([s["loss"] for s in summaries.values()]) if summaries else pd.Series()
     if len(losses) and losses.min() > 0 and losses.max() / losses.min() > _LOG_SCALE_FROM:
         loss_axes.set_yscale("log")

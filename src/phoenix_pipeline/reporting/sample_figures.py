@@ -50,11 +50,14 @@ def draw_class_histograms(
 ) -> Figure:
     """Draw the share of each class among the samples: by class name, and sorted (Figures 4, 5).
 
-    ``metrics``: arm -> its ``metrics.json``; arms without a ``class_histogram`` are left out.
+    ``metrics``: arm -> its ``metrics.json``; arms without a ``class_histogram`` are left out. Where
+    no arm has one, the figure says so.
     ``training_shares``: the same of the training images, in the order of ``class_names``.
     """
     histograms = {a: m["class_histogram"] for a, m in metrics.items() if m.get("class_histogram")}
-    count = max(1, len(histograms))
+    if not histograms:
+        return _sentence("No class histogram: the images have no labels to train a classifier on.")
+    count = len(histograms)
     figure = new_figure(max(8.0, 2.5 * count), 6.0)
     (top,), (bottom,) = figure.subfigures(2, 1, squeeze=False, height_ratios=(1, 1.25))
     panels = top.subplots(1, count, sharey=True, squeeze=False).ravel()
@@ -77,6 +80,12 @@ def draw_class_histograms(
     axes.set_ylim(bottom=0)
     style_axes(axes, "Sorted: how evenly the classes are covered")
     shared_legend(figure, handles, labels)
+    return figure
+
+
+def _sentence(text: str) -> Figure:
+    figure = new_figure(8.0, 1.2)
+    figure.text(0.5, 0.5, text, ha="center", va="center", fontsize=11, color=MUTED)
     return figure
 
 

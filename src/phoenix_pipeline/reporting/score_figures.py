@@ -16,7 +16,7 @@ from phoenix_pipeline.reporting.figure_style import (
     shared_legend,
     style_axes,
 )
-from phoenix_pipeline.reporting.formatting import format_values
+from phoenix_pipeline.reporting.formatting import MISSING, format_values
 from phoenix_pipeline.reporting.vocabulary import describe_metric
 
 _PER_ROW = 4
@@ -92,7 +92,7 @@ def _draw_metric(axes: Axes, arms: pd.DataFrame, name: str, reference: float | N
         axes.text(
             1.0,
             place,
-            text or "not measured",
+            text or (MISSING if metric.kind == "bytes" else "not measured"),
             transform=axes.get_yaxis_transform(),
             ha="right",
             va="center",

@@ -4,7 +4,7 @@ Metric names are flat (``fid_pixels``, ``recall_classifier``, ``histogram_entrop
 recognised by its beginning, the feature space by its end. Unknown names are shown as they are.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 FEATURE_SPACES = {
@@ -15,6 +15,7 @@ FEATURE_SPACES = {
 }
 FIDELITY, COVERAGE, COPIES = "Fidelity", "Coverage", "Memorisation"
 COST, OTHER = "Work and traffic", "Other"
+FINAL_AVERAGE = "final_average."
 GROUPS = (FIDELITY, COVERAGE, COPIES, COST, OTHER)
 Better = Literal["lower", "higher"]
 
@@ -183,6 +184,7 @@ _RUN_COLUMNS: tuple[Metric, ...] = (
         "accuracy of the label classifier on real test images",
     ),
     Metric("num_samples", "Samples", "", None, OTHER, "samples that were scored", "count"),
+    Metric("num_clients", "Models", "", None, OTHER, "clients whose models were sampled", "count"),
     Metric("num_reference", "References", "", None, OTHER, "real images held against", "count"),
     Metric("reference_split", "Split", "", None, OTHER, "where those came from", "text"),
     Metric("sampler", "Sampler", "", None, OTHER, "how the samples were drawn", "text"),
@@ -194,7 +196,13 @@ _RUN_COLUMNS: tuple[Metric, ...] = (
 
 
 def describe_metric(name: str) -> Metric:
-    """Return what is known about a column of the comparison; unknown names get no direction."""
+    """Return what is known about a column of the comparison; unknown names get no direction.
+
+    A name that begins with :data:`FINAL_AVERAGE` is the same metric of an arm's averaged model.
+    """
+    if name.startswith(FINAL_AVERAGE):
+        own = describe_metric(name.removeprefix(FINAL_AVERAGE))
+        return replace(own, name=name, label=f"{own.label} of the average")
     for metric in _RUN_COLUMNS:
         if metric.name == name:
             return metric

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL.Image import Image
 
-from phoenix_pipeline.images import image_grid, read_samples
+from phoenix_pipeline.images import image_grid, pick_evenly, read_samples
 from phoenix_pipeline.reporting.comparison import compare_arms, format_table
 from phoenix_pipeline.reporting.partition_figure import draw_partition
 from phoenix_pipeline.reporting.report import render_report
@@ -38,32 +38,34 @@ def compare(
         metrics = {arm: {"arm": arm, **by_arm[f"{arm}__metrics"]} for arm in arms}
         rounds = {arm: by_arm[f"{arm}__rounds"] for arm in arms}
         grids = {arm: _grid(by_arm[f"{arm}__samples"], parameters[arm]) for arm in arms}
-        table = compare_arms(metrics, rounds, floor)
-        histograms = [m["class_histogram"] for m in metrics.values() if m["class_histogram"]]
-        class_names = histograms[0]["class_names"] if histograms else ()
+        settings = {arm: _plain(parameters[arm]) for arm in arms}
+        pooled = [arm for arm in arms if settings[arm]["federation"]["pooled"]]
+        table = compare_arms(metrics, rounds, floor, pooled)
+        judged: dict[str, Any] = next(
+            filter(None, (m["class_histogram"] for m in metrics.values())), {}
+        )
+        histograms = draw_class_histograms(metrics, judged.get("training_shares"))
         figures = {
             "scores": draw_scores(table),
             "rounds": draw_round_curves(rounds),
+            **({"class_histograms": histograms} if judged else {}),
         }
-        if histograms:
-            shares = histograms[0]["training_shares"]
-            figures["class_histograms"] = draw_class_histograms(metrics, shares)
+        clients = draw_partition(partition, judged.get("class_names", ()))
         report = render_report(
             table,
             metrics,
             run=_describe(parameters),
-            figures={**figures, "partition": draw_partition(partition, class_names)},
+            figures={**figures, "partition": clients},
             grids=grids,
-            settings={arm: _plain(parameters[arm]) for arm in arms},
+            settings=settings,
             links=NEXT,
         )
-        histogram_figure = figures.get("class_histograms", Figure())
         return (
             table,
             report,
             figures["scores"],
             figures["rounds"],
-            histogram_figure,
+            histograms,
             draw_grids(grids),
         )
 
@@ -78,9 +80,9 @@ def announce(table: pd.DataFrame, report: str) -> None:
 
 
 def _grid(samples_file: Path, parameters: dict[str, Any]) -> Image:
-    """Return the first samples of an arm, none picked."""
+    """Return samples spread evenly over an arm's, none picked."""
     count = _plain(parameters)["sampling"]["grid_images"]
-    return image_grid(read_samples(samples_file).images.images[:count])
+    return image_grid(pick_evenly(read_samples(samples_file), count))
 
 
 def _describe(parameters: dict[str, Any]) -> dict[str, str]:

@@ -3,41 +3,36 @@
 from kedro.pipeline import Pipeline, node
 
 from phoenix_pipeline.pipelines.arm import in_namespace
-from phoenix_pipeline.pipelines.evaluation.nodes import (
-    evaluate,
+from phoenix_pipeline.pipelines.evaluation.nodes import evaluate
+from phoenix_pipeline.pipelines.evaluation.references import (
     prepare_references,
+    score_floor,
     train_label_judge,
 )
+
+_IMAGES = ["train_images", "test_images"]
+_SETTINGS = ["params:evaluation", "params:run"]
 
 
 def create_reference_pipeline() -> Pipeline:
     """Return what is made once and read by every arm: label judge, references, floor."""
+    held_against = ["label_judge", "reference_folder"]
     return Pipeline(
         [
             node(
-                train_label_judge,
-                [
-                    "train_images",
-                    "test_images",
-                    "params:evaluation",
-                    "params:run",
-                    "label_judge_cache",
-                ],
-                "label_judge",
-                name="train_label_judge",
+                train_label_judge, [*_IMAGES, *_SETTINGS], "label_judge", name="train_label_judge"
             ),
             node(
                 prepare_references,
-                [
-                    "train_images",
-                    "test_images",
-                    "label_judge",
-                    "params:evaluation",
-                    "params:run",
-                    "reference_cache",
-                ],
-                ["reference_folder", "reference_scores"],
+                [*_IMAGES, "label_judge", *_SETTINGS],
+                "reference_folder",
                 name="prepare_references",
+            ),
+            node(
+                score_floor,
+                [*_IMAGES, *held_against, *_SETTINGS],
+                "reference_scores",
+                name="score_real_images",
             ),
         ]
     )
@@ -51,6 +46,7 @@ def create_pipeline(arm: str) -> Pipeline:
                 evaluate,
                 [
                     "samples",
+                    "model",
                     "train_images",
                     "test_images",
                     "label_judge",

@@ -1,9 +1,9 @@
-"""Train one arm and export its model in the diffusers layout."""
+"""Train one arm and write its models."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
@@ -11,66 +11,105 @@ from phoenix_pipeline import __version__
 from phoenix_pipeline.config import (
     FederationConfig,
     ModelConfig,
+    PersonalizationConfig,
     RunConfig,
     SamplingConfig,
+    SharedPoolConfig,
     TrainingConfig,
 )
 from phoenix_pipeline.framework.tracking import round_logger
 from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.pipelines.progress import progress_bar
 
+if TYPE_CHECKING:
+    from phoenix_pipeline.federated.job import FederatedResult
+    from phoenix_pipeline.federated.records import ClientSettings
+
 
 def train(
     train_images: ImageSet,
+    test_images: ImageSet,
     client_images: pd.DataFrame,
-    model_summary: dict[str, int],
+    shared_pool: pd.DataFrame,
+    model_summary: dict[str, Any],
     model: ModelConfig,
     training: TrainingConfig,
     federation: FederationConfig,
+    personalization: PersonalizationConfig,
+    pool: SharedPoolConfig,
     sampling: SamplingConfig,
     run: RunConfig,
     checkpoints: Path,
 ) -> tuple[Callable[[Path], None], pd.DataFrame]:
-    """Return a function that writes the model into a folder, and the table of rounds."""
+    """Return a function that writes the models into a folder, and the table of rounds."""
+    from phoenix_pipeline.federated.job import FederatedJob
     from phoenix_pipeline.federated.records import ClientSettings
     from phoenix_pipeline.federated.server import train_federated
+    from phoenix_pipeline.metrics.monitoring import build_monitor_reference
 
+    rules = personalization.threshold_filter
     settings = ClientSettings(
         model=model,
         training=training,
         channels=model_summary["channels"],
         image_size=model_summary["image_size"],
         seed=run.seed,
+        personal_layers=tuple(model_summary["personal_layers"]),
+        monitor_samples=rules.monitor_samples,
+        monitor_steps=rules.monitor_steps,
+    )
+    weights: Literal["ema", "raw"] = (
+        "ema" if sampling.weights == "ema" and training.ema_horizon > 0 else "raw"
+    )
+    job = FederatedJob(
+        images=train_images,
+        client_images=client_images,
+        config=federation,
+        settings=settings,
+        device=run.device,
+        threshold_filter=rules,
+        reference=build_monitor_reference(test_images, run.seed) if rules.enabled else None,
+        pool=shared_pool["image_index"].unique(),
+        warmup_steps=pool.warmup_steps,
+        final_average=weights if personalization.final_average else None,
     )
     clients = client_images["client_id"].nunique()
     with progress_bar("training", federation.num_rounds * clients) as advance:
         result = train_federated(
-            train_images,
-            client_images,
-            federation,
-            settings,
-            run.device,
+            job,
             checkpoints,
             on_round=round_logger(),
             on_reply=lambda server_round, row: advance(1),
         )
-    use_ema = sampling.weights == "ema" and training.ema_horizon > 0
     metadata: dict[str, Any] = {
-        "weights": "ema" if use_ema else "raw",
+        "weights": weights,
         "rounds": federation.num_rounds,
         "settings": settings.model_dump(mode="json"),
+        "num_examples": client_images.groupby("client_id").size().to_dict(),
         "phoenix_pipeline": __version__,
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+    return lambda folder: _write(folder, result, settings, metadata), result.rounds
 
-    def write_model(folder: Path) -> None:
-        from phoenix_pipeline.checkpoints import save_tensors
-        from phoenix_pipeline.diffusion.export import export_pipeline
-        from phoenix_pipeline.diffusion.unet import build_unet
 
-        unet = build_unet(model.unet, settings.channels, settings.image_size, run.seed)
-        unet.load_state_dict(result.ema if use_ema else result.raw)
-        export_pipeline(folder, unet, model.noise, metadata)
-        save_tensors(folder / "raw_weights.safetensors", result.raw, {"weights": "raw"})
+def _write(
+    folder: Path, result: "FederatedResult", settings: "ClientSettings", metadata: dict[str, Any]
+) -> None:
+    """Write the global model, or the shared body and what completes it at each client."""
+    from phoenix_pipeline.families import family_of
+    from phoenix_pipeline.families.model_folder import write_models
+    from phoenix_pipeline.federated.personal_layers import samples_are_personal
 
-    return write_model, result.rounds
+    averaged = metadata["weights"] == "ema"
+    shared = result.ema if averaged else result.raw
+    personal = samples_are_personal(settings.personal_layers)
+    network = None
+    if not personal or result.averaged_personal is not None:
+        network = family_of(settings.model).build(
+            settings.model, settings.channels, settings.image_size, settings.seed
+        )
+        completing = result.averaged_personal or {}
+        network.load_state_dict({**network.state_dict(), **shared, **completing})
+    states = ((c, result.client_state(c)) for c in (result.connected if personal else ()))
+    layers = ((c, s.personal_ema if averaged else s.personal) for c, s in states)
+    write_models(folder, shared, layers, network, metadata)

@@ -1,47 +1,77 @@
 """Draw images from an arm's model, one seed per image."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from PIL.Image import Image
 
 from phoenix_pipeline.config import ModelConfig, RunConfig, SamplingConfig
 from phoenix_pipeline.hardware import resolve_device
-from phoenix_pipeline.images import SampleWriter, image_grid, read_samples
+from phoenix_pipeline.images import (
+    GLOBAL_MODEL,
+    SampleWriter,
+    apportion,
+    image_grid,
+    pick_evenly,
+    read_samples,
+)
 from phoenix_pipeline.pipelines.progress import progress_bar
 from phoenix_pipeline.seeding import derive_seed
-
-GLOBAL_MODEL = -1
 
 
 def draw_samples(
     model_folder: Path,
-    model_summary: dict[str, int],
+    model_summary: dict[str, Any],
     model: ModelConfig,
     sampling: SamplingConfig,
     run: RunConfig,
 ) -> Callable[[Path], None]:
-    """Return a function that streams the samples into a Parquet file, batch by batch."""
-    from phoenix_pipeline.diffusion.export import load_unet
-    from phoenix_pipeline.diffusion.sampling import sample_images
+    """Return a function that streams the samples into a Parquet file, batch by batch.
+
+    They come from the global model, or from the clients' models in proportion to what they hold;
+    where there are both, from the clients first and then as many from the global model.
+    """
+    from phoenix_pipeline.families import family_of
+    from phoenix_pipeline.families.model_folder import load_network, read_metadata
 
     device = resolve_device(run.device)
-    unet = load_unet(model_folder).to(device)
     side = model_summary["image_size"]
     shape = (model_summary["channels"], side, side)
-    seeds = [derive_seed(run.seed, "sample", i) for i in range(sampling.num_images)]
+    plan = plan_samples(read_metadata(model_folder), sampling.num_images)
+    seeds = iter(derive_seed(run.seed, "sample", i) for i in range(sum(plan.values())))
 
     def write(path: Path) -> None:
-        with SampleWriter(path) as writer, progress_bar("sampling", len(seeds)) as advance:
-            done = 0
-            for batch in sample_images(unet, model.noise, sampling, shape, seeds, device):
-                writer.write(batch, GLOBAL_MODEL, seeds[done : done + len(batch)])
-                done += len(batch)
-                advance(len(batch))
+        total = sum(plan.values())
+        with SampleWriter(path) as writer, progress_bar("sampling", total) as advance:
+            for client_id, count in plan.items():
+                network = load_network(model_folder, client_id).to(device)
+                own = list(islice(seeds, count))
+                done = 0
+                for batch in family_of(model).sample_images(
+                    network, model, sampling, shape, own, device
+                ):
+                    writer.write(batch, client_id, own[done : done + len(batch)])
+                    done += len(batch)
+                    advance(len(batch))
 
     return write
 
 
+def plan_samples(metadata: Mapping[str, Any], num_images: int) -> dict[int, int]:
+    """Return how many images come from which client's model, -1 being the global one."""
+    clients = metadata["clients"]
+    plan: dict[int, int] = {}
+    if clients:
+        sizes = [metadata["num_examples"][str(client)] for client in clients]
+        counts = apportion(sizes, num_images)
+        plan = {client: int(n) for client, n in zip(clients, counts, strict=True) if n}
+    if metadata["has_global_model"]:
+        plan[GLOBAL_MODEL] = num_images
+    return plan
+
+
 def draw_grid(samples_file: Path, sampling: SamplingConfig) -> Image:
-    """Return the first samples, as drawn, in one picture."""
-    return image_grid(read_samples(samples_file).images.images[: sampling.grid_images])
+    """Return samples spread evenly over the file, none picked, in one picture."""
+    return image_grid(pick_evenly(read_samples(samples_file), sampling.grid_images))

@@ -1,5 +1,7 @@
 """Decide what each client trains on, and refuse settings that cannot work before any training."""
 
+from typing import Any
+
 import pandas as pd
 
 from phoenix_pipeline.config import (
@@ -9,9 +11,8 @@ from phoenix_pipeline.config import (
     RunConfig,
     SamplingConfig,
     SharedPoolConfig,
+    ThresholdFilterConfig,
 )
-from phoenix_pipeline.diffusion.sampling import check_sampling
-from phoenix_pipeline.diffusion.unet import build_unet
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.hardware import resolve_device
 from phoenix_pipeline.images import ImageSet
@@ -44,31 +45,78 @@ def assign_images(
 
 def check_arm(
     train: ImageSet,
+    test: ImageSet,
     model: ModelConfig,
+    federation: FederationConfig,
     personalization: PersonalizationConfig,
     pool: SharedPoolConfig,
     sampling: SamplingConfig,
     run: RunConfig,
-) -> dict[str, int]:
-    """Build the model once and check what only the images can tell; return the model's size.
+) -> dict[str, Any]:
+    """Build the model once and check what only the images can tell; return what it is.
 
     Raises:
-        SettingsError: the model does not fit the images, or a setting has no effect yet.
+        SettingsError: the model does not fit the images, or settings contradict each other.
     """
-    planned = {
-        "model.family": model.family != "diffusion",
-        "personalization.layers": personalization.layers is not None,
-        "personalization.threshold_filter.enabled": personalization.threshold_filter.enabled,
-        "shared_pool.warmup_steps": pool.warmup_steps > 0,
-    }
-    for name, is_set in planned.items():
-        if is_set:
-            raise SettingsError(f"{name} is set, but this version cannot do it yet; leave it out")
+    from phoenix_pipeline.families import family_of
+    from phoenix_pipeline.federated.personal_layers import is_personal, personal_prefixes
+
     resolve_device(run.device)
-    check_sampling(sampling, model.noise)
-    unet = build_unet(model.unet, train.channels, train.image_size, run.seed)
+    family = family_of(model)
+    family.check(model, sampling, train.channels, train.image_size)
+    network = family.build(model, train.channels, train.image_size, run.seed)
+    layers = personal_prefixes(personalization, model, network.state_dict())
+    _check_personalization(personalization, federation, layers)
+    _check_threshold(personalization.threshold_filter, train, test, run)
+    if pool.warmup_steps and not pool.beta:
+        raise SettingsError(
+            f"shared_pool.warmup_steps is {pool.warmup_steps}, but shared_pool.beta is 0: there is "
+            "no pool to warm up on; set beta above 0 or warmup_steps to 0"
+        )
     return {
-        "num_parameters": sum(p.numel() for p in unet.parameters()),
+        "num_parameters": sum(p.numel() for p in network.parameters()),
+        "num_personal_parameters": sum(
+            p.numel() for name, p in network.named_parameters() if is_personal(name, layers)
+        ),
+        "personal_layers": list(layers),
         "channels": train.channels,
         "image_size": train.image_size,
     }
+
+
+def _check_personalization(
+    personalization: PersonalizationConfig, federation: FederationConfig, layers: tuple[str, ...]
+) -> None:
+    rules = personalization.threshold_filter
+    if federation.pooled and (layers or rules.enabled):
+        raise SettingsError(
+            "federation.pooled puts all data in one place, where personalization.layers and "
+            "personalization.threshold_filter mean nothing; leave them out"
+        )
+    if personalization.final_average and not layers:
+        raise SettingsError(
+            "personalization.final_average is true, but personalization.layers names no layers"
+        )
+    if rules.enabled and rules.min_clients < federation.min_clients:
+        raise SettingsError(
+            f"personalization.threshold_filter.min_clients is {rules.min_clients}, below "
+            f"federation.min_clients ({federation.min_clients}): filtering would end the run; "
+            "raise the first or lower the second"
+        )
+
+
+def _check_threshold(
+    rules: ThresholdFilterConfig, train: ImageSet, test: ImageSet, run: RunConfig
+) -> None:
+    """Refuse a reference that cannot be made, and a threshold that real images do not pass."""
+    from phoenix_pipeline.metrics.monitoring import build_monitor_reference, monitor_score
+
+    if not rules.enabled:
+        return
+    score = monitor_score(train.images, build_monitor_reference(test, run.seed))
+    if rules.absolute_threshold is not None and rules.absolute_threshold <= score:
+        raise SettingsError(
+            "personalization.threshold_filter.absolute_threshold is "
+            f"{rules.absolute_threshold:g}, but real images themselves score {score:.3g}: every "
+            "client would be disconnected; set it higher, or to null"
+        )

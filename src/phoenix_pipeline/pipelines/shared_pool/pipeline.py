@@ -14,7 +14,9 @@ def create_pipeline(arm: str) -> Pipeline:
                 check_arm,
                 [
                     "train_images",
+                    "test_images",
                     "params:model",
+                    "params:federation",
                     "params:personalization",
                     "params:shared_pool",
                     "params:sampling",

@@ -1,0 +1,75 @@
+"""The diffusion model's side of :class:`phoenix_pipeline.families.Family`."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from phoenix_pipeline.config import ModelConfig, NoiseConfig, SamplingConfig, TrainingConfig
+from phoenix_pipeline.diffusion import export as _export
+from phoenix_pipeline.diffusion import sampling as _sampling
+from phoenix_pipeline.diffusion import training as _training
+from phoenix_pipeline.diffusion.noise import NoiseSchedule
+from phoenix_pipeline.diffusion.unet import build_unet
+from phoenix_pipeline.optimization.work import LocalResult, LocalWork
+
+
+def check(model: ModelConfig, sampling: SamplingConfig, channels: int, image_size: int) -> None:
+    """Refuse what no image can be drawn with, before anything is trained."""
+    _sampling.check_sampling(sampling, model.noise)
+    build(model, channels, image_size, seed=0)
+
+
+def build(model: ModelConfig, channels: int, image_size: int, seed: int) -> nn.Module:
+    """Return the U-Net; its weights depend on ``seed`` alone."""
+    return build_unet(model.unet, channels, image_size, seed)
+
+
+def train_locally(
+    network: nn.Module,
+    images: Tensor,
+    work: LocalWork,
+    model: ModelConfig,
+    training: TrainingConfig,
+    optimizer_state: dict[str, Tensor] | None = None,
+) -> LocalResult:
+    """Train in place; see :func:`phoenix_pipeline.diffusion.training.train_locally`."""
+    schedule = _forward_process(model.noise, images.device)
+    return _training.train_locally(network, images, work, schedule, training, optimizer_state)
+
+
+def sample_images(
+    network: nn.Module,
+    model: ModelConfig,
+    sampling: SamplingConfig,
+    image_shape: tuple[int, int, int],
+    seeds: Sequence[int],
+    device: torch.device | str,
+    num_steps: int | None = None,
+) -> Iterator[np.ndarray]:
+    """Yield uint8 batches; see :func:`phoenix_pipeline.diffusion.sampling.sample_images`."""
+    return _sampling.sample_images(
+        network, model.noise, sampling, image_shape, seeds, device, num_steps
+    )
+
+
+def export(
+    folder: Path, network: nn.Module, model: ModelConfig, metadata: Mapping[str, Any]
+) -> None:
+    """Write diffusers' folder layout."""
+    _export.export_pipeline(folder, network, model.noise, metadata)
+
+
+def load(folder: Path) -> nn.Module:
+    """Return the U-Net of an exported folder, on the CPU, in evaluation mode."""
+    return _export.load_unet(folder)
+
+
+@lru_cache(maxsize=8)
+def _forward_process(noise: NoiseConfig, device: torch.device) -> NoiseSchedule:
+    """Return the tables of the forward process, made once and not for every client and round."""
+    return NoiseSchedule.from_config(noise, device)

@@ -1,0 +1,69 @@
+"""The kinds of generative model behind one set of verbs, and the folder that a trained one lies in.
+
+The federation, sampling and export call a :class:`Family` and know neither U-Nets nor GANs.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from phoenix_pipeline.config import ModelConfig, SamplingConfig, TrainingConfig
+from phoenix_pipeline.optimization.work import LocalResult, LocalWork
+
+
+class Family(Protocol):
+    """What a kind of model must be able to do; implemented by the modules named ``family``."""
+
+    def check(
+        self, model: ModelConfig, sampling: SamplingConfig, channels: int, image_size: int
+    ) -> None:
+        """Raise SettingsError for what cannot work, before any expensive work."""
+
+    def build(self, model: ModelConfig, channels: int, image_size: int, seed: int) -> nn.Module:
+        """Return the network; its weights depend on ``seed`` alone."""
+
+    def train_locally(
+        self,
+        network: nn.Module,
+        images: Tensor,
+        work: LocalWork,
+        model: ModelConfig,
+        training: TrainingConfig,
+        optimizer_state: dict[str, Tensor] | None = None,
+    ) -> LocalResult:
+        """Train ``network`` in place on uint8 ``images`` [N, C, H, W] of one client."""
+
+    def sample_images(
+        self,
+        network: nn.Module,
+        model: ModelConfig,
+        sampling: SamplingConfig,
+        image_shape: tuple[int, int, int],
+        seeds: Sequence[int],
+        device: torch.device | str,
+        num_steps: int | None = None,
+    ) -> Iterator[np.ndarray]:
+        """Yield uint8 batches [B, C, H, W]; image ``i`` depends on ``seeds[i]`` alone."""
+
+    def export(
+        self, folder: Path, network: nn.Module, model: ModelConfig, metadata: Mapping[str, Any]
+    ) -> None:
+        """Write the model as a folder that is complete or absent."""
+
+    def load(self, folder: Path) -> nn.Module:
+        """Return the network of an exported folder, on the CPU, in evaluation mode."""
+
+
+def family_of(model: ModelConfig) -> Family:
+    """Return the family of ``model.family``."""
+    if model.family == "dcgan":
+        from phoenix_pipeline.gan import family as gan
+
+        return cast(Family, gan)
+    from phoenix_pipeline.diffusion import family as diffusion
+
+    return cast(Family, diffusion)

@@ -1,0 +1,122 @@
+"""The folder of a trained arm: one model, or a shared body with a file of layers per client.
+
+``phoenix.json`` holds the settings that rebuild the network, and which clients there are. Personal
+models: ``shared_body.safetensors`` and ``clients/<client_id>.safetensors``. A global model lies in
+its family's own layout (for diffusion the one of diffusers), beside them or alone.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from phoenix_pipeline.checkpoints import (
+    atomic_path,
+    load_tensors,
+    read_json,
+    save_tensors,
+    write_json,
+)
+from phoenix_pipeline.config import ModelConfig
+from phoenix_pipeline.errors import CheckpointError
+from phoenix_pipeline.families import family_of
+from phoenix_pipeline.images import GLOBAL_MODEL
+
+METADATA_FILE = "phoenix.json"
+_BODY = "shared_body.safetensors"
+_CLIENTS = "clients"
+
+
+def write_models(
+    folder: Path,
+    body: Mapping[str, Tensor],
+    personal: Iterable[tuple[int, Mapping[str, Tensor]]],
+    global_network: nn.Module | None,
+    metadata: Mapping[str, Any],
+) -> None:
+    """Write the arm's models; the folder is complete or as it was.
+
+    Args:
+        folder: where.
+        body: shared arrays by name; written only if there are personal models.
+        personal: (client_id, personal arrays), one client at a time in memory.
+        global_network: a complete network, or None where only clients have one.
+        metadata: ``settings`` (model, channels, image_size, seed) and whatever a reader may need.
+    """
+    with atomic_path(folder) as temporary:
+        if global_network is not None:
+            model = ModelConfig.model_validate(metadata["settings"]["model"])
+            family_of(model).export(temporary, global_network, model, metadata)
+        clients = []
+        for client_id, arrays in personal:
+            save_tensors(_client_file(temporary, client_id), arrays, {"client_id": client_id})
+            clients.append(client_id)
+        if clients:
+            save_tensors(temporary / _BODY, body, {})
+        temporary.mkdir(exist_ok=True)
+        described = {**metadata, "has_global_model": global_network is not None}
+        write_json(temporary / METADATA_FILE, {**described, "clients": clients})
+
+
+def read_metadata(folder: Path) -> dict[str, Any]:
+    """Return what :func:`write_models` noted, with ``clients`` and ``has_global_model``."""
+    metadata: dict[str, Any] = read_json(Path(folder) / METADATA_FILE)
+    return metadata
+
+
+def load_network(folder: Path, client_id: int = GLOBAL_MODEL) -> nn.Module:
+    """Return the global network or one client's, on the CPU, in evaluation mode.
+
+    Raises:
+        CheckpointError: there is no such model; names those that there are.
+    """
+    folder = Path(folder)
+    metadata = read_metadata(folder)
+    settings = metadata["settings"]
+    model = ModelConfig.model_validate(settings["model"])
+    if client_id == GLOBAL_MODEL and metadata["has_global_model"]:
+        return family_of(model).load(folder)
+    if client_id not in metadata["clients"]:
+        raise CheckpointError(f"{folder} has no {_name(client_id)}; it has {_names(metadata)}")
+    network = family_of(model).build(
+        model, settings["channels"], settings["image_size"], settings["seed"]
+    )
+    body, _ = load_tensors(folder / _BODY)
+    layers, _ = load_tensors(_client_file(folder, client_id))
+    try:
+        network.load_state_dict({**body, **layers})
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"the layers of client {client_id} do not complete the shared body in {folder}: "
+            f"{str(error).splitlines()[-1].strip()}"
+        ) from error
+    return network.eval()
+
+
+def assemble_client(folder: Path, client_id: int, target: Path) -> None:
+    """Write one client's complete model into ``target``, in its family's own layout.
+
+    For diffusion, ``DDPMPipeline.from_pretrained(target)`` loads it without this package.
+
+    Raises:
+        CheckpointError: there is no such client.
+    """
+    metadata = read_metadata(folder)
+    network = load_network(folder, client_id)
+    model = ModelConfig.model_validate(metadata["settings"]["model"])
+    family_of(model).export(target, network, model, {**metadata, "client_id": client_id})
+
+
+def _client_file(folder: Path, client_id: int) -> Path:
+    return folder / _CLIENTS / f"{client_id}.safetensors"
+
+
+def _name(client_id: int) -> str:
+    return "global model" if client_id == GLOBAL_MODEL else f"model of client {client_id}"
+
+
+def _names(metadata: Mapping[str, Any]) -> str:
+    ids = list(map(str, metadata["clients"]))
+    clients = [f"models of clients {', '.join(ids)}"] if ids else []
+    return " and ".join([*clients, *(["the global model"] if metadata["has_global_model"] else [])])

@@ -1,0 +1,56 @@
+"""What a client keeps between rounds: Adam's moments, and its personal layers with their EMA."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from phoenix_pipeline.optimization.ema import ema_decay, update_ema
+
+_UPDATES = "personal_updates"
+
+
+@dataclass
+class ClientState:
+    """Tensors by name; ``updates`` counts the rounds that went into ``personal_ema``."""
+
+    optimizer: dict[str, Tensor] = field(default_factory=dict)
+    personal: dict[str, Tensor] = field(default_factory=dict)
+    personal_ema: dict[str, Tensor] = field(default_factory=dict)
+    updates: int = 0
+
+    def keep_personal(self, trained: Mapping[str, Tensor], ema_horizon: float) -> None:
+        """Take over the personal arrays as trained in this round, and move their average."""
+        self.updates += 1
+        self.personal = {name: t.detach().cpu().clone() for name, t in trained.items()}
+        if not self.personal_ema:
+            self.personal_ema = {name: t.clone() for name, t in self.personal.items()}
+        names = list(self.personal)
+        update_ema(
+            [self.personal_ema[n] for n in names],
+            [self.personal[n] for n in names],
+            ema_decay(self.updates, ema_horizon),
+        )
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """Return everything as tensors of one file; empty if there is nothing to keep."""
+        groups = {
+            "optimizer": self.optimizer,
+            "personal": self.personal,
+            "personal_ema": self.personal_ema,
+        }
+        tensors = {f"{group}/{n}": t for group, ts in groups.items() for n, t in ts.items()}
+        if self.updates:
+            tensors[_UPDATES] = torch.tensor(self.updates)
+        return tensors
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "ClientState":
+        """Return the state of :meth:`to_tensors`."""
+        state = cls(updates=int(tensors.get(_UPDATES, 0)))
+        for path, tensor in tensors.items():
+            group, _, name = path.partition("/")
+            if name:
+                getattr(state, group)[name] = tensor
+        return state

@@ -1,0 +1,82 @@
+"""What one arm's federation is given, and what it leaves."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from phoenix_pipeline.config import FederationConfig, ThresholdFilterConfig
+from phoenix_pipeline.federated.client_state import ClientState
+from phoenix_pipeline.federated.records import ClientSettings
+from phoenix_pipeline.images import ImageSet
+from phoenix_pipeline.metrics.monitoring import MonitorReference
+
+
+@dataclass(frozen=True)
+class FederatedJob:
+    """All inputs of a run.
+
+    Args:
+        images: all training images; a client sees only its rows.
+        client_images: client_id, image_index: what each client trains on.
+        config: rounds, work per round, engine.
+        settings: what every client is told.
+        device: where networks live, as in ``run.device``.
+        threshold_filter: when clients are checked and disconnected.
+        reference: what the samples of clients are held against; None: no filter.
+        pool: indices of the shared pool's images, for the warm-up.
+        warmup_steps: steps on the pool before round 1.
+        final_average: which personal layers clients upload after the last round; None: none.
+    """
+
+    images: ImageSet
+    client_images: pd.DataFrame
+    config: FederationConfig
+    settings: ClientSettings
+    device: str = "auto"
+    threshold_filter: ThresholdFilterConfig = field(default_factory=ThresholdFilterConfig)
+    reference: MonitorReference | None = None
+    pool: np.ndarray | None = None
+    warmup_steps: int = 0
+    final_average: Literal["ema", "raw"] | None = None
+
+    def identity(self) -> dict[str, Any]:
+        """Return everything that the weights depend on; a checkpoint of another is not resumed."""
+        without = {"workers", "resume", "checkpoint_every", "round_timeout_s"}
+        work = self.config.model_dump(mode="json", exclude=without)
+        rules = self.threshold_filter.model_dump(mode="json") if self.reference else {}
+        return {
+            **{f"federation.{key}": value for key, value in work.items()},
+            **{f"threshold_filter.{key}": value for key, value in rules.items()},
+            **self.settings.model_dump(mode="json"),
+            "shared_pool.warmup_steps": self.warmup_steps,
+            "data": self._data(),
+        }
+
+    def _data(self) -> str:
+        """Return a fingerprint of the images and of who holds them."""
+        table = self.client_images[["client_id", "image_index"]].to_numpy("int64", copy=True)
+        pool = np.empty(0) if self.pool is None or not self.warmup_steps else self.pool
+        digest = hashlib.sha256(table.tobytes() + b"/" + pool.tobytes()).hexdigest()
+        return json.dumps([self.images.fingerprint(), digest])
+
+
+@dataclass(frozen=True)
+class FederatedResult:
+    """The trained weights by name, their average over the run, and a row per round and client.
+
+    With personal layers, ``raw`` and ``ema`` hold the shared arrays only, ``client_state`` reads
+    what a client kept, and ``averaged_personal`` is the mean of the uploaded layers, or None.
+    """
+
+    raw: dict[str, Tensor]
+    ema: dict[str, Tensor]
+    rounds: pd.DataFrame
+    connected: tuple[int, ...]
+    client_state: Callable[[int], ClientState]
+    averaged_personal: dict[str, Tensor] | None = None

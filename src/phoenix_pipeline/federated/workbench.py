@@ -1,0 +1,59 @@
+"""One network per worker thread, built once; weights are swapped in place for each client."""
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from phoenix_pipeline.families import Family, family_of
+from phoenix_pipeline.federated.personal_layers import split_personal
+from phoenix_pipeline.federated.records import ClientSettings
+
+# Initial weights come from torch's one generator per process: two builds at once would mix.
+_BUILDING = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A network with the verbs of its family, and the personal layers that clients start from."""
+
+    family: Family
+    network: nn.Module
+    initial_personal: Mapping[str, Tensor]
+
+    def load(self, shared: Mapping[str, Tensor], personal: Mapping[str, Tensor] | None) -> None:
+        """Become one client's model: the server's arrays and its own layers."""
+        self.network.load_state_dict({**self.initial_personal, **(personal or {}), **shared})
+
+
+class Workbench(threading.local):
+    """Keeps this thread's bench for as long as the settings stay the same."""
+
+    def __init__(self) -> None:
+        self._key: tuple[ClientSettings, torch.device] | None = None
+        self._bench: Bench | None = None
+
+    def prepare(self, settings: ClientSettings, device: torch.device) -> Bench:
+        """Return the bench of ``settings`` on ``device``."""
+        if self._bench is None or self._key != (settings, device):
+            self._bench = _build(settings, device)
+            self._key = (settings, device)
+        return self._bench
+
+
+def _build(settings: ClientSettings, device: torch.device) -> Bench:
+    family = family_of(settings.model)
+    with _BUILDING:
+        network = family.build(
+            settings.model, settings.channels, settings.image_size, settings.seed
+        )
+    network.to(device)
+    _, personal = split_personal(network.state_dict(), settings.personal_layers)
+    initial = {name: tensor.clone() for name, tensor in personal.items()}
+    if settings.training.channels_last:
+        network.to(memory_format=torch.channels_last)
+    if settings.training.compile:
+        network.compile()
+    return Bench(family, network, initial)

@@ -1,0 +1,1 @@
+"""Sweeps: grids of ordinary Kedro runs, resumable, ending in a table and heat maps."""

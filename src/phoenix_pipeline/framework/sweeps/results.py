@@ -1,0 +1,85 @@
+"""What a sweep ends in: a table, its summary, heat maps, and one MLflow run that holds them."""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kedro.framework.project import settings as project_settings
+
+from phoenix_pipeline.errors import DataError
+from phoenix_pipeline.framework.config_loader import PhoenixConfigLoader
+from phoenix_pipeline.framework.datasets import FigureDataset, TableDataset
+from phoenix_pipeline.framework.mlflow_runs import SESSION, SessionRuns
+from phoenix_pipeline.framework.sweeps.plan import Sweep
+from phoenix_pipeline.framework.sweeps.settings import ARM
+from phoenix_pipeline.framework.tracking import flatten, is_tracked, read_tracking_config
+from phoenix_pipeline.reporting.score_figures import draw_heatmap
+from phoenix_pipeline.reporting.sweep_tables import cell_table, join_cells, summarize
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+logger = logging.getLogger(__name__)
+
+
+def collect(sweep: Sweep) -> "pd.DataFrame":
+    """Return one row per cell and arm that is done; raises DataError when there is none."""
+    tables = []
+    for cell in sweep.cells:
+        missing, folder = sweep.missing(cell), sweep.folder(cell)
+        done = [arm for arm in sweep.config.pipelines if arm not in missing]
+        if done:
+            metrics = {arm: folder.metrics(arm) for arm in done}
+            rounds = {arm: folder.rounds(arm) for arm in done}
+            tables.append(cell_table(cell.name, cell.values, metrics, rounds))
+    if not tables:
+        raise DataError(f"the sweep {sweep.name} has no result yet: no cell under {sweep.data}")
+    return join_cells(tables)
+
+
+def publish(sweep: Sweep, table: "pd.DataFrame") -> list[Path]:
+    """Write table, summary and heat maps; return the files."""
+    config = sweep.config
+    summary = summarize(table, config.repeated_axes, config.metrics)
+    files = []
+    for name, content in (("cells", table), ("summary", summary)):
+        files.append(sweep.reporting / f"{name}.csv")
+        TableDataset(filepath=str(files[-1])).save(content)
+    for name, (rows, columns, values, part) in _heat_maps(sweep, table).items():
+        files.append(sweep.reporting / f"{name}.png")
+        FigureDataset(filepath=str(files[-1])).save(draw_heatmap(part, rows, columns, values))
+    return files
+
+
+def _heat_maps(
+    sweep: Sweep, table: "pd.DataFrame"
+) -> dict[str, tuple[str, str, str, "pd.DataFrame"]]:
+    """Return file name -> rows, columns, values and the part of the table that is drawn."""
+    shape = sweep.config.heat_map
+    if shape is None:
+        return {}
+    maps = {}
+    for metric in sweep.config.metrics:
+        if metric not in table.columns or table[metric].isna().all():
+            logger.warning("no cell has the score %s: no heat map of it", metric)
+        elif ARM in (shape.x, shape.y):
+            maps[f"heat_map_{metric}"] = (shape.y, shape.x, metric, table)
+        else:
+            for arm, part in table.groupby(ARM, sort=False):
+                maps[f"heat_map_{arm}_{metric}"] = (shape.y, shape.x, metric, part)
+    return maps
+
+
+def track(sweep: Sweep, files: list[Path]) -> None:
+    """Open one MLflow run for the sweep as a whole, with its tables and figures."""
+    conf = sweep.project / "conf"
+    loader = PhoenixConfigLoader(conf, sweep.env, None, **project_settings.CONFIG_LOADER_ARGS)
+    config = read_tracking_config(loader)
+    if not is_tracked(config):
+        return
+    name = f"sweep {sweep.name}"
+    runs = SessionRuns.start(config, sweep.project, {"sweep": sweep.name}, name)
+    runs.log_params(SESSION, {"sweep": sweep.name, **dict(flatten(sweep.config))})
+    for file in files:
+        runs.log_artifact(SESSION, file, "")
+    runs.finish("FINISHED")

@@ -1,0 +1,127 @@
+"""What a sweep is: ``conf/sweeps/<name>.yml``, validated before anything runs."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field
+
+from phoenix_pipeline.arms import ARMS
+from phoenix_pipeline.config.base import Group, Positive
+from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.framework.settings_errors import explain, hint
+from phoenix_pipeline.reporting.vocabulary import describe_metric
+
+SEED = "run.seed"
+ARM = "arm"
+FOLDER = "sweeps"
+_RESERVED = (ARM, "cell")
+
+
+class HeatMapConfig(Group):
+    """Which two axes the heat maps span; one of them may be ``arm``."""
+
+    x: str = Field(description="Axis from left to right.")
+    y: str = Field(description="Axis from top to bottom.")
+
+
+class SearchConfig(Group):
+    """Visit only some cells of the grid, chosen by Optuna's TPE sampler."""
+
+    trials: Positive = Field(description="Cells to visit in all, those done before included.")
+    metric: str = Field(description="Score that is to get better.")
+    arm: str | None = Field(None, description="Arm whose score counts; null: the first.")
+
+
+class SweepConfig(Group):
+    """One grid: every combination of its axes is a cell, and a cell is one Kedro run."""
+
+    pipelines: tuple[str, ...] = Field(min_length=1, description="Arms that every cell runs.")
+    env: str | None = Field(None, description="Kedro environment; null: the default.")
+    parameters: dict[str, Any] = Field({}, description="Settings of all cells, by dotted name.")
+    grid: dict[str, list[Any] | dict[str, dict[str, Any]]] = Field(
+        min_length=1,
+        description="Axis -> values. A list sets the parameter that the axis is named after; a "
+        "mapping names its values, each with the settings that it stands for.",
+    )
+    metrics: tuple[str, ...] = Field(min_length=1, description="Scores that the summary shows.")
+    heat_map: HeatMapConfig | None = Field(None, description="Axes of the heat maps; null: none.")
+    search: SearchConfig | None = Field(None, description="Null: the whole grid.")
+
+    @property
+    def objective(self) -> tuple[str, str]:
+        """Return the arm and the metric that a cell is recorded by in the study."""
+        if self.search is None:
+            return self.pipelines[0], self.metrics[0]
+        return self.search.arm or self.pipelines[0], self.search.metric
+
+    @property
+    def repeated_axes(self) -> tuple[str, ...]:
+        """Return the axes other than the seed, over which mean and spread are taken."""
+        return tuple(axis for axis in self.grid if axis != SEED)
+
+
+def load_sweep(conf: Path, name: str) -> SweepConfig:
+    """Read ``conf/sweeps/<name>.yml``; raises SettingsError, in one line, for all that is wrong."""
+    path = conf / FOLDER / f"{name}.yml"
+    if not path.is_file():
+        found = [file.stem for file in (conf / FOLDER).glob("*.yml")]
+        raise SettingsError(
+            f"there is no sweep {name!r} in {conf.name}/{FOLDER}{hint(name, found)}"
+        )
+    shown = f"{conf.name}/{FOLDER}/{path.name}"
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{shown} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise SettingsError(f"{shown} must be a mapping; allowed: {', '.join(_FIELDS)}")
+    problems = explain(SweepConfig, values, lambda place: place)
+    if not problems:
+        config = SweepConfig.model_validate(values)
+        problems = [*_wrong_arms(config), *_wrong_axes(config), *_wrong_search(config)]
+    if problems:
+        raise SettingsError(f"{shown}: {'; '.join(problems)}")
+    return config
+
+
+_FIELDS = tuple(SweepConfig.model_fields)
+
+
+def _wrong_arms(config: SweepConfig) -> list[str]:
+    named = dict.fromkeys([*config.pipelines, config.objective[0]])
+    return [
+        f"pipelines: there is no arm {arm}{hint(arm, ARMS)}" for arm in named if arm not in ARMS
+    ]
+
+
+def _wrong_axes(config: SweepConfig) -> list[str]:
+    problems = [f"grid.{axis}: this name is taken" for axis in _RESERVED if axis in config.grid]
+    for axis, values in config.grid.items():
+        shown = [str(value) for value in values]
+        if not shown:
+            problems.append(f"grid.{axis}: has no values")
+        if len(set(shown)) < len(shown):
+            problems.append(f"grid.{axis}: has a value twice, got {', '.join(shown)}")
+    if config.heat_map:
+        allowed = (*config.repeated_axes, ARM)
+        for side, axis in config.heat_map.model_dump().items():
+            if axis not in allowed:
+                problems.append(f"heat_map.{side}: {axis} is no axis{hint(axis, allowed)}")
+    return problems
+
+
+def _wrong_search(config: SweepConfig) -> list[str]:
+    if config.search is None:
+        return []
+    problems = []
+    if describe_metric(config.search.metric).better is None:
+        problems.append(
+            f"search.metric: which way is better is not known of {config.search.metric}; "
+            "take a score such as fid_pixels"
+        )
+    if SEED in config.grid:
+        problems.append(
+            f"grid.{SEED}: a search picks the luckiest seed; set {SEED} under parameters"
+        )
+    return problems

@@ -1,0 +1,1 @@
+"""The DCGAN (Radford et al., arXiv 1511.06434): networks, local training, sampling, export."""

@@ -1,0 +1,140 @@
+"""Generator and discriminator of the DCGAN, built from parameters and a seed. No training here."""
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from phoenix_pipeline.config import DcganConfig
+from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.seeding import derive_seed
+
+IMAGE_SIZES = (8, 16, 32, 64)
+SMALLEST_SIDE = 4
+_INIT_STD = 0.02
+_LEAK = 0.2
+
+
+class Dcgan(nn.Module):
+    """Both networks of one model; their weights are named ``generator.*``, ``discriminator.*``.
+
+    ``channels`` and ``image_size`` are those of the images that it makes and judges.
+    """
+
+    def __init__(self, config: DcganConfig, channels: int, image_size: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.image_size = image_size
+        self.latent_dim = config.latent_dim
+        self.generator = _generator(config, channels, image_size)
+        self.discriminator = _discriminator(config, channels, image_size)
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """Map latent vectors [N, latent_dim, 1, 1] to images [N, C, H, W] in [-1, 1]."""
+        return self.generator(latent)
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile both networks in place; training calls them one by one."""
+        self.generator.compile(*args, **kwargs)
+        self.discriminator.compile(*args, **kwargs)
+
+
+def check_image_size(image_size: int) -> None:
+    """Refuse image sides that doubling from 4 pixels does not reach.
+
+    Raises:
+        SettingsError: names the possible sides.
+    """
+    if image_size not in IMAGE_SIZES:
+        raise SettingsError(
+            f"the images have {image_size} pixels a side, but model.family dcgan makes "
+            f"{', '.join(map(str, IMAGE_SIZES))}; set images.image_size to one of these"
+        )
+
+
+def build_dcgan(config: DcganConfig, channels: int, image_size: int, seed: int) -> Dcgan:
+    """Return both networks for ``channels`` x ``image_size`` x ``image_size`` images.
+
+    Weights are drawn from N(0, 0.02), BatchNorm scales from N(1, 0.02), as in the paper. They
+    depend on ``seed`` alone; torch's global generator is left as it was.
+
+    Raises:
+        SettingsError: see :func:`check_image_size`.
+    """
+    check_image_size(image_size)
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(derive_seed(seed, "dcgan"))
+        network = Dcgan(config, channels, image_size)
+        network.apply(_draw_weights)
+    return network
+
+
+def _widths(config: DcganConfig, image_size: int) -> list[int]:
+    """Return the channels at sides 4, 8, ..., image_size / 2, and at full size if it has any.
+
+    With one layer per resolution, as in the paper, full size has no channels but the image's.
+    """
+    doublings = (image_size // SMALLEST_SIDE).bit_length() - 1
+    widths = [config.base_channels * 2**level for level in reversed(range(doublings))]
+    return widths + widths[-1:] * (config.layers_per_resolution > 1)
+
+
+def _generator(config: DcganConfig, channels: int, image_size: int) -> nn.Sequential:
+    """Map [N, latent_dim, 1, 1] to [N, C, H, W] in [-1, 1]; no BatchNorm at the output."""
+    widths = _widths(config, image_size)
+    extra, last = config.layers_per_resolution - 1, widths[-1]
+    layers = _hidden(nn.ConvTranspose2d, config.latent_dim, widths[0], SMALLEST_SIDE, 1, 0)
+    for width, following in pairwise(widths):
+        for _ in range(extra):
+            layers += _hidden(nn.Conv2d, width, width, 3, 1, 1)
+        layers += _hidden(nn.ConvTranspose2d, width, following, 4, 2, 1)
+    if not extra:
+        return nn.Sequential(*layers, nn.ConvTranspose2d(last, channels, 4, 2, 1), nn.Tanh())
+    for _ in range(extra - 1):
+        layers += _hidden(nn.Conv2d, last, last, 3, 1, 1)
+    return nn.Sequential(*layers, nn.Conv2d(last, channels, 3, 1, 1), nn.Tanh())
+
+
+def _discriminator(config: DcganConfig, channels: int, image_size: int) -> nn.Sequential:
+    """Map [N, C, H, W] to logits [N], positive for real; no BatchNorm at the input."""
+    widths = _widths(config, image_size)[::-1]
+    extra = config.layers_per_resolution - 1
+    first = (3, 1, 1) if extra else (4, 2, 1)
+    layers: list[nn.Module] = [nn.Conv2d(channels, widths[0], *first), nn.LeakyReLU(_LEAK)]
+    for _ in range(extra - 1):
+        layers += _hidden(nn.Conv2d, widths[0], widths[0], 3, 1, 1, leaky=True)
+    for width, following in pairwise(widths):
+        layers += _hidden(nn.Conv2d, width, following, 4, 2, 1, leaky=True)
+        for _ in range(extra):
+            layers += _hidden(nn.Conv2d, following, following, 3, 1, 1, leaky=True)
+    return nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, SMALLEST_SIDE), nn.Flatten(0))
+
+
+def _hidden(
+    convolution: Callable[..., nn.Module],
+    in_channels: int,
+    out_channels: int,
+    kernel: int,
+    stride: int,
+    padding: int,
+    leaky: bool = False,
+) -> list[nn.Module]:
+    """Return a convolution without bias, BatchNorm, and ReLU or LeakyReLU."""
+    return [
+        convolution(in_channels, out_channels, kernel, stride, padding, bias=False),
+        nn.BatchNorm2d(out_channels),
+        nn.LeakyReLU(_LEAK) if leaky else nn.ReLU(),
+    ]
+
+
+def _draw_weights(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.normal_(module.weight, 0.0, _INIT_STD)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, _INIT_STD)
+    else:
+        return
+    if module.bias is not None:
+        nn.init.zeros_(module.bias)

@@ -1,0 +1,48 @@
+"""Images from a trained generator, each one decided by its own seed."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+
+from phoenix_pipeline.errors import TrainingError
+from phoenix_pipeline.gan.dcgan import Dcgan
+from phoenix_pipeline.images import to_uint8
+
+
+def sample_images(
+    network: Dcgan, batch_size: int, seeds: Sequence[int], device: torch.device | str
+) -> Iterator[np.ndarray]:
+    """Yield uint8 batches [B, C, H, W], B up to ``batch_size``, in the order of ``seeds``.
+
+    The latent vector of image ``i`` comes from a CPU generator seeded with ``seeds[i]``, and
+    BatchNorm uses its running statistics, so neither the batch size nor the other images change it.
+    The generator is switched to evaluation for each batch and back afterwards.
+
+    Raises:
+        TrainingError: the generator gives values that are not finite.
+    """
+    shape = (network.latent_dim, 1, 1)
+    for start in range(0, len(seeds), batch_size):
+        chunk = seeds[start : start + batch_size]
+        generators = [torch.Generator().manual_seed(int(seed)) for seed in chunk]
+        latent = torch.stack([torch.randn(shape, generator=g) for g in generators])
+        yield _generate(network, latent.to(device))
+
+
+@torch.inference_mode()
+def _generate(network: Dcgan, latent: torch.Tensor) -> np.ndarray:
+    """Return uint8 [B, C, H, W] from latent vectors [B, latent_dim, 1, 1]."""
+    generator = network.generator
+    was_training = generator.training
+    generator.eval()
+    try:
+        images = generator(latent)
+        if not bool(torch.isfinite(images).all()):
+            raise TrainingError(
+                "the generator gave images that are not finite; its weights diverged: lower "
+                "model.dcgan.learning_rate or set training.max_grad_norm"
+            )
+        return to_uint8(images).cpu().numpy()
+    finally:
+        generator.train(was_training)

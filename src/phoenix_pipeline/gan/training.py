@@ -1,0 +1,161 @@
+"""Local training of the DCGAN: one discriminator and one generator step per batch."""
+
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from phoenix_pipeline.config import DcganConfig, TrainingConfig
+from phoenix_pipeline.errors import TrainingError
+from phoenix_pipeline.gan.dcgan import Dcgan
+from phoenix_pipeline.images import to_model_range
+from phoenix_pipeline.optimization.adam_state import adam_state, restore_adam_state
+from phoenix_pipeline.optimization.learning_rate import learning_rate_at
+from phoenix_pipeline.optimization.work import LocalResult, LocalWork, draw_batches
+
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_BETA2 = 0.999
+
+
+def train_locally(
+    network: Dcgan,
+    images: Tensor,
+    work: LocalWork,
+    config: DcganConfig,
+    training: TrainingConfig,
+    optimizer_state: dict[str, Tensor] | None = None,
+) -> LocalResult:
+    """Train both networks in place for ``work.steps`` batches drawn from ``images``.
+
+    The loss is the non-saturating one (Goodfellow et al., arXiv 1406.2661, section 3); the reported
+    ``loss`` is the generator's mean. ``training`` is honoured whole, each network's gradient being
+    clipped by itself, with one exception: the peak step size is ``config.learning_rate``.
+
+    Args:
+        network: both networks, on the device of ``images``.
+        images: uint8 [N, C, H, W], resident on the training device.
+        work: steps, seed, and the stretch of the run that the learning rate covers.
+        config: peak step size and first-moment decay.
+        training: batch size, schedule, weight decay, clipping, precision.
+        optimizer_state: both networks' moments from :func:`adam_state`, named after
+            ``generator.*`` and ``discriminator.*``; replaced by the new ones in place.
+
+    Raises:
+        TrainingError: a loss is not finite; names the network and the step.
+    """
+    started = time.perf_counter()
+    generator = _Player.of("generator", network.generator, config, training)
+    discriminator = _Player.of("discriminator", network.discriminator, config, training)
+    players = (generator, discriminator)
+    for player in players:
+        restore_adam_state(player.optimizer, player.parameters, optimizer_state or {})
+    losses = _descend(generator, discriminator, images, work, config, training)
+    if optimizer_state is not None:
+        optimizer_state.clear()
+        for player in players:
+            optimizer_state.update(adam_state(player.optimizer, player.parameters))
+    return LocalResult(
+        loss=_mean_generator_loss(losses),
+        images_trained=work.steps * training.batch_size,
+        seconds=time.perf_counter() - started,
+    )
+
+
+@dataclass(frozen=True)
+class _Player:
+    """One of the two networks, its named parameters and its optimizer."""
+
+    network: nn.Module
+    parameters: list[tuple[str, nn.Parameter]]
+    optimizer: torch.optim.Optimizer
+
+    @classmethod
+    def of(
+        cls, name: str, network: nn.Module, config: DcganConfig, training: TrainingConfig
+    ) -> "_Player":
+        """Return a player with a new AdamW, which is the paper's Adam without weight decay."""
+        parameters = [(f"{name}.{key}", value) for key, value in network.named_parameters()]
+        optimizer = torch.optim.AdamW(
+            network.parameters(),
+            lr=config.learning_rate,
+            betas=(config.beta1, _BETA2),
+            weight_decay=training.weight_decay,
+            fused=parameters[0][1].device.type in ("cpu", "cuda"),
+        )
+        return cls(network, parameters, optimizer)
+
+    def step(self, loss: Tensor, scaler: torch.amp.GradScaler, max_norm: float | None) -> None:
+        """Descend ``loss`` in this player's weights; the other's get no gradient."""
+        weights = [parameter for _, parameter in self.parameters]
+        self.optimizer.zero_grad(set_to_none=True)
+        scaler.scale(loss).backward(inputs=weights)
+        if max_norm is not None:
+            scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(weights, max_norm)
+        scaler.step(self.optimizer)
+
+
+def _descend(
+    generator: _Player,
+    discriminator: _Player,
+    images: Tensor,
+    work: LocalWork,
+    config: DcganConfig,
+    training: TrainingConfig,
+) -> Tensor:
+    """Make the steps; return the losses [steps, 2] on the device, which is never waited for."""
+    device = images.device
+    random = torch.Generator(device=device).manual_seed(work.seed)
+    scaler = torch.amp.GradScaler(device.type, enabled=training.precision == "fp16")
+    dtype = _AUTOCAST.get(training.precision)
+    losses = torch.empty(work.steps, 2, device=device)
+    generator.network.train()
+    discriminator.network.train()
+    batches = draw_batches(len(images), training.batch_size, work.steps, random)
+    for step, indices in enumerate(batches):
+        rate = learning_rate_at(work.progress(step), config.learning_rate, training)
+        for player in (generator, discriminator):
+            for group in player.optimizer.param_groups:
+                group["lr"] = rate
+        real = _real_batch(images[indices], training, random)
+        latent = torch.randn(len(real), config.latent_dim, 1, 1, generator=random, device=device)
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+            fake = generator.network(latent)
+            on_real = discriminator.network(real).float()
+            on_fake = discriminator.network(fake.detach()).float()
+        # softplus(-x) is the cross-entropy of the logit x with the label 1, softplus(x) with 0.
+        to_judge = softplus(-on_real).mean() + softplus(on_fake).mean()
+        discriminator.step(to_judge, scaler, training.max_grad_norm)
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+            to_deceive = softplus(-discriminator.network(fake).float()).mean()
+        generator.step(to_deceive, scaler, training.max_grad_norm)
+        scaler.update()
+        losses[step, 0], losses[step, 1] = to_deceive.detach(), to_judge.detach()
+    return losses
+
+
+def _real_batch(batch: Tensor, training: TrainingConfig, random: torch.Generator) -> Tensor:
+    """Return uint8 [B, C, H, W] in the model's range, mirrored and laid out as asked."""
+    real = to_model_range(batch)
+    if training.horizontal_flip:
+        mirrored = torch.rand(len(real), 1, 1, 1, generator=random, device=real.device) < 0.5
+        real = torch.where(mirrored, real.flip(-1), real)
+    if training.channels_last:
+        real = real.contiguous(memory_format=torch.channels_last)
+    return real
+
+
+def _mean_generator_loss(losses: Tensor) -> float:
+    """Return the mean of the first column of [steps, 2]; the only wait for the device."""
+    values = losses.cpu()
+    finite = torch.isfinite(values)
+    if not finite.all():
+        step, column = (~finite).nonzero()[0].tolist()
+        raise TrainingError(
+            f"the {('generator', 'discriminator')[column]}'s loss became "
+            f"{values[step, column].item()} at step {step + 1} of {len(values)}; lower "
+            "model.dcgan.learning_rate or set training.max_grad_norm"
+        )
+    return float(values[:, 0].mean())

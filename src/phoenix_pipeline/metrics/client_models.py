@@ -1,0 +1,66 @@
+"""Samples of several clients' models: which of them are scored together, and each client alone."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from phoenix_pipeline.images import GLOBAL_MODEL
+from phoenix_pipeline.metrics.classifier import LabelJudge
+from phoenix_pipeline.metrics.feature_extractor import FeatureExtractor, extract_features
+from phoenix_pipeline.metrics.frechet import frechet_distance, gaussian_statistics
+from phoenix_pipeline.metrics.reference import ReferenceStatistics
+
+FEWEST_FOR_A_DISTANCE = 64
+
+
+def split_by_origin(client_id: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows that an arm is judged by, and those of its final average, from ids [N].
+
+    An arm whose clients have models of their own is judged by theirs; the rows of the global model
+    are then the second part. Without such clients all rows are the first part.
+    """
+    personal = client_id != GLOBAL_MODEL
+    if not personal.any():
+        return np.arange(len(client_id)), np.empty(0, dtype=np.int64)
+    return np.flatnonzero(personal), np.flatnonzero(~personal)
+
+
+def samples_per_client(client_id: np.ndarray) -> dict[str, int]:
+    """Return the number of samples of each client's own model, by client id."""
+    ids, counts = np.unique(client_id[client_id != GLOBAL_MODEL], return_counts=True)
+    return {str(client): int(count) for client, count in zip(ids, counts, strict=True)}
+
+
+def score_clients(
+    images: np.ndarray,
+    client_id: np.ndarray,
+    extractor: FeatureExtractor,
+    reference: ReferenceStatistics,
+    judge: LabelJudge | None,
+    batch_size: int,
+) -> dict[str, dict[str, Any]]:
+    """Return for each client its ``num_samples``, distance and ``class_shares``.
+
+    ``images``: uint8 [N, C, H, W] with ``client_id`` [N]; rows of the global model are left out.
+    The distance, named after ``extractor``, is left out where a client has fewer than
+    :data:`FEWEST_FOR_A_DISTANCE` samples, and the shares where there is no ``judge``. A distance
+    to all classes is large for a client that rightly draws few of them.
+    """
+    scores: dict[str, dict[str, Any]] = {}
+    for client, count in samples_per_client(client_id).items():
+        own = images[client_id == int(client)]
+        scores[client] = {"num_samples": count}
+        if count >= FEWEST_FOR_A_DISTANCE:
+            features = extract_features(extractor, own, batch_size)
+            distance = frechet_distance(gaussian_statistics(features), reference.statistics)
+            scores[client][extractor.name] = distance
+        if judge is not None:
+            scores[client]["class_shares"] = _class_shares(judge, own)
+    return scores
+
+
+def _class_shares(judge: LabelJudge, images: np.ndarray) -> Sequence[float]:
+    classes = judge.probabilities(images).argmax(axis=1)
+    counts = np.bincount(classes, minlength=len(judge.class_names))
+    return [float(share) for share in counts / len(images)]

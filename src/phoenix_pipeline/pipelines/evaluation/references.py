@@ -1,0 +1,163 @@
+"""What all arms are held against: the label judge, reference statistics, and the floor.
+
+Judge and references are made again only where images or settings changed; whoever reads them
+refuses what was made from others.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from phoenix_pipeline.config import EvaluationConfig, RunConfig
+from phoenix_pipeline.errors import CheckpointError
+from phoenix_pipeline.hardware import resolve_device
+from phoenix_pipeline.images import ImageSet
+from phoenix_pipeline.metrics.classifier import (
+    LabelJudge,
+    classifier_fingerprint,
+    load_matching_classifier,
+    save_classifier,
+    train_classifier,
+)
+from phoenix_pipeline.metrics.extractors import available_extractors
+from phoenix_pipeline.metrics.feature_extractor import FeatureExtractor
+from phoenix_pipeline.metrics.reference import (
+    ReferenceStatistics,
+    build_reference,
+    check_reference,
+    expected_provenance,
+    load_reference,
+    save_reference,
+)
+from phoenix_pipeline.metrics.scores import score_real_images
+from phoenix_pipeline.pipelines.progress import progress_bar
+
+logger = logging.getLogger(__name__)
+
+_JUDGE = "label_judge.safetensors"
+
+
+def train_label_judge(
+    train: ImageSet, test: ImageSet, config: EvaluationConfig, run: RunConfig
+) -> Callable[[Path], None]:
+    """Return a function that trains the judge of classes, unless its folder has that judge."""
+    device = resolve_device(run.device)
+
+    def write(folder: Path) -> None:
+        if train.labels is None or test.labels is None:
+            logger.info("the images have no labels: no classifier, no class histogram")
+            (folder / _JUDGE).unlink(missing_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
+            return
+        fingerprint = classifier_fingerprint(train, test, config.classifier)
+        judge = load_matching_classifier(folder / _JUDGE, fingerprint, device)
+        if judge is None:
+            with progress_bar("training the label judge", config.classifier.epochs) as advance:
+                judge = train_classifier(train, test, config.classifier, device, progress=advance)
+            save_classifier(folder / _JUDGE, judge)
+        logger.info("label judge: %.2f %% of held-out images", 100 * judge.test_accuracy)
+
+    return write
+
+
+def prepare_references(
+    train: ImageSet, test: ImageSet, judge_folder: Path, config: EvaluationConfig, run: RunConfig
+) -> Callable[[Path], None]:
+    """Return a function that writes the reference statistics which its folder does not have."""
+    judge = load_judge(judge_folder, train, test, config, run)
+    extractors, _ = find_extractors(train, judge, config, run)
+
+    def write(folder: Path) -> None:
+        for extractor in extractors:
+            path = folder / f"{extractor.name}.safetensors"
+            if _fits(path, extractor, train, test, config):
+                continue
+            total = 2 * train.num_images + test.num_images
+            with progress_bar(f"reference {extractor.name}", total) as advance:
+                reference = build_reference(extractor, train, test, config, progress=advance)
+            save_reference(path, reference)
+
+    return write
+
+
+def score_floor(
+    train: ImageSet,
+    test: ImageSet,
+    judge_folder: Path,
+    reference_folder: Path,
+    config: EvaluationConfig,
+    run: RunConfig,
+) -> dict[str, Any]:
+    """Return the scores of real images of the split that is not the reference."""
+    judge = load_judge(judge_folder, train, test, config, run)
+    extractors, skipped = find_extractors(train, judge, config, run)
+    references = load_references(reference_folder, extractors, train, test, config)
+    other = test if config.reference_split == "train" else train
+    floor = score_real_images(
+        other.images, references, judge, config, seed=run.seed, skipped=skipped
+    )
+    return {**floor.scores, "num_samples": floor.num_images}
+
+
+def load_judge(
+    folder: Path, train: ImageSet, test: ImageSet, config: EvaluationConfig, run: RunConfig
+) -> LabelJudge | None:
+    """Return the judge in ``folder``, None for unlabelled images.
+
+    Raises:
+        CheckpointError: it was made from other images or settings.
+    """
+    if train.labels is None or test.labels is None:
+        return None
+    fingerprint = classifier_fingerprint(train, test, config.classifier)
+    judge = load_matching_classifier(folder / _JUDGE, fingerprint, resolve_device(run.device))
+    if judge is None:
+        raise CheckpointError(
+            f"{folder / _JUDGE} was made for other images or settings; run the nodes "
+            "train_label_judge and prepare_references again (`--pipelines evaluation` has both)"
+        )
+    return judge
+
+
+def find_extractors(
+    train: ImageSet, judge: LabelJudge | None, config: EvaluationConfig, run: RunConfig
+) -> tuple[list[FeatureExtractor], dict[str, str]]:
+    """Return the extractors that can be had for these images, and why the others cannot."""
+    device = resolve_device(run.device)
+    return available_extractors(config, train.channels, train.image_size, judge, device)
+
+
+def load_references(
+    folder: Path,
+    extractors: Sequence[FeatureExtractor],
+    train: ImageSet,
+    test: ImageSet,
+    config: EvaluationConfig,
+) -> dict[str, ReferenceStatistics]:
+    """Return the statistics of each extractor by its name.
+
+    Raises:
+        CheckpointError: one is missing or was made from something else.
+    """
+    references = {}
+    for extractor in extractors:
+        reference = load_reference(folder / f"{extractor.name}.safetensors")
+        check_reference(reference, expected_provenance(extractor, train, test, config))
+        references[extractor.name] = reference
+    return references
+
+
+def _fits(
+    path: Path,
+    extractor: FeatureExtractor,
+    train: ImageSet,
+    test: ImageSet,
+    config: EvaluationConfig,
+) -> bool:
+    try:
+        expected = expected_provenance(extractor, train, test, config)
+        check_reference(load_reference(path), expected)
+    except CheckpointError:
+        return False
+    return True

@@ -1,0 +1,163 @@
+"""Personal layers: named by prefixes, kept by the client, absent from every message."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from phoenix_pipeline.config import DcganConfig, ModelConfig, PersonalizationConfig, UNetConfig
+from phoenix_pipeline.diffusion.noise import NoiseSchedule
+from phoenix_pipeline.diffusion.training import train_locally
+from phoenix_pipeline.diffusion.unet import build_unet
+from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.federated.personal_layers import (
+    is_personal,
+    personal_prefixes,
+    samples_are_personal,
+    split_personal,
+)
+from phoenix_pipeline.optimization.work import LocalWork
+from phoenix_pipeline.seeding import derive_seed
+from tests.federated.tiny import UNET, client_table, federate, make_images, same, settings
+
+TWO_LEVELS = ModelConfig(
+    unet=UNetConfig(block_out_channels=(8, 8), attention_resolutions=(), norm_num_groups=4)
+)
+NAMES = tuple(build_unet(TWO_LEVELS.unet, 1, 8, 0).state_dict())
+OUTPUT = ("conv_norm_out", "conv_out")
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        (None, ()),
+        ("output", OUTPUT),
+        ("last_up_block", ("up_blocks.1", *OUTPUT)),
+        ("decoder", ("up_blocks", *OUTPUT)),
+        ("time_embedding", ("time_embedding",)),
+        (("down_blocks.0", "conv_in.bias"), ("down_blocks.0", "conv_in.bias")),
+    ],
+)
+def test_presets_and_lists(layers: str | tuple[str, ...] | None, expected: tuple[str, ...]) -> None:
+    config = PersonalizationConfig(layers=layers)
+    assert personal_prefixes(config, TWO_LEVELS, NAMES) == expected
+
+
+@pytest.mark.parametrize(
+    ("layers", "said"),
+    [
+        ("head", r"'head'; allowed are output, last_up_block, decoder, time_embedding"),
+        (("conv",), r"'conv', which no layer .* conv_in, time_embedding, down_blocks\.0"),
+        (("up_blocks.2",), r"up_blocks\.0, up_blocks\.1"),
+        (tuple(sorted({n.split(".")[0] for n in NAMES})), "names every layer"),
+    ],
+)
+def test_wrong_names_are_refused_with_what_exists(layers: str | tuple[str, ...], said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        personal_prefixes(PersonalizationConfig(layers=layers), TWO_LEVELS, NAMES)
+
+
+def test_a_prefix_ends_at_a_dot() -> None:
+    assert is_personal("up_blocks.1.conv.weight", ("up_blocks.1",))
+    assert not is_personal("up_blocks.10.conv.weight", ("up_blocks.1",))
+
+
+def test_a_discriminator_stays_but_draws_no_samples() -> None:
+    model = ModelConfig(family="dcgan", dcgan=DcganConfig(federate="generator"))
+    names = ["generator.0.weight", "discriminator.0.weight"]
+    prefixes = personal_prefixes(PersonalizationConfig(), model, names)
+    assert prefixes == ("discriminator",)
+    assert not samples_are_personal(prefixes)
+    assert samples_are_personal(("conv_out",))
+    with pytest.raises(SettingsError, match=r"model\.family is dcgan"):
+        personal_prefixes(PersonalizationConfig(layers="output"), model, names)
+
+
+def test_one_round_averages_the_shared_layers_and_leaves_the_personal_ones(tmp_path: Path) -> None:
+    told, images = settings(("conv_out",)), make_images()
+    trained = []
+    for client, rows in client_table().groupby("client_id"):
+        unet = build_unet(UNET, 1, 8, told.seed)
+        work = LocalWork(2, 0.0, 1.0, derive_seed(told.seed, "local_training", client, 1))
+        pixels = torch.from_numpy(images.images[rows["image_index"].to_numpy()])
+        schedule = NoiseSchedule.from_config(told.model.noise, "cpu")
+        train_locally(unet, pixels, work, schedule, told.training)
+        trained.append(unet.state_dict())
+    result = federate(tmp_path, rounds=1, settings=told)
+    assert not any(name.startswith("conv_out") for name in result.raw)
+    for name, tensor in result.raw.items():
+        expected = 0.25 * trained[0][name] + 0.75 * trained[1][name]
+        torch.testing.assert_close(tensor, expected, rtol=0.0, atol=3e-5)
+    for client in (0, 1):
+        kept = result.client_state(client).personal
+        assert kept.keys() == {"conv_out.weight", "conv_out.bias"}
+        for name, tensor in kept.items():
+            torch.testing.assert_close(tensor, trained[client][name], rtol=0.0, atol=3e-5)
+
+
+def test_personal_layers_survive_rounds_and_have_their_own_average(tmp_path: Path) -> None:
+    told = settings(("conv_out",), ema_horizon=0.5)
+    one = federate(tmp_path / "one", rounds=2, settings=told, checkpoint_every=9)
+    first = federate(tmp_path / "cut", rounds=2, settings=told)  # the same run
+    assert same(one.client_state(1).to_tensors(), first.client_state(1).to_tensors())
+    state = first.client_state(1)
+    assert state.updates == 2
+    # With horizon 1/2 the second update's decay is (1 - 1/2) ** 1: the plain mean of two rounds.
+    assert not same(state.personal, state.personal_ema)
+    half = federate(tmp_path / "half", rounds=2, settings=told, client_fraction=0.5)
+    trained = half.rounds.groupby("client_id").size()
+    assert {c: half.client_state(c).updates for c in trained.index} == trained.to_dict()
+
+
+def test_the_bytes_show_what_stays(tmp_path: Path) -> None:
+    everything = federate(tmp_path / "all", rounds=1).rounds
+    shared = federate(tmp_path / "some", rounds=1, settings=settings(("conv_out",))).rounds
+    _, personal = split_personal(build_unet(UNET, 1, 8, 0).state_dict(), ("conv_out",))
+    weights = 4 * sum(t.numel() for t in personal.values())
+    for column in ("bytes_up", "bytes_down"):
+        saved = everything[column] - shared[column]
+        assert (saved >= weights).all()
+        assert (saved <= weights + 1000).all()  # names, shapes and settings
+
+
+@pytest.mark.parametrize("state", ["keep", "reset"])
+def test_an_interrupted_run_finds_its_personal_layers_again(tmp_path: Path, state: str) -> None:
+    told = settings(("conv_out",), optimizer_state=state)
+    undisturbed = federate(tmp_path / "whole", rounds=3, settings=told)
+
+    def stop_after_two(server_round: int, means: object) -> None:
+        if server_round == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        federate(tmp_path / "cut", rounds=3, settings=told, on_round=stop_after_two)
+    resumed = federate(tmp_path / "cut", rounds=3, settings=told)
+    assert same(resumed.ema, undisturbed.ema)
+    for client in (0, 1):
+        expected = undisturbed.client_state(client).to_tensors()
+        assert same(resumed.client_state(client).to_tensors(), expected)
+
+
+def test_final_average_uploads_the_layers_once_and_counts_them(tmp_path: Path) -> None:
+    told = settings(("conv_out",))
+    plain = federate(tmp_path / "plain", settings=told)
+    result = federate(tmp_path / "final", settings=told, final_average="raw")
+    assert result.averaged_personal is not None
+    states = [result.client_state(client).personal for client in (0, 1)]
+    for name, tensor in result.averaged_personal.items():
+        expected = 0.25 * states[0][name] + 0.75 * states[1][name]
+        torch.testing.assert_close(tensor, expected)
+    extra = result.rounds["bytes_up"] - plain.rounds["bytes_up"]
+    weights = 4 * sum(t.numel() for t in states[0].values())
+    assert extra[:2].tolist() == [0, 0]
+    assert (extra[2:] > weights).all()
+
+
+def test_a_warm_up_gives_clients_its_personal_layers_to_start_from(tmp_path: Path) -> None:
+    pool = make_images().images.shape[0] // 2
+    options = {"settings": settings(("conv_out",)), "rounds": 1}
+    cold = federate(tmp_path / "cold", **options)
+    warm = federate(tmp_path / "warm", **options, warmup_steps=3, pool=torch.arange(pool).numpy())
+    down = warm.rounds[warm.rounds["round"] == 1]["bytes_down"].to_numpy()
+    assert (down > cold.rounds["bytes_down"].to_numpy()).all()
+    assert not same(warm.client_state(0).personal, cold.client_state(0).personal)
