@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from phoenix_pipeline.config import DcganConfig, ModelConfig, PersonalizationConfig, UNetConfig
+from phoenix_pipeline.config import DcganConfig, ModelConfig, PersonalLayersConfig, UNetConfig
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
 from phoenix_pipeline.diffusion.training import train_locally
 from phoenix_pipeline.diffusion.unet import build_unet
@@ -39,7 +39,7 @@ OUTPUT = ("conv_norm_out", "conv_out")
     ],
 )
 def test_presets_and_lists(layers: str | tuple[str, ...] | None, expected: tuple[str, ...]) -> None:
-    config = PersonalizationConfig(layers=layers)
+    config = PersonalLayersConfig(layers=layers)
     assert personal_prefixes(config, TWO_LEVELS, NAMES) == expected
 
 
@@ -54,7 +54,7 @@ def test_presets_and_lists(layers: str | tuple[str, ...] | None, expected: tuple
 )
 def test_wrong_names_are_refused_with_what_exists(layers: str | tuple[str, ...], said: str) -> None:
     with pytest.raises(SettingsError, match=said):
-        personal_prefixes(PersonalizationConfig(layers=layers), TWO_LEVELS, NAMES)
+        personal_prefixes(PersonalLayersConfig(layers=layers), TWO_LEVELS, NAMES)
 
 
 def test_a_prefix_ends_at_a_dot() -> None:
@@ -65,12 +65,12 @@ def test_a_prefix_ends_at_a_dot() -> None:
 def test_a_discriminator_stays_but_draws_no_samples() -> None:
     model = ModelConfig(family="dcgan", dcgan=DcganConfig(federate="generator"))
     names = ["generator.0.weight", "discriminator.0.weight"]
-    prefixes = personal_prefixes(PersonalizationConfig(), model, names)
+    prefixes = personal_prefixes(PersonalLayersConfig(), model, names)
     assert prefixes == ("discriminator",)
     assert not samples_are_personal(prefixes)
     assert samples_are_personal(("conv_out",))
     with pytest.raises(SettingsError, match=r"model\.family is dcgan"):
-        personal_prefixes(PersonalizationConfig(layers="output"), model, names)
+        personal_prefixes(PersonalLayersConfig(layers="output"), model, names)
 
 
 def test_one_round_averages_the_shared_layers_and_leaves_the_personal_ones(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from kedro.io import AbstractDataset, DatasetError
 from matplotlib.figure import Figure
 from PIL import Image
 
+from phoenix_pipeline.checkpoints import write_json
 from phoenix_pipeline.errors import CheckpointError, DataError, PhoenixError, StorageError
 from phoenix_pipeline.framework.datasets import (
     FigureDataset,
@@ -24,6 +25,7 @@ from phoenix_pipeline.framework.datasets import (
     PngDataset,
     TableDataset,
     TextDataset,
+    WrittenByNodeDataset,
 )
 from phoenix_pipeline.images import ImageSet, write_images
 
@@ -136,6 +138,15 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
+def test_a_node_writes_its_own_files_and_what_it_leaves_alone_stays(tmp_path: Path) -> None:
+    dataset = WrittenByNodeDataset(filepath=str(tmp_path / "references"))
+    with pytest.raises(DatasetError, match="does not exist"):
+        dataset.load()
+    for name in ("a", "b"):
+        dataset.save(lambda folder, name=name: write_json(folder / name, name))
+    assert {path.name for path in dataset.load().iterdir()} == {"a", "b"}
+
+
 @pytest.mark.usefixtures("full_disk")
 @pytest.mark.parametrize(
     ("dataset", "name", "value"),
@@ -147,6 +158,7 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
         (PngDataset, "p.png", Image.fromarray(noise((256, 256, 3)))),
         (ImageSetDataset, "i.safetensors", ImageSet(noise((64, 3, 32, 32)))),
         (FolderDataset, "f", lambda folder: (folder / "x").write_bytes(b"x" * 2 * LIMIT)),
+        (WrittenByNodeDataset, "w.json", lambda path: write_json(path, list(range(LIMIT)))),
     ],
 )
 def test_a_full_disk_leaves_nothing_behind(

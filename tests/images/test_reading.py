@@ -198,6 +198,36 @@ def test_damaged_pages_are_refused(tmp_path):
         read_images(path, UNLABELLED)
 
 
+@pytest.mark.parametrize("kept", [0, 3, 200, -1])
+def test_truncated_tables_are_refused(tmp_path, kept):
+    path = write_table(tmp_path / "a.parquet", GOOD)
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(DataError, match=r"a\.parquet cannot be read as a Parquet file") as caught:
+        read_images(path, UNLABELLED)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_image_cut_short_or_of_another_size_is_named_by_its_file(tmp_path):
+    write_pngs(tmp_path / "cut/a", make_images(2))
+    (tmp_path / "cut/a/zz.png").write_bytes(GOOD[0][: len(GOOD[0]) // 2])
+    write_pngs(tmp_path / "sizes/a", make_images(2))
+    (tmp_path / "sizes/a/zz.png").write_bytes(encode_png(make_images(1, 1, 9)[0]))
+    for folder, message in (
+        ("cut", r"zz\.png cannot be decoded"),
+        ("sizes", r"zz\.png is 9x9 px, unlike .* 8x8 px; set images\.image_size"),
+    ):
+        with pytest.raises(DataError, match=message):
+            read_images(find_image_source(tmp_path / folder), ImagesConfig())
+
+
+def test_images_have_one_fingerprint_and_others_another():
+    images = ImageSet(make_images(3))
+    same = ImageSet(make_images(3))
+    assert images.fingerprint() == images.fingerprint() == same.fingerprint()
+    assert images.subset([0, 1]).fingerprint() != images.fingerprint()
+    assert ImageSet(make_images(3), np.zeros(3, int), ("a",)).fingerprint() != same.fingerprint()
+
+
 def test_broken_sources_are_refused(tmp_path):
     (tmp_path / "notes.parquet").write_text("not a table")
     (tmp_path / "empty").mkdir()

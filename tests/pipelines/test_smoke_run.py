@@ -12,7 +12,18 @@ import pytest
 from PIL import Image
 
 PROJECT = Path(__file__).parents[2]
-ARMS = ("centralized", "fedavg")
+ARMS = ("centralized", "fedavg", "data_sharing", "personalization", "dcgan")
+
+
+def kedro_command(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "kedro", *arguments],
+        cwd=project,
+        env={**os.environ, "PYTHONPATH": str(project / "src"), "COLUMNS": "120"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def kedro_run(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -54,13 +65,36 @@ def test_every_arm_leaves_its_artifacts(project: Path, arm: str) -> None:
     samples = pd.read_parquet(project / f"data/07_model_output/{arm}/samples.parquet")
     assert len(samples) == 64
     assert samples["seed"].is_unique
-    assert set(samples["client_id"]) == {-1}
+    owners = {0, 1, 2, 3} if arm == "personalization" else {-1}
+    assert set(samples["client_id"]) == owners
     with Image.open(project / f"data/07_model_output/{arm}/grid.png") as grid:
         assert grid.width >= 6 * 8
     metrics = json.loads((project / f"data/08_reporting/{arm}/metrics.json").read_text())
     assert metrics["conditions"]["num_samples"] == 64
     assert metrics["scores"]["fid_pixels"] > 0
     assert sum(metrics["class_histogram"]["counts"]) == 64
+
+
+def test_personal_models_are_assembled_by_a_command(project: Path) -> None:
+    from diffusers import DDPMPipeline
+
+    folder = project / "data/06_models/personalization"
+    assert {p.stem for p in (folder / "clients").iterdir()} == {"0", "1", "2", "3"}
+    ended = kedro_command(project, "assemble", "2", "--to", "client_2")
+    assert ended.returncode == 0, ended.stderr
+    DDPMPipeline.from_pretrained(project / "client_2", local_files_only=True)
+    missing = kedro_command(project, "assemble", "9", "--to", "client_9")
+    assert missing.returncode == 2
+    assert "no model of client 9; it has models of clients 0, 1, 2, 3" in missing.stderr
+
+
+def test_what_each_client_got_from_the_pool_is_on_disk(project: Path) -> None:
+    pool = pd.read_parquet(project / "data/03_primary/data_sharing/shared_pool.parquet")
+    assert pool.groupby("client_id").size().tolist() == [12] * 4  # alpha 0.5 of beta 0.1 of 240
+    held = pd.read_parquet(project / "data/05_model_input/data_sharing/client_images.parquet")
+    assert not held.duplicated(["client_id", "image_index"]).any()
+    rounds = pd.read_parquet(project / "data/06_models/personalization/rounds.parquet")
+    assert rounds["score"].notna().all()
 
 
 def test_the_model_loads_without_this_package(project: Path) -> None:
@@ -82,7 +116,7 @@ def test_the_model_loads_without_this_package(project: Path) -> None:
 
 def test_the_comparison_has_a_row_per_arm(project: Path) -> None:
     table = pd.read_csv(project / "data/08_reporting/comparison.csv")
-    assert list(table["arm"][:2]) == list(ARMS)
+    assert list(table["arm"][: len(ARMS)]) == list(ARMS)
     report = (project / "data/08_reporting/comparison.html").read_text(encoding="utf-8")
     assert all(arm in report for arm in ARMS)
 
@@ -109,7 +143,7 @@ def test_mlflow_holds_one_run_per_arm(project: Path) -> None:
         ("partition.classes_per_client=11", "classes_per_client"),
         ("model.unet.attention_resolutions=[5]", "attention_resolutions"),
         ("sampling.num_steps=2000", "num_steps"),
-        ("personalization.layers=decoder", "personalization.layers"),
+        ("personal_layers.layers=head", "last_up_block"),
     ],
 )
 def test_impossible_settings_end_in_one_line(project: Path, parameters: str, said: str) -> None:

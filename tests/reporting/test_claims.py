@@ -124,7 +124,7 @@ def test_the_document_states_verdicts_tables_and_figures(table: pd.DataFrame) ->
     )
     assert "Data sharing beats the default on non-IID data: held in part (1 of 2)" in text
     assert "The diffusion model beats the GAN: not measured" in text
-    assert "| k1 | **FID pixels ↓** | 4.00 ± 0.00 | 6.00 ± 1.00 | -2.00 ± 1.00 | 3 | yes |" in text
+    assert "| k1 | **FID pixels ↓** | 4 ± 0 | 6 ± 1 | -2 ± 1 | 3 | yes |" in text
     assert "| iid | fedavg | 10 B ± 0 B | 100 B ± 0 B |" in text
     assert "![Sorted (Figure 4)](a.png)" in text
     assert "num_samples 1000" in text

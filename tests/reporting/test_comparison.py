@@ -52,6 +52,27 @@ def test_rows_keep_their_order_and_the_floor_is_last(metrics, rounds, floor) -> 
     assert not table.columns.duplicated().any()
 
 
+def test_an_arm_that_pools_its_images_has_no_traffic_but_its_work(metrics, rounds) -> None:
+    none = rounds.assign(bytes_up=0, bytes_down=0)
+    table = compare_arms(
+        metrics, {"centralized": none, "fedavg": rounds}, pooled=["centralized"]
+    ).set_index("arm")
+    assert table.loc["centralized", ["bytes_up", "bytes_total", "bytes_per_round"]].isna().all()
+    assert table.at["centralized", "images_trained"] == 220
+    assert table.at["fedavg", "bytes_total"] == 1160
+
+
+def test_the_averaged_model_is_no_headline(metrics) -> None:
+    metrics["dcgan"]["scores"] |= {
+        "final_average.fid_pixels": 9.0,
+        "final_average.kid_pixels": 1.0,
+        "final_average.coverage_pixels": 0.1,
+    }
+    table = compare_arms(metrics, {})
+    assert table.set_index("arm").at["dcgan", "final_average.fid_pixels"] == 9.0
+    assert headline_columns(table) == ["fid_pixels", "coverage_pixels", "class_kl"]
+
+
 def test_missing_values_stay_empty_in_the_csv(metrics, rounds, floor) -> None:
     metrics["dcgan"]["scores"]["coverage_pixels"] = float("nan")
     text = compare_arms(metrics, {"fedavg": rounds}, floor).to_csv(index=False)
@@ -84,9 +105,10 @@ def test_terminal_table_shows_numbers_under_arrows(metrics, rounds, floor) -> No
     assert lines[1].split() == [
         "arm", "pixels", "↓", "pixels", "↑", "KL", "↓", "trained", "Traffic", "↓",
     ]  # fmt: skip
-    assert lines[3].split() == ["fedavg", "5.25", "0.500", "220", "1.16", "kB"]
-    assert lines[5].split() == ["dcgan", "31.50"]
-    assert lines[-1].split() == ["real", "test", "images", "0.75", "0.960"]
+    dash = "\N{EN DASH}"
+    assert lines[3].split() == ["fedavg", "5.25", "0.500", dash, "220", "1.16", "kB"]
+    assert lines[5].split() == ["dcgan", "31.50", *[dash] * 4]
+    assert lines[-1].split() == ["real", "test", "images", "0.75", "0.960", *[dash] * 3]
 
 
 def test_terminal_table_drops_precision_first_where_it_is_narrow() -> None:

@@ -1,6 +1,11 @@
 import pytest
 
-from phoenix_pipeline.config import FederationConfig, PersonalizationConfig, SharedPoolConfig
+from phoenix_pipeline.config import (
+    FederationConfig,
+    PersonalLayersConfig,
+    SharedPoolConfig,
+    ThresholdFilterConfig,
+)
 from phoenix_pipeline.reporting.disclosure import describe_disclosure
 from phoenix_pipeline.reporting.settings_diff import (
     differing_settings,
@@ -36,14 +41,11 @@ def test_data_sharing_says_whose_images_were_shared(source: str, said: str, stay
 
 
 def test_personal_layers_stay_and_the_filter_sends_a_score() -> None:
-    group = PersonalizationConfig.model_validate(
-        {
-            "layers": ["up_blocks.1", "conv_out"],
-            "final_average": True,
-            "threshold_filter": {"enabled": True, "monitor_every": 3},
-        }
+    layers = PersonalLayersConfig(layers=("up_blocks.1", "conv_out"), final_average=True)
+    rules = ThresholdFilterConfig(enabled=True, monitor_every=3)
+    weights, score = describe_disclosure(
+        {"personal_layers": layers.model_dump(), "threshold_filter": rules.model_dump()}
     )
-    weights, score = describe_disclosure({"personalization": group.model_dump()})
     assert "(up_blocks.1, conv_out) stayed with it until" in weights
     assert score.startswith("Every 3 rounds") and "one number" in score
 

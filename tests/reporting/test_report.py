@@ -134,6 +134,28 @@ def test_names_and_values_are_escaped(arguments, rounds) -> None:
     assert html.count("&lt;script&gt;") > 8
 
 
+def test_pooled_arms_show_no_traffic_and_why(arguments, metrics, rounds) -> None:
+    everywhere = dict.fromkeys(metrics, rounds)
+    arguments["table"] = compare_arms(metrics, everywhere, pooled=["centralized"])
+    html = render_report(**arguments)
+    assert ["centralized", "2.50", "0.875", "0.0100", "220", MISSING] in Page(html).rows
+    assert "centralized trains where all images lie" in html
+    assert "Every arm saw 220 training examples" in html
+
+
+def test_clients_own_models_have_a_table_each_and_beside_their_average(arguments, metrics) -> None:
+    metrics["fedavg"]["clients"] = {
+        "10": {"num_samples": 20, "class_shares": [0.0, 1.0]},
+        "2": {"num_samples": 1180, "fid_pixels": 7.125, "class_shares": [0.7, 0.3]},
+    }
+    metrics["fedavg"]["scores"]["final_average.fid_pixels"] = 6.5
+    page = Page(render_report(**arguments))
+    place = page.rows.index(["2", "1,180", "7.12", "cat 70%, dog 30%"])
+    assert page.rows[place + 1] == ["10", "20", MISSING, "dog 100%"]
+    assert ["FID pixels ↓", "5.25", "6.50"] in page.rows
+    assert "models" in page.ids
+
+
 def test_a_small_grid_is_enlarged_without_blur(arguments) -> None:
     grid = np.array([[0, 255], [128, 3]], dtype=np.uint8)
     html = render_report(**arguments | {"grids": {"fedavg": grid}})

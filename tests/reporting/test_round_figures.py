@@ -33,6 +33,13 @@ def test_curves_show_these_numbers_in_the_arms_colors(rounds) -> None:
     assert [t.get_text() for t in figure.legends[0].get_texts()] == ["fedavg", "dcgan"]
 
 
+def test_an_arm_that_sends_nothing_has_no_curve_of_traffic(rounds) -> None:
+    pooled = rounds.assign(bytes_up=0, bytes_down=float("nan"))
+    loss, traffic = draw_round_curves({"centralized": pooled, "fedavg": rounds}).axes
+    assert len(loss.get_lines()) == 2
+    assert [list(line.get_ydata()) for line in traffic.get_lines()] == [[420, 740, 1160]]
+
+
 def test_similar_losses_stay_on_a_linear_scale(rounds) -> None:
     assert draw_round_curves({"fedavg": rounds}).axes[0].get_yscale() == "linear"
 

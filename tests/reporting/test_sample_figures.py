@@ -23,6 +23,12 @@ def test_arms_that_were_not_judged_are_left_out(metrics) -> None:
     assert len(curves.get_lines()) == 2
 
 
+def test_images_without_labels_give_a_sentence_instead_of_bars(metrics) -> None:
+    figure = draw_class_histograms({arm: {"class_histogram": None} for arm in metrics})
+    assert figure.axes == []
+    assert "no labels" in figure.texts[0].get_text()
+
+
 def test_grids_stand_side_by_side_with_their_pixels_untouched() -> None:
     color = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
     grids = {"fedavg": color, "dcgan": Image.fromarray(color[..., 0])}

@@ -17,6 +17,8 @@ from phoenix_pipeline.reporting.vocabulary import describe_metric
         ("class_kl", "KL ↓"),
         ("memorized_share", "Copies ↓"),
         ("bytes_per_round", "Traffic per round ↓"),
+        ("final_average.recall_pixels", "Recall of the average pixels ↑"),
+        ("num_clients", "Models"),
         ("something_new", "something new"),
     ],
 )

@@ -15,7 +15,7 @@ from phoenix_pipeline.config.evaluation import (
 from phoenix_pipeline.config.federation import (
     FederationConfig,
     LocalWorkConfig,
-    PersonalizationConfig,
+    PersonalLayersConfig,
     ThresholdFilterConfig,
 )
 from phoenix_pipeline.config.model import DcganConfig, ModelConfig, NoiseConfig, UNetConfig
@@ -33,7 +33,7 @@ __all__ = [
     "ModelConfig",
     "NoiseConfig",
     "PartitionConfig",
-    "PersonalizationConfig",
+    "PersonalLayersConfig",
     "RunConfig",
     "SamplingConfig",
     "SharedPoolConfig",

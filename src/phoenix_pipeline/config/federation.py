@@ -67,7 +67,7 @@ class ThresholdFilterConfig(Group):
         "rule.",
     )
     relative_threshold: float | None = Field(
-        3.5,
+        5.0,
         gt=0.0,
         description="Largest allowed score in robust deviations (1.4826 x MAD) above the median "
         "of all clients, which needs three scores; null: only the absolute rule.",
@@ -91,15 +91,14 @@ class ThresholdFilterConfig(Group):
         return self
 
 
-class PersonalizationConfig(Group):
-    """Personalization layers (after FedPer, arXiv 1912.00818) with threshold filtering."""
+class PersonalLayersConfig(Group):
+    """Personalization layers (after FedPer, arXiv 1912.00818)."""
 
     layers: str | tuple[str, ...] | None = Field(
         None,
-        description="Layers that stay on the client: a preset (`output`, `last_up_block`, "
+        description="What stays on the client: a preset (`output`, `last_up_block`, "
         "`decoder`, `time_embedding`), a list of U-Net prefixes, or null for none.",
     )
     final_average: bool = Field(
         False, description="Upload personal layers once, at the end, to export one model as well."
     )
-    threshold_filter: ThresholdFilterConfig = ThresholdFilterConfig()

@@ -62,11 +62,6 @@ class DcganConfig(Group):
         description="Convolutions at each resolution: 1 as in the paper, too weak a discriminator "
         "for 8 pixels; more add 3x3 ones.",
     )
-    learning_rate: float = Field(
-        1e-3,
-        gt=0.0,
-        description="Peak Adam step size of both networks, in place of `training.learning_rate`.",
-    )
     beta1: float = Field(0.5, ge=0.0, lt=1.0, description="Adam's first-moment decay.")
     federate: Literal["both", "generator"] = Field(
         "both", description="Average both networks, or keep discriminators on the clients."

@@ -48,7 +48,7 @@ def average_personal_layers(
         if reply.has_error():
             raise FederationError(
                 f"client {client} did not upload its personal layers: {reply.error.reason}; "
-                "run again, or set personalization.final_average: false"
+                "run again, or set personal_layers.final_average: false"
             )
         layers = unpack_arrays(reply.content[ARRAYS])
         mean = mean or WeightedMean(layers)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
-from phoenix_pipeline.config import ModelConfig, PersonalizationConfig
+from phoenix_pipeline.config import ModelConfig, PersonalLayersConfig
 from phoenix_pipeline.errors import SettingsError
 
 _DISCRIMINATOR = "discriminator"
@@ -18,7 +18,7 @@ _PRESETS = {
 
 
 def personal_prefixes(
-    personalization: PersonalizationConfig, model: ModelConfig, names: Iterable[str]
+    config: PersonalLayersConfig, model: ModelConfig, names: Iterable[str]
 ) -> tuple[str, ...]:
     """Return the prefixes of the personal layers among the network's arrays ``names``.
 
@@ -31,19 +31,19 @@ def personal_prefixes(
         SettingsError: a prefix matches nothing, or nothing is left to share.
     """
     names = list(names)
-    layers = personalization.layers
+    layers = config.layers
     prefixes = _preset(layers, model) if isinstance(layers, str) else tuple(layers or ())
     for prefix in prefixes:
         if not any(is_personal(name, (prefix,)) for name in names):
             raise SettingsError(
-                f"personalization.layers has {prefix!r}, which no layer of the model starts with; "
+                f"personal_layers.layers has {prefix!r}, which no layer of the model starts with; "
                 f"allowed are presets {', '.join(_PRESETS)} or a list out of {_layers(names)}"
             )
     if model.family == "dcgan" and model.dcgan.federate == "generator":
         prefixes += (_DISCRIMINATOR,)
     if all(is_personal(name, prefixes) for name in names):
         raise SettingsError(
-            "personalization.layers names every layer, so that clients would share nothing; "
+            "personal_layers.layers names every layer, so that clients would share nothing; "
             "leave some out"
         )
     return prefixes
@@ -70,12 +70,12 @@ def split_personal(
 def _preset(name: str, model: ModelConfig) -> tuple[str, ...]:
     if name not in _PRESETS:
         raise SettingsError(
-            f"personalization.layers is {name!r}; allowed are {', '.join(_PRESETS)}, a list of "
+            f"personal_layers.layers is {name!r}; allowed are {', '.join(_PRESETS)}, a list of "
             "prefixes, or null"
         )
     if model.family != "diffusion":
         raise SettingsError(
-            f"personalization.layers {name!r} is a preset of the U-Net, but model.family is "
+            f"personal_layers.layers {name!r} is a preset of the U-Net, but model.family is "
             f"{model.family}; give a list of prefixes, such as [generator], or null"
         )
     last = len(model.unet.block_out_channels) - 1

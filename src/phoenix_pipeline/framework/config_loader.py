@@ -28,7 +28,8 @@ ARM_GROUPS: dict[str, type[config.Group]] = {
     "model": config.ModelConfig,
     "training": config.TrainingConfig,
     "federation": config.FederationConfig,
-    "personalization": config.PersonalizationConfig,
+    "personal_layers": config.PersonalLayersConfig,
+    "threshold_filter": config.ThresholdFilterConfig,
     "sampling": config.SamplingConfig,
 }
 RUNTIME_PATHS = ("train_images", "test_images", "data_root")

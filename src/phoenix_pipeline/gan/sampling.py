@@ -41,7 +41,7 @@ def _generate(network: Dcgan, latent: torch.Tensor) -> np.ndarray:
         if not bool(torch.isfinite(images).all()):
             raise TrainingError(
                 "the generator gave images that are not finite; its weights diverged: lower "
-                "model.dcgan.learning_rate or set training.max_grad_norm"
+                "training.learning_rate or set training.max_grad_norm"
             )
         return to_uint8(images).cpu().numpy()
     finally:

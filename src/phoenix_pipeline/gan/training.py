@@ -31,14 +31,14 @@ def train_locally(
 
     The loss is the non-saturating one (Goodfellow et al., arXiv 1406.2661, section 3); the reported
     ``loss`` is the generator's mean. ``training`` is honoured whole, each network's gradient being
-    clipped by itself, with one exception: the peak step size is ``config.learning_rate``.
+    clipped by itself.
 
     Args:
         network: both networks, on the device of ``images``.
         images: uint8 [N, C, H, W], resident on the training device.
         work: steps, seed, and the stretch of the run that the learning rate covers.
-        config: peak step size and first-moment decay.
-        training: batch size, schedule, weight decay, clipping, precision.
+        config: first-moment decay, length of the latent vector.
+        training: batch size, peak step size, schedule, weight decay, clipping, precision.
         optimizer_state: both networks' moments from :func:`adam_state`, named after
             ``generator.*`` and ``discriminator.*``; replaced by the new ones in place.
 
@@ -79,7 +79,7 @@ class _Player:
         parameters = [(f"{name}.{key}", value) for key, value in network.named_parameters()]
         optimizer = torch.optim.AdamW(
             network.parameters(),
-            lr=config.learning_rate,
+            lr=training.learning_rate,
             betas=(config.beta1, _BETA2),
             weight_decay=training.weight_decay,
             fused=parameters[0][1].device.type in ("cpu", "cuda"),
@@ -115,7 +115,7 @@ def _descend(
     discriminator.network.train()
     batches = draw_batches(len(images), training.batch_size, work.steps, random)
     for step, indices in enumerate(batches):
-        rate = learning_rate_at(work.progress(step), config.learning_rate, training)
+        rate = learning_rate_at(work.progress(step), training.learning_rate, training)
         for player in (generator, discriminator):
             for group in player.optimizer.param_groups:
                 group["lr"] = rate
@@ -156,6 +156,6 @@ def _mean_generator_loss(losses: Tensor) -> float:
         raise TrainingError(
             f"the {('generator', 'discriminator')[column]}'s loss became "
             f"{values[step, column].item()} at step {step + 1} of {len(values)}; lower "
-            "model.dcgan.learning_rate or set training.max_grad_norm"
+            "training.learning_rate or set training.max_grad_norm"
         )
     return float(values[:, 0].mean())

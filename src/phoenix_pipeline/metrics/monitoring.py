@@ -92,7 +92,7 @@ def build_monitor_reference(images: ImageSet, seed: int) -> MonitorReference:
         raise DataError(
             f"threshold filtering has {images.num_images} reference images; at least "
             f"{MIN_REFERENCE_IMAGES} are needed: give more test images or switch "
-            "personalization.threshold_filter.enabled off"
+            "threshold_filter.enabled off"
         )
     order = numpy_generator(seed, "monitor_reference").permutation(images.num_images)
     chosen = images.subset(order[:_MAX_REFERENCE_IMAGES])

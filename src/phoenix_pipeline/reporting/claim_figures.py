@@ -1,5 +1,6 @@
 """Figures of the paper's comparison over partitions and seeds: sorted class distributions."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -45,13 +46,12 @@ def draw_sorted_classes(
     seeds, bands one standard deviation. ``training_shares``: those of the training images.
     """
     columns = max(1, min(len(shares), _PER_ROW))
-    rows = max(1, -(-len(shares) // columns))
+    rows = max(1, math.ceil(len(shares) / columns))
     figure = new_figure(5.4 * columns, 0.4 + 3.4 * rows)
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
     for axes in panels[len(shares) :]:
         axes.set_axis_off()
-    styles = arm_styles(arm for arms in shares.values() for arm in arms)
-    handles = {}
+    styles, handles = arm_styles(arm for arms in shares.values() for arm in arms), {}
     for axes, (partition, arms) in zip(panels, shares.items(), strict=False):
         for arm, runs in arms.items():
             mean, spread = sorted_shares(runs)
@@ -60,8 +60,8 @@ def draw_sorted_classes(
             (handles[arm],) = axes.plot(
                 ranks, mean, color=style.color, linestyle=style.dash, marker="o", markersize=4
             )
-            low, high = np.maximum(mean - spread, 0), mean + spread
-            axes.fill_between(ranks, low, high, color=style.color, alpha=0.15, linewidth=0)
+            band = (np.maximum(mean - spread, 0), mean + spread)
+            axes.fill_between(ranks, *band, color=style.color, alpha=0.15, linewidth=0)
             if len(ranks) <= _MAX_TICKS:
                 axes.set_xticks(ranks)
         if training_shares is not None:

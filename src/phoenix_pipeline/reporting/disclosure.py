@@ -10,7 +10,7 @@ def describe_disclosure(settings: Mapping[str, Any]) -> list[str]:
     """Return sentences on what one arm's clients gave away, most telling first.
 
     ``settings``: the arm's resolved parameter groups (``federation``, ``model``, ``shared_pool``,
-    ``personalization``, ...), nested as in the configuration.
+    ``personal_layers``, ...), nested as in the configuration.
     """
     if read_setting(settings, "federation.pooled", False):
         return [
@@ -21,8 +21,8 @@ def describe_disclosure(settings: Mapping[str, Any]) -> list[str]:
     sentences = [_weights(settings)]
     if read_setting(settings, "shared_pool.beta", 0.0) > 0:
         sentences.insert(0, _pool(settings))
-    if read_setting(settings, "personalization.threshold_filter.enabled", False):
-        every = read_setting(settings, "personalization.threshold_filter.monitor_every", 1)
+    if read_setting(settings, "threshold_filter.enabled", False):
+        every = read_setting(settings, "threshold_filter.monitor_every", 1)
         sentences.append(
             f"Every {_times(every)} each client also sent one number: how far the samples of its "
             "own model are from reference statistics that the server hands out."
@@ -37,10 +37,10 @@ def _weights(settings: Mapping[str, Any]) -> str:
             sent = "the weights of its generator; its discriminator stayed with it"
         else:
             sent = "the weights of its generator and discriminator"
-    elif layers := read_setting(settings, "personalization.layers"):
+    elif layers := read_setting(settings, "personal_layers.layers"):
         named = layers if isinstance(layers, str) else ", ".join(layers)
         sent = f"the weights of the shared layers; its personal layers ({named}) stayed with it"
-        if read_setting(settings, "personalization.final_average", False):
+        if read_setting(settings, "personal_layers.final_average", False):
             sent += " until they were uploaded once, at the end, to be averaged"
     else:
         sent = "the weights of the whole model"

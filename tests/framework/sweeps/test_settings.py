@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.framework.sweeps.plan import prepare_sweep
@@ -68,3 +69,15 @@ def test_an_arms_own_setting_in_the_sweep_makes_the_shared_one_legal(
 def test_the_ready_made_sweeps_are_valid(path: Path) -> None:
     config = load_sweep(path.parents[1], path.stem)
     assert len(config.grid["run.seed"]) >= 3
+
+
+def test_only_what_all_runs_share_lies_outside_the_data_folder_of_a_run() -> None:
+    catalog = Path(__file__).parents[3] / "conf/base/catalog.yml"
+    entries = yaml.safe_load(catalog.read_text())
+    paths = {
+        name: entry["filepath"] for name, entry in entries.items() if "filepath" in (entry or ())
+    }
+    assert len(paths) > 15
+    outside = {path for path in paths.values() if not path.startswith("${_root}/")}
+    assert outside
+    assert all(path.startswith("${globals:data_root}/") for path in outside)

@@ -54,7 +54,7 @@ def write_claims(sweep: Sweep) -> Path:
     document = folder / "claims.md"
     text = render_claims(table, PARTITION, SEED, COMMAND, captions)
     TextDataset(filepath=str(document)).save(text)
-    track(sweep, [document, *files])
+    track(sweep, [document, *files], "report")
     logger.info("the claims: %s", document)
     return document
 

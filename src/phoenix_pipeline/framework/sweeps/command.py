@@ -4,7 +4,7 @@ import logging
 import signal
 import types
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from phoenix_pipeline.errors import PhoenixError
@@ -12,6 +12,7 @@ from phoenix_pipeline.framework.sweeps.plan import Sweep, prepare_sweep
 from phoenix_pipeline.framework.sweeps.process import KedroProcess
 from phoenix_pipeline.framework.sweeps.results import collect, publish, track
 from phoenix_pipeline.framework.sweeps.runner import run_sweep
+from phoenix_pipeline.pipelines.progress import progress_bar
 from phoenix_pipeline.reporting.sweep_tables import format_summary, summarize
 
 logger = logging.getLogger(__name__)
@@ -38,8 +39,12 @@ def sweep_command(
     sweep = prepare_sweep(project, name, env)
     failed: dict[str, str] = {}
     if run:
-        with _stopped_like_ctrl_c():
-            failed = run_sweep(sweep, KedroProcess(sweep, quiet)).failed
+        # Cells that show their output have bars of their own.
+        search = sweep.config.search
+        total = search.trials if search else len(sweep.cells)
+        bar = progress_bar(name, total) if quiet else nullcontext(lambda cells: None)
+        with _stopped_like_ctrl_c(), bar as advance:
+            failed = run_sweep(sweep, KedroProcess(sweep, quiet), advance).failed
     everything = set(sweep.config.pipelines)
     if failed and all(set(sweep.missing(cell)) == everything for cell in sweep.cells):
         raise SweepError(_complaint(sweep, failed))

@@ -70,14 +70,14 @@ def _heat_maps(
     return maps
 
 
-def track(sweep: Sweep, files: list[Path]) -> None:
-    """Open one MLflow run for the sweep as a whole, with its tables and figures."""
+def track(sweep: Sweep, files: list[Path], title: str = "sweep") -> None:
+    """Open one MLflow run, ``<title> <name>``, for the sweep as a whole, with these files."""
     conf = sweep.project / "conf"
     loader = PhoenixConfigLoader(conf, sweep.env, None, **project_settings.CONFIG_LOADER_ARGS)
     config = read_tracking_config(loader)
     if not is_tracked(config):
         return
-    name = f"sweep {sweep.name}"
+    name = f"{title} {sweep.name}"
     runs = SessionRuns.start(config, sweep.project, {"sweep": sweep.name}, name)
     runs.log_params(SESSION, {"sweep": sweep.name, **dict(flatten(sweep.config))})
     for file in files:

@@ -40,53 +40,71 @@ class Progress:
     failed: dict[str, str] = field(default_factory=dict)
 
 
-def run_sweep(sweep: Sweep, execute: Execute) -> Progress:
-    """Visit the cells and return what became of them.
+def run_sweep(
+    sweep: Sweep, execute: Execute, advance: Callable[[int], None] = lambda cells: None
+) -> Progress:
+    """Visit the cells and return what became of them; ``advance(1)`` is called after each.
 
     ``execute`` runs arms of a cell and returns None or the line that tells what went wrong. When a
     run of several arms fails, each arm gets a run of its own, so that a fault costs only its arm.
     """
     study = open_study(sweep)
-    cells = {tuple(cell.labels.values()): cell for cell in sweep.cells}
-    progress = Progress()
-    seconds: list[float] = []
-
-    def visit(trial: "Trial") -> float:
-        labels = {axis: trial.suggest_categorical(axis, values) for axis, values in axes.items()}
-        cell = cells[tuple(labels.values())]
-        trial.set_user_attr("cell", cell.name)
-        if not sweep.missing(cell):
-            logger.info("[%s] %s: done already", _place(), cell.name)
-            progress.skipped.append(cell.name)
-            return _value(sweep, cell)
-        logger.info("[%s] %s%s", _place(), cell.name, _remaining(seconds, total - _visited()))
-        began = time.perf_counter()
-        _run_cell(sweep, cell, execute, progress)
-        seconds.append(time.perf_counter() - began)
-        logger.info("%s took %.0f s", cell.name, seconds[-1])
-        progress.ran.append(cell.name)
-        return _value(sweep, cell)
-
-    def _visited() -> int:
-        return len(progress.ran) + len(progress.skipped) + len(progress.failed)
-
-    def _place() -> str:
-        return f"{_visited() + 1}/{total}"
-
-    axes = _axes(sweep)
     # A process that was killed may have left a cell that it had queued but not begun.
     queued = len(study.get_trials(deepcopy=False, states=_states("WAITING")))
+    visits = _Visits(sweep, execute, advance, _planned_visits(sweep, study))
     if sweep.config.search is None:
-        total = queued + len(sweep.cells)
         for cell in sweep.cells:
             study.enqueue_trial(cell.labels)
-            study.optimize(visit, n_trials=1, catch=(CellFailed,))
+            study.optimize(visits.visit, n_trials=1, catch=(CellFailed,))
         left = queued
     else:
-        left = total = _trials_left(sweep.config.search.trials, study)
+        left = visits.total
     if left:
-        study.optimize(visit, n_trials=left, catch=(CellFailed,))
-    return progress
+        study.optimize(visits.visit, n_trials=left, catch=(CellFailed,))
+    return visits.progress
+
+
+class _Visits:
+    """What Optuna calls for each cell; keeps count of what became of them."""
+
+    def __init__(
+        self, sweep: Sweep, execute: Execute, advance: Callable[[int], None], total: int
+    ) -> None:
+        """Take what runs a cell, and how many visits there will be."""
+        self.total, self.progress = total, Progress()
+        self._sweep, self._execute, self._advance = sweep, execute, advance
+        self._axes = _axes(sweep)
+        self._cells = {tuple(cell.labels.values()): cell for cell in sweep.cells}
+        self._visited = 0
+
+    def visit(self, trial: "Trial") -> float:
+        """Run the trial's cell unless it is done; return the score that the study records."""
+        labels = [trial.suggest_categorical(axis, self._axes[axis]) for axis in self._axes]
+        cell = self._cells[tuple(labels)]
+        trial.set_user_attr("cell", cell.name)
+        self._visited += 1
+        place = f"[{self._visited}/{self.total}] {cell.name}"
+        try:
+            if self._sweep.missing(cell):
+                logger.info("%s", place)
+                began = time.perf_counter()
+                _run_cell(self._sweep, cell, self._execute, self.progress)
+                logger.info("%s took %.0f s", cell.name, time.perf_counter() - began)
+                self.progress.ran.append(cell.name)
+            else:
+                logger.info("%s: done already", place)
+                self.progress.skipped.append(cell.name)
+        finally:
+            self._advance(1)
+        return _value(self._sweep, cell)
+
+
+def _planned_visits(sweep: Sweep, study: "Study") -> int:
+    """Return how many cells are to be visited: the whole grid, or what a search has left."""
+    if sweep.config.search is None:
+        return len(sweep.cells)
+    done = len(study.get_trials(deepcopy=False, states=_states("COMPLETE")))
+    return max(0, sweep.config.search.trials - done)
 
 
 def open_study(sweep: Sweep) -> "Study":
@@ -107,11 +125,6 @@ def open_study(sweep: Sweep) -> "Study":
     for trial in study.get_trials(deepcopy=False, states=_states("RUNNING")):
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
     return study
-
-
-def _trials_left(wanted: int, study: "Study") -> int:
-    """Return how many trials of a search are still to be made."""
-    return max(0, wanted - len(study.get_trials(deepcopy=False, states=_states("COMPLETE"))))
 
 
 def _states(name: str) -> "tuple[TrialState, ...]":
@@ -173,11 +186,3 @@ def _value(sweep: Sweep, cell: Cell) -> float:
         )
     value = scores[metric]
     return math.nan if value is None else float(value)
-
-
-def _remaining(seconds: list[float], cells: int) -> str:
-    """Return a guess of the time that is left, once a cell has been timed."""
-    if not seconds:
-        return ""
-    minutes = sum(seconds) / len(seconds) * cells / 60
-    return f" (about {minutes:.0f} min left)" if minutes >= 1 else ""

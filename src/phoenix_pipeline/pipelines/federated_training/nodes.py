@@ -11,10 +11,11 @@ from phoenix_pipeline import __version__
 from phoenix_pipeline.config import (
     FederationConfig,
     ModelConfig,
-    PersonalizationConfig,
+    PersonalLayersConfig,
     RunConfig,
     SamplingConfig,
     SharedPoolConfig,
+    ThresholdFilterConfig,
     TrainingConfig,
 )
 from phoenix_pipeline.framework.tracking import round_logger
@@ -35,7 +36,8 @@ def train(
     model: ModelConfig,
     training: TrainingConfig,
     federation: FederationConfig,
-    personalization: PersonalizationConfig,
+    personal: PersonalLayersConfig,
+    rules: ThresholdFilterConfig,
     pool: SharedPoolConfig,
     sampling: SamplingConfig,
     run: RunConfig,
@@ -47,7 +49,6 @@ def train(
     from phoenix_pipeline.federated.server import train_federated
     from phoenix_pipeline.metrics.monitoring import build_monitor_reference
 
-    rules = personalization.threshold_filter
     settings = ClientSettings(
         model=model,
         training=training,
@@ -71,7 +72,7 @@ def train(
         reference=build_monitor_reference(test_images, run.seed) if rules.enabled else None,
         pool=shared_pool["image_index"].unique(),
         warmup_steps=pool.warmup_steps,
-        final_average=weights if personalization.final_average else None,
+        final_average=weights if personal.final_average else None,
     )
     clients = client_images["client_id"].nunique()
     with progress_bar("training", federation.num_rounds * clients) as advance:

@@ -7,7 +7,7 @@ import pandas as pd
 from phoenix_pipeline.config import (
     FederationConfig,
     ModelConfig,
-    PersonalizationConfig,
+    PersonalLayersConfig,
     RunConfig,
     SamplingConfig,
     SharedPoolConfig,
@@ -48,7 +48,8 @@ def check_arm(
     test: ImageSet,
     model: ModelConfig,
     federation: FederationConfig,
-    personalization: PersonalizationConfig,
+    personal: PersonalLayersConfig,
+    rules: ThresholdFilterConfig,
     pool: SharedPoolConfig,
     sampling: SamplingConfig,
     run: RunConfig,
@@ -65,9 +66,9 @@ def check_arm(
     family = family_of(model)
     family.check(model, sampling, train.channels, train.image_size)
     network = family.build(model, train.channels, train.image_size, run.seed)
-    layers = personal_prefixes(personalization, model, network.state_dict())
-    _check_personalization(personalization, federation, layers)
-    _check_threshold(personalization.threshold_filter, train, test, run)
+    layers = personal_prefixes(personal, model, network.state_dict())
+    _check_personalization(personal, rules, federation, layers)
+    _check_threshold(rules, train, test, run)
     if pool.warmup_steps and not pool.beta:
         raise SettingsError(
             f"shared_pool.warmup_steps is {pool.warmup_steps}, but shared_pool.beta is 0: there is "
@@ -85,21 +86,23 @@ def check_arm(
 
 
 def _check_personalization(
-    personalization: PersonalizationConfig, federation: FederationConfig, layers: tuple[str, ...]
+    personal: PersonalLayersConfig,
+    rules: ThresholdFilterConfig,
+    federation: FederationConfig,
+    layers: tuple[str, ...],
 ) -> None:
-    rules = personalization.threshold_filter
     if federation.pooled and (layers or rules.enabled):
         raise SettingsError(
-            "federation.pooled puts all data in one place, where personalization.layers and "
-            "personalization.threshold_filter mean nothing; leave them out"
+            "federation.pooled puts all data in one place, where personal_layers.layers and "
+            "threshold_filter mean nothing; leave them out"
         )
-    if personalization.final_average and not layers:
+    if personal.final_average and not layers:
         raise SettingsError(
-            "personalization.final_average is true, but personalization.layers names no layers"
+            "personal_layers.final_average is true, but personal_layers.layers names no layers"
         )
     if rules.enabled and rules.min_clients < federation.min_clients:
         raise SettingsError(
-            f"personalization.threshold_filter.min_clients is {rules.min_clients}, below "
+            f"threshold_filter.min_clients is {rules.min_clients}, below "
             f"federation.min_clients ({federation.min_clients}): filtering would end the run; "
             "raise the first or lower the second"
         )
@@ -116,7 +119,7 @@ def _check_threshold(
     score = monitor_score(train.images, build_monitor_reference(test, run.seed))
     if rules.absolute_threshold is not None and rules.absolute_threshold <= score:
         raise SettingsError(
-            "personalization.threshold_filter.absolute_threshold is "
+            "threshold_filter.absolute_threshold is "
             f"{rules.absolute_threshold:g}, but real images themselves score {score:.3g}: every "
             "client would be disconnected; set it higher, or to null"
         )

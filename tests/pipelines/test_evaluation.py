@@ -1,0 +1,160 @@
+"""The nodes on real digits: what is kept, made again or refused, and whose samples count."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from phoenix_pipeline.checkpoints import write_json
+from phoenix_pipeline.config import EvaluationConfig, RunConfig, SamplingConfig
+from phoenix_pipeline.errors import CheckpointError
+from phoenix_pipeline.images import ImageSet, SampleWriter
+from phoenix_pipeline.pipelines.evaluation.nodes import evaluate
+from phoenix_pipeline.pipelines.evaluation.references import (
+    prepare_references,
+    score_floor,
+    train_label_judge,
+)
+
+CONFIG = EvaluationConfig.model_validate(
+    {
+        "extractors": ["fid_pixels", "fid_classifier"],
+        "kid_subsets": 2,
+        "kid_subset_size": 32,
+        "classifier": {"channels": 4, "epochs": 2, "batch_size": 32},
+    }
+)
+RUN = RunConfig(device="cpu")
+
+
+def digits() -> tuple[ImageSet, ImageSet]:
+    data = load_digits()
+    images = np.round(data.images * 255 / 16).astype(np.uint8)[:, None]
+    everything = ImageSet(images, data.target.astype(np.int64), tuple("0123456789"))
+    return everything.subset(slice(0, 600)), everything.subset(slice(600, 800))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The folders of the label judge and of the references."""
+    folder = tmp_path_factory.mktemp("shared")
+    judge, references = folder / "judge", folder / "references"
+    train_label_judge(*digits(), CONFIG, RUN)(judge)
+    prepare_references(*digits(), judge, CONFIG, RUN)(references)
+    return judge, references
+
+
+def score(
+    folder: Path,
+    made: tuple[Path, Path],
+    samples: list[tuple[int, np.ndarray]],
+    images: tuple[ImageSet, ImageSet] | None = None,
+    family: str = "diffusion",
+) -> dict[str, Any]:
+    with SampleWriter(folder / "samples.parquet") as writer:
+        for client_id, batch in samples:
+            writer.write(batch, client_id, range(len(batch)))
+    description = {"weights": "raw", "settings": {"model": {"family": family}}}
+    write_json(folder / "model/phoenix.json", description)
+    return evaluate(
+        folder / "samples.parquet",
+        folder / "model",
+        *(images or digits()),
+        *made,
+        CONFIG,
+        SamplingConfig(weights="ema"),
+        RUN,
+    )
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_what_fits_is_kept_for_every_seed_of_the_run(made: tuple[Path, Path]) -> None:
+    judge, references = made
+    before = [{p.name: p.stat().st_ino for p in folder.iterdir()} for folder in made]
+    other_seed = RUN.model_copy(update={"seed": 5})
+    train_label_judge(*digits(), CONFIG, other_seed)(judge)
+    prepare_references(*digits(), judge, CONFIG, other_seed)(references)
+    assert [{p.name: p.stat().st_ino for p in folder.iterdir()} for folder in made] == before
+
+
+def test_changed_images_are_refused_until_judge_and_references_are_made_again(
+    made: tuple[Path, Path], tmp_path: Path
+) -> None:
+    train, test = digits()
+    changed = (train.subset(slice(0, 500)), test)
+    samples = [(-1, test.images[:80])]
+    with pytest.raises(CheckpointError, match=r"label_judge.* was made for other images"):
+        score(tmp_path, made, samples, changed)
+    with pytest.raises(CheckpointError, match="was made for other images"):
+        prepare_references(*changed, made[0], CONFIG, RUN)
+    judge = tmp_path / "judge"
+    train_label_judge(*changed, CONFIG, RUN)(judge)
+    with pytest.raises(CheckpointError, match="train_data: got"):
+        score(tmp_path, (judge, made[1]), samples, changed)
+    references = tmp_path / "references"
+    prepare_references(*changed, judge, CONFIG, RUN)(references)
+    assert score(tmp_path, (judge, references), samples, changed)["scores"]["fid_pixels"] > 0
+
+
+def test_unlabelled_images_leave_no_old_judge(tmp_path: Path, made: tuple[Path, Path]) -> None:
+    judge = tmp_path / "judge"
+    judge.mkdir()
+    (judge / "label_judge.safetensors").write_bytes(contents(made[0])["label_judge.safetensors"])
+    plain = tuple(ImageSet(images.images) for images in digits())
+    train_label_judge(*plain, CONFIG, RUN)(judge)
+    assert contents(judge) == {}
+
+
+def test_the_floor_is_what_unseen_real_images_get(made: tuple[Path, Path]) -> None:
+    floor = score_floor(*digits(), *made, CONFIG, RUN)
+    assert floor["num_samples"] == 200
+    assert 0 < floor["fid_pixels"] < 1
+
+
+def test_a_global_model_is_scored_over_all_rows(made: tuple[Path, Path], tmp_path: Path) -> None:
+    metrics = score(tmp_path, made, [(-1, digits()[1].images)])
+    conditions = metrics["conditions"]
+    assert (conditions["num_samples"], conditions["weights"]) == (200, "raw")
+    assert "num_clients" not in conditions
+    assert metrics["clients"] == {}
+    assert not [name for name in metrics["scores"] if name.startswith("final_average.")]
+
+
+def test_clients_models_are_the_main_scores_and_their_average_has_a_prefix(
+    made: tuple[Path, Path], tmp_path: Path
+) -> None:
+    train, test = digits()
+    zeros, noise = train.images[train.labels == 0][:50], np.full_like(test.images, 255)
+    samples = [(0, test.images[:100]), (7, zeros), (-1, noise)]
+    metrics = score(tmp_path, made, samples)
+    alone = score(tmp_path, made, samples[:2])
+    averaged = score(tmp_path, made, samples[2:])
+    own = {k: v for k, v in metrics["scores"].items() if not k.startswith("final_average.")}
+    assert own == alone["scores"]
+    assert metrics["scores"] == own | {
+        f"final_average.{name}": value for name, value in averaged["scores"].items()
+    }
+    assert metrics["class_histogram"] == alone["class_histogram"]
+    assert metrics["conditions"]["num_samples"] == 150
+    assert metrics["conditions"]["num_clients"] == 2
+    assert metrics["conditions"]["samples_per_client"] == {"0": 100, "7": 50}
+    first, second = metrics["clients"]["0"], metrics["clients"]["7"]
+    assert (first["num_samples"], second["num_samples"]) == (100, 50)
+    assert first["fid_pixels"] == pytest.approx(
+        score(tmp_path, made, samples[:1])["scores"]["fid_pixels"]
+    )
+    assert "fid_pixels" not in second
+    assert second["class_shares"][0] == max(second["class_shares"])
+    assert sum(second["class_shares"]) == pytest.approx(1)
+
+
+def test_a_gan_has_no_sampler(made: tuple[Path, Path], tmp_path: Path) -> None:
+    metrics = score(tmp_path, made, [(-1, digits()[1].images[:80])], family="dcgan")
+    conditions = metrics["conditions"]
+    assert (conditions["sampler"], conditions["num_steps"]) == ("generator", 1)
+    assert "timestep_spacing" not in conditions
