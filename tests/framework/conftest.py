@@ -31,7 +31,7 @@ fedavg: {}
 """,
     "conf/base/catalog.yml": """
 raw_images:
-  type: phoenix_pipeline.framework.datasets.ImageSplitsDataset
+  type: phoenix_pipeline.framework.image_datasets.ImageSplitsDataset
   train: {path: "${runtime_params:train_images, ${globals:train_images}}"}
   test: {path: "${runtime_params:test_images, ${globals:test_images}}"}
 summary:

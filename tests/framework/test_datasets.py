@@ -19,14 +19,13 @@ from phoenix_pipeline.errors import CheckpointError, DataError, PhoenixError, St
 from phoenix_pipeline.framework.datasets import (
     FigureDataset,
     FolderDataset,
-    ImageSetDataset,
-    ImageSplitsDataset,
     JsonDataset,
     PngDataset,
     TableDataset,
     TextDataset,
     WrittenByNodeDataset,
 )
+from phoenix_pipeline.framework.image_datasets import ImageSetDataset, ImageSplitsDataset
 from phoenix_pipeline.images import ImageSet, write_images
 
 LIMIT = 1 << 16

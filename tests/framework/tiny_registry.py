@@ -9,7 +9,7 @@ from kedro.pipeline import Pipeline, node
 from phoenix_pipeline.arms import ARMS
 from phoenix_pipeline.config import FederationConfig, RunConfig, TrainingConfig
 from phoenix_pipeline.errors import TrainingError
-from phoenix_pipeline.framework.datasets import ImageSplits
+from phoenix_pipeline.framework.image_datasets import ImageSplits
 from phoenix_pipeline.framework.tracking import round_logger
 
 

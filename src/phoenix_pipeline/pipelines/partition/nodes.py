@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from phoenix_pipeline.config import ImagesConfig, PartitionConfig, RunConfig
 from phoenix_pipeline.errors import DataError
-from phoenix_pipeline.framework.datasets import ImageSplits
+from phoenix_pipeline.framework.image_datasets import ImageSplits
 from phoenix_pipeline.images import (
     ImageSet,
     align_classes,
