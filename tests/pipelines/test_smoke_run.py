@@ -97,6 +97,21 @@ def test_what_each_client_got_from_the_pool_is_on_disk(project: Path) -> None:
     assert rounds["score"].notna().all()
 
 
+@pytest.mark.slow
+def test_no_pool_is_fedavg_bit_for_bit(project: Path) -> None:
+    plain = (project / "data/07_model_output/fedavg/samples.parquet").read_bytes()
+    ended = kedro_run(
+        project,
+        "--pipelines",
+        "data_sharing",
+        "--params",
+        "data_sharing.shared_pool.beta=0,data_root=data/no_pool",
+    )
+    assert ended.returncode == 0, ended.stderr
+    without = project / "data/no_pool/07_model_output/data_sharing/samples.parquet"
+    assert without.read_bytes() == plain
+
+
 def test_the_model_loads_without_this_package(project: Path) -> None:
     code = (
         "import sys; from diffusers import DDPMPipeline;"
@@ -119,6 +134,11 @@ def test_the_comparison_has_a_row_per_arm(project: Path) -> None:
     assert list(table["arm"][: len(ARMS)]) == list(ARMS)
     report = (project / "data/08_reporting/comparison.html").read_text(encoding="utf-8")
     assert all(arm in report for arm in ARMS)
+    assert "data_sharing, with what each client received" in report
+    assert "personalization, checks of the threshold filter" in report
+    for arm in ARMS:
+        with Image.open(project / f"data/08_reporting/{arm}/clients.png") as figure:
+            assert figure.width > 300
 
 
 def test_mlflow_holds_one_run_per_arm(project: Path) -> None:

@@ -1,7 +1,7 @@
 """Put all arms side by side: table, figures, and the HTML report."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,19 +12,23 @@ from PIL.Image import Image
 
 from phoenix_pipeline.images import image_grid, pick_evenly, read_samples
 from phoenix_pipeline.reporting.comparison import compare_arms, format_table
-from phoenix_pipeline.reporting.partition_figure import draw_partition
+from phoenix_pipeline.reporting.partition_figure import draw_partition, draw_shared_pool
 from phoenix_pipeline.reporting.report import render_report
-from phoenix_pipeline.reporting.round_figures import draw_round_curves
+from phoenix_pipeline.reporting.round_figures import draw_filter_decisions, draw_round_curves
 from phoenix_pipeline.reporting.sample_figures import draw_class_histograms, draw_grids
 from phoenix_pipeline.reporting.score_figures import draw_scores
 
 logger = logging.getLogger(__name__)
 
-NEXT = {
-    "Report": "open data/08_reporting/comparison.html",
-    "Runs side by side in MLflow": "make ui",
-    "The flow of the data": "make viz",
-}
+
+def places(parameters: dict[str, Any]) -> dict[str, str]:
+    """Return where to look next, and the command for each."""
+    folder = parameters.get("data_root") or "data"
+    return {
+        "Report": f"open {folder}/08_reporting/comparison.html",
+        "Runs side by side in MLflow": "make ui",
+        "The flow of the data": "make viz",
+    }
 
 
 def compare(
@@ -50,15 +54,17 @@ def compare(
             "rounds": draw_round_curves(rounds),
             **({"class_histograms": histograms} if judged else {}),
         }
-        clients = draw_partition(partition, judged.get("class_names", ()))
+        names = judged.get("class_names", ())
+        held = {arm: by_arm[f"{arm}__clients"] for arm in arms}
+        detailed = {"partition": draw_partition(partition, names), **_details(held, rounds, names)}
         report = render_report(
             table,
             metrics,
             run=_describe(parameters),
-            figures={**figures, "partition": clients},
+            figures={**figures, **detailed},
             grids=grids,
             settings=settings,
-            links=NEXT,
+            links=places(parameters),
         )
         return (
             table,
@@ -73,10 +79,27 @@ def compare(
     return compare_all
 
 
-def announce(table: pd.DataFrame, report: str) -> None:
+def _details(
+    held: dict[str, pd.DataFrame], rounds: dict[str, pd.DataFrame], class_names: Sequence[str]
+) -> dict[str, Figure]:
+    """Return what single arms have to show: received pool images, decisions of the filter."""
+    pools = {
+        f"partition: {arm}, with what each client received": draw_shared_pool(table, class_names)
+        for arm, table in held.items()
+        if table["shared"].any()
+    }
+    checks = {
+        f"rounds: {arm}, checks of the threshold filter": draw_filter_decisions(table)
+        for arm, table in rounds.items()
+        if table["score"].notna().any()
+    }
+    return {**pools, **checks}
+
+
+def announce(table: pd.DataFrame, report: str, parameters: dict[str, Any]) -> None:
     """Print the table and where to look next."""
-    places = "\n".join(f"  {label}: {command}" for label, command in NEXT.items())
-    logger.info("comparison\n%s\n\nLook next at\n%s", format_table(table), places)
+    lines = "\n".join(f"  {label}: {command}" for label, command in places(parameters).items())
+    logger.info("comparison\n%s\n\nLook next at\n%s", format_table(table), lines)
 
 
 def _grid(samples_file: Path, parameters: dict[str, Any]) -> Image:

@@ -4,12 +4,17 @@ from kedro.pipeline import Pipeline, node
 
 from phoenix_pipeline.pipelines.comparison.nodes import announce, compare
 
-_PARTS = ("metrics", "rounds", "samples")
+_PARTS = {
+    "metrics": "metrics",
+    "rounds": "rounds",
+    "samples": "samples",
+    "clients": "client_images",
+}
 
 
 def create_pipeline(arms: tuple[str, ...]) -> Pipeline:
     """Return the stage."""
-    inputs = {f"{arm}__{part}": f"{arm}.{part}" for arm in arms for part in _PARTS}
+    inputs = {f"{arm}__{part}": f"{arm}.{name}" for arm in arms for part, name in _PARTS.items()}
     shared = {"parameters": "parameters", "floor": "reference_scores", "partition": "partition"}
     return Pipeline(
         [
@@ -26,6 +31,6 @@ def create_pipeline(arms: tuple[str, ...]) -> Pipeline:
                 ],
                 name="compare_arms",
             ),
-            node(announce, ["comparison", "report"], None, name="announce"),
+            node(announce, ["comparison", "report", "parameters"], None, name="announce"),
         ]
     )

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from phoenix_pipeline.config import (
     FederationConfig,
@@ -17,6 +18,7 @@ from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.hardware import resolve_device
 from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.partitioning.shared_pool import draw_shared_pool
+from phoenix_pipeline.reporting.partition_figure import draw_shared_pool as draw_shared_pool_figure
 
 
 def assign_images(
@@ -41,6 +43,11 @@ def assign_images(
             "clients; allowed: 1 to that number"
         )
     return training, pool.shares
+
+
+def plot_clients(train: ImageSet, client_images: pd.DataFrame) -> Figure:
+    """Draw what each client trains on: its own images, and those that it received."""
+    return draw_shared_pool_figure(client_images, train.class_names)
 
 
 def check_arm(

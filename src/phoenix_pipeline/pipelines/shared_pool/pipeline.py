@@ -3,7 +3,7 @@
 from kedro.pipeline import Pipeline, node
 
 from phoenix_pipeline.pipelines.arm import in_namespace
-from phoenix_pipeline.pipelines.shared_pool.nodes import assign_images, check_arm
+from phoenix_pipeline.pipelines.shared_pool.nodes import assign_images, check_arm, plot_clients
 
 
 def create_pipeline(arm: str) -> Pipeline:
@@ -37,6 +37,12 @@ def create_pipeline(arm: str) -> Pipeline:
                 ],
                 ["client_images", "shared_pool"],
                 name="assign_images",
+            ),
+            node(
+                plot_clients,
+                ["train_images", "client_images"],
+                "clients_figure",
+                name="plot_clients",
             ),
         ],
         arm,
