@@ -1,7 +1,7 @@
 # Every target works from a fresh clone: it needs Python 3.11 to 3.13, make and a package index.
 # Options go in ARGS: make run ARGS="--env smoke --params federation.num_rounds=2"
 .DEFAULT_GOAL := help
-.PHONY: help run sweep claims test test-all lint format ui viz lock clean distclean
+.PHONY: help run cifar10 sweep claims test test-all lint format ui viz lock clean distclean
 
 SUITABLE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
@@ -12,10 +12,14 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 help: ## show this list
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
 run: $(READY) ## train, sample and score every arm, then compare them
 	@$(BIN)/kedro run $(ARGS)
+
+# ARGS=--only-missing-outputs skips what finished arms have already; unfinished ones resume either way.
+cifar10: $(READY) ## every arm on CIFAR-10, sized for one large GPU (docs/cifar10.md; resumes)
+	@$(BIN)/kedro run --env cifar10_h200 $(ARGS)
 
 sweep: $(READY) ## a grid of runs: make sweep SWEEP=beta_alpha (conf/sweeps; resumes)
 	@[ -n "$(SWEEP)" ] || { echo "name one: make sweep SWEEP=<name>; there are" \
@@ -53,7 +57,7 @@ lock: $(READY) ## resolve requirements.lock anew from pyproject.toml (UPGRADE=--
 		--no-emit-index-url --generate-hashes --quiet $(UPGRADE) -o requirements.lock
 
 clean: ## remove results, tracked runs and caches; keep raw data and the environment
-	@for layer in data/0[2-8]_*; do [ ! -d "$$layer" ] || find "$$layer" -mindepth 1 \
+	@for layer in data/0[2-8]_* data/cifar10*/0[2-8]_*; do [ ! -d "$$layer" ] || find "$$layer" -mindepth 1 \
 		! -name .gitkeep -delete; done
 	@rm -rf mlflow.db mlruns .viz logs .pytest_cache .ruff_cache .mypy_cache
 	@find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -8,9 +8,11 @@ from typing import Any, NoReturn
 
 import click
 from kedro.framework.cli.project import run as kedro_run
+from kedro.framework.cli.utils import _split_params
 from kedro.framework.project import pipelines
 from kedro.utils import find_kedro_project
 
+from phoenix_pipeline.arms import ARMS
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.framework.error_lines import (
     INTERNAL_ERROR,
@@ -160,6 +162,63 @@ assemble = OneLineCommand(
 )
 
 
+def _export_samples(
+    arm: str,
+    to: str,
+    num_images: int,
+    seed: int,
+    layout: str,
+    client: int | None,
+    env: str | None,
+    params: dict[str, Any],
+) -> None:
+    from phoenix_pipeline.framework.sample_export import export_arm
+
+    card = export_arm(_project(), env, params, arm, Path(to), num_images, seed, layout, client)
+    click.echo(f"{card['num_images']} images of {arm} and their data card are in {to}")
+
+
+export_samples = OneLineCommand(
+    name="export-samples",
+    callback=_export_samples,
+    params=[
+        click.Argument(["arm"], type=click.Choice(ARMS), metavar="ARM"),
+        click.Option(["--to"], required=True, help="Folder to make; it must not exist."),
+        click.Option(
+            ["--num-images", "-n"],
+            type=click.IntRange(min=1),
+            default=1000,
+            show_default=True,
+            help="Images to draw.",
+        ),
+        click.Option(
+            ["--seed"],
+            type=click.IntRange(min=0),
+            default=0,
+            show_default=True,
+            help="Seed of these images; none is one of the run's own samples.",
+        ),
+        click.Option(
+            ["--format", "layout"],
+            type=click.Choice(["png", "parquet"]),
+            default="png",
+            show_default=True,
+            help="One PNG each with a table, or one Parquet file.",
+        ),
+        click.Option(["--client"], type=int, help="Draw from this client's own model alone."),
+        _ENV,
+        click.Option(
+            ["--params"],
+            default="",
+            callback=_split_params,
+            help="As in `kedro run`: sampling.num_steps=50,run.device=cpu,data_root=...",
+        ),
+        _VERBOSE,
+    ],
+    help="Draw images from the trained model of ARM into a new folder, with a data card.",
+)
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, name=__package__)
 def cli() -> None:
     """Commands of this project."""
@@ -167,5 +226,6 @@ def cli() -> None:
 
 cli.add_command(run)
 cli.add_command(assemble)
+cli.add_command(export_samples)
 cli.add_command(sweep)
 cli.add_command(claims)

@@ -8,6 +8,7 @@ from phoenix_pipeline.pipelines import (
     evaluation,
     federated_training,
     partition,
+    privacy_audit,
     sampling,
     shared_pool,
 )
@@ -30,6 +31,10 @@ def register_pipelines() -> dict[str, Pipeline]:
         for name, stage in _ARM_STAGES.items()
     }
     stages["evaluation"] += references
+    # On request only: `kedro run --pipelines privacy_audit` after the arms were trained.
+    stages["privacy_audit"] = sum(
+        (privacy_audit.create_pipeline(arm) for arm in ARMS), Pipeline([])
+    )
     arms = {
         arm: sum(
             (stage.create_pipeline(arm) for stage in _ARM_STAGES.values()), images + references

@@ -142,7 +142,7 @@ def test_a_model_that_cannot_be_sampled_gets_a_strike_and_not_an_end(tmp_path: P
     rules = ThresholdFilterConfig(
         enabled=True, monitor_every=1, monitor_samples=16, monitor_steps=2, absolute_threshold=1e6
     )
-    exploding = settings(learning_rate=1e20, max_grad_norm=None, lr_warmup=0.0)
+    exploding = settings(learning_rate=5e14, max_grad_norm=None, lr_warmup=0.0)
     one_step = LocalWorkConfig(unit="steps", amount=1)
     plan = job(rounds=1, settings=exploding, threshold_filter=rules, reference=reference)
     config = plan.config.model_copy(update={"local_work": one_step})

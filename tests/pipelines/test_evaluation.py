@@ -52,6 +52,7 @@ def score(
     samples: list[tuple[int, np.ndarray]],
     images: tuple[ImageSet, ImageSet] | None = None,
     family: str = "diffusion",
+    config: EvaluationConfig = CONFIG,
 ) -> dict[str, Any]:
     with SampleWriter(folder / "samples.parquet") as writer:
         for client_id, batch in samples:
@@ -63,7 +64,7 @@ def score(
         folder / "model",
         *(images or digits()),
         *made,
-        CONFIG,
+        config,
         SamplingConfig(weights="ema"),
         RUN,
     )
@@ -158,3 +159,35 @@ def test_a_gan_has_no_sampler(made: tuple[Path, Path], tmp_path: Path) -> None:
     conditions = metrics["conditions"]
     assert (conditions["sampler"], conditions["num_steps"]) == ("generator", 1)
     assert "timestep_spacing" not in conditions
+
+
+def test_utility_is_measured_on_request_from_the_samples_that_count(tmp_path: Path) -> None:
+    learns = {"channels": 8, "epochs": 8, "batch_size": 32, "learning_rate": 0.01}
+    asked = EvaluationConfig.model_validate(
+        {"extractors": ["fid_pixels"], "utility": True, "classifier": learns}
+    )
+    made = (tmp_path / "judge", tmp_path / "references")
+    train_label_judge(*digits(), asked, RUN)(made[0])
+    prepare_references(*digits(), made[0], asked, RUN)(made[1])
+    samples = [(0, digits()[0].images), (-1, np.full((600, 1, 8, 8), 255, np.uint8))]
+    scores = score(tmp_path, made, samples, config=asked)["scores"]
+    assert scores["utility_real"] > 0.8
+    assert scores["utility"] == pytest.approx(scores["utility_real"], abs=0.1)
+    without = asked.model_copy(update={"utility": False})
+    assert "utility" not in score(tmp_path, made, samples, config=without)["scores"]
+
+
+def test_utility_without_labels_or_enough_samples_says_why(
+    made: tuple[Path, Path], tmp_path: Path
+) -> None:
+    asked = CONFIG.model_copy(update={"utility": True, "extractors": ("fid_pixels",)})
+    few = score(tmp_path, made, [(-1, digits()[1].images[:5])], config=asked)
+    assert "5 images for 10 classes" in few["skipped"]["utility"]
+    plain = (ImageSet(digits()[0].images), ImageSet(digits()[1].images))
+    judge, references = tmp_path / "judge", tmp_path / "references"
+    train_label_judge(*plain, asked, RUN)(judge)
+    prepare_references(*plain, judge, asked, RUN)(references)
+    samples = [(-1, digits()[1].images[:80])]
+    unlabelled = score(tmp_path, (judge, references), samples, plain, config=asked)
+    assert "no labels" in unlabelled["skipped"]["utility_real"]
+    assert not {"utility", "utility_real"} & unlabelled["scores"].keys()

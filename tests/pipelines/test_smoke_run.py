@@ -42,7 +42,7 @@ def kedro_run(project: Path, *arguments: str) -> subprocess.CompletedProcess[str
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("smoke") / "project"
     skipped = shutil.ignore_patterns(
-        ".venv", ".git", "mlruns", "mlflow.db*", "logs", "0[2-8]_*", "cifar10", "__pycache__"
+        ".venv", ".git", "mlruns", "mlflow.db*", "logs", "0[2-8]_*", "cifar10*", "__pycache__"
     )
     shutil.copytree(PROJECT, folder, ignore=skipped)
     ended = kedro_run(folder)

@@ -13,18 +13,22 @@ from phoenix_pipeline.config.evaluation import (
     SamplingConfig,
 )
 from phoenix_pipeline.config.federation import (
+    DeploymentConfig,
     FederationConfig,
     LocalWorkConfig,
     PersonalLayersConfig,
+    RayConfig,
     ThresholdFilterConfig,
 )
 from phoenix_pipeline.config.model import DcganConfig, ModelConfig, NoiseConfig, UNetConfig
+from phoenix_pipeline.config.privacy import PrivacyAuditConfig
 from phoenix_pipeline.config.training import TrainingConfig
 
 __all__ = [
     "EXTRACTORS",
     "ClassifierConfig",
     "DcganConfig",
+    "DeploymentConfig",
     "EvaluationConfig",
     "FederationConfig",
     "Group",
@@ -34,6 +38,8 @@ __all__ = [
     "NoiseConfig",
     "PartitionConfig",
     "PersonalLayersConfig",
+    "PrivacyAuditConfig",
+    "RayConfig",
     "RunConfig",
     "SamplingConfig",
     "SharedPoolConfig",

@@ -64,4 +64,9 @@ class EvaluationConfig(Group):
     allow_download: bool = Field(
         False, description="Allow `fid_inception_v3` to download its weights."
     )
+    utility: bool = Field(
+        False,
+        description="Train two more classifiers per arm, on its samples and on as many real "
+        "images, and test both on real test images; costs as much as two label judges.",
+    )
     classifier: ClassifierConfig = ClassifierConfig()

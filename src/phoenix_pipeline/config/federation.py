@@ -15,15 +15,56 @@ class LocalWorkConfig(Group):
         description="`epochs` over the client's images; `steps` per client; `images_per_round`: "
         "over all clients of the round, divided in proportion to what they hold.",
     )
-    amount: float = Field(5760, gt=0.0, description="How many of these units.")
+    amount: float = Field(11520, gt=0.0, description="How many of these units.")
+
+
+class RayConfig(Group):
+    """Engine `ray`: clients run in actors, one process each."""
+
+    num_cpus_per_client: float = Field(
+        1.0, gt=0.0, description="CPUs that one client takes; its threads are this, rounded down."
+    )
+    num_gpus_per_client: float = Field(
+        0.0, ge=0.0, description="GPUs that one client takes, e.g. 0.25; 0: clients use the CPU."
+    )
+    address: str | None = Field(
+        None,
+        description="A running cluster (`auto`, `host:6379` or `ray://host:10001`), whose machines "
+        "must see this project's data folder; null: started and stopped with the training.",
+    )
+
+
+class DeploymentConfig(Group):
+    """Engine `deployment`: a SuperLink that runs already, and the nodes that are connected to it.
+
+    Training settings go to the nodes; images, image counts and client ids come from the nodes.
+    """
+
+    address: str = Field("127.0.0.1:8000", description="The SuperLink, as host:port.")
+    root_certificates: str | None = Field(
+        None, description="PEM file of the authority that signed the SuperLink's certificate."
+    )
+    insecure: bool = Field(
+        False, description="Plain text; without this it is allowed on loopback only."
+    )
+    num_nodes: Positive = Field(3, description="Nodes to wait for before round 1.")
+    wait_for_nodes_s: float = Field(
+        600.0, gt=0.0, description="Longest wait for these nodes, and for their first answer."
+    )
+    app_folder: str = Field(
+        "deploy/flower-app", description="The Flower app that is submitted to the SuperLink."
+    )
 
 
 class FederationConfig(Group):
     """The federated program."""
 
-    engine: Literal["in_process"] = Field(
-        "in_process", description="Where clients run: all in this process."
+    engine: Literal["in_process", "ray", "deployment"] = Field(
+        "in_process",
+        description="Where clients run: all in this process; in Ray actors; on nodes of their own.",
     )
+    ray: RayConfig = RayConfig()
+    deployment: DeploymentConfig = DeploymentConfig()
     pooled: bool = Field(
         False, description="Pool all clients' data in one place: the centralized ceiling."
     )
@@ -36,12 +77,18 @@ class FederationConfig(Group):
         1, description="Fewest usable replies in a round, and fewest connected clients."
     )
     workers: Positive | None = Field(
-        None, description="Clients trained at a time, one thread each; null: one per core."
+        None,
+        description="Clients trained at a time, one thread each; null: one per core. With `ray`: "
+        "most actors; null: as many as fit.",
     )
     resume: bool = Field(True, description="Continue from the newest checkpoint of the same run.")
     checkpoint_every: Positive = Field(1, description="Rounds between checkpoints.")
     round_timeout_s: float = Field(
-        3600.0, gt=0.0, description="Longest wait for a round's replies."
+        3600.0,
+        gt=0.0,
+        le=43_200.0,
+        description="Longest wait for a round's replies; who is later is left out of the round. "
+        "In process a thread that hangs cannot be ended: it is left behind.",
     )
 
 

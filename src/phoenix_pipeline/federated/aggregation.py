@@ -7,6 +7,9 @@ from torch import Tensor
 
 from phoenix_pipeline.errors import FederationError
 
+# Above what any network or data set has; the products still fit into float32.
+_LARGEST = 1e15
+
 
 class WeightedMean:
     """``sum(weight x) / sum(weight)`` per array (FedAvg, arXiv 1602.05629), added one by one."""
@@ -42,8 +45,10 @@ class WeightedMean:
         return mean
 
     def _check(self, arrays: Mapping[str, Tensor], weight: float) -> None:
-        if not weight > 0:
-            raise FederationError(f"the reply counts {weight:g} examples; more than 0 are needed")
+        if not 0 < weight < _LARGEST:
+            raise FederationError(
+                f"the reply counts {weight:g} examples; more than 0 are needed, below {_LARGEST:g}"
+            )
         if arrays.keys() != self._template.keys():
             odd = sorted(arrays.keys() ^ self._template.keys())
             raise FederationError(
@@ -58,3 +63,8 @@ class WeightedMean:
                 )
             if not torch.isfinite(tensor).all():
                 raise FederationError(f"array {name} holds a value that is not finite")
+            if tensor.numel() and tensor.abs().max() >= _LARGEST:
+                largest = tensor.abs().max().item()
+                raise FederationError(
+                    f"array {name} holds {largest:g}; magnitudes below {_LARGEST:g} are allowed"
+                )

@@ -5,15 +5,17 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from flwr.app import Context, Message, MetricRecord, RecordDict
+from flwr.app import Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.common.constant import ErrorCode
 
 from phoenix_pipeline.config import SamplingConfig
-from phoenix_pipeline.errors import TrainingError
+from phoenix_pipeline.errors import FederationError, PhoenixError, TrainingError
 from phoenix_pipeline.federated.personal_layers import split_personal
 from phoenix_pipeline.federated.records import (
     ARRAYS,
     CONFIG,
+    DESCRIBE_QUERY,
     INITIAL_PERSONAL,
     METRICS,
     PERSONAL_LAYERS_QUERY,
@@ -31,28 +33,55 @@ from phoenix_pipeline.seeding import derive_seed
 logger = logging.getLogger(__name__)
 
 
-def build_client_app(open_site: Callable[[Context], Site]) -> ClientApp:
+OpenSite = Callable[[Message, Context], Site]
+
+
+def build_client_app(open_site: OpenSite) -> ClientApp:
     """Return the ClientApp for an engine; ``open_site`` says what the addressed node owns."""
-    app = ClientApp()
+    app = ClientApp(mods=[answer_errors])
     workbench = Workbench()
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
         settings = _read_settings(message)
-        site = open_site(context)
+        site = open_site(message, context)
         bench = workbench.prepare(settings, site.images.device)
         return Message(_train(message.content, settings, site, bench), reply_to=message)
 
     @app.query(PERSONAL_LAYERS_QUERY)
     def upload_personal_layers(message: Message, context: Context) -> Message:
-        site = open_site(context)
+        site = open_site(message, context)
+        if not site.releases_personal_layers:
+            raise FederationError(
+                f"client {site.client_id} does not release its personal layers; its own node "
+                "configuration may set release-personal-layers=true"
+            )
         state = site.load_state(int(message.content[CONFIG]["round"]) + 1)
         averaged = message.content[CONFIG]["weights"] == "ema"
         metrics = MetricRecord({"num-examples": len(site.images)})
         arrays = pack_arrays(state.personal_ema if averaged else state.personal)
         return Message(RecordDict({ARRAYS: arrays, METRICS: metrics}), reply_to=message)
 
+    @app.query(DESCRIBE_QUERY)
+    def describe(message: Message, context: Context) -> Message:
+        site = open_site(message, context)
+        metrics = MetricRecord({"client-id": site.client_id, "num-examples": len(site.images)})
+        return Message(RecordDict({METRICS: metrics}), reply_to=message)
+
     return app
+
+
+def answer_errors(
+    message: Message, context: Context, call_next: Callable[[Message, Context], Message]
+) -> Message:
+    """Reply with the reason where a client cannot: the same words on every engine."""
+    try:
+        return call_next(message, context)
+    except Exception as error:
+        if not isinstance(error, PhoenixError):
+            logger.exception("the client of node %s failed", context.node_id)
+        reason = f"{type(error).__name__}: {error}"
+        return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message)
 
 
 def _train(content: RecordDict, settings: ClientSettings, site: Site, bench: Bench) -> RecordDict:

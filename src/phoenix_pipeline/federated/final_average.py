@@ -34,7 +34,7 @@ def average_personal_layers(
     Raises:
         FederationError: a client does not answer; names it.
     """
-    config = ConfigRecord({"round": run.rounds_done, "weights": weights})
+    config = ConfigRecord({"round": run.rounds_done, "weights": weights, "run": run.key})
     content = RecordDict({CONFIG: config})
     messages = [
         Message(content, node, f"query.{PERSONAL_LAYERS_QUERY}")

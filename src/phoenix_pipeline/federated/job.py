@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -32,6 +32,7 @@ class FederatedJob:
         pool: indices of the shared pool's images, for the warm-up.
         warmup_steps: steps on the pool before round 1.
         final_average: which personal layers clients upload after the last round; None: none.
+        node_sizes: images by client as nodes of a deployment reported them; None elsewhere.
     """
 
     images: ImageSet
@@ -44,10 +45,12 @@ class FederatedJob:
     pool: np.ndarray | None = None
     warmup_steps: int = 0
     final_average: Literal["ema", "raw"] | None = None
+    node_sizes: Mapping[int, int] | None = None
 
     def identity(self) -> dict[str, Any]:
         """Return everything that the weights depend on; a checkpoint of another is not resumed."""
-        without = {"workers", "resume", "checkpoint_every", "round_timeout_s"}
+        without = {"engine", "ray", "deployment", "workers", "resume", "checkpoint_every"}
+        without |= {"round_timeout_s"}
         work = self.config.model_dump(mode="json", exclude=without)
         rules = self.threshold_filter.model_dump(mode="json") if self.reference else {}
         return {
@@ -59,7 +62,9 @@ class FederatedJob:
         }
 
     def _data(self) -> str:
-        """Return a fingerprint of the images and of who holds them."""
+        """Return a fingerprint of the images and of who holds them, as far as it is known."""
+        if self.node_sizes is not None:
+            return json.dumps([self.images.fingerprint(), sorted(self.node_sizes.items())])
         table = self.client_images[["client_id", "image_index"]].to_numpy("int64", copy=True)
         pool = np.empty(0) if self.pool is None or not self.warmup_steps else self.pool
         digest = hashlib.sha256(table.tobytes() + b"/" + pool.tobytes()).hexdigest()
@@ -72,6 +77,7 @@ class FederatedResult:
 
     With personal layers, ``raw`` and ``ema`` hold the shared arrays only, ``client_state`` reads
     what a client kept, and ``averaged_personal`` is the mean of the uploaded layers, or None.
+    ``run_key``: under which nodes keep their state. ``num_examples``: images by client.
     """
 
     raw: dict[str, Tensor]
@@ -80,3 +86,5 @@ class FederatedResult:
     connected: tuple[int, ...]
     client_state: Callable[[int], ClientState]
     averaged_personal: dict[str, Tensor] | None = None
+    run_key: str = ""
+    num_examples: Mapping[int, int] = field(default_factory=dict)

@@ -17,6 +17,8 @@ INITIAL_PERSONAL = "initial-personal"
 # Reference statistics of the threshold filter; their presence asks the client for a score.
 REFERENCE = "reference"
 PERSONAL_LAYERS_QUERY = "personal_layers"
+# Asks a node of a deployment who it is and how many images it holds.
+DESCRIBE_QUERY = "describe"
 
 
 class ClientSettings(Group):

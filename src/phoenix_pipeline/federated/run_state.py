@@ -2,6 +2,7 @@
 
 import json
 import logging
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ class RunState:
 
     ``initial_personal`` are layers that clients which have not trained yet are to start from; empty
     where their own initial weights will do. ``oldest_checkpoint`` is the earliest round that a
-    resumed run may continue after: clients keep what they had then.
+    resumed run may continue after: clients keep what they had then. ``key`` tells this run from
+    others for as long as it is resumed; nodes keep their state under it.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class RunState:
         self.rounds_done = 0
         self.rows: list[Row] = []
         self.oldest_checkpoint = 0
+        self.key = secrets.token_hex(8)
 
     def resume(self) -> bool:
         """Take over the newest intact checkpoint of the same settings; False if there is none."""
@@ -57,6 +60,7 @@ class RunState:
             )
             self.rounds_done = int(metadata["round"])
             self.rows = json.loads(metadata["rows"])
+            self.key = metadata.get("key", self.key)
             self.oldest_checkpoint = min(map(_round_of, self._checkpoints()))
             return True
         return False
@@ -95,6 +99,7 @@ class RunState:
                 "round": self.rounds_done,
                 "settings": self._settings,
                 "rows": json.dumps(self.rows),
+                "key": self.key,
             },
         )
         written = self._checkpoints()

@@ -1,28 +1,36 @@
 """What one client owns: its images, and the state that it keeps between rounds."""
 
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
-from flwr.app import Context
+from flwr.app import Context, Message
 from torch import Tensor
 
-from phoenix_pipeline.checkpoints import load_tensors, save_tensors
+from phoenix_pipeline.checkpoints import atomic_path, load_tensors, save_tensors
 from phoenix_pipeline.federated.client_state import ClientState
 from phoenix_pipeline.images import ImageSet
 
 CLIENT_ID = "client-id"
+_IMAGES = "images.npy"
+_CLIENTS = "client_images.parquet"
 
 
 @dataclass(frozen=True)
 class Site:
-    """One client: ``images`` are uint8 [N, C, H, W] on the training device."""
+    """One client: ``images`` are uint8 [N, C, H, W] on the training device.
+
+    ``releases_personal_layers``: whether it hands them to a server that asks.
+    """
 
     client_id: int
     images: Tensor
     state_folder: Path
+    releases_personal_layers: bool = True
 
     def load_state(self, before_round: int) -> ClientState:
         """Return what was kept in the newest round before ``before_round``; empty if nothing."""
@@ -64,8 +72,8 @@ class InMemorySites:
     ) -> None:
         self._images = torch.from_numpy(images.images).to(device)
         self._indices = {
-            int(str(client)): torch.from_numpy(rows["image_index"].to_numpy().copy()).to(device)
-            for client, rows in client_images.groupby("client_id")
+            client: torch.from_numpy(indices).to(device)
+            for client, indices in _indices_of(client_images).items()
         }
         self._state_folder = state_folder
 
@@ -81,6 +89,53 @@ class InMemorySites:
         """Return the site of ``client_id``."""
         return Site(client_id, self._images[self._indices[client_id]], self._state_folder)
 
-    def __call__(self, context: Context) -> Site:
+    def __call__(self, message: Message, context: Context) -> Site:
         """Return the site of the node that ``context`` belongs to."""
         return self.site(int(context.node_config[CLIENT_ID]))
+
+
+class StoredSites:
+    """All sites of a simulation in a folder: each process maps the images that it needs."""
+
+    def __init__(self, folder: Path, device: torch.device, state_folder: Path) -> None:
+        self._images = np.load(folder / _IMAGES, mmap_mode="r", allow_pickle=False)
+        self._indices = _indices_of(pd.read_parquet(folder / _CLIENTS))
+        self._device = device
+        self._state_folder = state_folder
+
+    @classmethod
+    def write(
+        cls, folder: Path, images: ImageSet, client_images: pd.DataFrame, state_folder: Path
+    ) -> "StoredSites":
+        """Write the images and who holds them into ``folder``; return the sites on the CPU."""
+        with atomic_path(folder) as temporary:
+            temporary.mkdir()
+            np.save(temporary / _IMAGES, images.images, allow_pickle=False)
+            client_images[["client_id", "image_index"]].to_parquet(temporary / _CLIENTS)
+        return cls(folder, torch.device("cpu"), state_folder)
+
+    @staticmethod
+    def remove(folder: Path) -> None:
+        """Remove what :meth:`write` wrote."""
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def sizes(self) -> dict[int, int]:
+        """Return each client's number of images."""
+        return {client: len(indices) for client, indices in self._indices.items()}
+
+    def state(self, client_id: int) -> ClientState:
+        """Return what ``client_id`` kept after the last round."""
+        return Site(client_id, torch.empty(0), self._state_folder).load_state(sys.maxsize)
+
+    def __call__(self, message: Message, context: Context) -> Site:
+        """Return the site of the node that ``context`` belongs to."""
+        client_id = int(context.node_config[CLIENT_ID])
+        images = torch.from_numpy(self._images[self._indices[client_id]])
+        return Site(client_id, images.to(self._device), self._state_folder)
+
+
+def _indices_of(client_images: pd.DataFrame) -> dict[int, np.ndarray]:
+    return {
+        int(str(client)): rows["image_index"].to_numpy().copy()
+        for client, rows in client_images.groupby("client_id")
+    }

@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 OnReply = Callable[[int, Row], None]
 
+_REPLY_MARGIN_BYTES = 1 << 20
+
 
 class PhoenixStrategy(FedAvg):
     """FedAvg over the clients of ``nodes`` (node id -> client id), continued at ``run``."""
@@ -141,6 +143,7 @@ class PhoenixStrategy(FedAvg):
             {
                 "settings": self._settings.model_dump_json(),
                 "round": current,
+                "run": self._run.key,
                 "oldest-checkpoint": self._run.oldest_checkpoint,
                 "steps": steps,
                 "progress-start": (current - 1) / self._config.num_rounds,
@@ -159,18 +162,30 @@ class PhoenixStrategy(FedAvg):
         row["bytes_down"] = self._bytes_down.get(client, 0)
         if message.has_error():
             return row | {"status": "failed", "reason": message.error.reason}
-        metrics = message.content[METRICS]
         row["bytes_up"] = self._wire_bytes(message.content)
         try:
+            self._check_size(message.content)
+            metrics = message.content[METRICS]
+            told = {
+                "images_trained": int(metrics["images-trained"]),
+                "loss": float(metrics["loss"]),
+                "seconds": float(metrics["seconds"]),
+                "score": float(metrics.get("score", float("nan"))),
+            }
             mean.add(unpack_arrays(message.content[ARRAYS]), float(metrics["num-examples"]))
-        except (FederationError, KeyError, ValueError) as error:
+        except FederationError as error:
             return row | {"status": "refused", "reason": str(error)}
-        return row | {
-            "images_trained": int(metrics["images-trained"]),
-            "loss": float(metrics["loss"]),
-            "seconds": float(metrics["seconds"]),
-            "score": float(metrics.get("score", float("nan"))),
-        }
+        except (KeyError, TypeError, ValueError) as error:
+            reason = f"the reply is malformed: {type(error).__name__}: {error}"
+            return row | {"status": "refused", "reason": reason}
+        return row | told
+
+    def _check_size(self, content: RecordDict) -> None:
+        """Raise FederationError for a reply that is larger than any of this model can be."""
+        size = count_bytes(content)
+        largest = 2 * sum(tensor.nbytes for tensor in self._run.raw.values()) + _REPLY_MARGIN_BYTES
+        if size > largest:
+            raise FederationError(f"the reply has {size} bytes; at most {largest} are allowed")
 
     def _wire_bytes(self, content: RecordDict) -> int:
         """Return what crosses the wire; nothing does where all data lies in one place."""

@@ -22,6 +22,7 @@ SHARED_GROUPS: dict[str, type[config.Group]] = {
     "images": config.ImagesConfig,
     "partition": config.PartitionConfig,
     "evaluation": config.EvaluationConfig,
+    "privacy_audit": config.PrivacyAuditConfig,
 }
 ARM_GROUPS: dict[str, type[config.Group]] = {
     "shared_pool": config.SharedPoolConfig,

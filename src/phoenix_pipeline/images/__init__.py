@@ -12,6 +12,7 @@ from phoenix_pipeline.images.encoding import (
     to_uint8,
 )
 from phoenix_pipeline.images.image_set import MAX_SIDE, MIN_SIDE, ImageSet, align_classes
+from phoenix_pipeline.images.png_folder import PngFolderWriter
 from phoenix_pipeline.images.reading import read_images
 from phoenix_pipeline.images.sources import ImageSource, find_image_source, find_splits
 from phoenix_pipeline.images.stratified import apportion, split_held_out, take_stratified
@@ -30,6 +31,7 @@ __all__ = [
     "MIN_SIDE",
     "ImageSet",
     "ImageSource",
+    "PngFolderWriter",
     "SampleWriter",
     "Samples",
     "align_classes",

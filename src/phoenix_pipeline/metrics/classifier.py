@@ -105,7 +105,6 @@ def train_classifier(
     network.eval().requires_grad_(False)
     predicted = _in_batches(network, test.images, device).argmax(axis=1)
     accuracy = float((predicted == test_labels).mean())
-    logger.info("Label judge: %.4f of %s held-out images", accuracy, test.num_images)
     return LabelJudge(
         network=network,
         class_names=tuple(train.class_names),

@@ -14,7 +14,13 @@ SHARED_INPUTS = {
     "reference_folder",
     "reference_scores",
 }
-SHARED_PARAMETERS = {"params:run", "params:images", "params:partition", "params:evaluation"}
+SHARED_PARAMETERS = {
+    "params:run",
+    "params:images",
+    "params:partition",
+    "params:evaluation",
+    "params:privacy_audit",
+}
 
 
 def in_namespace(nodes: Iterable[Node], arm: str) -> Pipeline:

@@ -102,6 +102,22 @@ _FAMILIES: tuple[tuple[str, str, Better | None, str, str], ...] = (
         "share of real images that have a sample in their neighbourhood",
     ),
     (
+        "utility_real",
+        "Utility, real",
+        None,
+        COVERAGE,
+        "accuracy on real test images of a classifier trained on as many real training images: "
+        "what `utility` is held against",
+    ),
+    (
+        "utility",
+        "Utility",
+        "higher",
+        COVERAGE,
+        "accuracy on real test images of a classifier trained on the samples alone, labelled by "
+        "the label classifier",
+    ),
+    (
         "class_entropy",
         "Entropy",
         "higher",

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from phoenix_pipeline.config import EvaluationConfig, RunConfig, SamplingConfig
+from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.families.model_folder import read_metadata
 from phoenix_pipeline.images import ImageSet, Samples, read_samples
 from phoenix_pipeline.metrics.classifier import LabelJudge
@@ -15,9 +16,11 @@ from phoenix_pipeline.metrics.client_models import (
     score_clients,
     split_by_origin,
 )
+from phoenix_pipeline.metrics.extractors import NO_JUDGE
 from phoenix_pipeline.metrics.feature_extractor import FeatureExtractor
 from phoenix_pipeline.metrics.reference import ReferenceStatistics
 from phoenix_pipeline.metrics.scores import Scores, score_samples
+from phoenix_pipeline.metrics.utility import classification_utility
 from phoenix_pipeline.pipelines.evaluation.references import (
     find_extractors,
     load_judge,
@@ -27,6 +30,7 @@ from phoenix_pipeline.pipelines.progress import progress_bar
 from phoenix_pipeline.reporting.vocabulary import FINAL_AVERAGE
 
 _CLIENTS_BY = "fid_pixels"
+_UTILITY = ("utility", "utility_real")
 
 
 def evaluate(
@@ -67,6 +71,7 @@ def evaluate(
 
         scores = score(main)
         final = score(averaged) if len(averaged) else None
+    utility, no_utility = _utility(samples.images.images[main], judge, train, test, config, run)
     return {
         "conditions": {
             "reference_split": config.reference_split,
@@ -76,11 +81,38 @@ def evaluate(
             **_how_sampled(read_metadata(model_folder), sampling),
             "seed": run.seed,
         },
-        "scores": {**scores.scores, **_renamed(final.scores if final else {})},
+        "scores": {**scores.scores, **utility, **_renamed(final.scores if final else {})},
         "class_histogram": _histogram(scores, judge),
         "clients": _clients(samples, extractors, references, judge, config),
-        "skipped": {**scores.skipped, **_renamed(final.skipped if final else {})},
+        "skipped": {
+            **scores.skipped,
+            **no_utility,
+            **_renamed(final.skipped if final else {}),
+        },
     }
+
+
+def _utility(
+    images: np.ndarray,
+    judge: LabelJudge | None,
+    train: ImageSet,
+    test: ImageSet,
+    config: EvaluationConfig,
+    run: RunConfig,
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Return the scores of the samples as training data, or why there are none."""
+    if not config.utility:
+        return {}, {}
+    if judge is None:
+        return {}, dict.fromkeys(_UTILITY, NO_JUDGE)
+    try:
+        with progress_bar("utility", 2 * config.classifier.epochs) as advance:
+            found = classification_utility(
+                images, judge, train, test, seed=run.seed, progress=advance
+            )
+    except SettingsError as error:
+        return {}, dict.fromkeys(_UTILITY, str(error))
+    return dict(zip(_UTILITY, (found.samples, found.real), strict=True)), {}
 
 
 def _renamed(values: Mapping[str, Any]) -> dict[str, Any]:

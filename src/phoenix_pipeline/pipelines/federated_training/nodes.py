@@ -10,6 +10,7 @@ import pandas as pd
 from phoenix_pipeline import __version__
 from phoenix_pipeline.config import (
     FederationConfig,
+    Group,
     ModelConfig,
     PersonalLayersConfig,
     RunConfig,
@@ -21,6 +22,7 @@ from phoenix_pipeline.config import (
 from phoenix_pipeline.framework.tracking import round_logger
 from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.pipelines.progress import progress_bar
+from phoenix_pipeline.reporting.disclosure import describe_disclosure
 
 if TYPE_CHECKING:
     from phoenix_pipeline.federated.job import FederatedResult
@@ -86,11 +88,24 @@ def train(
         "weights": weights,
         "rounds": federation.num_rounds,
         "settings": settings.model_dump(mode="json"),
-        "num_examples": client_images.groupby("client_id").size().to_dict(),
+        "disclosure": _disclosure(
+            model=model,
+            federation=federation,
+            personal_layers=personal,
+            threshold_filter=rules,
+            shared_pool=pool,
+        ),
+        "num_examples": dict(result.num_examples),
         "phoenix_pipeline": __version__,
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     return lambda folder: _write(folder, result, settings, metadata), result.rounds
+
+
+def _disclosure(**groups: Group) -> list[str]:
+    """Return what left the clients, as sentences that stay with the model."""
+    plain = {name: group.model_dump(mode="json") for name, group in groups.items()}
+    return describe_disclosure(plain)
 
 
 def _write(

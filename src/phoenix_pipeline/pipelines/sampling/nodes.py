@@ -1,10 +1,11 @@
 """Draw images from an arm's model, one seed per image."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from PIL.Image import Image
 
 from phoenix_pipeline.config import ModelConfig, RunConfig, SamplingConfig
@@ -20,6 +21,9 @@ from phoenix_pipeline.images import (
 from phoenix_pipeline.pipelines.progress import progress_bar
 from phoenix_pipeline.seeding import derive_seed
 
+if TYPE_CHECKING:
+    import torch
+
 
 def draw_samples(
     model_folder: Path,
@@ -33,30 +37,51 @@ def draw_samples(
     They come from the global model, or from the clients' models in proportion to what they hold;
     where there are both, from the clients first and then as many from the global model.
     """
-    from phoenix_pipeline.families import family_of
-    from phoenix_pipeline.families.model_folder import load_network, read_metadata
+    from phoenix_pipeline.families.model_folder import read_metadata
 
     device = resolve_device(run.device)
     side = model_summary["image_size"]
     shape = (model_summary["channels"], side, side)
     plan = plan_samples(read_metadata(model_folder), sampling.num_images)
-    seeds = iter(derive_seed(run.seed, "sample", i) for i in range(sum(plan.values())))
+    total = sum(plan.values())
+    seeds = (derive_seed(run.seed, "sample", i) for i in range(total))
 
     def write(path: Path) -> None:
-        total = sum(plan.values())
         with SampleWriter(path) as writer, progress_bar("sampling", total) as advance:
-            for client_id, count in plan.items():
-                network = load_network(model_folder, client_id).to(device)
-                own = list(islice(seeds, count))
-                done = 0
-                for batch in family_of(model).sample_images(
-                    network, model, sampling, shape, own, device
-                ):
-                    writer.write(batch, client_id, own[done : done + len(batch)])
-                    done += len(batch)
-                    advance(len(batch))
+            for batch in follow_plan(plan, seeds, model_folder, model, sampling, shape, device):
+                writer.write(*batch)
+                advance(len(batch[0]))
 
     return write
+
+
+def follow_plan(
+    plan: Mapping[int, int],
+    seeds: Iterable[int],
+    model_folder: Path,
+    model: ModelConfig,
+    sampling: SamplingConfig,
+    shape: tuple[int, int, int],
+    device: "torch.device",
+) -> Iterator[tuple[np.ndarray, int, list[int]]]:
+    """Yield batches: uint8 images [B, C, H, W], the client whose model drew them, their seeds.
+
+    ``plan`` is of :func:`plan_samples`; ``seeds`` are used up in its order.
+    """
+    from phoenix_pipeline.families import family_of
+    from phoenix_pipeline.families.model_folder import load_network
+
+    supply = iter(seeds)
+    for client_id, count in plan.items():
+        network = load_network(model_folder, client_id).to(device)
+        done = 0
+        while done < count:
+            own = list(islice(supply, min(sampling.batch_size, count - done)))
+            for batch in family_of(model).sample_images(
+                network, model, sampling, shape, own, device
+            ):
+                yield batch, client_id, own
+            done += len(own)
 
 
 def plan_samples(metadata: Mapping[str, Any], num_images: int) -> dict[int, int]:

@@ -1,0 +1,71 @@
+"""Group about what crosses the wire: codecs up and down, and partial updates."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from phoenix_pipeline.config.base import Group
+
+
+class CodecConfig(Group):
+    """How the arrays of a message are written."""
+
+    codec: Literal["none", "fp16", "int8", "top_k"] = Field(
+        "none",
+        description="`none`: as they are; `fp16`; `int8`: a scale per output channel, stochastic "
+        "rounding; `top_k`: the largest values only, as fp16, with their positions.",
+    )
+    density: float = Field(
+        0.05, gt=0.0, le=1.0, description="`top_k`: share of the values of each array that is sent."
+    )
+
+
+class UplinkConfig(CodecConfig):
+    """From a client to the server: the difference to the weights that the client received."""
+
+    error_feedback: bool = Field(
+        True,
+        description="The client keeps what its codec left out and adds it to its next update.",
+    )
+
+
+class DownlinkConfig(CodecConfig):
+    """From the server to the clients."""
+
+    relative_to: Literal["weights", "last_broadcast"] = Field(
+        "weights",
+        description="What is written: the `weights` themselves, or their difference to the "
+        "`last_broadcast`; a client that missed that one gets all of it, uncompressed.",
+    )
+
+    @model_validator(mode="after")
+    def _can_be_read(self) -> Self:
+        if self.codec == "top_k" and self.relative_to == "weights":
+            raise ValueError(
+                "codec top_k leaves most values out, and weights that are left out are lost; set "
+                "relative_to: last_broadcast, or codec to none, fp16 or int8"
+            )
+        return self
+
+
+class CompressionConfig(Group):
+    """Less traffic: what a client sends, and how arrays are written in each direction."""
+
+    partial_update: Literal["full", "usplit", "ulatdec", "udec"] = Field(
+        "full",
+        description="Parts of the U-Net that are exchanged: `full`; `usplit`: clients are paired "
+        "at random each round, one sends the encoder and bottleneck, the other the decoder; "
+        "`ulatdec`: bottleneck and decoder, the rest stays on the client; `udec`: decoder only.",
+    )
+    up: UplinkConfig = UplinkConfig()
+    down: DownlinkConfig = DownlinkConfig()
+
+    @property
+    def is_active(self) -> bool:
+        """Whether messages differ from plain weights in both directions."""
+        return self.up.codec != "none" or self.down.codec != "none" or self.is_split
+
+    @property
+    def is_split(self) -> bool:
+        """Whether clients of one round send different arrays."""
+        return self.partial_update == "usplit"

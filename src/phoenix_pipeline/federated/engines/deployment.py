@@ -1,0 +1,108 @@
+"""Engine ``deployment``: submits the run to a SuperLink, follows it, and brings the result back.
+
+The rounds are run by ``server_app`` at the SuperLink, training by ``node_app`` at the nodes. This
+process and the SuperLink share a machine: the job and the result travel through a folder.
+"""
+
+import hashlib
+import logging
+import time
+from pathlib import Path
+
+from phoenix_pipeline.checkpoints import read_json, write_json
+from phoenix_pipeline.errors import CheckpointError, FederationError
+from phoenix_pipeline.federated.engines.exchange import (
+    JOB_FILE,
+    JOB_FOLDER,
+    Progress,
+    has_ended,
+    read_failure,
+    read_result,
+    write_job,
+)
+from phoenix_pipeline.federated.engines.superlink import SuperLink
+from phoenix_pipeline.federated.job import FederatedJob, FederatedResult
+from phoenix_pipeline.federated.personal_layers import samples_are_personal
+from phoenix_pipeline.federated.program import Watch
+
+logger = logging.getLogger(__name__)
+
+_POLL_S = 1.0
+_ASK_S = 60.0
+_RUN = "run.json"
+
+
+def train(job: FederatedJob, folder: Path, watch: Watch) -> FederatedResult:
+    """Train over the nodes that are connected to a SuperLink.
+
+    A run of the same job that is still going, after this process was killed, is followed on.
+
+    Raises:
+        FederationError: the SuperLink cannot be reached, or the run failed; says why.
+        SettingsError: the connection is not allowed, or there is no app folder.
+    """
+    folder = folder.resolve()
+    link = SuperLink(job.config.deployment, folder / "flwr")
+    run_id = _running(link, folder, job)
+    if run_id is None:
+        write_job(folder, job)
+        run_id = link.submit({JOB_FOLDER: str(folder)})
+        write_json(folder / _RUN, {"run_id": run_id, "job": _fingerprint(folder)})
+        logger.info("run %s submitted to %s", run_id, job.config.deployment.address)
+    try:
+        _follow(link, run_id, folder, watch)
+    except KeyboardInterrupt:
+        link.stop(run_id)
+        raise
+    if reason := read_failure(folder):
+        raise FederationError(reason)
+    return read_result(folder, samples_are_personal(job.settings.personal_layers))
+
+
+def _running(link: SuperLink, folder: Path, job: FederatedJob) -> int | None:
+    """Return the id of this job's run if it is still going; one of another job is stopped."""
+    try:
+        known = read_json(folder / _RUN)
+        status = link.status(int(known["run_id"]))[0]
+    except (CheckpointError, FederationError, KeyError):
+        return None
+    if status.startswith("finished"):
+        return None
+    before = _fingerprint(folder)
+    write_job(folder / "asked", job)
+    if before == known["job"] == _fingerprint(folder / "asked"):
+        logger.info("run %s is still going: it is followed", known["run_id"])
+        return int(known["run_id"])
+    link.stop(int(known["run_id"]))
+    return None
+
+
+def _fingerprint(folder: Path) -> str:
+    return hashlib.sha256((folder / JOB_FILE).read_bytes()).hexdigest()
+
+
+def _follow(link: SuperLink, run_id: int, folder: Path, watch: Watch) -> None:
+    """Pass on rounds and replies until the run has ended.
+
+    Raises:
+        FederationError: the run ended without a result or a reason.
+    """
+    progress, asked = Progress(folder), time.monotonic()
+    while True:
+        ended = has_ended(folder)
+        for kind, number, values in progress.news():
+            if kind == "round" and watch.on_round:
+                watch.on_round(number, values)
+            elif kind == "reply" and watch.on_reply:
+                watch.on_reply(number, values)
+        if ended:
+            return
+        if time.monotonic() - asked > _ASK_S:
+            status, details = link.status(run_id)
+            asked = time.monotonic()
+            if status.startswith("finished") and not has_ended(folder):
+                raise FederationError(
+                    f"run {run_id} is {status} and left no result: {details or 'no details'}; "
+                    "look at the SuperLink's log"
+                )
+        time.sleep(_POLL_S)

@@ -1,0 +1,172 @@
+"""The folder through which the Kedro node and the ServerApp talk: job in, progress and result out.
+
+Both run on the coordinator's machine, as the same user. JSON and safetensors only.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from phoenix_pipeline.checkpoints import load_tensors, read_json, save_tensors, write_json
+from phoenix_pipeline.config import FederationConfig, ThresholdFilterConfig
+from phoenix_pipeline.federated.client_state import ClientState
+from phoenix_pipeline.federated.job import FederatedJob, FederatedResult
+from phoenix_pipeline.federated.records import ClientSettings
+from phoenix_pipeline.images import ImageSet
+from phoenix_pipeline.metrics.monitoring import MonitorReference
+
+# The key of the run configuration that names this folder.
+JOB_FOLDER = "job-folder"
+JOB_FILE = "job.safetensors"
+_RESULT = "result.safetensors"
+_FAILURE = "failure.json"
+_PROGRESS = "progress.jsonl"
+_POOL = "pool"
+
+
+def write_job(folder: Path, job: FederatedJob) -> None:
+    """Write what a ServerApp needs of ``job``: settings, filter reference and warm-up images.
+
+    Images leave only where a warm-up on the shared pool is asked for.
+    """
+    tensors = dict(job.reference.arrays()) if job.reference else {}
+    if job.warmup_steps and job.pool is not None:
+        tensors[_POOL] = torch.from_numpy(job.images.images[job.pool])
+    for name in (_RESULT, _FAILURE, _PROGRESS):
+        (folder / name).unlink(missing_ok=True)
+    save_tensors(
+        folder / JOB_FILE,
+        tensors,
+        {
+            "config": job.config.model_dump(mode="json"),
+            "settings": job.settings.model_dump(mode="json"),
+            "device": job.device,
+            "threshold_filter": job.threshold_filter.model_dump(mode="json"),
+            "has_reference": job.reference is not None,
+            "warmup_steps": job.warmup_steps,
+            "final_average": job.final_average,
+        },
+    )
+
+
+def read_job(folder: Path) -> FederatedJob:
+    """Return the job of :func:`write_job`; its clients are not known yet.
+
+    Raises:
+        CheckpointError: the file is missing, truncated or altered.
+    """
+    tensors, told = load_tensors(folder / JOB_FILE)
+    settings = ClientSettings.model_validate(told["settings"])
+    empty = torch.empty(
+        (0, settings.channels, settings.image_size, settings.image_size), dtype=torch.uint8
+    )
+    pool = tensors.pop(_POOL, empty)
+    return FederatedJob(
+        images=ImageSet(pool.numpy()),
+        client_images=pd.DataFrame({"client_id": [], "image_index": []}),
+        config=FederationConfig.model_validate(told["config"]),
+        settings=settings,
+        device=told["device"],
+        threshold_filter=ThresholdFilterConfig.model_validate(told["threshold_filter"]),
+        reference=MonitorReference.from_arrays(tensors) if told["has_reference"] else None,
+        pool=np.arange(len(pool)) if len(pool) else None,
+        warmup_steps=told["warmup_steps"],
+        final_average=told["final_average"],
+    )
+
+
+class Progress:
+    """Lines that the ServerApp appends and the Kedro node reads as they come."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / _PROGRESS
+        self._read = 0
+
+    def append(self, kind: str, number: int, values: Mapping[str, Any]) -> None:
+        """Add one line."""
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps([kind, number, dict(values)]) + "\n")
+
+    def news(self) -> Iterator[tuple[str, int, dict[str, Any]]]:
+        """Yield the lines that are complete and were not read yet."""
+        if not self._path.is_file():
+            return
+        with self._path.open("rb") as file:
+            file.seek(self._read)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                self._read += len(line)
+                kind, number, values = json.loads(line)
+                yield str(kind), int(number), cast(dict[str, Any], values)
+
+
+def write_result(
+    folder: Path, result: FederatedResult, released: Mapping[int, ClientState]
+) -> None:
+    """Write the weights, the rows, and what nodes released of their personal layers."""
+    groups = {"raw": result.raw, "ema": result.ema, "averaged": result.averaged_personal or {}}
+    for client, state in released.items():
+        groups[f"client-{client}"] = state.to_tensors()
+    tensors = {f"{group}|{name}": t for group, ts in groups.items() for name, t in ts.items()}
+    metadata = {
+        "rows": json.dumps(result.rounds.to_dict("records")),
+        "connected": list(result.connected),
+        "has_averaged": result.averaged_personal is not None,
+        "released": sorted(released),
+        "run_key": result.run_key,
+        "num_examples": list(result.num_examples.items()),
+    }
+    save_tensors(folder / _RESULT, tensors, metadata)
+
+
+def has_ended(folder: Path) -> bool:
+    """Return whether the ServerApp left a result or the reason why there is none."""
+    return (folder / _RESULT).is_file() or (folder / _FAILURE).is_file()
+
+
+def write_failure(folder: Path, error: BaseException) -> None:
+    """Leave the reason why there is no result."""
+    write_json(folder / _FAILURE, {"reason": str(error) or type(error).__name__})
+
+
+def read_failure(folder: Path) -> str | None:
+    """Return the reason why there is no result; None if there is one, or nothing yet."""
+    path = folder / _FAILURE
+    return str(read_json(path)["reason"]) if path.is_file() else None
+
+
+def read_result(folder: Path, personal: bool) -> FederatedResult:
+    """Return the result of :func:`write_result`.
+
+    ``personal``: clients have models of their own; then ``connected`` are those whose nodes
+    released them.
+    """
+    tensors, metadata = load_tensors(folder / _RESULT)
+    groups: dict[str, dict[str, Tensor]] = {"raw": {}, "ema": {}, "averaged": {}}
+    for path, tensor in tensors.items():
+        group, _, name = path.partition("|")
+        groups.setdefault(group, {})[name] = tensor
+    connected = metadata["released"] if personal else metadata["connected"]
+    return FederatedResult(
+        raw=groups["raw"],
+        ema=groups["ema"],
+        rounds=pd.DataFrame(json.loads(metadata["rows"])),
+        connected=tuple(connected),
+        client_state=lambda client: ClientState.from_tensors(groups.get(f"client-{client}", {})),
+        averaged_personal=groups["averaged"] if metadata["has_averaged"] else None,
+        run_key=metadata["run_key"],
+        num_examples=dict(metadata["num_examples"]),
+    )
+
+
+def with_nodes(job: FederatedJob, sizes: Mapping[int, int]) -> FederatedJob:
+    """Return ``job`` with the image counts that its nodes reported."""
+    return replace(job, node_sizes=dict(sizes))

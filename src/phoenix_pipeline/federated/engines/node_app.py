@@ -1,0 +1,96 @@
+"""The ClientApp of a deployment: what a SuperNode runs, on its own images and in its own folders.
+
+Everything that the server must not decide stands in the node's own configuration
+(``flower-supernode --node-config``): which images, where state is kept, what is released.
+"""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+from flwr.app import Context, Message
+from pydantic import Field, ValidationError
+
+from phoenix_pipeline.config import Group, ImagesConfig
+from phoenix_pipeline.errors import FederationError, SettingsError
+from phoenix_pipeline.federated.client_app import build_client_app
+from phoenix_pipeline.federated.records import CONFIG, ClientSettings
+from phoenix_pipeline.federated.sites import Site
+from phoenix_pipeline.hardware import resolve_device
+from phoenix_pipeline.images import read_images
+
+_RUN_KEY = re.compile(r"[0-9a-f]{16}")
+
+
+class NodeConfig(Group):
+    """A node's own configuration; on the command line with dashes instead of underscores."""
+
+    client_id: int = Field(ge=0, description="This client's number, unique in the federation.")
+    data: Path = Field(description="Image Parquet, or a folder of images; only read here.")
+    state_folder: Path = Field(description="Where this client keeps state between rounds.")
+    shared_pool: Path | None = Field(
+        None, description="Images that the consortium agreed to share; trained on like own ones."
+    )
+    image_column: str = Field("img", description="Parquet column of the images.")
+    release_personal_layers: bool = Field(
+        False, description="Hand this client's personal layers to the server after the last round."
+    )
+    device: str = Field("auto", description="Where this client trains: auto, cpu, cuda:0, ...")
+    threads: int = Field(0, ge=0, description="CPU threads; 0: as PyTorch sees fit.")
+
+
+def open_node(message: Message, context: Context) -> Site:
+    """Return this node's site, its images as the server's settings want them.
+
+    Raises:
+        SettingsError: the node's configuration is not usable; names the key.
+        DataError: its images are not readable.
+        FederationError: the message names a run in a way that no server of this project does.
+    """
+    node = read_node_config(context)
+    if node.threads:
+        torch.set_num_threads(node.threads)
+    told = message.content[CONFIG]
+    settings = (
+        ClientSettings.model_validate_json(str(told["settings"])) if "settings" in told else None
+    )
+    reading = ImagesConfig(
+        image_column=node.image_column,
+        label_column=None,
+        image_size=settings.image_size if settings else None,
+        channels=settings.channels if settings else None,
+    )
+    sources = [node.data, *([node.shared_pool] if node.shared_pool else [])]
+    images = np.concatenate([read_images(source, reading).images for source in sources])
+    return Site(
+        node.client_id,
+        torch.from_numpy(images).to(resolve_device(node.device)),
+        _state_folder(node, str(told.get("run", ""))),
+        releases_personal_layers=node.release_personal_layers,
+    )
+
+
+def read_node_config(context: Context) -> NodeConfig:
+    """Return the node's own configuration, checked."""
+    given = {key.replace("-", "_"): value for key, value in context.node_config.items()}
+    try:
+        return NodeConfig.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = "-".join(str(part) for part in first["loc"]).replace("_", "-")
+        allowed = ", ".join(name.replace("_", "-") for name in NodeConfig.model_fields)
+        raise SettingsError(
+            f"node configuration {key!r}: {first['msg']}; allowed keys are {allowed}: change "
+            "--node-config of this SuperNode"
+        ) from error
+
+
+def _state_folder(node: NodeConfig, run_key: str) -> Path:
+    """Return a folder of this run; no message reaches outside the node's own state folder."""
+    if run_key and not _RUN_KEY.fullmatch(run_key):
+        raise FederationError(f"the server calls the run {run_key!r}; 16 hex digits are allowed")
+    return node.state_folder / (run_key or "none")
+
+
+app = build_client_app(open_node)

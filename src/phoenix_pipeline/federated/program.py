@@ -1,0 +1,137 @@
+"""The program of a federation: initial weights, strategy, server-side EMA, checkpoints.
+
+It is the same on every engine, and knows none.
+"""
+
+import logging
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+from flwr.app import ArrayRecord, MetricRecord
+
+from phoenix_pipeline.families import family_of
+from phoenix_pipeline.federated.final_average import average_personal_layers
+from phoenix_pipeline.federated.fleet import Fleet
+from phoenix_pipeline.federated.job import FederatedJob, FederatedResult
+from phoenix_pipeline.federated.monitoring import Monitor
+from phoenix_pipeline.federated.personal_layers import split_personal
+from phoenix_pipeline.federated.records import pack_arrays, unpack_arrays
+from phoenix_pipeline.federated.round_table import disconnected, round_means
+from phoenix_pipeline.federated.run_state import RunState
+from phoenix_pipeline.federated.strategy import OnReply, PhoenixStrategy
+from phoenix_pipeline.federated.warm_up import warm_up
+from phoenix_pipeline.hardware import resolve_device
+
+logger = logging.getLogger(__name__)
+
+OnRound = Callable[[int, Mapping[str, float]], None]
+
+# In a run's folder: what the server keeps, and what the clients of a simulation keep.
+SERVER_FOLDER = "server"
+CLIENTS_FOLDER = "clients"
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who is told of each round's means (restored rounds included), and of every reply."""
+
+    on_round: OnRound | None = None
+    on_reply: OnReply | None = None
+
+
+def run_program(job: FederatedJob, folder: Path, fleet: Fleet, watch: Watch) -> FederatedResult:
+    """Run all rounds over ``fleet``; resume from ``folder`` if possible.
+
+    Raises:
+        FederationError: a round had too few usable replies; the last checkpoint stands.
+    """
+    run = _begin(job, folder, resolve_device(job.device))
+    if watch.on_round:
+        for number in range(1, run.rounds_done + 1):
+            watch.on_round(number, round_means(run.rows, number))
+    _run_rounds(job, run, fleet, watch)
+    connected = sorted(fleet.sizes.keys() - disconnected(run.rows))
+    averaged = None
+    if job.settings.personal_layers and job.final_average:
+        averaged = average_personal_layers(
+            fleet.grid, fleet.clients, connected, run, job.final_average
+        )
+    return FederatedResult(
+        raw=run.raw,
+        ema=run.ema,
+        rounds=pd.DataFrame(run.rows),
+        connected=tuple(connected),
+        client_state=fleet.client_state,
+        averaged_personal=averaged,
+        run_key=run.key,
+        num_examples=dict(fleet.sizes),
+    )
+
+
+def _begin(job: FederatedJob, folder: Path, device: torch.device) -> RunState:
+    """Return the run, resumed or new and warmed up."""
+    settings = job.settings
+    network = family_of(settings.model).build(
+        settings.model, settings.channels, settings.image_size, settings.seed
+    )
+    shared, _ = split_personal(network.state_dict(), settings.personal_layers)
+    run = RunState(folder / SERVER_FOLDER, job.identity(), shared, settings.training.ema_horizon)
+    if job.config.resume and run.resume():
+        logger.info("continuing after round %s of %s", run.rounds_done, job.config.num_rounds)
+        return run
+    for part in (SERVER_FOLDER, CLIENTS_FOLDER):
+        shutil.rmtree(folder / part, ignore_errors=True)
+    if job.warmup_steps:
+        row = warm_up(network, job, device)
+        state = {name: tensor.cpu().clone() for name, tensor in network.state_dict().items()}
+        shared, personal = split_personal(state, settings.personal_layers)
+        run.start_from(shared, personal, row)
+        run.save()
+    return run
+
+
+def _run_rounds(job: FederatedJob, run: RunState, fleet: Fleet, watch: Watch) -> None:
+    """Run the rounds that are still to do."""
+    config = job.config
+    if run.rounds_done == config.num_rounds:
+        return
+    monitor = Monitor(job.threshold_filter, job.reference) if job.reference else None
+    strategy = PhoenixStrategy(
+        config, job.settings, fleet.clients, fleet.sizes, run, monitor, watch.on_reply
+    )
+
+    def after_round(server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
+        if server_round == 0:
+            return None
+        run.finish_round(unpack_arrays(arrays))
+        done = run.rounds_done
+        if done % config.checkpoint_every == 0 or done == config.num_rounds:
+            run.save()
+        means = round_means(run.rows, done)
+        _log_round(means, done, config.num_rounds)
+        if watch.on_round:
+            watch.on_round(done, means)
+        return None
+
+    strategy.start(
+        fleet.grid,
+        pack_arrays(run.raw),
+        num_rounds=config.num_rounds - run.rounds_done,
+        timeout=config.round_timeout_s,
+        evaluate_fn=after_round,
+    )
+
+
+def _log_round(means: Mapping[str, float], done: int, num_rounds: int) -> None:
+    logger.info(
+        "round %s/%s: loss %.4f, %s clients, %.1f s of training",
+        done,
+        num_rounds,
+        means["loss"],
+        int(means["clients"]),
+        means["seconds"],
+    )

@@ -1,0 +1,85 @@
+"""How well a score per image tells training images (members) from held-out ones."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import rankdata
+
+from phoenix_pipeline.errors import SettingsError
+
+FALSE_POSITIVE_RATE = 0.01
+FEWEST_IMAGES = 8
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """Success of one attack.
+
+    ``auc``: the probability that a member has a higher score than a held-out image; 0.5 is no
+    leak. ``auc_standard_error``: the spread of ``auc`` where there is no leak.
+    ``tpr_at_1_percent_fpr``: the share of members found while at most 1 % of held-out images are
+    taken for members; about 0.01 is no leak. With fewer than 100 held-out images none may be.
+    """
+
+    auc: float
+    auc_standard_error: float
+    tpr_at_1_percent_fpr: float
+    num_members: int
+    num_held_out: int
+
+
+def judge_attack(members: np.ndarray, held_out: np.ndarray) -> AttackResult:
+    """Return the success of scores [N] of members and [M] of held-out images, high for members.
+
+    The AUC is Mann and Whitney's U / (N M), ties counting half; its standard error is
+    sqrt((N + M + 1) / (12 N M)).
+
+    Raises:
+        SettingsError: fewer than 8 of either, or a score that is not finite.
+    """
+    for scores, name in ((members, "training"), (held_out, "held-out")):
+        if len(scores) < FEWEST_IMAGES or not np.isfinite(scores).all():
+            raise SettingsError(
+                f"the membership attack got {np.isfinite(scores).sum()} finite scores of "
+                f"{len(scores)} {name} images; allowed are {FEWEST_IMAGES} or more, all finite"
+            )
+    n, m = len(members), len(held_out)
+    ranks = rankdata(np.concatenate([members, held_out]))
+    auc = (ranks[:n].sum() - n * (n + 1) / 2) / (n * m)
+    allowed = int(FALSE_POSITIVE_RATE * m)
+    threshold = np.sort(held_out)[m - 1 - allowed]
+    return AttackResult(
+        auc=float(auc),
+        auc_standard_error=math.sqrt((n + m + 1) / (12 * n * m)),
+        tpr_at_1_percent_fpr=float((members > threshold).mean()),
+        num_members=n,
+        num_held_out=m,
+    )
+
+
+def match_classes(
+    members: np.ndarray, held_out: np.ndarray, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows of members and of held-out images whose classes have the same shares.
+
+    Members of two classes against held-out images of ten would show which classes a client has,
+    not which images. As many images as possible are kept: all members whose class is held out as
+    well, and of the held-out images what the scarcest class allows.
+
+    Args:
+        members: labels [N].
+        held_out: labels [M].
+        generator: chooses the held-out images.
+    """
+    rows = np.flatnonzero(np.isin(members, held_out))
+    classes, wanted = np.unique(members[rows], return_counts=True)
+    if not len(classes):
+        return rows, np.empty(0, dtype=np.int64)
+    available = np.array([(held_out == label).sum() for label in classes])
+    ratio = (available / wanted).min()
+    chosen = [
+        generator.choice(np.flatnonzero(held_out == label), round(ratio * count), replace=False)
+        for label, count in zip(classes, wanted, strict=True)
+    ]
+    return rows, np.sort(np.concatenate(chosen))

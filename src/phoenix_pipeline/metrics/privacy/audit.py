@@ -1,0 +1,97 @@
+"""The audit of one network: who of its training images can be told, client by client."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+from phoenix_pipeline.config import ModelConfig, PrivacyAuditConfig
+from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.images import ImageSet
+from phoenix_pipeline.metrics.privacy.attack import AttackResult, judge_attack, match_classes
+from phoenix_pipeline.metrics.privacy.membership import membership_scores
+from phoenix_pipeline.seeding import numpy_generator
+
+ALL_CLIENTS = -1
+
+
+@dataclass(frozen=True)
+class MembershipAudit:
+    """Results by client and attack, :data:`ALL_CLIENTS` for all of them together.
+
+    ``skipped``: why a client was not judged.
+    """
+
+    results: dict[int, dict[str, AttackResult]]
+    skipped: dict[int, str]
+
+
+def audit_membership(
+    network: nn.Module,
+    model: ModelConfig,
+    train: ImageSet,
+    clients: Mapping[int, np.ndarray],
+    held_out: ImageSet,
+    config: PrivacyAuditConfig,
+    seed: int,
+    progress: Callable[[int], None] | None = None,
+) -> MembershipAudit:
+    """Attack ``network`` for the images of each client, and of all, against held-out ones.
+
+    Held-out images are drawn in the shares of classes that the client holds, where there are
+    labels: else the attack would find out classes, not images.
+
+    Args:
+        network: trained, on the device to use.
+        model: its settings.
+        train: all training images.
+        clients: rows of ``train`` that each client trained on.
+        held_out: images that nobody trained on.
+        config: sizes and timesteps.
+        seed: of the choice of images and of the noise.
+        progress: told the number of images just done.
+    """
+    rows = {
+        client: _choose(np.unique(owned), config.max_members, seed, "audit_members", client)
+        for client, owned in clients.items()
+    }
+    everyone = np.unique(np.concatenate(list(rows.values())))
+    others = _choose(np.arange(held_out.num_images), config.max_held_out, seed, "audit_held_out")
+    found = membership_scores(network, model, train.images[everyone], config, seed, progress)
+    unseen = membership_scores(network, model, held_out.images[others], config, seed, progress)
+    groups = {ALL_CLIENTS: everyone, **rows} if len(rows) > 1 else rows
+    results, skipped = {}, {}
+    for client, own in groups.items():
+        a, b = _matched(train, own, held_out, others, seed, client)
+        at = np.searchsorted(everyone, own)[a]
+        try:
+            results[client] = {
+                name: judge_attack(found[name][at], unseen[name][b]) for name in found
+            }
+        except SettingsError as error:
+            skipped[client] = str(error)
+    return MembershipAudit(results, skipped)
+
+
+def _choose(rows: np.ndarray, most: int, seed: int, role: str, *numbers: int) -> np.ndarray:
+    """Return up to ``most`` of ``rows``, ascending."""
+    if len(rows) <= most:
+        return rows
+    generator = numpy_generator(seed, role, *numbers)
+    return np.sort(generator.choice(rows, size=most, replace=False))
+
+
+def _matched(
+    train: ImageSet,
+    members: np.ndarray,
+    held_out: ImageSet,
+    others: np.ndarray,
+    seed: int,
+    client: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return positions in ``members`` and in ``others`` of images with equal shares of classes."""
+    if train.labels is None or held_out.labels is None:
+        return np.arange(len(members)), np.arange(len(others))
+    generator = numpy_generator(seed, "audit_classes", client)
+    return match_classes(train.labels[members], held_out.labels[others], generator)

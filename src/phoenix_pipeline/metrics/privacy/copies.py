@@ -1,0 +1,52 @@
+"""Samples that are nearly training images, by pixels, against what held-out images show."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from phoenix_pipeline.metrics.distances import distance_blocks
+from phoenix_pipeline.metrics.memorization import (
+    PERCENTILE,
+    memorization_baseline,
+    memorized_share,
+    nearest_ratios,
+)
+
+SHOWN = 8
+
+
+@dataclass(frozen=True)
+class Copies:
+    """How many samples are nearer to a training image than 99 % of held-out images are.
+
+    ``share`` is to be compared with ``expected_share``, that of new images. ``nearest``: the most
+    suspicious samples, as (sample, training image, ratio), rows of the two arrays; a ratio near 0
+    is a copy.
+    """
+
+    share: float
+    expected_share: float
+    num_samples: int
+    nearest: tuple[tuple[int, int, float], ...]
+
+
+def find_copies(samples: np.ndarray, training: np.ndarray, held_out: np.ndarray) -> Copies:
+    """Return the copies among ``samples`` from features [N, D] of samples and of real images.
+
+    Raises:
+        SettingsError: fewer than 50 training or 100 held-out images.
+    """
+    baseline = memorization_baseline(training, held_out)
+    ratios = nearest_ratios(samples, training)
+    suspects = np.argsort(ratios, kind="stable")[:SHOWN]
+    nearest = np.empty(len(suspects), dtype=np.int64)
+    for rows, distances in distance_blocks(samples[suspects], training):
+        nearest[rows] = distances.argmin(axis=1)
+    return Copies(
+        share=memorized_share(samples, baseline),
+        expected_share=PERCENTILE / 100,
+        num_samples=len(samples),
+        nearest=tuple(
+            (int(i), int(j), float(ratios[i])) for i, j in zip(suspects, nearest, strict=True)
+        ),
+    )

@@ -1,0 +1,126 @@
+"""An image out of one client's update: gradient inversion (Geiping et al., arXiv 2003.14053).
+
+The worst case: the client made one step on one image, so that its update is the gradient's
+direction, and the attacker knows the timestep and the noise. In a simulation that is no
+exaggeration: the server knows the seed that both are drawn from.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torchmetrics.functional.image import (
+    peak_signal_noise_ratio,
+    structural_similarity_index_measure,
+)
+
+from phoenix_pipeline.diffusion.noise import NoiseSchedule
+from phoenix_pipeline.images import to_model_range, to_uint8
+
+_STEP_SIZE = 0.1
+_SMALLEST_NORM = 1e-12
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """How like its original a reconstruction is.
+
+    ``psnr_db`` for pixels 0..255, at most 100; ``ssim`` -1..1, 1 for the same image.
+    """
+
+    psnr_db: float
+    ssim: float
+
+
+def client_gradient(
+    network: nn.Module, schedule: NoiseSchedule, image: Tensor, step: int, epsilon: Tensor
+) -> list[Tensor]:
+    """Return the gradient of the training loss at one uint8 ``image`` [1, C, H, W].
+
+    Args:
+        network: as the client received it; dropout off.
+        schedule: the forward process, on the network's device.
+        image: on the same device.
+        step: the timestep that the client drew.
+        epsilon: the noise that it drew, [1, C, H, W].
+    """
+    loss = _loss(network, schedule, to_model_range(image), step, epsilon)
+    return [g.detach() for g in torch.autograd.grad(loss, _weights(network))]
+
+
+def reconstruct(
+    network: nn.Module,
+    schedule: NoiseSchedule,
+    gradient: Sequence[Tensor],
+    step: int,
+    epsilon: Tensor,
+    num_steps: int,
+    generator: torch.Generator,
+) -> Tensor:
+    """Return the uint8 image [1, C, H, W] whose gradient points most nearly along ``gradient``.
+
+    Adam maximises the cosine between both; only the direction is used, so that gradient clipping
+    and the learning rate hide nothing.
+
+    Args:
+        network: the weights that the update was made from.
+        schedule: the forward process.
+        gradient: one array per parameter, from :func:`client_gradient`.
+        step: the client's timestep.
+        epsilon: the client's noise [1, C, H, W].
+        num_steps: of the optimisation.
+        generator: draws the first guess, on the CPU.
+    """
+    guess = torch.randn(epsilon.shape, generator=generator).mul(0.3).to(epsilon.device)
+    guess.requires_grad_(True)
+    optimizer = torch.optim.Adam([guess], lr=_STEP_SIZE)
+    schedule_lr = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)
+    weights = _weights(network)
+    best, smallest = guess.detach().clone(), float("inf")
+    # The fused attention kernels have no second derivative.
+    with sdpa_kernel(SDPBackend.MATH):
+        for _ in range(num_steps):
+            loss = _loss(network, schedule, guess, step, epsilon)
+            own = torch.autograd.grad(loss, weights, create_graph=True)
+            mismatch = 1.0 - _cosine(own, gradient)
+            if (value := float(mismatch.detach())) < smallest:
+                best, smallest = guess.detach().clone(), value
+            (guess.grad,) = torch.autograd.grad(mismatch, [guess])
+            optimizer.step()
+            schedule_lr.step()
+            with torch.no_grad():
+                guess.clamp_(-1.0, 1.0)
+    return to_uint8(best)
+
+
+def likeness(reconstruction: Tensor, image: Tensor) -> Likeness:
+    """Return how like uint8 ``image`` [1, C, H, W] another of that shape is."""
+    made, true = reconstruction.float().cpu(), image.float().cpu()
+    psnr = float(peak_signal_noise_ratio(made, true, data_range=255.0))
+    ssim = cast(Tensor, structural_similarity_index_measure(made, true, data_range=255.0))
+    return Likeness(psnr_db=min(psnr, 100.0), ssim=float(ssim))
+
+
+def _loss(
+    network: nn.Module, schedule: NoiseSchedule, x_0: Tensor, step: int, epsilon: Tensor
+) -> Tensor:
+    t = torch.tensor([step], device=x_0.device)
+    predicted = network(schedule.diffuse(x_0, t, epsilon), t, return_dict=False)[0]
+    return nn.functional.mse_loss(predicted.float(), schedule.target(x_0, t, epsilon))
+
+
+def _weights(network: nn.Module) -> list[Tensor]:
+    return [weight for weight in network.parameters() if weight.requires_grad]
+
+
+def _cosine(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+    """Return the cosine between two lists of arrays, each taken as one vector."""
+    dot = torch.stack([(x * y).sum() for x, y in zip(a, b, strict=True)]).sum()
+    return dot / (_norm(a) * _norm(b)).clamp_min(_SMALLEST_NORM)
+
+
+def _norm(arrays: Sequence[Tensor]) -> Tensor:
+    return torch.stack([array.square().sum() for array in arrays]).sum().sqrt()

@@ -1,0 +1,138 @@
+"""A score per image that is higher for images that a model was trained on, without shadow models.
+
+The scores are those of the literature: the training loss itself (Matsumoto et al.,
+arXiv 2302.03262), PIA (Kong et al., arXiv 2305.18355), and for a GAN the discriminator's logit
+(LOGAN, Hayes et al., arXiv 1705.07663). The attacker has the weights, as the server and every
+client do.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from phoenix_pipeline.config import ModelConfig, NoiseConfig, PrivacyAuditConfig
+from phoenix_pipeline.diffusion.noise import NoiseSchedule
+from phoenix_pipeline.images import to_model_range
+from phoenix_pipeline.seeding import torch_generator
+
+Progress = Callable[[int], None]
+
+# Neither almost free of noise nor almost noise alone: there the losses of all images are alike.
+_FIRST, _LAST = 0.02, 0.5
+_PIA_NORM = 4
+
+
+def membership_scores(
+    network: nn.Module,
+    model: ModelConfig,
+    images: np.ndarray,
+    config: PrivacyAuditConfig,
+    seed: int,
+    progress: Progress | None = None,
+) -> dict[str, np.ndarray]:
+    """Return the scores [N] of uint8 ``images`` [N, C, H, W] by attack.
+
+    Args:
+        network: as trained; its device is used.
+        model: its family, and the forward process it was trained with.
+        images: an image's score does not depend on the others.
+        config: timesteps and batch size.
+        seed: of the noise.
+        progress: told the number of images just done.
+    """
+    attacks: dict[str, Callable[[Tensor], Tensor]]
+    device = next(network.parameters()).device
+    if model.family == "dcgan":
+        attacks = {"discriminator": network.get_submodule("discriminator")}
+    else:
+        schedule = NoiseSchedule.from_config(model.noise, device)
+        noises = fixed_noises(images.shape[1:], config.timesteps, seed, device)
+        timesteps = loss_timesteps(model.noise, config.timesteps)
+        step = int(config.attack_timestep * model.noise.num_train_timesteps)
+        attacks = {
+            "loss": lambda x_0: -denoising_loss(network, schedule, x_0, timesteps, noises),
+            "pia": lambda x_0: -pia_distance(network, schedule, x_0, step),
+        }
+    parts: dict[str, list[Tensor]] = {name: [] for name in attacks}
+    with _evaluating(network):
+        for start in range(0, len(images), config.batch_size):
+            batch = torch.from_numpy(
+                np.ascontiguousarray(images[start : start + config.batch_size])
+            )
+            x_0 = to_model_range(batch.to(device))
+            for name, attack in attacks.items():
+                parts[name].append(attack(x_0).float().cpu())
+            if progress:
+                progress(len(batch))
+    return {name: torch.cat(values).double().numpy() for name, values in parts.items()}
+
+
+def loss_timesteps(noise: NoiseConfig, count: int) -> list[int]:
+    """Return ``count`` timesteps spread evenly from 2 % to 50 % of T."""
+    last = noise.num_train_timesteps - 1
+    return [round(float(fraction) * last) for fraction in np.linspace(_FIRST, _LAST, count)]
+
+
+def fixed_noises(
+    shape: tuple[int, ...], count: int, seed: int, device: torch.device
+) -> list[Tensor]:
+    """Return ``count`` noises [1, C, H, W], the same for every image and every model."""
+    return [
+        torch.randn((1, *shape), generator=torch_generator(seed, "membership", i)).to(device)
+        for i in range(count)
+    ]
+
+
+def denoising_loss(
+    network: nn.Module,
+    schedule: NoiseSchedule,
+    x_0: Tensor,
+    timesteps: list[int],
+    noises: list[Tensor],
+) -> Tensor:
+    """Return each image's training loss [N], averaged over pairs of timestep and noise."""
+    total = torch.zeros(len(x_0), device=x_0.device)
+    for step, noise in zip(timesteps, noises, strict=True):
+        t = torch.full((len(x_0),), step, device=x_0.device)
+        epsilon = noise.expand_as(x_0)
+        predicted = network(schedule.diffuse(x_0, t, epsilon), t, return_dict=False)[0]
+        squared = (predicted.float() - schedule.target(x_0, t, epsilon)).square()
+        total += squared.flatten(1).mean(dim=1)
+    return total / len(timesteps)
+
+
+def pia_distance(network: nn.Module, schedule: NoiseSchedule, x_0: Tensor, step: int) -> Tensor:
+    """Return each image's proximal initialisation distance [N] (arXiv 2305.18355, eq. 9).
+
+    The noise that the network sees in the clean image is put on it up to timestep ``step``; the
+    distance is the 4-norm of that noise minus the noise that the network then sees.
+    """
+    zero = torch.zeros(len(x_0), dtype=torch.int64, device=x_0.device)
+    first = _predicted_noise(network, schedule, x_0, zero)
+    t = torch.full_like(zero, step)
+    second = _predicted_noise(network, schedule, schedule.diffuse(x_0, t, first), t)
+    return torch.linalg.vector_norm((first - second).flatten(1), ord=_PIA_NORM, dim=1)
+
+
+def _predicted_noise(network: nn.Module, schedule: NoiseSchedule, x_t: Tensor, t: Tensor) -> Tensor:
+    """Return the network's epsilon; from v it is signal v + noise x_t (arXiv 2202.00512)."""
+    predicted = network(x_t, t, return_dict=False)[0].float()
+    if schedule.prediction_type == "epsilon":
+        return predicted
+    return (
+        schedule.signal[t].view(-1, 1, 1, 1) * predicted + schedule.noise[t].view(-1, 1, 1, 1) * x_t
+    )
+
+
+@contextmanager
+def _evaluating(network: nn.Module) -> Iterator[None]:
+    was_training = network.training
+    network.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        network.train(was_training)

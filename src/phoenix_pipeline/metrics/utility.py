@@ -1,0 +1,63 @@
+"""What samples are worth as training data: train on them, test on real images.
+
+The classification accuracy score of Ravuri and Vinyals (arXiv 1905.10887), with labels from the
+label judge, since the generator is unconditional.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.images import ImageSet, take_stratified
+from phoenix_pipeline.metrics.classifier import LabelJudge, train_classifier
+from phoenix_pipeline.metrics.feature_extractor import Progress
+from phoenix_pipeline.seeding import numpy_generator
+
+
+@dataclass(frozen=True)
+class Utility:
+    """Accuracy, 0..1, on real test images of two classifiers trained alike.
+
+    One saw ``num_images`` samples, the other as many real training images.
+    """
+
+    samples: float
+    real: float
+    num_images: int
+
+
+def classification_utility(
+    samples: np.ndarray,
+    judge: LabelJudge,
+    train: ImageSet,
+    test: ImageSet,
+    *,
+    seed: int,
+    progress: Progress | None = None,
+) -> Utility:
+    """Compare uint8 ``samples`` [N, C, H, W] with real images as training data.
+
+    Both classifiers have the judge's architecture and settings. Of more samples than there are
+    training images as many are taken at random. ``progress`` is called with 1 after each of 2 x
+    ``judge.config.epochs`` epochs.
+
+    Raises:
+        SettingsError: there are fewer images than classes.
+        DataError: the samples are not what the judge was trained on.
+    """
+    count = min(len(samples), train.num_images)
+    if count < train.num_classes:
+        raise SettingsError(
+            f"Utility got {count} images for {train.num_classes} classes; allowed is at least one "
+            "for each: raise sampling.num_images or set evaluation.utility to false"
+        )
+    chosen = numpy_generator(seed, "utility").permutation(len(samples))[:count]
+    labels = judge.probabilities(samples[chosen]).argmax(axis=1)
+    generated = ImageSet(samples[chosen], labels, train.class_names)
+    real = take_stratified(train, count, seed)
+    accuracies = (
+        train_classifier(images, test, judge.config, judge.device, progress=progress).test_accuracy
+        for images in (generated, real)
+    )
+    return Utility(next(accuracies), next(accuracies), count)

@@ -1,0 +1,143 @@
+"""Any number of images from a trained arm, as PNGs or Parquet, with a data card beside them."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from phoenix_pipeline import __version__
+from phoenix_pipeline.checkpoints import atomic_path, write_json
+from phoenix_pipeline.config import ModelConfig, SamplingConfig
+from phoenix_pipeline.errors import CheckpointError, SettingsError
+from phoenix_pipeline.families.model_folder import read_metadata
+from phoenix_pipeline.hardware import resolve_device
+from phoenix_pipeline.images import PngFolderWriter, SampleWriter
+from phoenix_pipeline.pipelines.progress import progress_bar
+from phoenix_pipeline.pipelines.sampling.nodes import follow_plan, plan_samples
+from phoenix_pipeline.reporting.data_card import render_data_card
+from phoenix_pipeline.seeding import derive_seed
+
+Layout = Literal["png", "parquet"]
+
+CARD_FILE = "data_card.json"
+README_FILE = "README.md"
+_PARQUET_FILE = "samples.parquet"
+
+
+def export_samples(
+    model_folder: Path,
+    target: Path,
+    num_images: int,
+    seed: int,
+    sampling: SamplingConfig,
+    *,
+    device: str = "auto",
+    layout: Layout = "png",
+    client_id: int | None = None,
+    scores: Mapping[str, float] | None = None,
+) -> dict[str, Any]:
+    """Write ``num_images`` images and their card into a new folder; return the card.
+
+    Image ``i`` depends on ``seed`` and ``i``, and on none of the seeds that the run's own samples
+    were drawn with. The folder is complete or absent.
+
+    Args:
+        model_folder: of an arm, as the training wrote it.
+        target: the folder to make.
+        num_images: how many, from the global model or from the clients' in proportion to their
+            data.
+        seed: of these images.
+        sampling: sampler, steps and batch size.
+        device: as ``run.device``.
+        layout: ``png``: one file each and ``images.csv``; ``parquet``: ``samples.parquet``.
+        client_id: draw from this client's model alone.
+        scores: of the arm's evaluated samples, for the card.
+
+    Raises:
+        SettingsError: the target exists.
+        CheckpointError: there is no such model.
+    """
+    if target.exists():
+        raise SettingsError(f"{target} exists and is not overwritten; name a new folder after --to")
+    metadata = read_metadata(model_folder)
+    settings = metadata["settings"]
+    shape = (settings["channels"], settings["image_size"], settings["image_size"])
+    plan = _plan(metadata, num_images, client_id)
+    seeds = (derive_seed(seed, "export", i) for i in range(num_images))
+    card = _describe(metadata, model_folder.name, plan, seed, sampling, scores or {})
+    with atomic_path(target) as temporary, progress_bar("exporting", num_images) as advance:
+        temporary.mkdir()
+        with _writer(temporary, layout) as writer:
+            for images, client, own in follow_plan(
+                plan,
+                seeds,
+                model_folder,
+                ModelConfig.model_validate(settings["model"]),
+                sampling,
+                shape,
+                resolve_device(device),
+            ):
+                writer.write(images, client, own)
+                advance(len(images))
+        write_json(temporary / CARD_FILE, card)
+        (temporary / README_FILE).write_text(render_data_card(card), encoding="utf-8")
+    return card
+
+
+def _writer(folder: Path, layout: Layout) -> PngFolderWriter | SampleWriter:
+    if layout == "png":
+        return PngFolderWriter(folder)
+    return SampleWriter(folder / _PARQUET_FILE)
+
+
+def _plan(metadata: Mapping[str, Any], num_images: int, client_id: int | None) -> dict[int, int]:
+    """Return how many images each model draws, ``num_images`` in all."""
+    if client_id is None:
+        # An arm with client models is sampled by these; its average is one for comparison.
+        main = {**metadata, "has_global_model": not metadata["clients"]}
+        return plan_samples(main, num_images)
+    if client_id not in metadata["clients"]:
+        has = ", ".join(map(str, metadata["clients"])) or "none; all share one model"
+        raise CheckpointError(f"there is no model of client {client_id}; clients with one: {has}")
+    return {client_id: num_images}
+
+
+def _describe(
+    metadata: Mapping[str, Any],
+    arm: str,
+    plan: Mapping[int, int],
+    seed: int,
+    sampling: SamplingConfig,
+    scores: Mapping[str, float],
+) -> dict[str, Any]:
+    """Return the card's content."""
+    settings = metadata["settings"]
+    family = settings["model"]["family"]
+    told = {"sampler", "num_steps", "timestep_spacing"} | (
+        {"eta"} if sampling.sampler == "ddim" else set()
+    )
+    drawn = sampling.model_dump(mode="json", include=told)
+    if family == "dcgan":
+        drawn = {"sampler": "generator", "num_steps": 1}
+    return {
+        "arm": arm,
+        "num_images": sum(plan.values()),
+        "images_per_model": {str(client): count for client, count in plan.items()},
+        "channels": settings["channels"],
+        "image_size": settings["image_size"],
+        "seed": seed,
+        "sampling": drawn,
+        "model": {
+            "family": family,
+            "settings": settings["model"],
+            "weights": metadata["weights"],
+            "rounds": metadata["rounds"],
+            "training_seed": settings["seed"],
+            "trained": metadata["written"],
+            "training_images": sum(metadata["num_examples"].values()),
+        },
+        "disclosure": metadata.get("disclosure", []),
+        "scores": dict(scores),
+        "phoenix_pipeline": __version__,
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+    }

@@ -1,0 +1,143 @@
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from phoenix_pipeline.config.compression import CodecConfig
+from phoenix_pipeline.federated.compression.codecs import Fp16, Int8, TopK, codec_for, codec_of
+from phoenix_pipeline.federated.compression.updates import decode, encode, encoded_bytes
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=generator(seed))
+
+
+def test_fp16_returns_what_half_precision_holds() -> None:
+    array = torch.tensor([[0.5, -1.25, 65504.0], [2.0**-24, 0.0, 1.0 + 2.0**-10]])
+    written = Fp16().encode(array, generator())
+    assert torch.equal(Fp16().decode(written, array.shape), array)
+
+
+def test_fp16_cuts_what_is_too_large_instead_of_sending_infinity() -> None:
+    written = Fp16().encode(torch.tensor([1e6, -1e6]), generator())
+    assert Fp16().decode(written, torch.Size([2])).tolist() == [65504.0, -65504.0]
+
+
+def test_int8_keeps_multiples_of_the_scale_and_each_channels_largest_value() -> None:
+    array = torch.tensor([[127.0, 3.0, -5.0], [0.0, 0.0, 0.0], [-1.27, 0.63, 1.0]])
+    written = Int8().encode(array, generator())
+    assert written["scales"].tolist() == pytest.approx([1.0, 0.0, 0.01])
+    assert written["codes"][0].tolist() == [127, 3, -5]
+    assert written["codes"][1].tolist() == [0, 0, 0]
+    assert written["codes"][2, 0] == -127
+
+
+def test_int8_rounding_is_unbiased() -> None:
+    # One code up or down: an error of variance p (1 - p) scale^2, at most scale^2 / 4.
+    array, draws, codec = noise(4, 60), 4000, Int8()
+    source = generator(1)
+    total = torch.zeros_like(array)
+    for _ in range(draws):
+        total += codec.decode(codec.encode(array, source), array.shape)
+    scales = array.abs().amax(dim=1, keepdim=True) / 127
+    # 240 values: the largest of as many normal deviates stays below 5 standard errors.
+    assert (((total / draws - array).abs() / scales).max()) < 5 * 0.5 / math.sqrt(draws)
+
+
+def test_int8_is_off_by_less_than_a_scale() -> None:
+    array = noise(6, 50, seed=2)
+    scales = array.abs().amax(dim=1, keepdim=True) / 127
+    decoded = Int8().decode(Int8().encode(array, generator()), array.shape)
+    assert ((decoded - array).abs() <= scales * (1 + 1e-5)).all()
+
+
+def test_int8_depends_on_the_generator_alone() -> None:
+    array = noise(5, 5)
+    same = [Int8().encode(array, generator(3))["codes"] for _ in range(2)]
+    other = Int8().encode(array, generator(4))["codes"]
+    assert torch.equal(*same)
+    assert not torch.equal(same[0], other)
+
+
+def test_top_k_picks_the_largest_magnitudes() -> None:
+    array = torch.tensor([[0.5, -8.0, 1.0], [0.0, 4.0, -2.0]])
+    written = TopK(0.5).encode(array, generator())
+    assert written["positions"].tolist() == [1, 4, 5]
+    assert written["values"].tolist() == [-8.0, 4.0, -2.0]
+    decoded = TopK(0.5).decode(written, array.shape)
+    assert decoded.tolist() == [[0.0, -8.0, 0.0], [0.0, 4.0, -2.0]]
+
+
+@pytest.mark.parametrize(
+    ("count", "dtype"),
+    [(256, torch.uint8), (257, torch.int16), (32768, torch.int16), (32769, torch.int32)],
+)
+def test_positions_take_the_smallest_type_that_reaches_the_last(
+    count: int, dtype: torch.dtype
+) -> None:
+    array = torch.zeros(count)
+    array[-1] = 1.0
+    written = TopK(1 / count).encode(array, generator())
+    assert written["positions"].dtype == dtype
+    assert TopK(1 / count).decode(written, array.shape)[-1] == 1.0
+
+
+def test_sizes_are_as_computed_by_hand() -> None:
+    template = {"conv.weight": torch.zeros(8, 4, 3, 3), "conv.bias": torch.zeros(8)}
+    assert encoded_bytes(template, None) == 288 * 4 + 8 * 4
+    assert encoded_bytes(template, Fp16()) == 288 * 2 + 8 * 2
+    assert encoded_bytes(template, Int8()) == (288 + 8 * 4) + (8 + 4)
+    # 29 and 1 values of 2 bytes; positions up to 287 take 2 bytes, up to 7 one.
+    assert encoded_bytes(template, TopK(0.1)) == 29 * 4 + 3
+
+
+def test_messages_have_the_predicted_size() -> None:
+    update = {"a": noise(8, 4, 3, 3), "b": noise(8), "c": torch.tensor(3)}
+    for codec in (None, Fp16(), Int8(), TopK(0.1)):
+        arrays = encode(update, codec, generator()).arrays
+        assert sum(a.numel() * a.element_size() for a in arrays.values()) == encoded_bytes(
+            update, codec
+        )
+        assert len(arrays) <= 5
+
+
+def test_arrays_that_a_codec_would_not_shrink_are_sent_as_they_are() -> None:
+    assert codec_for("bias", torch.zeros(1), Int8()) is None
+    assert codec_for("bias", torch.zeros(2), Int8()) is not None
+    assert codec_for("weight", torch.zeros(9, 1), Int8()) is None
+    assert codec_for("weight", torch.zeros(9, dtype=torch.float16), Fp16()) is None
+    assert codec_for("weight", torch.zeros(0), Fp16()) is None
+
+
+def test_state_of_batch_norm_and_integers_pass_through() -> None:
+    update = {
+        "norm.running_mean": noise(64),
+        "norm.running_var": noise(64).abs(),
+        "norm.num_batches_tracked": torch.tensor(2**40 + 1),
+        "table": torch.arange(300),
+        "flags": torch.tensor([True, False]),
+    }
+    for codec in (Fp16(), Int8(), TopK(0.01)):
+        arrays = encode(update, codec, generator()).arrays
+        read = decode(arrays, codec, update)
+        assert all(torch.equal(read[name], update[name]) for name in update)
+
+
+@pytest.mark.parametrize("kind", ["none", "fp16", "int8", "top_k"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64, torch.int8])
+def test_names_shapes_and_dtypes_come_back(kind: str, dtype: torch.dtype) -> None:
+    update = {"z": (noise(6, 7) * 9).to(dtype), "a": torch.zeros(3, dtype=dtype)}
+    update["scalar"] = torch.tensor(2.0).to(dtype)
+    codec = codec_of(CodecConfig(codec=kind, density=0.2))
+    read = decode(encode(update, codec, generator()).arrays, codec, update)
+    assert list(read) == list(update)
+    for name, array in update.items():
+        assert (read[name].shape, read[name].dtype) == (array.shape, array.dtype)
+    if kind == "none":
+        assert all(torch.equal(read[name], update[name]) for name in update)
+    assert read["a"].tolist() == [0, 0, 0]

@@ -1,0 +1,156 @@
+"""A consortium on this machine: a SuperLink with TLS and SuperNodes with keys, as deploy/ says."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from phoenix_pipeline.config import DeploymentConfig
+from phoenix_pipeline.federated.engines.superlink import SuperLink
+from phoenix_pipeline.images import ImageSet, write_images
+
+ROOT = Path(__file__).parents[3]
+BIN = Path(sys.executable).parent
+START_S = 240.0
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return int(server.getsockname()[1])
+
+
+class Consortium:
+    """Processes of one federation; use as a context manager."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.keys = folder / "keys"
+        self.port = free_port()
+        self.address = f"127.0.0.1:{self.port}"
+        self.nodes: dict[str, subprocess.Popen[bytes]] = {}
+        self._stack = ExitStack()
+
+    def __enter__(self) -> "Consortium":
+        run("deploy/make_certificates.sh", str(self.keys), "localhost", "127.0.0.1")
+        self.start(
+            "superlink",
+            "flower-superlink",
+            *("--ssl-ca-certfile", str(self.keys / "ca.crt")),
+            *("--ssl-certfile", str(self.keys / "superlink.pem")),
+            *("--ssl-keyfile", str(self.keys / "superlink.key")),
+            *("--enable-supernode-auth", "--disable-runtime-dependency-installation"),
+            *("--port", str(self.port)),
+        )
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return self
+            time.sleep(0.5)
+        raise TimeoutError((self.folder / "superlink.log").read_text())
+
+    def __exit__(self, *_: object) -> None:
+        for name in list(self.nodes):
+            self.stop(name)
+        self._stack.close()
+
+    def config(self, **changes: object) -> DeploymentConfig:
+        return DeploymentConfig(
+            address=self.address,
+            root_certificates=str(self.keys / "ca.crt"),
+            app_folder=str(ROOT / "deploy" / "flower-app"),
+            wait_for_nodes_s=START_S,
+        ).model_copy(update=changes)
+
+    def make_key(self, name: str, *, register: bool = True) -> None:
+        run("deploy/make_node_key.sh", str(self.keys), name)
+        if register:
+            home = self.folder / "flwr"
+            SuperLink(self.config(), home)  # writes the connection that `flwr` reads
+            subprocess.run(
+                [BIN / "flwr", "supernode", "register", self.keys / f"{name}.pub", "phoenix"],
+                env=os.environ | {"FLWR_HOME": str(home), "FLWR_TELEMETRY_ENABLED": "0"},
+                check=True,
+                capture_output=True,
+            )
+
+    def start_node(self, name: str, images: np.ndarray, client: int, **config: object) -> None:
+        data = self.folder / name / "images.parquet"
+        data.parent.mkdir(exist_ok=True)
+        write_images(ImageSet(images), data)
+        given = {
+            "client-id": client,
+            "data": f'"{data}"',
+            "state-folder": f'"{self.folder / name / "state"}"',
+            "device": '"cpu"',
+            "threads": 1,
+        } | {key.replace("_", "-"): value for key, value in config.items()}
+        self.start(
+            name,
+            "flower-supernode",
+            *("--root-certificates", str(self.keys / "ca.crt")),
+            *("--superlink", self.address, "--port", str(free_port())),
+            *("--auth-supernode-private-key", str(self.keys / name)),
+            *("--node-config", " ".join(f"{k}={v}" for k, v in given.items())),
+        )
+
+    def restart_node(self, name: str, *arguments: Any, **config: object) -> None:
+        """Start a node anew until it stays, as the unit file does.
+
+        The SuperLink refuses one whose former self it has not missed yet, for about a minute.
+        """
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline:
+            self.start_node(name, *arguments, **config)
+            while self.nodes[name].poll() is None:
+                if "SuperNode ID" in self.log(name):
+                    return
+                time.sleep(0.5)
+            time.sleep(5.0)
+        raise TimeoutError(self.log(name))
+
+    def start(self, name: str, program: str, *arguments: str) -> None:
+        log = self._stack.enter_context((self.folder / f"{name}.log").open("wb"))
+        path = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
+        environment = os.environ | {
+            "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": path.rstrip(os.pathsep),
+            "FLWR_HOME": str(self.folder / f"{name}-home"),
+            "FLWR_TELEMETRY_ENABLED": "0",
+            "FLWR_DISABLE_UPDATE_CHECK": "1",
+            "OMP_NUM_THREADS": "1",
+        }
+        self.nodes[name] = subprocess.Popen(
+            [str(BIN / program), *arguments],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
+        )
+
+    def stop(self, name: str, how: signal.Signals = signal.SIGTERM) -> None:
+        """End one process and its children."""
+        process = self.nodes.pop(name)
+        try:
+            os.killpg(process.pid, how)
+            process.wait(20.0)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        except ProcessLookupError:
+            process.wait()
+
+    def log(self, name: str) -> str:
+        return (self.folder / f"{name}.log").read_text(errors="replace")
+
+
+def run(script: str, *arguments: str) -> None:
+    subprocess.run([str(ROOT / script), *arguments], check=True, capture_output=True)

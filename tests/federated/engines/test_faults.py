@@ -1,0 +1,122 @@
+"""What a bad client can do to a round: it is left out with the reason, and nothing else."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord
+from flwr.clientapp import ClientApp
+
+from phoenix_pipeline.errors import FederationError
+from phoenix_pipeline.federated.client_app import answer_errors, build_client_app
+from phoenix_pipeline.federated.engines.in_process import InProcessGrid
+from phoenix_pipeline.federated.fleet import Fleet
+from phoenix_pipeline.federated.job import FederatedResult
+from phoenix_pipeline.federated.program import Watch, run_program
+from phoenix_pipeline.federated.sites import CLIENT_ID, InMemorySites
+from tests.federated.tiny import job, same
+
+Spoil = Callable[[Message], None]
+
+
+def federate_with(folder: Path, spoil: Spoil | None, **options: object) -> FederatedResult:
+    """Run one round of two clients; ``spoil`` changes the reply of client 1."""
+    told = job(rounds=1, **options)
+    sites = InMemorySites(told.images, told.client_images, torch.device("cpu"), folder / "clients")
+    honest, app = build_client_app(sites), ClientApp(mods=[answer_errors])
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        reply = honest(message, context)
+        if spoil and context.node_config[CLIENT_ID] == 1:
+            spoil(reply)
+        return reply
+
+    with InProcessGrid(app, sites.sizes(), workers=2, threads=1) as grid:
+        fleet = Fleet(grid, grid.clients, sites.sizes(), sites.state)
+        return run_program(told, folder, fleet, Watch())
+
+
+def metric(name: str, value: float) -> Spoil:
+    def spoil(reply: Message) -> None:
+        reply.content["metrics"][name] = value
+
+    return spoil
+
+
+def array(change: Callable[[np.ndarray], np.ndarray]) -> Spoil:
+    def spoil(reply: Message) -> None:
+        arrays = reply.content["arrays"]
+        arrays["conv_in.weight"] = Array(change(arrays["conv_in.weight"].numpy().copy()))
+
+    return spoil
+
+
+def set_first(value: float) -> Callable[[np.ndarray], np.ndarray]:
+    def change(values: np.ndarray) -> np.ndarray:
+        values.flat[0] = value
+        return values
+
+    return change
+
+
+def drop_array(reply: Message) -> None:
+    reply.content["arrays"] = ArrayRecord(dict(list(reply.content["arrays"].items())[1:]))
+
+
+def no_metrics(reply: Message) -> None:
+    reply.content["metrics"] = MetricRecord()
+
+
+def no_arrays(reply: Message) -> None:
+    del reply.content["arrays"]
+
+
+def too_large(reply: Message) -> None:
+    reply.content["arrays"]["more"] = Array(np.zeros(1 << 20))
+
+
+FAULTS = {
+    "negative count": (metric("num-examples", -3), "-3 examples"),
+    "zero count": (metric("num-examples", 0), "0 examples"),
+    "infinite count": (metric("num-examples", math.inf), "inf examples"),
+    "absurd count": (metric("num-examples", 10**15), "1e+15 examples"),
+    "nan": (array(set_first(math.nan)), "not finite"),
+    "infinity": (array(set_first(-math.inf)), "not finite"),
+    "enormous": (array(set_first(1e30)), "1e+30"),
+    "shape": (array(lambda values: values[:1]), "conv_in.weight"),
+    "dtype": (array(lambda values: values.astype(np.float64)), "float64"),
+    "missing array": (drop_array, "1 differ"),
+    "no metrics": (no_metrics, "malformed: KeyError"),
+    "no arrays": (no_arrays, "malformed: KeyError"),
+    "too large": (too_large, "at most"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_bad_reply_is_left_out_with_its_reason(fault: str, tmp_path: Path) -> None:
+    spoil, said = FAULTS[fault]
+    result = federate_with(tmp_path, spoil)
+    honest, bad = result.rounds.to_dict("records")
+    assert (honest["status"], bad["status"]) == ("ok", "refused")
+    assert said in bad["reason"]
+    assert all(tensor.isfinite().all() for tensor in result.raw.values())
+
+
+def test_the_round_is_then_the_mean_of_the_others(tmp_path: Path) -> None:
+    def crash(reply: Message) -> None:
+        raise OSError("disk full")
+
+    crashed = federate_with(tmp_path / "crashed", crash)
+    spoiled = federate_with(tmp_path / "spoiled", FAULTS["nan"][0])
+    whole = federate_with(tmp_path / "whole", None)
+    assert same(crashed.raw, spoiled.raw)
+    assert not same(crashed.raw, whole.raw)
+
+
+def test_too_few_good_replies_end_the_run_with_the_reasons(tmp_path: Path) -> None:
+    with pytest.raises(FederationError, match=r"1 of 2 clients.*min_clients is 2.*not finite"):
+        federate_with(tmp_path, FAULTS["nan"][0], min_clients=2)

@@ -1,0 +1,68 @@
+"""The committed environments: valid, comparable across arms, and of the size that they claim."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from phoenix_pipeline.arms import ARMS
+from phoenix_pipeline.config import (
+    FederationConfig,
+    ModelConfig,
+    SamplingConfig,
+    TrainingConfig,
+    UNetConfig,
+)
+from phoenix_pipeline.diffusion.unet import build_unet
+from phoenix_pipeline.families import family_of
+from phoenix_pipeline.federated.work_plan import plan_steps
+from phoenix_pipeline.framework.config_loader import PhoenixConfigLoader
+from phoenix_pipeline.settings import CONFIG_LOADER_ARGS
+
+CONF = Path(__file__).parents[2] / "conf"
+CIFAR = ("cifar10", "cifar10_h200", "cifar10_small")
+
+
+def load(env: str | None) -> PhoenixConfigLoader:
+    return PhoenixConfigLoader(CONF, env, {}, **CONFIG_LOADER_ARGS)
+
+
+def images_trained(groups: dict[str, Any], num_clients: int) -> int:
+    federation = FederationConfig.model_validate(groups["federation"])
+    batch = TrainingConfig.model_validate(groups["training"]).batch_size
+    sizes = dict.fromkeys(range(1 if federation.pooled else num_clients), 1000)
+    steps = plan_steps(sizes, federation.local_work, batch)
+    return federation.num_rounds * sum(steps.values()) * batch
+
+
+@pytest.mark.parametrize("env", [None, "smoke", *CIFAR])
+def test_every_arm_trains_on_as_many_images(env: str | None) -> None:
+    parameters = load(env)["parameters"]
+    clients = parameters["partition"]["num_clients"]
+    seen = {images_trained(parameters[arm], clients) for arm in ARMS}
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize("env", CIFAR)
+def test_cifar_results_lie_apart(env: str) -> None:
+    loader = load(env)
+    assert loader["globals"]["data_root"] == f"data/{env}"
+    assert loader["parameters"]["data_root"] == f"data/{env}"
+
+
+@pytest.mark.parametrize(
+    ("env", "arm"), [("cifar10_small", "fedavg"), *((env, "dcgan") for env in CIFAR)]
+)
+def test_cifar_models_make_32_pixels(env: str, arm: str) -> None:
+    groups = load(env)["parameters"][arm]
+    model = ModelConfig.model_validate(groups["model"])
+    family_of(model).check(model, SamplingConfig.model_validate(groups["sampling"]), 3, 32)
+
+
+@pytest.mark.parametrize(("env", "weights"), [("cifar10", 35_746_307), ("cifar10_h200", 8_952_067)])
+def test_networks_have_the_documented_size(env: str, weights: int) -> None:
+    with torch.device("meta"):
+        settings = load(env)["parameters"]["fedavg"]["model"]["unet"]
+        network = build_unet(UNetConfig.model_validate(settings), 3, 32, 0)
+    assert sum(p.numel() for p in network.parameters()) == weights

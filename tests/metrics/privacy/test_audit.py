@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from phoenix_pipeline.config import ModelConfig, PrivacyAuditConfig
+from phoenix_pipeline.images import ImageSet
+from phoenix_pipeline.metrics.privacy.audit import ALL_CLIENTS, audit_membership
+
+CLIENTS = {0: np.arange(16), 3: np.arange(100, 300), 5: np.array([20, 21])}
+
+
+@pytest.fixture(scope="module")
+def config() -> PrivacyAuditConfig:
+    return PrivacyAuditConfig(max_members=120, max_held_out=300, timesteps=5)
+
+
+def test_the_client_whose_images_were_memorised_is_told_from_the_others(
+    memorised: tuple[np.ndarray, nn.Module],
+    digits: tuple[ImageSet, ImageSet],
+    model: ModelConfig,
+    config: PrivacyAuditConfig,
+) -> None:
+    train, test = digits
+    audit = audit_membership(memorised[1], model, train, CLIENTS, test, config, seed=0)
+    assert set(audit.results) == {ALL_CLIENTS, 0, 3}
+    assert set(audit.skipped) == {5}
+    assert "2 training images" in audit.skipped[5]
+    for attack in ("loss", "pia"):
+        found, safe = (audit.results[client][attack] for client in (0, 3))
+        assert found.auc > 0.9
+        assert abs(safe.auc - 0.5) < 3 * safe.auc_standard_error
+        assert (found.num_members, safe.num_members) == (16, 120)
+        assert safe.num_held_out <= 300
+
+
+class ByMean(nn.Module):
+    """Predicts so that the loss tells classes apart, and nothing else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(
+        self, x_t: torch.Tensor, t: torch.Tensor, return_dict: bool = True
+    ) -> tuple[torch.Tensor]:
+        return (x_t * 0.0,)
+
+
+def test_classes_are_no_membership(model: ModelConfig, config: PrivacyAuditConfig) -> None:
+    # Class 0 is black, class 1 white noise; a client has class 0 alone.
+    generator = np.random.default_rng(0)
+
+    def draw(count: int) -> ImageSet:
+        labels = np.arange(count) % 2
+        pixels = generator.integers(0, 256, (count, 1, 8, 8)) * labels[:, None, None, None]
+        shade = generator.integers(0, 40, (count, 1, 1, 1))
+        images = np.clip(pixels + shade, 0, 255).astype(np.uint8)
+        return ImageSet(images, labels, ("black", "noise"))
+
+    train, test = draw(200), draw(200)
+    clients = {0: np.flatnonzero(train.labels == 0)}
+    labelled = audit_membership(ByMean(), model, train, clients, test, config, seed=0)
+    bare = (ImageSet(train.images), ImageSet(test.images))
+    unlabelled = audit_membership(ByMean(), model, bare[0], clients, bare[1], config, seed=0)
+    matched, mixed = (audit.results[0]["loss"] for audit in (labelled, unlabelled))
+    assert abs(matched.auc - 0.5) < 3 * matched.auc_standard_error
+    assert abs(mixed.auc - 0.5) > 0.2
+    assert (matched.num_held_out, mixed.num_held_out) == (100, 200)

@@ -1,0 +1,116 @@
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from phoenix_pipeline.config import ModelConfig, NoiseConfig, PrivacyAuditConfig
+from phoenix_pipeline.diffusion.noise import NoiseSchedule
+from phoenix_pipeline.gan.dcgan import build_dcgan
+from phoenix_pipeline.images import ImageSet
+from phoenix_pipeline.metrics.privacy.attack import judge_attack
+from phoenix_pipeline.metrics.privacy.membership import (
+    denoising_loss,
+    loss_timesteps,
+    membership_scores,
+    pia_distance,
+)
+
+AUDIT = PrivacyAuditConfig(batch_size=64, timesteps=5)
+
+
+def test_a_memorised_set_is_found(
+    memorised: tuple[np.ndarray, nn.Module],
+    digits: tuple[ImageSet, ImageSet],
+    model: ModelConfig,
+) -> None:
+    images, network = memorised
+    members = membership_scores(network, model, images, AUDIT, seed=0)
+    held_out = membership_scores(network, model, digits[1].images, AUDIT, seed=0)
+    assert members.keys() == {"loss", "pia"}
+    for attack in members:
+        result = judge_attack(members[attack], held_out[attack])
+        assert result.auc > 0.9, attack
+        assert result.tpr_at_1_percent_fpr > 0.3, attack
+
+
+def test_no_wolf_is_cried_over_images_that_the_model_never_saw(
+    memorised: tuple[np.ndarray, nn.Module],
+    untrained: nn.Module,
+    digits: tuple[ImageSet, ImageSet],
+    model: ModelConfig,
+) -> None:
+    unseen, held_out = digits[0].images[16:316], digits[1].images
+    for network in (memorised[1], untrained):
+        a = membership_scores(network, model, unseen, AUDIT, seed=0)
+        b = membership_scores(network, model, held_out, AUDIT, seed=0)
+        for attack in a:
+            result = judge_attack(a[attack], b[attack])
+            assert abs(result.auc - 0.5) < 3 * result.auc_standard_error, attack
+            assert result.tpr_at_1_percent_fpr < 0.05
+
+
+def test_a_score_depends_on_its_image_alone(
+    untrained: nn.Module, digits: tuple[ImageSet, ImageSet], model: ModelConfig
+) -> None:
+    images = digits[0].images[:40]
+    untrained.train()
+    one = membership_scores(untrained, model, images, AUDIT, seed=0)
+    small = AUDIT.model_copy(update={"batch_size": 7})
+    other = membership_scores(untrained, model, images[::-1], small, seed=0)
+    assert untrained.training
+    for attack in one:
+        np.testing.assert_allclose(one[attack], other[attack][::-1], rtol=1e-4)
+
+
+class Constant(nn.Module):
+    """Predicts the same for every image."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value = nn.Parameter(torch.tensor(value))
+
+    def forward(self, x_t: Tensor, t: Tensor, return_dict: bool = True) -> tuple[Tensor]:
+        return (self.value.expand_as(x_t),)
+
+
+def test_losses_of_a_known_prediction() -> None:
+    noise = NoiseConfig(num_train_timesteps=10, prediction_type="epsilon")
+    schedule = NoiseSchedule.from_config(noise, "cpu")
+    noises = [torch.full((1, 1, 2, 2), 3.0), torch.full((1, 1, 2, 2), 1.0)]
+    loss = denoising_loss(Constant(1.0), schedule, torch.zeros(5, 1, 2, 2), [1, 4], noises)
+    # (1 - 3)^2 and (1 - 1)^2
+    assert loss.tolist() == [2.0] * 5
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_pia_distance_of_a_known_prediction(kind: str) -> None:
+    schedule = NoiseSchedule.from_config(
+        NoiseConfig(num_train_timesteps=10, prediction_type=kind), "cpu"
+    )
+    x_0, step = torch.full((1, 1, 2, 2), 0.5), 6
+    distance = float(pia_distance(Constant(2.0), schedule, x_0, step).detach())
+    if kind == "epsilon":
+        assert distance == 0.0
+        return
+    a_0, b_0 = schedule.signal[0].item(), schedule.noise[0].item()
+    a_t, b_t = schedule.signal[step].item(), schedule.noise[step].item()
+    first = a_0 * 2 + b_0 * 0.5
+    second = a_t * 2 + b_t * (a_t * 0.5 + b_t * first)
+    assert distance == pytest.approx(abs(first - second) * 4**0.25, rel=1e-5)
+
+
+def test_a_gan_is_judged_by_its_discriminator(digits: tuple[ImageSet, ImageSet]) -> None:
+    model = ModelConfig(family="dcgan", dcgan={"base_channels": 8})
+    network = build_dcgan(model.dcgan, 1, 8, 0)
+    scores = membership_scores(network, model, digits[0].images[:10], AUDIT, seed=0)
+    assert list(scores) == ["discriminator"]
+    network.eval()
+    pixels = torch.from_numpy(digits[0].images[:10]).float() / 127.5 - 1
+    np.testing.assert_allclose(
+        scores["discriminator"], network.discriminator(pixels).detach().numpy(), rtol=1e-4
+    )
+
+
+def test_timesteps_are_spread_over_the_first_half() -> None:
+    steps = loss_timesteps(NoiseConfig(num_train_timesteps=1001), 4)
+    assert steps == [20, 180, 340, 500]

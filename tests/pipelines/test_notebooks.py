@@ -1,0 +1,61 @@
+"""The notebooks run on a smoke run's results, train nothing, and are kept without outputs."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.pipelines.test_smoke_run import PROJECT, project
+
+__all__ = ["project"]
+
+NAMES = ("01_partition", "02_samples", "03_results")
+
+
+def read(name: str) -> dict[str, Any]:
+    path = PROJECT / "notebooks" / f"{name}.ipynb"
+    notebook: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return notebook
+
+
+def test_every_notebook_is_listed() -> None:
+    assert sorted(path.stem for path in (PROJECT / "notebooks").glob("*.ipynb")) == sorted(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_outputs_are_stripped_and_nothing_is_trained(name: str) -> None:
+    cells = [cell for cell in read(name)["cells"] if cell["cell_type"] == "code"]
+    assert cells
+    for cell in cells:
+        assert cell["outputs"] == []
+        assert cell["execution_count"] is None
+        source = "".join(cell["source"])
+        assert not any(
+            word in source for word in ("train_locally", ".fit(", "session.run", ".save(")
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_runs_after_a_smoke_run(project: Path, name: str, monkeypatch: Any) -> None:
+    nbclient = pytest.importorskip("nbclient")
+    nbformat = pytest.importorskip("nbformat")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(project / "src"), *_inherited()]))
+    notebook = nbformat.read(project / "notebooks" / f"{name}.ipynb", as_version=4)
+    client = nbclient.NotebookClient(
+        notebook, timeout=300, resources={"metadata": {"path": str(project / "notebooks")}}
+    )
+    client.execute()
+    shown = [
+        kind
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        for kind in output.get("data", {})
+    ]
+    assert "image/png" in shown
+
+
+def _inherited() -> list[str]:
+    return [path for path in (os.environ.get("PYTHONPATH"),) if path]

@@ -1,0 +1,121 @@
+"""The node on a tiny arm: a global model, and models at the clients."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.datasets import load_digits
+
+from phoenix_pipeline.config import (
+    ModelConfig,
+    NoiseConfig,
+    PrivacyAuditConfig,
+    RunConfig,
+    UNetConfig,
+)
+from phoenix_pipeline.families import family_of
+from phoenix_pipeline.families.model_folder import write_models
+from phoenix_pipeline.federated.personal_layers import split_personal
+from phoenix_pipeline.images import GLOBAL_MODEL, ImageSet, SampleWriter
+from phoenix_pipeline.pipelines.privacy_audit.nodes import audit_privacy
+
+DIFFUSION = ModelConfig(
+    unet=UNetConfig(block_out_channels=(8,), attention_resolutions=(), norm_num_groups=4),
+    noise=NoiseConfig(num_train_timesteps=50),
+)
+DCGAN = ModelConfig.model_validate({"family": "dcgan", "dcgan": {"base_channels": 8}})
+CONFIG = PrivacyAuditConfig(timesteps=2, reconstructions=1, reconstruction_steps=2)
+
+
+@pytest.fixture(scope="module")
+def images() -> tuple[ImageSet, ImageSet]:
+    data = load_digits()
+    pixels = np.round(data.images * 255 / 16).astype(np.uint8)[:, None]
+    everything = ImageSet(pixels, data.target.astype(np.int64), tuple("0123456789"))
+    return everything.subset(slice(0, 120)), everything.subset(slice(120, 260))
+
+
+def audit(
+    folder: Path, images: tuple[ImageSet, ImageSet], model: ModelConfig, personal: bool
+) -> dict[str, Any]:
+    """Audit untrained models of clients 0 and 4, which hold 60 images each."""
+    train, test = images
+    network = family_of(model).build(model, 1, 8, 0)
+    body, layers = split_personal(network.state_dict(), ("conv_out",))
+    settings = {"model": model.model_dump(mode="json"), "channels": 1, "image_size": 8, "seed": 0}
+    write_models(
+        folder / "model",
+        body,
+        [(0, layers), (4, layers)] if personal else [],
+        None if personal else network,
+        {"settings": settings, "weights": "ema"},
+    )
+    with SampleWriter(folder / "samples.parquet") as writer:
+        writer.write(train.images[:30], GLOBAL_MODEL, range(30))
+    clients = pd.DataFrame({"client_id": np.repeat([0, 4], 60), "image_index": np.arange(120)})
+    result = audit_privacy(
+        folder / "model",
+        folder / "samples.parquet",
+        clients,
+        train,
+        test,
+        model,
+        CONFIG,
+        RunConfig(device="cpu"),
+    )
+    return json.loads(json.dumps(result, allow_nan=False))
+
+
+def test_a_global_model_is_audited_for_all_and_for_each_client(
+    tmp_path: Path, images: tuple[ImageSet, ImageSet]
+) -> None:
+    result = audit(tmp_path, images, DIFFUSION, personal=False)
+    assert set(result["membership"]["global_model"]) == {"all", "0", "4"}
+    assert result["membership"]["client_models"] == {}
+    scores = result["scores"]
+    for attack in ("loss", "pia"):
+        whole = result["membership"]["global_model"]["all"][attack]
+        assert scores[f"membership_auc_{attack}"] == whole["auc"]
+        assert abs(whole["auc"] - 0.5) < 3 * whole["auc_standard_error"]
+        assert scores[f"membership_auc_{attack}_worst_client"] == max(
+            result["membership"]["global_model"][client][attack]["auc"] for client in ("0", "4")
+        )
+    # The samples are training images.
+    assert scores["copied_share"] == 1.0
+    (image,) = result["reconstruction"]["images"]
+    assert scores["reconstruction_psnr_db"] == image["psnr_db"]
+    assert image["mean_image_psnr_db"] > 5
+    assert result["skipped"] == {}
+
+
+def test_clients_models_are_audited_for_their_own_images(
+    tmp_path: Path, images: tuple[ImageSet, ImageSet]
+) -> None:
+    result = audit(tmp_path, images, DIFFUSION, personal=True)
+    assert result["membership"]["global_model"] == {}
+    own = result["membership"]["client_models"]
+    assert set(own) == {"0", "4"}
+    assert all(client["loss"]["num_members"] <= 60 for client in own.values())
+    expected = (own["0"]["pia"]["auc"] + own["4"]["pia"]["auc"]) / 2
+    assert result["scores"]["membership_auc_pia"] == pytest.approx(expected)
+
+
+def test_a_gan_has_its_own_attack_and_no_reconstruction(
+    tmp_path: Path, images: tuple[ImageSet, ImageSet]
+) -> None:
+    result = audit(tmp_path, images, DCGAN, personal=False)
+    assert set(result["membership"]["global_model"]["all"]) == {"discriminator"}
+    assert result["reconstruction"] is None
+    assert result["skipped"] == {"reconstruction": "it is made for diffusion models"}
+
+
+def test_too_few_images_are_said_and_not_scored(
+    tmp_path: Path, images: tuple[ImageSet, ImageSet]
+) -> None:
+    train, test = images
+    result = audit(tmp_path, (train, test.subset(slice(0, 60))), DIFFUSION, personal=False)
+    assert "copied_share" not in result["scores"]
+    assert "100 or more" in result["skipped"]["copies"]

@@ -1,0 +1,47 @@
+"""What the data card says, and what it says when something is not known."""
+
+from typing import Any
+
+from phoenix_pipeline.reporting.data_card import UNKNOWN_DISCLOSURE, render_data_card
+
+CARD: dict[str, Any] = {
+    "arm": "personalization",
+    "num_images": 12000,
+    "images_per_model": {"0": 9000, "4": 3000},
+    "channels": 3,
+    "image_size": 32,
+    "seed": 7,
+    "sampling": {"sampler": "ddim", "num_steps": 50},
+    "model": {
+        "family": "diffusion",
+        "weights": "ema",
+        "rounds": 8,
+        "training_seed": 1,
+        "trained": "2026-01-01",
+        "training_images": 50000,
+    },
+    "disclosure": [],
+    "scores": {},
+    "phoenix_pipeline": "1",
+    "written": "2026-01-02",
+}
+
+
+def test_numbers_and_origin_are_written_out() -> None:
+    text = render_data_card(CARD)
+    assert "| images | 12,000, 32 x 32 pixels, RGB |" in text
+    assert "| drawn from | client 0: 9,000, client 4: 3,000 |" in text
+    assert "| sampling | sampler ddim, num_steps 50 |" in text
+    assert "diffusion, ema weights, 8 rounds, training seed 1" in text
+
+
+def test_what_is_not_known_is_said() -> None:
+    text = render_data_card(CARD)
+    assert UNKNOWN_DISCLOSURE in text
+    assert "Memorisation score: not measured" in text
+    known = render_data_card(
+        {**CARD, "disclosure": ["A.", "B."], "scores": {"memorized_share": 0.5}}
+    )
+    assert UNKNOWN_DISCLOSURE not in known
+    assert "- A.\n- B." in known
+    assert "50.0% lie closer" in known
