@@ -81,6 +81,11 @@ class FederationConfig(Group):
         description="Clients trained at a time, one thread each; null: one per core. With `ray`: "
         "most actors; null: as many as fit.",
     )
+    threads_per_client: Positive | None = Field(
+        None,
+        description="CPU threads that each of these uses; null: the cores divided among them. "
+        "Small networks are faster with 1.",
+    )
     resume: bool = Field(True, description="Continue from the newest checkpoint of the same run.")
     checkpoint_every: Positive = Field(1, description="Rounds between checkpoints.")
     round_timeout_s: float = Field(

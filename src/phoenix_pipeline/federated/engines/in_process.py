@@ -27,7 +27,8 @@ def train(job: FederatedJob, folder: Path, watch: Watch) -> FederatedResult:
     sizes, cores = sites.sizes(), available_cores()
     workers = min(job.config.workers or (cores if device.type == "cpu" else 1), len(sizes))
     app = build_client_app(sites)
-    with InProcessGrid(app, sizes, workers, max(1, cores // workers)) as grid:
+    threads = job.config.threads_per_client or max(1, cores // workers)
+    with InProcessGrid(app, sizes, workers, threads) as grid:
         return run_program(job, folder, Fleet(grid, grid.clients, sizes, sites.state), watch)
 
 
