@@ -73,6 +73,7 @@ $(READY): requirements.lock pyproject.toml
 	@echo "Installing into .venv (a minute or two; only once)"
 	@[ -x $(BIN)/python ] || "$(PYTHON)" -m venv .venv
 	@[ -x $(BIN)/uv ] || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes \
+		-r requirements.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@

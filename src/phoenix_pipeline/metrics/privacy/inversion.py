@@ -12,10 +12,6 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torchmetrics.functional.image import (
-    peak_signal_noise_ratio,
-    structural_similarity_index_measure,
-)
 
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
 from phoenix_pipeline.images import to_model_range, to_uint8
@@ -98,6 +94,12 @@ def reconstruct(
 
 def likeness(reconstruction: Tensor, image: Tensor) -> Likeness:
     """Return how like uint8 ``image`` [1, C, H, W] another of that shape is."""
+    # Its import takes seconds.
+    from torchmetrics.functional.image import (
+        peak_signal_noise_ratio,
+        structural_similarity_index_measure,
+    )
+
     made, true = reconstruction.float().cpu(), image.float().cpu()
     psnr = float(peak_signal_noise_ratio(made, true, data_range=255.0))
     ssim = cast(Tensor, structural_similarity_index_measure(made, true, data_range=255.0))
