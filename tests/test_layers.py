@@ -11,7 +11,8 @@ PACKAGE = Path(__file__).parents[1] / "src" / "phoenix_pipeline"
 LAYERS = (
     {"config", "seeding", "errors", "arms"},
     {"checkpoints", "hardware"},
-    {"images", "optimization"},
+    {"images"},
+    {"optimization"},
     {"diffusion", "gan"},
     {"families", "metrics", "partitioning"},
     {"federated", "reporting"},

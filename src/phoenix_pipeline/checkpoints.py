@@ -20,6 +20,8 @@ from phoenix_pipeline.errors import CheckpointError, StorageError
 if TYPE_CHECKING:
     from torch import Tensor
 
+# Of an exported model: settings and origin, whatever kind of model it is.
+METADATA_FILE = "phoenix.json"
 _STALE_AFTER_S = 24 * 3600.0
 
 

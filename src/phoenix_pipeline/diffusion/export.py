@@ -6,15 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from phoenix_pipeline.checkpoints import atomic_path, write_json
+from phoenix_pipeline.checkpoints import METADATA_FILE, atomic_path, write_json
 from phoenix_pipeline.config import NoiseConfig
 from phoenix_pipeline.diffusion.noise import build_scheduler
 from phoenix_pipeline.errors import CheckpointError
 
 if TYPE_CHECKING:
     from diffusers import UNet2DModel
-
-METADATA_FILE = "phoenix.json"
 
 
 def export_pipeline(

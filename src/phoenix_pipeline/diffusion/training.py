@@ -9,12 +9,10 @@ from phoenix_pipeline.config import TrainingConfig
 from phoenix_pipeline.diffusion.dropout import set_dropout_generator
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
 from phoenix_pipeline.errors import TrainingError
-from phoenix_pipeline.images import to_model_range
 from phoenix_pipeline.optimization.adam_state import adam_state, restore_adam_state
 from phoenix_pipeline.optimization.learning_rate import learning_rate_at
-from phoenix_pipeline.optimization.work import LocalResult, LocalWork, draw_batches
-
-_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+from phoenix_pipeline.optimization.precision import autocast, gradient_scaler
+from phoenix_pipeline.optimization.work import LocalResult, LocalWork, draw_batches, prepare_batch
 
 
 def train_locally(
@@ -76,7 +74,7 @@ def _descend(
     """Make the steps; return their losses [steps] on the device, which is never waited for."""
     device = images.device
     generator = torch.Generator(device=device).manual_seed(work.seed)
-    scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
+    scaler = gradient_scaler(device, config)
     losses = torch.empty(work.steps, device=device)
     unet.train()
     set_dropout_generator(unet, generator)
@@ -105,17 +103,11 @@ def _loss(
     generator: torch.Generator,
 ) -> Tensor:
     """Return the mean squared error of the prediction for one uint8 batch [B, C, H, W]."""
-    x_0 = to_model_range(batch)
-    if config.horizontal_flip:
-        mirrored = torch.rand(len(x_0), 1, 1, 1, generator=generator, device=x_0.device) < 0.5
-        x_0 = torch.where(mirrored, x_0.flip(-1), x_0)
-    if config.channels_last:
-        x_0 = x_0.contiguous(memory_format=torch.channels_last)
+    x_0 = prepare_batch(batch, config, generator)
     t = torch.randint(schedule.num_timesteps, (len(x_0),), generator=generator, device=x_0.device)
     # randn_like takes no generator in torch 2.11.
     epsilon = torch.randn(x_0.shape, generator=generator, device=x_0.device)
-    dtype = _AUTOCAST.get(config.precision)
-    with torch.autocast(x_0.device.type, dtype=dtype, enabled=dtype is not None):
+    with autocast(x_0.device, config):
         predicted = unet(schedule.diffuse(x_0, t, epsilon), t, return_dict=False)[0]
     return nn.functional.mse_loss(predicted.float(), schedule.target(x_0, t, epsilon))
 

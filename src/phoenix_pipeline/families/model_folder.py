@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from phoenix_pipeline.checkpoints import (
+    METADATA_FILE,
     atomic_path,
     load_tensors,
     read_json,
@@ -23,7 +24,6 @@ from phoenix_pipeline.errors import CheckpointError
 from phoenix_pipeline.families import family_of
 from phoenix_pipeline.images import GLOBAL_MODEL
 
-METADATA_FILE = "phoenix.json"
 _BODY = "shared_body.safetensors"
 _CLIENTS = "clients"
 

@@ -13,7 +13,6 @@ import pandas as pd
 import torch
 from flwr.app import ArrayRecord, MetricRecord
 
-from phoenix_pipeline.families import family_of
 from phoenix_pipeline.federated.final_average import average_personal_layers
 from phoenix_pipeline.federated.fleet import Fleet
 from phoenix_pipeline.federated.job import FederatedJob, FederatedResult
@@ -75,9 +74,7 @@ def run_program(job: FederatedJob, folder: Path, fleet: Fleet, watch: Watch) -> 
 def _begin(job: FederatedJob, folder: Path, device: torch.device) -> RunState:
     """Return the run, resumed or new and warmed up."""
     settings = job.settings
-    network = family_of(settings.model).build(
-        settings.model, settings.channels, settings.image_size, settings.seed
-    )
+    network = settings.build_network()
     shared, _ = split_personal(network.state_dict(), settings.personal_layers)
     run = RunState(folder / SERVER_FOLDER, job.identity(), shared, settings.training.ema_horizon)
     if job.config.resume and run.resume():

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
-from torch import Tensor
+from torch import Tensor, nn
 
 from phoenix_pipeline.config import Group, ModelConfig, TrainingConfig
+from phoenix_pipeline.families import family_of
 
 ARRAYS = "arrays"
 CONFIG = "config"
@@ -32,6 +33,10 @@ class ClientSettings(Group):
     personal_layers: tuple[str, ...] = ()
     monitor_samples: int = 64
     monitor_steps: int = 10
+
+    def build_network(self) -> nn.Module:
+        """Return the network with its initial weights, which depend on ``seed`` alone."""
+        return family_of(self.model).build(self.model, self.channels, self.image_size, self.seed)
 
 
 def pack_arrays(state: Mapping[str, Tensor]) -> ArrayRecord:

@@ -60,7 +60,7 @@ class RunState:
             )
             self.rounds_done = int(metadata["round"])
             self.rows = json.loads(metadata["rows"])
-            self.key = metadata.get("key", self.key)
+            self.key = metadata["key"]
             self.oldest_checkpoint = min(map(_round_of, self._checkpoints()))
             return True
         return False

@@ -52,6 +52,7 @@ class PhoenixStrategy(FedAvg):
         super().__init__(weighted_by_key="num-examples", arrayrecord_key=ARRAYS)
         self._config = config
         self._settings = settings
+        self._told = settings.model_dump_json()
         self._clients = dict(nodes)
         self._sizes = dict(sizes)
         self._run = run
@@ -141,7 +142,7 @@ class PhoenixStrategy(FedAvg):
         """Return what a client with ``steps`` to make is sent in round ``current``."""
         config = ConfigRecord(
             {
-                "settings": self._settings.model_dump_json(),
+                "settings": self._told,
                 "round": current,
                 "run": self._run.key,
                 "oldest-checkpoint": self._run.oldest_checkpoint,

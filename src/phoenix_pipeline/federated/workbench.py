@@ -44,11 +44,8 @@ class Workbench(threading.local):
 
 
 def _build(settings: ClientSettings, device: torch.device) -> Bench:
-    family = family_of(settings.model)
     with _BUILDING:
-        network = family.build(
-            settings.model, settings.channels, settings.image_size, settings.seed
-        )
+        network = settings.build_network()
     network.to(device)
     _, personal = split_personal(network.state_dict(), settings.personal_layers)
     initial = {name: tensor.clone() for name, tensor in personal.items()}
@@ -56,4 +53,4 @@ def _build(settings: ClientSettings, device: torch.device) -> Bench:
         network.to(memory_format=torch.channels_last)
     if settings.training.compile:
         network.compile()
-    return Bench(family, network, initial)
+    return Bench(family_of(settings.model), network, initial)

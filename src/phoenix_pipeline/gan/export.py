@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from phoenix_pipeline.checkpoints import (
+    METADATA_FILE,
     atomic_path,
     load_tensors,
     read_json,
@@ -16,7 +17,6 @@ from phoenix_pipeline.errors import CheckpointError, SettingsError
 from phoenix_pipeline.gan.dcgan import Dcgan, build_dcgan
 
 CONFIG_FILE = "config.json"
-METADATA_FILE = "phoenix.json"
 _NETWORKS = ("generator", "discriminator")
 
 

@@ -10,12 +10,11 @@ from torch.nn.functional import softplus
 from phoenix_pipeline.config import DcganConfig, TrainingConfig
 from phoenix_pipeline.errors import TrainingError
 from phoenix_pipeline.gan.dcgan import Dcgan
-from phoenix_pipeline.images import to_model_range
 from phoenix_pipeline.optimization.adam_state import adam_state, restore_adam_state
 from phoenix_pipeline.optimization.learning_rate import learning_rate_at
-from phoenix_pipeline.optimization.work import LocalResult, LocalWork, draw_batches
+from phoenix_pipeline.optimization.precision import autocast, gradient_scaler
+from phoenix_pipeline.optimization.work import LocalResult, LocalWork, draw_batches, prepare_batch
 
-_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _BETA2 = 0.999
 
 
@@ -108,8 +107,7 @@ def _descend(
     """Make the steps; return the losses [steps, 2] on the device, which is never waited for."""
     device = images.device
     random = torch.Generator(device=device).manual_seed(work.seed)
-    scaler = torch.amp.GradScaler(device.type, enabled=training.precision == "fp16")
-    dtype = _AUTOCAST.get(training.precision)
+    scaler = gradient_scaler(device, training)
     losses = torch.empty(work.steps, 2, device=device)
     generator.network.train()
     discriminator.network.train()
@@ -119,32 +117,21 @@ def _descend(
         for player in (generator, discriminator):
             for group in player.optimizer.param_groups:
                 group["lr"] = rate
-        real = _real_batch(images[indices], training, random)
+        real = prepare_batch(images[indices], training, random)
         latent = torch.randn(len(real), config.latent_dim, 1, 1, generator=random, device=device)
-        with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+        with autocast(device, training):
             fake = generator.network(latent)
             on_real = discriminator.network(real).float()
             on_fake = discriminator.network(fake.detach()).float()
         # softplus(-x) is the cross-entropy of the logit x with the label 1, softplus(x) with 0.
         to_judge = softplus(-on_real).mean() + softplus(on_fake).mean()
         discriminator.step(to_judge, scaler, training.max_grad_norm)
-        with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+        with autocast(device, training):
             to_deceive = softplus(-discriminator.network(fake).float()).mean()
         generator.step(to_deceive, scaler, training.max_grad_norm)
         scaler.update()
         losses[step, 0], losses[step, 1] = to_deceive.detach(), to_judge.detach()
     return losses
-
-
-def _real_batch(batch: Tensor, training: TrainingConfig, random: torch.Generator) -> Tensor:
-    """Return uint8 [B, C, H, W] in the model's range, mirrored and laid out as asked."""
-    real = to_model_range(batch)
-    if training.horizontal_flip:
-        mirrored = torch.rand(len(real), 1, 1, 1, generator=random, device=real.device) < 0.5
-        real = torch.where(mirrored, real.flip(-1), real)
-    if training.channels_last:
-        real = real.contiguous(memory_format=torch.channels_last)
-    return real
 
 
 def _mean_generator_loss(losses: Tensor) -> float:

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from phoenix_pipeline.config import TrainingConfig
+from phoenix_pipeline.images import to_model_range
+
 
 @dataclass(frozen=True)
 class LocalWork:
@@ -32,6 +35,17 @@ class LocalResult:
     loss: float
     images_trained: int
     seconds: float
+
+
+def prepare_batch(batch: Tensor, config: TrainingConfig, generator: torch.Generator) -> Tensor:
+    """Return uint8 ``batch`` [B, C, H, W] in the model's range, mirrored and laid out as asked."""
+    images = to_model_range(batch)
+    if config.horizontal_flip:
+        mirrored = torch.rand(len(images), 1, 1, 1, generator=generator, device=images.device) < 0.5
+        images = torch.where(mirrored, images.flip(-1), images)
+    if config.channels_last:
+        images = images.contiguous(memory_format=torch.channels_last)
+    return images
 
 
 def draw_batches(

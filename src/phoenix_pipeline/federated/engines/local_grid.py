@@ -7,6 +7,7 @@ messages, so that sums do not depend on who finishes first.
 import logging
 import threading
 import time
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -139,9 +140,9 @@ class LocalGrid(Grid):
         """Return the replies that are there, each once."""
         return [self._replies.pop(i) for i in list(message_ids) if i in self._replies]
 
+    @abstractmethod
     def _call(self, message: Message, context: Context) -> Message:
         """Return the reply of the client that ``context`` belongs to; runs in a worker."""
-        raise NotImplementedError
 
     def _prepare_worker(self) -> None:
         """Set up the calling thread; runs once in each worker."""

@@ -74,14 +74,11 @@ def follow_plan(
     supply = iter(seeds)
     for client_id, count in plan.items():
         network = load_network(model_folder, client_id).to(device)
+        own = list(islice(supply, count))
         done = 0
-        while done < count:
-            own = list(islice(supply, min(sampling.batch_size, count - done)))
-            for batch in family_of(model).sample_images(
-                network, model, sampling, shape, own, device
-            ):
-                yield batch, client_id, own
-            done += len(own)
+        for batch in family_of(model).sample_images(network, model, sampling, shape, own, device):
+            yield batch, client_id, own[done : done + len(batch)]
+            done += len(batch)
 
 
 def plan_samples(metadata: Mapping[str, Any], num_images: int) -> dict[int, int]:

@@ -1,0 +1,18 @@
+"""Lower precision in the forward pass, as ``training.precision`` asks."""
+
+import torch
+
+from phoenix_pipeline.config import TrainingConfig
+
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def autocast(device: torch.device, config: TrainingConfig) -> torch.autocast:
+    """Return the context in which networks run; it changes nothing for fp32."""
+    dtype = _AUTOCAST.get(config.precision)
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
+
+
+def gradient_scaler(device: torch.device, config: TrainingConfig) -> torch.amp.GradScaler:
+    """Return what keeps small gradients of fp16 from vanishing; idle for other types."""
+    return torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
