@@ -12,7 +12,7 @@ from flwr.serverapp.strategy import FedAvg
 
 from phoenix_pipeline.config import FederationConfig
 from phoenix_pipeline.errors import FederationError
-from phoenix_pipeline.federated.aggregation import WeightedMean
+from phoenix_pipeline.federated.aggregation import Aggregation, build_aggregation
 from phoenix_pipeline.federated.monitoring import Monitor
 from phoenix_pipeline.federated.records import (
     ARRAYS,
@@ -98,16 +98,16 @@ class PhoenixStrategy(FedAvg):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Average the replies as they come; a bad one is left out with its reason.
+        """Aggregate the replies as they come; a bad one is left out with its reason.
 
         Raises:
             FederationError: fewer than ``federation.min_clients`` replies can be used.
         """
         current = self._run.rounds_done + 1
-        mean = WeightedMean(self._run.raw)
+        rule = build_aggregation(self._config, self._run.raw, self._settings.seed, current)
         rows = []
         for message in replies:
-            row = self._read_reply(message, current, mean)
+            row = self._read_reply(message, current, rule)
             rows.append(row)
             if self._on_reply:
                 self._on_reply(current, row)
@@ -124,7 +124,7 @@ class PhoenixStrategy(FedAvg):
         self._run.rows.extend(rows)
         weights = [row["num_examples"] for row in usable]
         loss = sum(w * row["loss"] for w, row in zip(weights, usable, strict=True)) / sum(weights)
-        return pack_arrays(mean.result()), MetricRecord({"loss": loss, "clients": len(usable)})
+        return pack_arrays(rule.result()), MetricRecord({"loss": loss, "clients": len(usable)})
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -156,8 +156,8 @@ class PhoenixStrategy(FedAvg):
             content[REFERENCE] = self._monitor.record
         return content
 
-    def _read_reply(self, message: Message, current: int, mean: WeightedMean) -> Row:
-        """Add one reply to ``mean`` and return its row."""
+    def _read_reply(self, message: Message, current: int, rule: Aggregation) -> Row:
+        """Add one reply to ``rule`` and return its row."""
         client = self._clients[message.metadata.src_node_id]
         row = new_row(current, client, self._sizes[client])
         row["bytes_down"] = self._bytes_down.get(client, 0)
@@ -173,7 +173,7 @@ class PhoenixStrategy(FedAvg):
                 "seconds": float(metrics["seconds"]),
                 "score": float(metrics.get("score", float("nan"))),
             }
-            mean.add(unpack_arrays(message.content[ARRAYS]), float(metrics["num-examples"]))
+            rule.add(unpack_arrays(message.content[ARRAYS]), float(metrics["num-examples"]))
         except FederationError as error:
             return row | {"status": "refused", "reason": str(error)}
         except (KeyError, TypeError, ValueError) as error:
