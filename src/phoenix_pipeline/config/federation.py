@@ -4,6 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from phoenix_pipeline.config.aggregation import AggregationConfig, ServerOptimizerConfig
 from phoenix_pipeline.config.base import Group, Positive
 
 
@@ -73,6 +74,8 @@ class FederationConfig(Group):
     client_fraction: float = Field(
         1.0, gt=0.0, le=1.0, description="Share of the connected clients that train in a round."
     )
+    aggregation: AggregationConfig = AggregationConfig()
+    server_optimizer: ServerOptimizerConfig = ServerOptimizerConfig()
     min_clients: Positive = Field(
         1, description="Fewest usable replies in a round, and fewest connected clients."
     )
