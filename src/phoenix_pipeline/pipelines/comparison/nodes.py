@@ -10,6 +10,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL.Image import Image
 
+from phoenix_pipeline.config import Group
+from phoenix_pipeline.framework.config_loader import ARM_GROUPS, SHARED_GROUPS
 from phoenix_pipeline.images import image_grid, pick_evenly, read_samples
 from phoenix_pipeline.reporting.comparison import compare_arms, format_table
 from phoenix_pipeline.reporting.partition_figure import draw_partition, draw_shared_pool
@@ -43,8 +45,8 @@ def compare(
     ) -> tuple[pd.DataFrame, str, Figure, Figure, Figure, Figure]:
         metrics = {arm: {"arm": arm, **by_arm[f"{arm}__metrics"]} for arm in arms}
         rounds = {arm: by_arm[f"{arm}__rounds"] for arm in arms}
-        grids = {arm: _grid(by_arm[f"{arm}__samples"], parameters[arm]) for arm in arms}
-        settings = {arm: _plain(parameters[arm]) for arm in arms}
+        settings = {arm: _complete(parameters[arm], ARM_GROUPS) for arm in arms}
+        grids = {arm: _grid(by_arm[f"{arm}__samples"], settings[arm]) for arm in arms}
         pooled = [arm for arm in arms if settings[arm]["federation"]["pooled"]]
         privacy, notes = current_audits(
             {arm: (by_arm[f"{arm}__privacy"], by_arm[f"{arm}__model"]) for arm in arms}
@@ -67,7 +69,7 @@ def compare(
         report = render_report(
             table,
             metrics,
-            run=_describe(parameters),
+            run=_describe(_complete(parameters, SHARED_GROUPS)),
             figures={**figures, **detailed},
             grids=grids,
             settings=settings,
@@ -138,15 +140,15 @@ def announce(table: pd.DataFrame, report: str, parameters: dict[str, Any]) -> No
         logger.info("fidelity against privacy\n%s", audited)
 
 
-def _grid(samples_file: Path, parameters: dict[str, Any]) -> Image:
+def _grid(samples_file: Path, settings: dict[str, Any]) -> Image:
     """Return samples spread evenly over an arm's, none picked."""
-    count = _plain(parameters)["sampling"]["grid_images"]
+    count = settings["sampling"]["grid_images"]
     return image_grid(pick_evenly(read_samples(samples_file), count))
 
 
-def _describe(parameters: dict[str, Any]) -> dict[str, str]:
+def _describe(settings: dict[str, Any]) -> dict[str, str]:
     """Return the head of the report."""
-    partition, run = _plain(parameters["partition"]), _plain(parameters["run"])
+    partition, run = settings["partition"], settings["run"]
     return {
         "Date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "Seed": str(run["seed"]),
@@ -160,10 +162,15 @@ def _describe(parameters: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _plain(value: Any) -> Any:
-    """Return parameters as plain dictionaries; Kedro hands validated groups as models."""
-    if hasattr(value, "model_dump"):
-        return value.model_dump(mode="json")
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return value
+def _complete(
+    parameters: Mapping[str, Any], groups: Mapping[str, type[Group]]
+) -> dict[str, dict[str, Any]]:
+    """Return ``groups`` with all their defaults, as plain dictionaries.
+
+    Kedro hands a group as a model where a node of the same run asks for one, else as it is written
+    in ``conf``.
+    """
+    return {
+        name: group.model_validate(parameters[name]).model_dump(mode="json")
+        for name, group in groups.items()
+    }
