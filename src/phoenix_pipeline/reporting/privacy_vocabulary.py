@@ -12,8 +12,8 @@ PRIVACY_FAMILIES: tuple[tuple[str, str, Literal["lower", "higher"] | None, str],
         "membership_auc_blind",
         "AUC",
         None,
-        "how well training images are told from held-out ones without any model; where it is "
-        "above 0.5, so is every attack's AUC, and no model is to blame",
+        "how well training images are told from held-out ones without any model, by "
+        "cross-validation; where it is above 0.5, attacks may find that and not membership",
     ),
     ("membership_auc_low", "AUC from", None, "lower end of the 95 % interval of the AUC"),
     ("membership_auc_high", "AUC to", None, "upper end of the 95 % interval of the AUC"),

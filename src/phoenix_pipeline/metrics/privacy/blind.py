@@ -19,7 +19,8 @@ def blind_attack(members: np.ndarray, held_out: np.ndarray, seed: int) -> Attack
     """Return how well a linear classifier tells uint8 images [N, C, H, W] from others [M, C, H, W].
 
     Ridge regression on the pixels of images of at most 16 x 16; each image is judged by a
-    classifier that it was not fitted to (five folds).
+    classifier that it was not fitted to (five folds). For images of one source the AUC is somewhat
+    below 0.5: what a fold has more of, the rest has less of.
 
     Raises:
         SettingsError: fewer than 8 of either.
