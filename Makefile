@@ -1,7 +1,7 @@
 # Every target works from a fresh clone: it needs Python 3.11 to 3.13, make and a package index.
 # Options go in ARGS: make run ARGS="--env smoke --params federation.num_rounds=2"
 .DEFAULT_GOAL := help
-.PHONY: help run cifar10 sweep claims test test-all lint format ui viz lock clean distclean
+.PHONY: help run audit cifar10 sweep claims test test-all lint format ui viz lock clean distclean
 
 SUITABLE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
@@ -16,6 +16,9 @@ help: ## show this list
 
 run: $(READY) ## train, sample and score every arm, then compare them
 	@$(BIN)/kedro run $(ARGS)
+
+audit: $(READY) ## attack the trained arms, and compare them again with fidelity against privacy
+	@$(BIN)/kedro run --pipelines privacy_audit,comparison $(ARGS)
 
 # ARGS=--only-missing-outputs skips what finished arms have already; unfinished ones resume either way.
 cifar10: $(READY) ## every arm on CIFAR-10, sized for one large GPU (docs/cifar10.md; resumes)

@@ -20,6 +20,7 @@ from phoenix_pipeline.framework.datasets import (
     FigureDataset,
     FolderDataset,
     JsonDataset,
+    OptionalJsonDataset,
     PngDataset,
     TableDataset,
     TextDataset,
@@ -188,3 +189,10 @@ def test_image_splits_from_two_paths_or_one_folder(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="no images at") as caught:
         other.load()
     assert isinstance(cause(caught), PhoenixError)
+
+
+def test_a_stage_that_has_not_run_gives_an_empty_dictionary(tmp_path: Path) -> None:
+    dataset = OptionalJsonDataset(filepath=str(tmp_path / "privacy.json"))
+    assert (dataset.load(), dataset.exists()) == ({}, False)
+    dataset.save({"scores": {"auc": 0.5}})
+    assert (dataset.load(), dataset.exists()) == ({"scores": {"auc": 0.5}}, True)

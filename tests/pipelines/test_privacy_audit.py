@@ -10,6 +10,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from phoenix_pipeline.config import (
+    FederationConfig,
     ModelConfig,
     NoiseConfig,
     PrivacyAuditConfig,
@@ -20,6 +21,7 @@ from phoenix_pipeline.families import family_of
 from phoenix_pipeline.families.model_folder import write_models
 from phoenix_pipeline.federated.personal_layers import split_personal
 from phoenix_pipeline.images import GLOBAL_MODEL, ImageSet, SampleWriter
+from phoenix_pipeline.pipelines.comparison.nodes import current_audits
 from phoenix_pipeline.pipelines.privacy_audit.nodes import audit_privacy
 
 DIFFUSION = ModelConfig(
@@ -39,18 +41,24 @@ def images() -> tuple[ImageSet, ImageSet]:
 
 
 def audit(
-    folder: Path, images: tuple[ImageSet, ImageSet], model: ModelConfig, personal: bool
+    folder: Path,
+    images: tuple[ImageSet, ImageSet],
+    model: ModelConfig,
+    personal: tuple[str, ...] = (),
+    pooled: bool = False,
 ) -> dict[str, Any]:
     """Audit untrained models of clients 0 and 4, which hold 60 images each."""
     train, test = images
     network = family_of(model).build(model, 1, 8, 0)
-    body, layers = split_personal(network.state_dict(), ("conv_out",))
+    body, layers = split_personal(network.state_dict(), personal or ("conv_out",))
     settings = {"model": model.model_dump(mode="json"), "channels": 1, "image_size": 8, "seed": 0}
+    settings["personal_layers"] = list(personal)
+    own = personal and model.family == "diffusion"
     write_models(
         folder / "model",
         body,
-        [(0, layers), (4, layers)] if personal else [],
-        None if personal else network,
+        [(0, layers), (4, layers)] if own else [],
+        None if own else network,
         {"settings": settings, "weights": "ema"},
     )
     with SampleWriter(folder / "samples.parquet") as writer:
@@ -65,6 +73,7 @@ def audit(
         model,
         CONFIG,
         RunConfig(device="cpu"),
+        FederationConfig(pooled=pooled),
     )
     return json.loads(json.dumps(result, allow_nan=False))
 
@@ -72,7 +81,7 @@ def audit(
 def test_a_global_model_is_audited_for_all_and_for_each_client(
     tmp_path: Path, images: tuple[ImageSet, ImageSet]
 ) -> None:
-    result = audit(tmp_path, images, DIFFUSION, personal=False)
+    result = audit(tmp_path, images, DIFFUSION)
     assert set(result["membership"]["global_model"]) == {"all", "0", "4"}
     assert result["membership"]["client_models"] == {}
     scores = result["scores"]
@@ -87,35 +96,71 @@ def test_a_global_model_is_audited_for_all_and_for_each_client(
     assert scores["copied_share"] == 1.0
     (image,) = result["reconstruction"]["images"]
     assert scores["reconstruction_psnr_db"] == image["psnr_db"]
-    assert image["mean_image_psnr_db"] > 5
+    assert scores["reconstruction_mean_image_psnr_db"] == image["mean_image_psnr_db"] > 5
     assert result["skipped"] == {}
+    strongest = max(("loss", "pia"), key=lambda attack: scores[f"membership_auc_{attack}"])
+    assert scores["membership_auc"] == scores[f"membership_auc_{strongest}"]
+    assert scores["membership_auc_low"] < scores["membership_auc"] < scores["membership_auc_high"]
+    # Nothing was trained: nothing can be told.
+    assert (scores["clients_exposed"], scores["clients_attacked"]) == (0, 2)
+    assert abs(scores["membership_auc_blind"] - 0.5) < 0.15
 
 
 def test_clients_models_are_audited_for_their_own_images(
     tmp_path: Path, images: tuple[ImageSet, ImageSet]
 ) -> None:
-    result = audit(tmp_path, images, DIFFUSION, personal=True)
+    result = audit(tmp_path, images, DIFFUSION, personal=("conv_out",))
     assert result["membership"]["global_model"] == {}
     own = result["membership"]["client_models"]
-    assert set(own) == {"0", "4"}
-    assert all(client["loss"]["num_members"] <= 60 for client in own.values())
-    expected = (own["0"]["pia"]["auc"] + own["4"]["pia"]["auc"]) / 2
-    assert result["scores"]["membership_auc_pia"] == pytest.approx(expected)
+    assert set(own) == {"all", "0", "4"}
+    members = sum(own[client]["loss"]["num_members"] for client in ("0", "4"))
+    assert own["all"]["loss"]["num_members"] == members <= 120
+    assert result["scores"]["membership_auc_pia"] == own["all"]["pia"]["auc"]
+    assert result["scores"]["clients_attacked"] == 2
 
 
 def test_a_gan_has_its_own_attack_and_no_reconstruction(
     tmp_path: Path, images: tuple[ImageSet, ImageSet]
 ) -> None:
-    result = audit(tmp_path, images, DCGAN, personal=False)
+    result = audit(tmp_path, images, DCGAN)
     assert set(result["membership"]["global_model"]["all"]) == {"discriminator"}
     assert result["reconstruction"] is None
-    assert result["skipped"] == {"reconstruction": "it is made for diffusion models"}
+    assert result["skipped"].keys() == {"reconstruction"}
+    assert "diffusion models" in result["skipped"]["reconstruction"]
+
+
+def test_a_discriminator_that_stayed_at_the_clients_is_not_attacked(
+    tmp_path: Path, images: tuple[ImageSet, ImageSet]
+) -> None:
+    result = audit(tmp_path, images, DCGAN, personal=("discriminator",))
+    assert result["membership"] == {"global_model": {}, "client_models": {}}
+    assert "untrained" in result["skipped"]["global_model"]
+    assert "membership_auc" not in result["scores"]
+
+
+def test_pooled_images_need_no_update(tmp_path: Path, images: tuple[ImageSet, ImageSet]) -> None:
+    result = audit(tmp_path, images, DIFFUSION, pooled=True)
+    assert result["reconstruction"] is None
+    assert "one place" in result["skipped"]["reconstruction"]
+
+
+def test_an_audit_of_another_model_is_left_out(
+    tmp_path: Path, images: tuple[ImageSet, ImageSet]
+) -> None:
+    result, folder = audit(tmp_path, images, DCGAN), tmp_path / "model"
+    found = {"dcgan": (result, folder), "fedavg": ({}, folder)}
+    assert current_audits(found) == ({"dcgan": result}, [])
+    weights = next(folder.rglob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    current, notes = current_audits(found)
+    assert current == {}
+    assert len(notes) == 1 and "dcgan is of an earlier model" in notes[0]
 
 
 def test_too_few_images_are_said_and_not_scored(
     tmp_path: Path, images: tuple[ImageSet, ImageSet]
 ) -> None:
     train, test = images
-    result = audit(tmp_path, (train, test.subset(slice(0, 60))), DIFFUSION, personal=False)
+    result = audit(tmp_path, (train, test.subset(slice(0, 60))), DIFFUSION)
     assert "copied_share" not in result["scores"]
     assert "100 or more" in result["skipped"]["copies"]

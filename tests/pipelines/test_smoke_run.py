@@ -141,6 +141,20 @@ def test_the_comparison_has_a_row_per_arm(project: Path) -> None:
             assert figure.width > 300
 
 
+@pytest.mark.slow
+def test_an_audit_joins_the_comparison(project: Path) -> None:
+    before = pd.read_csv(project / "data/08_reporting/comparison.csv")
+    assert "membership_auc" not in before
+    ended = kedro_run(project, "--pipelines", "privacy_audit,comparison")
+    assert ended.returncode == 0, ended.stderr
+    table = pd.read_csv(project / "data/08_reporting/comparison.csv").set_index("arm")
+    assert table.loc[list(ARMS), "membership_auc"].between(0, 1).all()
+    assert table.loc[list(ARMS), "clients_attacked"].tolist() == [1, 4, 4, 4, 4]
+    assert table["fid_pixels"].tolist() == before["fid_pixels"].tolist()
+    report = (project / "data/08_reporting/comparison.html").read_text(encoding="utf-8")
+    assert "Fidelity against privacy" in report
+
+
 def test_mlflow_holds_one_run_per_arm(project: Path) -> None:
     from mlflow import MlflowClient
 

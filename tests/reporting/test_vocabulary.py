@@ -19,6 +19,11 @@ from phoenix_pipeline.reporting.vocabulary import describe_metric
         ("bytes_per_round", "Traffic per round ↓"),
         ("final_average.recall_pixels", "Recall of the average pixels ↑"),
         ("num_clients", "Models"),
+        ("membership_auc_pia", "AUC PIA ↓"),
+        ("membership_auc_loss_worst_client", "AUC loss, worst client ↓"),
+        ("membership_auc_blind", "AUC no model"),
+        ("membership_tpr_high", "TPR to"),
+        ("final_average.membership_auc", "AUC of the average ↓"),
         ("something_new", "something new"),
     ],
 )

@@ -6,6 +6,7 @@ its family's own layout (for diffusion the one of diffusers), beside them or alo
 """
 
 from collections.abc import Iterable, Mapping
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,16 @@ def read_metadata(folder: Path) -> dict[str, Any]:
     """Return what :func:`write_models` noted, with ``clients`` and ``has_global_model``."""
     metadata: dict[str, Any] = read_json(Path(folder) / METADATA_FILE)
     return metadata
+
+
+def weights_digest(folder: Path) -> str:
+    """Return a digest of all weights in ``folder``: equal for equal models, whenever written."""
+    digest = sha256()
+    for file in sorted(Path(folder).rglob("*.safetensors")):
+        digest.update(file.relative_to(folder).as_posix().encode())
+        with file.open("rb") as weights:
+            digest.update(file_digest(weights, sha256).digest())
+    return digest.hexdigest()[:16]
 
 
 def load_network(folder: Path, client_id: int = GLOBAL_MODEL) -> nn.Module:

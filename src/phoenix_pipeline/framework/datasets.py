@@ -117,6 +117,14 @@ class JsonDataset(FileDataset[Any, Any]):
         return JSONPreview(self._filepath.read_text(encoding="utf-8"))
 
 
+class OptionalJsonDataset(JsonDataset):
+    """JSON of a stage that runs on request: an empty dictionary where it has not run."""
+
+    def load(self) -> Any:
+        """Return the parsed file, or ``{}``."""
+        return super().load() if self._filepath.exists() else {}
+
+
 class TableDataset(FileDataset["pd.DataFrame", "pd.DataFrame"]):
     """A table: Parquet or CSV by the file's suffix."""
 

@@ -69,6 +69,7 @@ def compare_arms(
     rounds: Mapping[str, pd.DataFrame],
     floor: Mapping[str, float] | None = None,
     pooled: Collection[str] = (),
+    privacy: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> pd.DataFrame:
     """Put all arms into one table.
 
@@ -80,14 +81,19 @@ def compare_arms(
     ``rounds.parquet``; arms found only there come last. ``floor``: the scores that real test
     images get, added as the last row, named :data:`FLOOR_NAME`; it may say its ``num_samples``.
     ``pooled``: arms whose images lie in one place; nothing crosses a wire there, so they have no
-    traffic rather than one of 0 bytes.
+    traffic rather than one of 0 bytes. ``privacy``: arm -> its ``privacy.json``, where there is
+    one; its scores follow the others.
     """
     arms = [*metrics, *(arm for arm in rounds if arm not in metrics)]
     rows = [_arm_row(arm, metrics.get(arm, {}), rounds.get(arm)) for arm in arms]
     for row in rows:
         if row["arm"] in pooled:
             row.update(dict.fromkeys(TRAFFIC_COLUMNS))
-    names = list(dict.fromkeys(name for m in metrics.values() for name in m.get("scores", {})))
+    audits = [audit.get("scores", {}) for audit in (privacy or {}).values()]
+    for row in rows:
+        row.update(_finite((privacy or {}).get(row["arm"], {}).get("scores", {})))
+    scores = [m.get("scores", {}) for m in metrics.values()]
+    names = list(dict.fromkeys(name for found in (*scores, *audits) for name in found))
     if floor:
         names = list(dict.fromkeys([*names, *floor]))
         rows.append({"arm": FLOOR_NAME, **_finite(floor)})

@@ -19,6 +19,13 @@ from phoenix_pipeline.reporting.disclosure import describe_disclosure
 from phoenix_pipeline.reporting.embedding import figure_data_uri, image_data_uri
 from phoenix_pipeline.reporting.figure_style import arm_styles
 from phoenix_pipeline.reporting.formatting import format_values
+from phoenix_pipeline.reporting.privacy import (
+    privacy_caveats,
+    privacy_rows,
+    privacy_titles,
+    skipped_attacks,
+)
+from phoenix_pipeline.reporting.privacy_vocabulary import PRIVACY
 from phoenix_pipeline.reporting.settings_diff import (
     differing_settings,
     flatten_settings,
@@ -26,9 +33,17 @@ from phoenix_pipeline.reporting.settings_diff import (
 )
 from phoenix_pipeline.reporting.vocabulary import GROUPS, Metric, describe_metric
 
+AUDIT = "kedro run --pipelines privacy_audit,comparison"
 TEMPLATE = "report.html.j2"
 # Sections that show figures, in the order of the page: the part of a figure's key before ":".
-FIGURE_SECTIONS = ("scores", "class_histograms", "rounds", "partition", "filter")
+FIGURE_SECTIONS = ("scores", "trade", "class_histograms", "rounds", "partition", "filter")
+_SHOWN_OF_AUDITS = (
+    "membership_auc",
+    "membership_tpr",
+    "clients_exposed",
+    "copied_share",
+    "reconstruction_psnr_db",
+)
 _CARD_SCORES = ("FID", "Coverage")
 _MIN_GRID_SIDE = 640
 
@@ -41,6 +56,7 @@ def render_report(
     figures: Mapping[str, Figure],
     grids: Mapping[str, Image.Image | np.ndarray],
     settings: Mapping[str, Mapping[str, Any]],
+    privacy: Mapping[str, Mapping[str, Any]] | None = None,
     notes: Sequence[str] = (),
     links: Mapping[str, str] | None = None,
     title: str = "Phoenix: federated diffusion, arm by arm",
@@ -52,7 +68,9 @@ def render_report(
     set, partition, ...). ``figures``: key -> figure; a key is one of :data:`FIGURE_SECTIONS`, or
     ``"<section>:<caption>"`` for several in a section; any other key is shown under "More" with
     the key as its caption. ``grids``: arm -> sample grid. ``settings``: arm -> resolved nested
-    parameters. ``notes``: further caveats. ``links``: label -> command or path, shown as text.
+    parameters. ``privacy``: arm -> its ``privacy.json``, of the arms that were audited and whose
+    scores are in ``table``. ``notes``: further caveats. ``links``: label -> command or path,
+    shown as text.
     """
     pooled = {a for a, nested in settings.items() if read_setting(nested, "federation.pooled")}
     headline = headline_columns(table)
@@ -70,10 +88,14 @@ def render_report(
         client_models=describe_client_models(metrics, headline),
         figures=_figure_views(figures),
         disclosures=_disclosures(table, settings, pooled),
+        audited=privacy_rows(table),
+        audit_titles=privacy_titles(table),
+        audit_glossary=_glossary(_SHOWN_OF_AUDITS).get(PRIVACY, {}),
+        audit_command=AUDIT,
         differing=differing_settings(settings),
         complete={arm: flatten_settings(nested) for arm, nested in settings.items()},
-        caveats=[*list_caveats(table), *notes],
-        skipped=skipped_metrics(metrics),
+        caveats=[*list_caveats(table), *privacy_caveats(privacy or {}), *notes],
+        skipped={**skipped_metrics(metrics), **skipped_attacks(privacy or {})},
         num_arms=len(metrics),
         links=links or {},
     )

@@ -7,6 +7,8 @@ recognised by its beginning, the feature space by its end. Unknown names are sho
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from phoenix_pipeline.reporting.privacy_vocabulary import PRIVACY, PRIVACY_FAMILIES, attack_of
+
 FEATURE_SPACES = {
     "inception_v3": "Inception-v3",
     "efficientnet_lite0": "EffNet",
@@ -16,7 +18,7 @@ FEATURE_SPACES = {
 FIDELITY, COVERAGE, COPIES = "Fidelity", "Coverage", "Memorisation"
 COST, OTHER = "Work and traffic", "Other"
 FINAL_AVERAGE = "final_average."
-GROUPS = (FIDELITY, COVERAGE, COPIES, COST, OTHER)
+GROUPS = (FIDELITY, COVERAGE, COPIES, PRIVACY, COST, OTHER)
 Better = Literal["lower", "higher"]
 
 
@@ -226,4 +228,7 @@ def describe_metric(name: str) -> Metric:
     for beginning, label, better, group, phrase in _FAMILIES:
         if name.startswith(beginning):
             return Metric(name, label, FEATURE_SPACES.get(space, ""), better, group, phrase)
+    for beginning, label, better, phrase in PRIVACY_FAMILIES:
+        if name.startswith(beginning):
+            return Metric(name, label, attack_of(name), better, PRIVACY, phrase)
     return Metric(name, name.replace("_", " "), "", None, OTHER, "")

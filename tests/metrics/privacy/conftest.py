@@ -1,5 +1,7 @@
 """Tiny U-Nets: one that knows 16 digits by heart, and one that has seen nothing."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -31,8 +33,18 @@ def untrained() -> nn.Module:
 def memorised(digits: tuple[ImageSet, ImageSet]) -> tuple[np.ndarray, nn.Module]:
     """The 16 images and the network that was trained on nothing else."""
     images = digits[0].images[:MEMORISED]
-    network = family.build(MODEL, 1, 8, seed=0)
-    work = LocalWork(steps=250, progress_start=0.0, progress_end=1.0, seed=1)
+    return images, memorise(images, seed=0)
+
+
+def memorise(images: np.ndarray, seed: int) -> nn.Module:
+    """Return a network that was trained on ``images`` and nothing else."""
+    network = family.build(MODEL, 1, 8, seed=seed)
+    work = LocalWork(steps=250, progress_start=0.0, progress_end=1.0, seed=seed + 1)
     training = TrainingConfig(batch_size=MEMORISED, learning_rate=5e-3)
     family.train_locally(network, torch.from_numpy(images), work, MODEL, training)
-    return images, network
+    return network
+
+
+@pytest.fixture(scope="session")
+def train_by_heart() -> Callable[[np.ndarray, int], nn.Module]:
+    return memorise

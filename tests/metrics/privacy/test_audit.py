@@ -5,7 +5,9 @@ from torch import nn
 
 from phoenix_pipeline.config import ModelConfig, PrivacyAuditConfig
 from phoenix_pipeline.images import ImageSet
-from phoenix_pipeline.metrics.privacy.audit import ALL_CLIENTS, audit_membership
+from phoenix_pipeline.metrics.privacy.attack import judge_attack
+from phoenix_pipeline.metrics.privacy.audit import ALL_CLIENTS, audit_membership, judge_together
+from phoenix_pipeline.metrics.privacy.blind import blind_attack
 
 CLIENTS = {0: np.arange(16), 3: np.arange(100, 300), 5: np.array([20, 21])}
 
@@ -67,3 +69,40 @@ def test_classes_are_no_membership(model: ModelConfig, config: PrivacyAuditConfi
     assert abs(matched.auc - 0.5) < 3 * matched.auc_standard_error
     assert abs(mixed.auc - 0.5) > 0.2
     assert (matched.num_held_out, mixed.num_held_out) == (100, 200)
+
+
+def test_models_are_judged_together_whatever_their_scale() -> None:
+    generator = np.random.default_rng(0)
+    members, held_out = generator.normal(1, 1, (4, 100)), generator.normal(0, 1, (4, 100))
+    scales = np.array([1.0, 1000.0, 0.001, 5.0])
+    models = [
+        {"loss": (s * a + s, s * b + s)} for s, a, b in zip(scales, members, held_out, strict=True)
+    ]
+    together = judge_together(models)["loss"]
+    assert together.auc == pytest.approx(judge_attack(members.ravel(), held_out.ravel()).auc, 0.02)
+    assert (together.num_members, together.num_held_out) == (400, 400)
+    assert judge_together([]) == {}
+
+
+def test_judging_small_models_together_raises_no_false_alarm() -> None:
+    # Eight held-out images each: their own mean and spread would flatter them.
+    generator = np.random.default_rng(1)
+    alarms = np.zeros(2)
+    for _ in range(60):
+        models = [
+            {"loss": (generator.normal(size=30), generator.normal(size=8))} for _ in range(20)
+        ]
+        result = judge_together(models)["loss"]
+        alarms += result.auc_p_value < 0.05, result.tpr_p_value < 0.05
+    # Of 60 alarms at 5 %, 10 or more have a probability below 0.001.
+    assert (alarms < 10).all()
+
+
+def test_images_of_one_source_cannot_be_told_without_a_model(
+    digits: tuple[ImageSet, ImageSet],
+) -> None:
+    train, test = digits
+    alike = blind_attack(train.images[:300], test.images, seed=0)
+    assert alike.auc_p_value > 0.01
+    darker = (test.images * 0.8).astype(np.uint8)
+    assert blind_attack(train.images[:300], darker, seed=0).auc_low > 0.8

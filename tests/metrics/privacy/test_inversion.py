@@ -12,6 +12,10 @@ from phoenix_pipeline.metrics.privacy.inversion import client_gradient, likeness
 SCHEDULE = NoiseSchedule.from_config(NoiseConfig(num_train_timesteps=100), "cpu")
 
 
+def sent(network: nn.Module) -> list[nn.Parameter]:
+    return list(network.parameters())
+
+
 def noise(seed: int) -> torch.Tensor:
     return torch.randn((1, 1, 8, 8), generator=torch.Generator().manual_seed(seed))
 
@@ -21,9 +25,10 @@ def test_an_image_is_read_out_of_the_gradient_of_one_step(
 ) -> None:
     image = torch.from_numpy(digits[0].images[:1])
     mean = torch.from_numpy(digits[0].images.mean(0, keepdims=True).astype(np.uint8))
-    gradient = client_gradient(untrained, SCHEDULE, image, 20, noise(0))
+    shared = sent(untrained)
+    gradient = client_gradient(untrained, shared, SCHEDULE, image, 20, noise(0))
     made = reconstruct(
-        untrained, SCHEDULE, gradient, 20, noise(0), 60, torch.Generator().manual_seed(1)
+        untrained, shared, SCHEDULE, gradient, 20, noise(0), 60, torch.Generator().manual_seed(1)
     )
     assert likeness(made, image).psnr_db > likeness(mean, image).psnr_db + 5
     assert likeness(made, image).ssim > 0.9
@@ -33,7 +38,7 @@ def test_the_gradient_is_that_of_the_training_loss(
     model: ModelConfig, untrained: nn.Module
 ) -> None:
     image = torch.full((1, 1, 8, 8), 200, dtype=torch.uint8)
-    gradient = client_gradient(untrained, SCHEDULE, image, 30, noise(2))
+    gradient = client_gradient(untrained, sent(untrained), SCHEDULE, image, 30, noise(2))
     x_0, t = image.float() / 127.5 - 1, torch.tensor([30])
     predicted = untrained(SCHEDULE.diffuse(x_0, t, noise(2)), t, return_dict=False)[0]
     untrained.zero_grad()
@@ -43,15 +48,30 @@ def test_the_gradient_is_that_of_the_training_loss(
     untrained.zero_grad()
 
 
+def test_what_is_not_sent_cannot_be_read(
+    untrained: nn.Module, digits: tuple[ImageSet, ImageSet]
+) -> None:
+    image = torch.from_numpy(digits[0].images[:1])
+    # The bias of the last layer: one number, whatever the image.
+    shared = [dict(untrained.named_parameters())["conv_out.bias"]]
+    gradient = client_gradient(untrained, shared, SCHEDULE, image, 20, noise(0))
+    assert [g.shape for g in gradient] == [(1,)]
+    made = reconstruct(
+        untrained, shared, SCHEDULE, gradient, 20, noise(0), 20, torch.Generator().manual_seed(1)
+    )
+    assert likeness(made, image).psnr_db < 12
+
+
 def test_attention_can_be_inverted_through() -> None:
     config = UNetConfig(
         block_out_channels=(8,), attention_resolutions=(8,), norm_num_groups=4, attention_head_dim=4
     )
     network = build_unet(config, 1, 8, 0).eval()
     image = torch.zeros((1, 1, 8, 8), dtype=torch.uint8)
-    gradient = client_gradient(network, SCHEDULE, image, 20, noise(0))
+    shared = sent(network)
+    gradient = client_gradient(network, shared, SCHEDULE, image, 20, noise(0))
     made = reconstruct(
-        network, SCHEDULE, gradient, 20, noise(0), 2, torch.Generator().manual_seed(1)
+        network, shared, SCHEDULE, gradient, 20, noise(0), 2, torch.Generator().manual_seed(1)
     )
     assert made.shape == image.shape
     assert made.dtype == torch.uint8

@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -47,6 +49,46 @@ def test_no_wolf_is_cried_over_images_that_the_model_never_saw(
             result = judge_attack(a[attack], b[attack])
             assert abs(result.auc - 0.5) < 3 * result.auc_standard_error, attack
             assert result.tpr_at_1_percent_fpr < 0.05
+
+
+def test_false_alarms_are_as_rare_as_they_should_be(
+    memorised: tuple[np.ndarray, nn.Module],
+    digits: tuple[ImageSet, ImageSet],
+    model: ModelConfig,
+) -> None:
+    unseen = np.concatenate([digits[0].images[16:], digits[1].images])
+    scores = membership_scores(memorised[1], model, unseen, AUDIT, seed=0)
+    for attack, values in scores.items():
+        alarms = np.zeros(2)
+        for seed in range(100):
+            order = np.random.default_rng(seed).permutation(values)
+            result = judge_attack(order[:144], order[144:444])
+            alarms += result.auc_p_value < 0.05, result.tpr_p_value < 0.05
+        # Of 100 alarms at 5 %, 12 or more have a probability below 0.005.
+        assert (alarms < 12).all(), (attack, alarms)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_was_memorised_is_found_and_nothing_else(
+    seed: int,
+    train_by_heart: Callable[[np.ndarray, int], nn.Module],
+    digits: tuple[ImageSet, ImageSet],
+    model: ModelConfig,
+) -> None:
+    images = digits[0].images[16 * seed :]
+    network = train_by_heart(images[:16], seed)
+    parts = (images[:16], images[16:316], digits[1].images)
+    known, other, held_out = (
+        membership_scores(network, model, part, AUDIT, seed=seed) for part in parts
+    )
+    for attack in known:
+        found = judge_attack(known[attack], held_out[attack])
+        wrong = judge_attack(other[attack], held_out[attack])
+        assert found.auc_low > 0.8, attack
+        assert found.auc_p_value < 1e-4 and found.tpr_p_value < 0.01, attack
+        # Twelve alarms are possible over the seeds; 0.05 / 12.
+        assert min(wrong.auc_p_value, wrong.tpr_p_value) > 0.004, attack
 
 
 def test_a_score_depends_on_its_image_alone(

@@ -4,27 +4,38 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import rankdata
+from scipy.stats import mannwhitneyu, nhypergeom, rankdata
 
 from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.metrics.privacy.intervals import (
+    FALSE_POSITIVE_RATE,
+    auc_interval,
+    tpr_interval,
+)
 
-FALSE_POSITIVE_RATE = 0.01
 FEWEST_IMAGES = 8
 
 
 @dataclass(frozen=True)
 class AttackResult:
-    """Success of one attack.
+    """Success of one attack; ``low`` and ``high`` are the ends of 95 % intervals.
 
     ``auc``: the probability that a member has a higher score than a held-out image; 0.5 is no
     leak. ``auc_standard_error``: the spread of ``auc`` where there is no leak.
     ``tpr_at_1_percent_fpr``: the share of members found while at most 1 % of held-out images are
     taken for members; about 0.01 is no leak. With fewer than 100 held-out images none may be.
+    ``auc_p_value``, ``tpr_p_value``: how likely as much is where there is no leak.
     """
 
     auc: float
+    auc_low: float
+    auc_high: float
     auc_standard_error: float
+    auc_p_value: float
     tpr_at_1_percent_fpr: float
+    tpr_low: float
+    tpr_high: float
+    tpr_p_value: float
     num_members: int
     num_held_out: int
 
@@ -32,8 +43,10 @@ class AttackResult:
 def judge_attack(members: np.ndarray, held_out: np.ndarray) -> AttackResult:
     """Return the success of scores [N] of members and [M] of held-out images, high for members.
 
-    The AUC is Mann and Whitney's U / (N M), ties counting half; its standard error is
-    sqrt((N + M + 1) / (12 N M)).
+    The AUC is Mann and Whitney's U / (N M), ties counting half; its standard error without a leak
+    is sqrt((N + M + 1) / (12 N M)). The p-values are Mann and Whitney's, one-sided, and that of the
+    number of members above the held-out image at the threshold, which is negative hypergeometric
+    where members and held-out images are alike.
 
     Raises:
         SettingsError: fewer than 8 of either, or a score that is not finite.
@@ -46,13 +59,22 @@ def judge_attack(members: np.ndarray, held_out: np.ndarray) -> AttackResult:
             )
     n, m = len(members), len(held_out)
     ranks = rankdata(np.concatenate([members, held_out]))
-    auc = (ranks[:n].sum() - n * (n + 1) / 2) / (n * m)
+    auc = float((ranks[:n].sum() - n * (n + 1) / 2) / (n * m))
     allowed = int(FALSE_POSITIVE_RATE * m)
-    threshold = np.sort(held_out)[m - 1 - allowed]
+    found = int((members > np.sort(held_out)[m - 1 - allowed]).sum())
+    auc_low, auc_high = auc_interval(auc, n, m)
+    # The same draws for every attack: its interval does not depend on which others were made.
+    tpr_low, tpr_high = tpr_interval(members, held_out, np.random.default_rng(0))
     return AttackResult(
-        auc=float(auc),
+        auc=auc,
+        auc_low=auc_low,
+        auc_high=auc_high,
         auc_standard_error=math.sqrt((n + m + 1) / (12 * n * m)),
-        tpr_at_1_percent_fpr=float((members > threshold).mean()),
+        auc_p_value=float(mannwhitneyu(members, held_out, alternative="greater").pvalue),
+        tpr_at_1_percent_fpr=found / n,
+        tpr_low=tpr_low,
+        tpr_high=tpr_high,
+        tpr_p_value=float(nhypergeom.sf(found - 1, n + m, n, allowed + 1)) if found else 1.0,
         num_members=n,
         num_held_out=m,
     )

@@ -1,6 +1,6 @@
 """The audit of one network: who of its training images can be told, client by client."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,16 +14,19 @@ from phoenix_pipeline.metrics.privacy.membership import membership_scores
 from phoenix_pipeline.seeding import numpy_generator
 
 ALL_CLIENTS = -1
+Scores = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
 class MembershipAudit:
     """Results by client and attack, :data:`ALL_CLIENTS` for all of them together.
 
+    ``scores``: what they were judged by, the members' [N] and the held-out images' [M].
     ``skipped``: why a client was not judged.
     """
 
     results: dict[int, dict[str, AttackResult]]
+    scores: dict[int, dict[str, Scores]]
     skipped: dict[int, str]
 
 
@@ -61,17 +64,48 @@ def audit_membership(
     found = membership_scores(network, model, train.images[everyone], config, seed, progress)
     unseen = membership_scores(network, model, held_out.images[others], config, seed, progress)
     groups = {ALL_CLIENTS: everyone, **rows} if len(rows) > 1 else rows
-    results, skipped = {}, {}
+    results, scores, skipped = {}, {}, {}
     for client, own in groups.items():
         a, b = _matched(train, own, held_out, others, seed, client)
         at = np.searchsorted(everyone, own)[a]
+        pairs = {name: (found[name][at], unseen[name][b]) for name in found}
         try:
-            results[client] = {
-                name: judge_attack(found[name][at], unseen[name][b]) for name in found
-            }
+            results[client] = {name: judge_attack(*pair) for name, pair in pairs.items()}
+            scores[client] = pairs
         except SettingsError as error:
             skipped[client] = str(error)
-    return MembershipAudit(results, skipped)
+    return MembershipAudit(results, scores, skipped)
+
+
+def judge_together(scores: Iterable[Mapping[str, Scores]]) -> dict[str, AttackResult]:
+    """Return, by attack, the success over several models, each attacked for its own images.
+
+    Models differ in the scores that they give: each model's are first put on the scale of its own
+    held-out images. One of those is held against the others of them, so that it has no advantage
+    over a member.
+
+    ``scores``: of each model, by attack.
+    """
+    models = list(scores)
+    return {
+        attack: judge_attack(
+            *map(np.concatenate, zip(*(_scaled(*model[attack]) for model in models), strict=True))
+        )
+        for attack in (models[0] if models else ())
+    }
+
+
+def _scaled(members: np.ndarray, held_out: np.ndarray) -> Scores:
+    """Return scores in standard deviations of (other) held-out ones from their mean."""
+    m, mean = len(held_out), held_out.mean()
+    centred = held_out - mean
+    squares = np.square(centred)
+    without = np.maximum(squares.sum() - squares * m / (m - 1), 0.0)
+    smallest = np.finfo(float).tiny
+    return (
+        (members - mean) / max(float(held_out.std(ddof=1)), smallest),
+        centred * m / (m - 1) / np.maximum(np.sqrt(without / (m - 2)), smallest),
+    )
 
 
 def _choose(rows: np.ndarray, most: int, seed: int, role: str, *numbers: int) -> np.ndarray:

@@ -32,23 +32,30 @@ class Likeness:
 
 
 def client_gradient(
-    network: nn.Module, schedule: NoiseSchedule, image: Tensor, step: int, epsilon: Tensor
+    network: nn.Module,
+    sent: Sequence[Tensor],
+    schedule: NoiseSchedule,
+    image: Tensor,
+    step: int,
+    epsilon: Tensor,
 ) -> list[Tensor]:
     """Return the gradient of the training loss at one uint8 ``image`` [1, C, H, W].
 
     Args:
         network: as the client received it; dropout off.
+        sent: those of its parameters that the client sends.
         schedule: the forward process, on the network's device.
         image: on the same device.
         step: the timestep that the client drew.
         epsilon: the noise that it drew, [1, C, H, W].
     """
     loss = _loss(network, schedule, to_model_range(image), step, epsilon)
-    return [g.detach() for g in torch.autograd.grad(loss, _weights(network))]
+    return [g.detach() for g in torch.autograd.grad(loss, list(sent))]
 
 
 def reconstruct(
     network: nn.Module,
+    sent: Sequence[Tensor],
     schedule: NoiseSchedule,
     gradient: Sequence[Tensor],
     step: int,
@@ -63,8 +70,9 @@ def reconstruct(
 
     Args:
         network: the weights that the update was made from.
+        sent: those of its parameters that are in the update.
         schedule: the forward process.
-        gradient: one array per parameter, from :func:`client_gradient`.
+        gradient: one array per parameter of ``sent``, from :func:`client_gradient`.
         step: the client's timestep.
         epsilon: the client's noise [1, C, H, W].
         num_steps: of the optimisation.
@@ -74,13 +82,12 @@ def reconstruct(
     guess.requires_grad_(True)
     optimizer = torch.optim.Adam([guess], lr=_STEP_SIZE)
     schedule_lr = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)
-    weights = _weights(network)
     best, smallest = guess.detach().clone(), float("inf")
     # The fused attention kernels have no second derivative.
     with sdpa_kernel(SDPBackend.MATH):
         for _ in range(num_steps):
             loss = _loss(network, schedule, guess, step, epsilon)
-            own = torch.autograd.grad(loss, weights, create_graph=True)
+            own = torch.autograd.grad(loss, list(sent), create_graph=True)
             mismatch = 1.0 - _cosine(own, gradient)
             if (value := float(mismatch.detach())) < smallest:
                 best, smallest = guess.detach().clone(), value
@@ -112,10 +119,6 @@ def _loss(
     t = torch.tensor([step], device=x_0.device)
     predicted = network(schedule.diffuse(x_0, t, epsilon), t, return_dict=False)[0]
     return nn.functional.mse_loss(predicted.float(), schedule.target(x_0, t, epsilon))
-
-
-def _weights(network: nn.Module) -> list[Tensor]:
-    return [weight for weight in network.parameters() if weight.requires_grad]
 
 
 def _cosine(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:

@@ -1,7 +1,7 @@
 """Put all arms side by side: table, figures, and the HTML report."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL.Image import Image
 
+from phoenix_pipeline.config import Group
+from phoenix_pipeline.framework.config_loader import ARM_GROUPS, SHARED_GROUPS
 from phoenix_pipeline.images import image_grid, pick_evenly, read_samples
 from phoenix_pipeline.reporting.comparison import compare_arms, format_table
 from phoenix_pipeline.reporting.partition_figure import draw_partition, draw_shared_pool
-from phoenix_pipeline.reporting.report import render_report
+from phoenix_pipeline.reporting.privacy import format_privacy
+from phoenix_pipeline.reporting.privacy_figure import draw_trade
+from phoenix_pipeline.reporting.report import AUDIT, render_report
 from phoenix_pipeline.reporting.round_figures import draw_filter_decisions, draw_round_curves
 from phoenix_pipeline.reporting.sample_figures import draw_class_histograms, draw_grids
 from phoenix_pipeline.reporting.score_figures import draw_scores
@@ -41,10 +45,14 @@ def compare(
     ) -> tuple[pd.DataFrame, str, Figure, Figure, Figure, Figure]:
         metrics = {arm: {"arm": arm, **by_arm[f"{arm}__metrics"]} for arm in arms}
         rounds = {arm: by_arm[f"{arm}__rounds"] for arm in arms}
-        grids = {arm: _grid(by_arm[f"{arm}__samples"], parameters[arm]) for arm in arms}
-        settings = {arm: _plain(parameters[arm]) for arm in arms}
+        settings = {arm: _complete(parameters[arm], ARM_GROUPS) for arm in arms}
+        grids = {arm: _grid(by_arm[f"{arm}__samples"], settings[arm]) for arm in arms}
         pooled = [arm for arm in arms if settings[arm]["federation"]["pooled"]]
-        table = compare_arms(metrics, rounds, floor, pooled)
+        privacy, notes = current_audits(
+            {arm: (by_arm[f"{arm}__privacy"], by_arm[f"{arm}__model"]) for arm in arms}
+        )
+        table = compare_arms(metrics, rounds, floor, pooled, privacy)
+        trade = draw_trade(table)
         judged: dict[str, Any] = next(
             filter(None, (m["class_histogram"] for m in metrics.values())), {}
         )
@@ -53,6 +61,7 @@ def compare(
             "scores": draw_scores(table),
             "rounds": draw_round_curves(rounds),
             **({"class_histograms": histograms} if judged else {}),
+            **({"trade": trade} if trade else {}),
         }
         names = judged.get("class_names", ())
         held = {arm: by_arm[f"{arm}__clients"] for arm in arms}
@@ -60,10 +69,12 @@ def compare(
         report = render_report(
             table,
             metrics,
-            run=_describe(parameters),
+            run=_describe(_complete(parameters, SHARED_GROUPS)),
             figures={**figures, **detailed},
             grids=grids,
             settings=settings,
+            privacy=privacy,
+            notes=notes,
             links=places(parameters),
         )
         return (
@@ -96,21 +107,48 @@ def _details(
     return {**pools, **checks}
 
 
+def current_audits(
+    found: Mapping[str, tuple[Mapping[str, Any], Path]],
+) -> tuple[dict[str, Mapping[str, Any]], list[str]]:
+    """Return the audits of the models that are there now, and a line for each other one.
+
+    ``found``: arm -> its ``privacy.json``, empty where it was not audited, and its model's folder.
+    """
+    from phoenix_pipeline.families.model_folder import weights_digest
+
+    made = {arm: audit for arm, (audit, _) in found.items() if audit}
+    current = {
+        arm: audit
+        for arm, audit in made.items()
+        if audit["conditions"].get("weights_digest") == weights_digest(found[arm][1])
+    }
+    stale = [
+        f"The privacy audit of {arm} is of an earlier model and is left out; run again: {AUDIT}"
+        for arm in made
+        if arm not in current
+    ]
+    for line in stale:
+        logger.warning("%s", line)
+    return current, stale
+
+
 def announce(table: pd.DataFrame, report: str, parameters: dict[str, Any]) -> None:
     """Print the table and where to look next."""
     lines = "\n".join(f"  {label}: {command}" for label, command in places(parameters).items())
     logger.info("comparison\n%s\n\nLook next at\n%s", format_table(table), lines)
+    if audited := format_privacy(table):
+        logger.info("fidelity against privacy\n%s", audited)
 
 
-def _grid(samples_file: Path, parameters: dict[str, Any]) -> Image:
+def _grid(samples_file: Path, settings: dict[str, Any]) -> Image:
     """Return samples spread evenly over an arm's, none picked."""
-    count = _plain(parameters)["sampling"]["grid_images"]
+    count = settings["sampling"]["grid_images"]
     return image_grid(pick_evenly(read_samples(samples_file), count))
 
 
-def _describe(parameters: dict[str, Any]) -> dict[str, str]:
+def _describe(settings: dict[str, Any]) -> dict[str, str]:
     """Return the head of the report."""
-    partition, run = _plain(parameters["partition"]), _plain(parameters["run"])
+    partition, run = settings["partition"], settings["run"]
     return {
         "Date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "Seed": str(run["seed"]),
@@ -124,10 +162,15 @@ def _describe(parameters: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _plain(value: Any) -> Any:
-    """Return parameters as plain dictionaries; Kedro hands validated groups as models."""
-    if hasattr(value, "model_dump"):
-        return value.model_dump(mode="json")
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return value
+def _complete(
+    parameters: Mapping[str, Any], groups: Mapping[str, type[Group]]
+) -> dict[str, dict[str, Any]]:
+    """Return ``groups`` with all their defaults, as plain dictionaries.
+
+    Kedro hands a group as a model where a node of the same run asks for one, else as it is written
+    in ``conf``.
+    """
+    return {
+        name: group.model_validate(parameters[name]).model_dump(mode="json")
+        for name, group in groups.items()
+    }

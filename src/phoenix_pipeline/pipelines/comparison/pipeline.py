@@ -9,6 +9,8 @@ _PARTS = {
     "rounds": "rounds",
     "samples": "samples",
     "clients": "client_images",
+    "privacy": "privacy",
+    "model": "model",
 }
 
 

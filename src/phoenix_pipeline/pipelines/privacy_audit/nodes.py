@@ -1,6 +1,6 @@
 """Attack an arm's models and samples, and report how well it went."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -8,18 +8,33 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from phoenix_pipeline.config import ModelConfig, PrivacyAuditConfig, RunConfig
+from phoenix_pipeline.config import FederationConfig, ModelConfig, PrivacyAuditConfig, RunConfig
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.hardware import resolve_device
-from phoenix_pipeline.images import GLOBAL_MODEL, ImageSet, read_samples
+from phoenix_pipeline.images import GLOBAL_MODEL as GLOBAL
+from phoenix_pipeline.images import ImageSet, read_samples
 from phoenix_pipeline.metrics.extractors import extract_features, pixel_extractor
-from phoenix_pipeline.metrics.privacy.audit import ALL_CLIENTS, MembershipAudit, audit_membership
+from phoenix_pipeline.metrics.privacy.attack import AttackResult, match_classes
+from phoenix_pipeline.metrics.privacy.audit import (
+    ALL_CLIENTS,
+    MembershipAudit,
+    Scores,
+    audit_membership,
+    judge_together,
+)
+from phoenix_pipeline.metrics.privacy.blind import blind_attack
 from phoenix_pipeline.metrics.privacy.copies import Copies, find_copies
+from phoenix_pipeline.pipelines.privacy_audit.headline import (
+    ALL,
+    CLIENT_MODELS,
+    GLOBAL_MODEL,
+    headline_scores,
+)
 from phoenix_pipeline.pipelines.privacy_audit.reconstruction import reconstruct_images
 from phoenix_pipeline.pipelines.privacy_audit.subject import Subject
 from phoenix_pipeline.pipelines.progress import progress_bar
+from phoenix_pipeline.seeding import numpy_generator
 
-_ALL = "all"
 # By model, by client, by attack.
 Membership = dict[str, dict[str, dict[str, Any]]]
 
@@ -33,14 +48,14 @@ def audit_privacy(
     model: ModelConfig,
     config: PrivacyAuditConfig,
     run: RunConfig,
+    federation: FederationConfig,
 ) -> dict[str, Any]:
     """Return the audit of an arm: membership per client, copies among samples, reconstruction.
 
     A global model is attacked for the images of each client; a client's own model for that
-    client's. ``scores`` has the numbers that arms are compared by, the mean over clients where
-    there is no global model.
+    client's. ``scores`` has the numbers that arms are compared by.
     """
-    from phoenix_pipeline.families.model_folder import read_metadata
+    from phoenix_pipeline.families.model_folder import read_metadata, weights_digest
 
     by_client = client_images.groupby("client_id")["image_index"]
     subject = Subject(
@@ -56,11 +71,13 @@ def audit_privacy(
     )
     skipped: dict[str, str] = {}
     membership = _attack(subject, skipped)
+    blind = _blind(subject, skipped)
     copies = _copies(subject, samples_file, skipped)
-    reconstruction = reconstruct_images(subject, skipped)
+    reconstruction = reconstruct_images(subject, skipped, pooled=federation.pooled)
     return {
         "conditions": {
             "weights": subject.metadata["weights"],
+            "weights_digest": weights_digest(model_folder),
             "num_train": train.num_images,
             "num_held_out": test.num_images,
             "classes_matched": train.labels is not None and test.labels is not None,
@@ -68,11 +85,13 @@ def audit_privacy(
             **config.model_dump(mode="json"),
         },
         "scores": {
-            **_headline(membership),
+            **headline_scores(membership),
+            **({"membership_auc_blind": blind.auc} if blind else {}),
             **({"copied_share": copies.share} if copies else {}),
-            **({"reconstruction_psnr_db": reconstruction["psnr_db"]} if reconstruction else {}),
+            **(reconstruction["scores"] if reconstruction else {}),
         },
         "membership": membership,
+        "blind": asdict(blind) if blind else None,
         "copies": asdict(copies) if copies else None,
         "reconstruction": reconstruction,
         "skipped": skipped,
@@ -81,10 +100,15 @@ def audit_privacy(
 
 def _attack(subject: Subject, skipped: dict[str, str]) -> Membership:
     """Return the results of ``global_model`` and ``client_models``, by client and attack."""
-    membership: Membership = {"global_model": {}, "client_models": {}}
+    membership: Membership = {GLOBAL_MODEL: {}, CLIENT_MODELS: {}}
+    own: list[Mapping[str, Scores]] = []
     models = subject.models()
     with progress_bar("privacy audit", len(models)) as advance:
         for owner, clients in models.items():
+            kind = GLOBAL_MODEL if owner == GLOBAL else CLIENT_MODELS
+            if reason := subject.cannot_be_attacked(owner):
+                skipped[kind] = reason
+                continue
             audit = audit_membership(
                 subject.network(owner),
                 subject.model,
@@ -94,10 +118,13 @@ def _attack(subject: Subject, skipped: dict[str, str]) -> Membership:
                 subject.config,
                 subject.seed,
             )
-            kind = "global_model" if owner == GLOBAL_MODEL else "client_models"
             membership[kind] |= _named(audit)
+            own += audit.scores.values() if kind == CLIENT_MODELS else ()
             skipped |= {f"{kind} {_name(c)}": reason for c, reason in audit.skipped.items()}
             advance(1)
+    if own:
+        together = judge_together(own)
+        membership[CLIENT_MODELS][ALL] = {name: asdict(r) for name, r in together.items()}
     return membership
 
 
@@ -109,25 +136,24 @@ def _named(audit: MembershipAudit) -> dict[str, dict[str, Any]]:
 
 
 def _name(client: int) -> str:
-    return _ALL if client == ALL_CLIENTS else str(client)
+    return ALL if client == ALL_CLIENTS else str(client)
 
 
-def _headline(membership: Membership) -> dict[str, float]:
-    """Return AUC and TPR by attack, and the AUC of the client that is told best."""
-    audited = membership["global_model"] or membership["client_models"]
-    clients = [attacks for client, attacks in audited.items() if client != _ALL]
-    whole = [audited[_ALL]] if _ALL in audited else clients
-    scores: dict[str, float] = {}
-    for attack in whole[0] if whole else ():
-        scores[f"membership_auc_{attack}"] = _mean(whole, attack, "auc")
-        scores[f"membership_tpr_{attack}"] = _mean(whole, attack, "tpr_at_1_percent_fpr")
-        worst = max(client[attack]["auc"] for client in clients or whole)
-        scores[f"membership_auc_{attack}_worst_client"] = worst
-    return scores
-
-
-def _mean(audited: Sequence[dict[str, Any]], attack: str, metric: str) -> float:
-    return float(np.mean([attacks[attack][metric] for attacks in audited]))
+def _blind(subject: Subject, skipped: dict[str, str]) -> AttackResult | None:
+    """Return how well images that were trained on are told without any model."""
+    rows = np.unique(np.concatenate(list(subject.rows.values())))
+    rows = rows[:: -(-len(rows) // subject.config.max_held_out)]
+    others = np.arange(subject.test.num_images)[: subject.config.max_held_out]
+    if subject.train.labels is not None and subject.test.labels is not None:
+        generator = numpy_generator(subject.seed, "blind_attack")
+        labels = subject.train.labels[rows], subject.test.labels[others]
+        a, b = match_classes(*labels, generator)
+        rows, others = rows[a], others[b]
+    try:
+        return blind_attack(subject.train.images[rows], subject.test.images[others], subject.seed)
+    except SettingsError as error:
+        skipped["blind attack"] = str(error)
+        return None
 
 
 def _copies(subject: Subject, samples_file: Path, skipped: dict[str, str]) -> Copies | None:

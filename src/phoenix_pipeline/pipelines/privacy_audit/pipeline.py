@@ -21,6 +21,7 @@ def create_pipeline(arm: str) -> Pipeline:
                     "params:model",
                     "params:privacy_audit",
                     "params:run",
+                    "params:federation",
                 ],
                 "privacy",
                 name="audit_privacy",

@@ -15,30 +15,51 @@ from phoenix_pipeline.pipelines.progress import progress_bar
 from phoenix_pipeline.seeding import numpy_generator, torch_generator
 
 
-def reconstruct_images(subject: Subject, skipped: dict[str, str]) -> dict[str, Any] | None:
+def reconstruct_images(
+    subject: Subject, skipped: dict[str, str], pooled: bool
+) -> dict[str, Any] | None:
     """Return PSNR and SSIM of reconstructions, beside those of the mean training image.
 
-    An attacker who reads nothing out of the update can still answer with the mean image. None, and
-    the reason in ``skipped``, where nothing is reconstructed.
+    An attacker who reads nothing out of the update can still answer with the mean image. Only what
+    a client sends is read: not its personal layers. None, and the reason in ``skipped``, where
+    nothing is reconstructed.
     """
-    count, metadata = subject.config.reconstructions, subject.metadata
-    if not count or subject.model.family != "diffusion":
-        skipped["reconstruction"] = (
-            "it is made for diffusion models" if count else "privacy_audit.reconstructions is 0"
-        )
+    if reason := _why_not(subject, pooled):
+        skipped["reconstruction"] = reason
         return None
-    owner = GLOBAL_MODEL if metadata["has_global_model"] else metadata["clients"][0]
-    owned = np.unique(np.concatenate(list(subject.models()[owner].values())))
+    owners = {owner: np.concatenate(list(c.values())) for owner, c in subject.models().items()}
+    # Where clients have models of their own, it is these that they update.
+    candidates = [
+        (owner, int(row))
+        for owner, rows in owners.items()
+        if owner != GLOBAL_MODEL or len(owners) == 1
+        for row in np.unique(rows)
+    ]
     generator = numpy_generator(subject.seed, "reconstructed_images")
-    chosen = generator.choice(owned, size=min(count, len(owned)), replace=False)
-    network = subject.network(owner)
+    count = min(subject.config.reconstructions, len(candidates))
     images = []
-    with progress_bar("reconstructing", len(chosen)) as advance:
-        for row in chosen:
-            images.append(_reconstruct_one(subject, network, int(row)))
+    with progress_bar("reconstructing", count) as advance:
+        for place in generator.choice(len(candidates), size=count, replace=False):
+            owner, row = candidates[place]
+            images.append(_reconstruct_one(subject, subject.network(owner), row))
             advance(1)
-    psnr = [image["psnr_db"] for image in images]
-    return {"psnr_db": float(np.mean(psnr)), "images": images}
+    psnr = float(np.mean([image["psnr_db"] for image in images]))
+    of_mean = float(np.mean([image["mean_image_psnr_db"] for image in images]))
+    scores = {"reconstruction_psnr_db": psnr, "reconstruction_mean_image_psnr_db": of_mean}
+    return {"scores": scores, "images": images}
+
+
+def _why_not(subject: Subject, pooled: bool) -> str:
+    if not subject.config.reconstructions:
+        return "privacy_audit.reconstructions is 0"
+    if pooled:
+        return "no update is sent: all images lie in one place"
+    if subject.model.family != "diffusion":
+        return (
+            "it is made for diffusion models: a GAN's update depends on the generator's noise and "
+            "on batch statistics of generated images as well"
+        )
+    return ""
 
 
 def _reconstruct_one(subject: Subject, network: nn.Module, row: int) -> dict[str, Any]:
@@ -49,9 +70,10 @@ def _reconstruct_one(subject: Subject, network: nn.Module, row: int) -> dict[str
     generator = torch_generator(subject.seed, "reconstruction", row)
     step = int(torch.randint(schedule.num_timesteps, (), generator=generator))
     epsilon = torch.randn(image.shape, generator=generator).to(subject.device)
-    gradient = client_gradient(network, schedule, image, step, epsilon)
+    sent = subject.sent(network)
+    gradient = client_gradient(network, sent, schedule, image, step, epsilon)
     steps = subject.config.reconstruction_steps
-    made = reconstruct(network, schedule, gradient, step, epsilon, steps, generator)
+    made = reconstruct(network, sent, schedule, gradient, step, epsilon, steps, generator)
     of_mean = {f"mean_image_{name}": value for name, value in asdict(likeness(mean, image)).items()}
     return {"image_index": row, "timestep": step, **asdict(likeness(made, image)), **of_mean}
 

@@ -42,3 +42,24 @@ class Subject:
         from phoenix_pipeline.families.model_folder import load_network
 
         return load_network(self.folder, owner).to(self.device)
+
+    def sent(self, network: nn.Module) -> list[nn.Parameter]:
+        """Return the trained weights of ``network`` that leave a client in its update."""
+        from phoenix_pipeline.federated.personal_layers import is_personal
+
+        personal = tuple(self.metadata["settings"]["personal_layers"])
+        return [
+            weight
+            for name, weight in network.named_parameters()
+            if weight.requires_grad and not is_personal(name, personal)
+        ]
+
+    def cannot_be_attacked(self, owner: int) -> str:
+        """Return why the model of ``owner`` tells nothing of its training images, or ``""``."""
+        personal = self.metadata["settings"]["personal_layers"]
+        if self.model.family == "dcgan" and owner == GLOBAL_MODEL and "discriminator" in personal:
+            return (
+                "the attack on a GAN needs its discriminator, which stayed with the clients; the "
+                "model has an untrained one"
+            )
+        return ""

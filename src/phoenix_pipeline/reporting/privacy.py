@@ -1,0 +1,136 @@
+"""What an audit found, as rows beside fidelity and as caveats."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from phoenix_pipeline.reporting.comparison import FLOOR_NAME, headline_columns
+from phoenix_pipeline.reporting.formatting import MISSING, format_values
+from phoenix_pipeline.reporting.privacy_vocabulary import ATTACKS
+from phoenix_pipeline.reporting.vocabulary import describe_metric
+
+_SIGNIFICANT = 0.05
+_ENOUGH_HELD_OUT = 300
+# Columns of the table, in order; the first is the fidelity that privacy is held against.
+TITLES = (
+    "Strongest attack",
+    "AUC (95 %)",
+    "TPR at 1 % (95 %)",
+    "Clients exposed",
+    "Copies",
+    "Rebuilt from an update",
+)
+
+
+def fidelity_column(table: pd.DataFrame) -> str | None:
+    """Return the FID that privacy is held against, the most telling one at hand."""
+    return next((name for name in headline_columns(table) if name.startswith("fid_")), None)
+
+
+def privacy_titles(table: pd.DataFrame) -> list[str]:
+    """Return the header of :func:`privacy_rows`."""
+    fidelity = fidelity_column(table)
+    return ["Arm", *([describe_metric(fidelity).title] if fidelity else []), *TITLES]
+
+
+def privacy_rows(table: pd.DataFrame) -> list[list[str]]:
+    """Return a row of text per arm that was audited; see :func:`privacy_titles`.
+
+    ``table``: as ``compare_arms`` makes it from scores and audits,
+    or as ``comparison.csv`` has it.
+    """
+    if "membership_auc" not in table and "copied_share" not in table:
+        return []
+    arms = table[table["arm"] != FLOOR_NAME]
+    fidelity = fidelity_column(table)
+    written = format_values(list(arms[fidelity]), describe_metric(fidelity)) if fidelity else None
+    rows = []
+    for place, (_, arm) in enumerate(arms.iterrows()):
+        values = {str(name): float(value) for name, value in arm.items() if _is_number(value)}
+        if not {"membership_auc", "copied_share"} & values.keys():
+            continue
+        lead = [str(arm["arm"]), *([written[place] or MISSING] if written else [])]
+        rows.append([*lead, *_cells(values)])
+    return rows
+
+
+def format_privacy(table: pd.DataFrame) -> str:
+    """Return :func:`privacy_rows` as a table in Markdown; ``""`` where nothing was audited."""
+    rows = privacy_rows(table)
+    if not rows:
+        return ""
+    titles = privacy_titles(table)
+    lines = [titles, ["---"] * len(titles), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def privacy_caveats(privacy: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return what a reader must know before believing the audits; nothing without any.
+
+    ``privacy``: arm -> its ``privacy.json``.
+    """
+    if not privacy:
+        return []
+    caveats = [
+        "An attack that finds nothing proves nothing: a stronger one may. The attackers here have "
+        "the weights and train no models of their own.",
+        "The strongest of several attacks is shown; an interval is that of one attack and one "
+        "training, not of other seeds.",
+    ]
+    alike = [a.get("blind") for a in privacy.values()]
+    if suspect := [blind for blind in alike if blind and blind["auc_p_value"] < _SIGNIFICANT]:
+        caveats.append(
+            "Training and held-out images can be told apart without any model (AUC "
+            f"{max(blind['auc'] for blind in suspect):.2f}): they are not from one source, and "
+            "attacks may find that instead of membership."
+        )
+    held_out = [a["conditions"]["num_held_out"] for a in privacy.values()]
+    if held_out and min(held_out) < _ENOUGH_HELD_OUT:
+        caveats.append(
+            f"With {min(held_out)} held-out images the TPR at 1 % false alarms cannot be bounded "
+            f"from below; that takes about {_ENOUGH_HELD_OUT}."
+        )
+    return caveats
+
+
+def skipped_attacks(privacy: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Return what was not attacked: ``"what: reason"`` -> the arms that it applies to."""
+    skipped: dict[str, list[str]] = {}
+    for arm, audit in privacy.items():
+        for what, reason in audit.get("skipped", {}).items():
+            skipped.setdefault(f"{what.replace('_', ' ')}: {reason}", []).append(arm)
+    return skipped
+
+
+def _cells(values: Mapping[str, float]) -> Sequence[str]:
+    exposed, attacked = values.get("clients_exposed"), values.get("clients_attacked")
+    rebuilt, mean = (values.get(f"reconstruction_{name}psnr_db") for name in ("", "mean_image_"))
+    return (
+        _strongest(values),
+        _with_interval(values, "membership_auc"),
+        _with_interval(values, "membership_tpr"),
+        MISSING if exposed is None or not attacked else f"{exposed:.0f} of {attacked:.0f}",
+        f"{values['copied_share']:.3f}" if "copied_share" in values else MISSING,
+        MISSING if rebuilt is None else f"{rebuilt:.0f} dB (mean image {mean:.0f} dB)",
+    )
+
+
+def _strongest(values: Mapping[str, float]) -> str:
+    """Return the attack whose AUC is the headline."""
+    auc = values.get("membership_auc")
+    named = (
+        ATTACKS[a] for a in ATTACKS if a != "blind" and values.get(f"membership_auc_{a}") == auc
+    )
+    return next(named, MISSING) if auc is not None else MISSING
+
+
+def _with_interval(values: Mapping[str, float], name: str) -> str:
+    if name not in values:
+        return MISSING
+    low, high = values[f"{name}_low"], values[f"{name}_high"]
+    return f"{values[name]:.3f} ({low:.2f}\N{EN DASH}{high:.2f})"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and bool(pd.notna(value))
