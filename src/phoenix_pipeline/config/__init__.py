@@ -6,6 +6,11 @@ Unknown keys are errors. ``docs/parameters.md`` is generated from the descriptio
 
 from phoenix_pipeline.config.base import Group
 from phoenix_pipeline.config.data import ImagesConfig, PartitionConfig, RunConfig, SharedPoolConfig
+from phoenix_pipeline.config.differential_privacy import (
+    AdaptiveClippingConfig,
+    DifferentialPrivacyConfig,
+    DpSgdConfig,
+)
 from phoenix_pipeline.config.evaluation import (
     EXTRACTORS,
     ClassifierConfig,
@@ -26,9 +31,12 @@ from phoenix_pipeline.config.training import TrainingConfig
 
 __all__ = [
     "EXTRACTORS",
+    "AdaptiveClippingConfig",
     "ClassifierConfig",
     "DcganConfig",
     "DeploymentConfig",
+    "DifferentialPrivacyConfig",
+    "DpSgdConfig",
     "EvaluationConfig",
     "FederationConfig",
     "Group",
