@@ -15,7 +15,9 @@ class _PrivacyConfig(Group):
     enabled: bool = Field(False, description="Switch it on.")
     clip_norm: float = Field(1.0, gt=0.0, description="Largest L2 norm of one contribution, S.")
     noise_multiplier: float | None = Field(
-        None, ge=0.0, description="Standard deviation of the noise over S; or give `target_epsilon`."
+        None,
+        ge=0.0,
+        description="Standard deviation of the noise over S; or give `target_epsilon`.",
     )
     target_epsilon: float | None = Field(
         None, gt=0.0, description="Epsilon after the last round, from which the noise follows."

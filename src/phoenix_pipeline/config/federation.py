@@ -4,6 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from phoenix_pipeline.config.aggregation import AggregationConfig, ServerOptimizerConfig
 from phoenix_pipeline.config.base import Group, Positive
 from phoenix_pipeline.config.differential_privacy import DifferentialPrivacyConfig
 
@@ -80,6 +81,8 @@ class FederationConfig(Group):
         description="Draw the random numbers that privacy rests on from the operating system "
         "instead of the run's seed, which every client knows; null: on the engine `deployment`.",
     )
+    aggregation: AggregationConfig = AggregationConfig()
+    server_optimizer: ServerOptimizerConfig = ServerOptimizerConfig()
     min_clients: Positive = Field(
         1, description="Fewest usable replies in a round, and fewest connected clients."
     )

@@ -89,12 +89,14 @@ def _train(content: RecordDict, settings: ClientSettings, site: Site, bench: Ben
     config, server_round = content[CONFIG], int(content[CONFIG]["round"])
     state = site.load_state(server_round)
     initial = unpack_arrays(content[INITIAL_PERSONAL]) if INITIAL_PERSONAL in content else None
-    bench.load(unpack_arrays(content[ARRAYS]), state.personal or initial)
+    received = unpack_arrays(content[ARRAYS])
+    bench.load(received, state.personal or initial)
     work = LocalWork(
         steps=int(config["steps"]),
         progress_start=float(config["progress-start"]),
         progress_end=float(config["progress-end"]),
         seed=derive_seed(settings.seed, "local_training", site.client_id, server_round),
+        from_server=frozenset(received),
     )
     moments = state.optimizer if settings.training.optimizer_state == "keep" else None
     result = bench.family.train_locally(

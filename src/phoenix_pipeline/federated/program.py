@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from flwr.app import ArrayRecord, MetricRecord
 
+from phoenix_pipeline.federated.aggregation import check_num_replies
 from phoenix_pipeline.federated.final_average import average_personal_layers
 from phoenix_pipeline.federated.fleet import Fleet
 from phoenix_pipeline.federated.job import FederatedJob, FederatedResult
@@ -23,6 +24,7 @@ from phoenix_pipeline.federated.round_table import disconnected, round_means
 from phoenix_pipeline.federated.run_state import RunState
 from phoenix_pipeline.federated.strategy import OnReply, PhoenixStrategy
 from phoenix_pipeline.federated.warm_up import warm_up
+from phoenix_pipeline.federated.work_plan import round_size
 from phoenix_pipeline.hardware import resolve_device
 
 logger = logging.getLogger(__name__)
@@ -47,7 +49,9 @@ def run_program(job: FederatedJob, folder: Path, fleet: Fleet, watch: Watch) -> 
 
     Raises:
         FederationError: a round had too few usable replies; the last checkpoint stands.
+        SettingsError: the aggregation rule needs more clients than there are.
     """
+    check_num_replies(job.config, round_size(len(fleet.sizes), job.config.client_fraction))
     run = _begin(job, folder, resolve_device(job.device))
     if watch.on_round:
         for number in range(1, run.rounds_done + 1):

@@ -4,24 +4,17 @@ Every rule takes replies one by one (``add``) and gives the weights of the model
 """
 
 from collections.abc import Mapping
-from typing import Protocol
 
 from torch import Tensor
 
 from phoenix_pipeline.config import FederationConfig
+from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.federated.aggregation.clipping import ClippedUpdates, MedianClippedUpdates
+from phoenix_pipeline.federated.aggregation.robust import RobustRule
+from phoenix_pipeline.federated.aggregation.rule import Aggregation
 from phoenix_pipeline.federated.aggregation.weighted_mean import WeightedMean
 
-__all__ = ["Aggregation", "WeightedMean", "build_aggregation"]
-
-
-class Aggregation(Protocol):
-    """One round's rule: made anew for each round."""
-
-    def add(self, arrays: Mapping[str, Tensor], weight: float) -> None:
-        """Take one client's weights; raises FederationError and takes nothing if they are bad."""
-
-    def result(self) -> dict[str, Tensor]:
-        """Return the new global weights, in the names, shapes and dtypes of the model."""
+__all__ = ["Aggregation", "WeightedMean", "build_aggregation", "check_num_replies"]
 
 
 def build_aggregation(
@@ -35,4 +28,26 @@ def build_aggregation(
         seed: the run's, for rules that draw.
         server_round: from 1, counted over resumed runs.
     """
-    return WeightedMean(template)
+    chosen = config.aggregation
+    rule: Aggregation = WeightedMean(template)
+    if chosen.rule != "mean":
+        rule = RobustRule(chosen, template)
+    if chosen.clip_norm.bound is None:
+        return rule
+    clipped = ClippedUpdates if chosen.clip_norm.unit == "absolute" else MedianClippedUpdates
+    return clipped(rule, template, chosen.clip_norm.bound)
+
+
+def check_num_replies(config: FederationConfig, num_clients: int) -> None:
+    """Refuse a rule that a round of ``num_clients`` cannot satisfy, even if all of them answer.
+
+    Raises:
+        SettingsError: names the rule and what it needs.
+    """
+    required = config.aggregation.required_replies
+    if num_clients < required:
+        raise SettingsError(
+            f"federation.aggregation.rule {config.aggregation.rule} needs {required} replies with "
+            f"these settings, but {num_clients} clients train in a round; raise "
+            "federation.client_fraction or the number of clients, or change federation.aggregation"
+        )

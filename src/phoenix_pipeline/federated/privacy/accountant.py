@@ -25,9 +25,7 @@ _MOST_NOISE = 1e6
 _MAX_EPSILON = 1e9
 
 
-def epsilon_spent(
-    noise_multiplier: float, sampling_rate: float, steps: int, delta: float
-) -> float:
+def epsilon_spent(noise_multiplier: float, sampling_rate: float, steps: int, delta: float) -> float:
     """Return epsilon after ``steps`` releases; 0 before the first, infinite without noise.
 
     Args:
