@@ -17,7 +17,7 @@ class _PrivacyConfig(Group):
     noise_multiplier: float | None = Field(
         None,
         ge=0.0,
-        description="Standard deviation of the noise over S; or give `target_epsilon`.",
+        description="Standard deviation of the noise, over S; or `target_epsilon`.",
     )
     target_epsilon: float | None = Field(
         None, gt=0.0, description="Epsilon after the last round, from which the noise follows."
@@ -37,7 +37,7 @@ class _PrivacyConfig(Group):
 
 
 class AdaptiveClippingConfig(Group):
-    """`clipping: adaptive` (arXiv 1905.03871): the norm follows a quantile of the updates' norms."""
+    """`clipping: adaptive` (arXiv 1905.03871): the norm follows a quantile of all norms."""
 
     quantile: float = Field(
         0.5, gt=0.0, lt=1.0, description="Share of the updates that shall be within the norm."

@@ -121,6 +121,13 @@ class FederationConfig(Group):
                 "differential_privacy hides which client took part, but pooled has one client with "
                 "all data; use training.dp_sgd, or set one of them to false"
             )
+        combined = self.aggregation.rule != "mean" or self.aggregation.clip_norm.bound is not None
+        if privacy.enabled and privacy.placement == "central" and combined:
+            raise ValueError(
+                "differential_privacy with placement central is an aggregation of its own, which "
+                "clips and averages with equal weights; set aggregation.rule to mean and "
+                "aggregation.clip_norm.bound to null, or placement to local"
+            )
         if privacy.enabled and self.local_work.unit == "images_per_round":
             raise ValueError(
                 "differential_privacy needs local_work.unit steps or epochs: with images_per_round "
