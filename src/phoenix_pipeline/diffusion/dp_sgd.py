@@ -4,6 +4,7 @@ Opacus 1.6 is not used: its convolutions take wrong gradients of activations in 
 attention leaves behind in this U-Net.
 """
 
+import warnings
 from collections.abc import Mapping
 
 import torch
@@ -13,6 +14,9 @@ from torch.func import functional_call, grad_and_value, vmap
 from phoenix_pipeline.config import TrainingConfig
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.optimization.precision import autocast
+
+# Attention on the CPU goes image by image under vmap: measured, it costs nothing of note.
+warnings.filterwarnings("ignore", message="There is a performance drop because")
 
 # Gradients that are held at a time, for whole images: 256 MiB in fp32.
 _GRADIENT_VALUES = 1 << 26

@@ -45,10 +45,11 @@ class PrivateMean:
 
     def __init__(self, template: Mapping[str, Tensor], private: PrivateRound) -> None:
         refuse_integers(template)
-        self._template = template
+        # In one order: that of a resumed run differs, and noise and norms must not.
+        self._template = dict(sorted(template.items()))
         self._check = ReplyCheck(template)
         self._private = private
-        self._sums = {name: torch.zeros_like(widened(t)) for name, t in template.items()}
+        self._sums = {name: torch.zeros_like(widened(t)) for name, t in self._template.items()}
         self._centred_count = 0.0
 
     def add(self, arrays: Mapping[str, Tensor], weight: float) -> None:

@@ -22,13 +22,14 @@ def privatize(
         seed: of the noise.
     """
     arrays = {name: tensor.detach().cpu() for name, tensor in trained.items()}
-    norm = update_norm(arrays, received)
-    clipped = clip_update(arrays, received, norm, noise.clip_norm)
+    # In one order: that of a resumed run differs, and the noise must not.
+    base = dict(sorted(received.items()))
+    clipped = clip_update(arrays, base, update_norm(arrays, base), noise.clip_norm)
     generator = torch.Generator().manual_seed(seed)
     std = noise.noise_multiplier * noise.clip_norm
     return {
-        name: tensor + std * torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)
-        for name, tensor in clipped.items()
+        name: clipped[name] + std * torch.randn(t.shape, generator=generator, dtype=t.dtype)
+        for name, t in base.items()
     }
 
 
