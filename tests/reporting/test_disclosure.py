@@ -1,10 +1,12 @@
 import pytest
 
 from phoenix_pipeline.config import (
+    DpSgdConfig,
     FederationConfig,
     PersonalLayersConfig,
     SharedPoolConfig,
     ThresholdFilterConfig,
+    TrainingConfig,
 )
 from phoenix_pipeline.reporting.disclosure import describe_disclosure
 from phoenix_pipeline.reporting.settings_diff import (
@@ -81,3 +83,31 @@ def test_reading_a_setting_that_is_not_there_gives_the_default() -> None:
     assert read_setting({"a": {"b": 1}}, "a.b") == 1
     assert read_setting({"a": {"b": 1}}, "a.b.c", "default") == "default"
     assert read_setting({}, "a") is None
+
+
+def test_client_level_privacy_says_its_epsilon_and_from_whom_it_protects() -> None:
+    config = FederationConfig(
+        local_work={"unit": "steps", "amount": 5},
+        differential_privacy={"enabled": True, "noise_multiplier": 1.0, "delta": 1e-3},
+    )
+    *_, central = describe_disclosure({"federation": config.model_dump()}, epsilon=4.321)
+    assert "epsilon 4.32 at delta 0.001" in central
+    assert "does not protect from the server" in central and "run's seed" in central
+    local = config.model_dump()
+    local["differential_privacy"]["placement"] = "local"
+    local["secret_noise"] = True
+    *_, said = describe_disclosure({"federation": local})
+    assert "noise multiplier 1, delta 0.001" in said and "the server included" in said
+    assert "run's seed" not in said
+
+
+def test_example_level_privacy_does_not_cover_the_pool() -> None:
+    private = DpSgdConfig(enabled=True, target_epsilon=3.0)
+    settings = {
+        "training": TrainingConfig(dp_sgd=private).model_dump(),
+        "shared_pool": SharedPoolConfig(beta=0.1).model_dump(),
+    }
+    *_, said = describe_disclosure(settings)
+    assert "(DP-SGD), epsilon 3 at delta 1e-05" in said and "shared pool are not covered" in said
+    *_, silent = describe_disclosure(settings, epsilon=float("inf"))
+    assert "without any guarantee" in silent

@@ -11,6 +11,11 @@ from phoenix_pipeline.config.aggregation import (
 )
 from phoenix_pipeline.config.base import Group
 from phoenix_pipeline.config.data import ImagesConfig, PartitionConfig, RunConfig, SharedPoolConfig
+from phoenix_pipeline.config.differential_privacy import (
+    AdaptiveClippingConfig,
+    DifferentialPrivacyConfig,
+    DpSgdConfig,
+)
 from phoenix_pipeline.config.evaluation import (
     EXTRACTORS,
     ClassifierConfig,
@@ -31,11 +36,14 @@ from phoenix_pipeline.config.training import TrainingConfig
 
 __all__ = [
     "EXTRACTORS",
+    "AdaptiveClippingConfig",
     "AggregationConfig",
     "ClassifierConfig",
     "ClipNormConfig",
     "DcganConfig",
     "DeploymentConfig",
+    "DifferentialPrivacyConfig",
+    "DpSgdConfig",
     "EvaluationConfig",
     "FederationConfig",
     "Group",

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from phoenix_pipeline.config.aggregation import AggregationConfig, ServerOptimizerConfig
 from phoenix_pipeline.config.base import Group, Positive
+from phoenix_pipeline.config.differential_privacy import DifferentialPrivacyConfig
 
 
 class LocalWorkConfig(Group):
@@ -74,6 +75,12 @@ class FederationConfig(Group):
     client_fraction: float = Field(
         1.0, gt=0.0, le=1.0, description="Share of the connected clients that train in a round."
     )
+    differential_privacy: DifferentialPrivacyConfig = DifferentialPrivacyConfig()
+    secret_noise: bool | None = Field(
+        None,
+        description="Draw the random numbers that privacy rests on from the operating system "
+        "instead of the run's seed, which every client knows; null: on the engine `deployment`.",
+    )
     aggregation: AggregationConfig = AggregationConfig()
     server_optimizer: ServerOptimizerConfig = ServerOptimizerConfig()
     min_clients: Positive = Field(
@@ -98,6 +105,35 @@ class FederationConfig(Group):
         description="Longest wait for a round's replies; who is later is left out of the round. "
         "In process a thread that hangs cannot be ended: it is left behind.",
     )
+
+    @property
+    def has_secret_noise(self) -> bool:
+        """Whether private noise does not follow the run's seed."""
+        if self.secret_noise is None:
+            return self.engine == "deployment"
+        return self.secret_noise
+
+    @model_validator(mode="after")
+    def _privacy_holds(self) -> Self:
+        privacy = self.differential_privacy
+        if privacy.enabled and self.pooled:
+            raise ValueError(
+                "differential_privacy hides which client took part, but pooled has one client with "
+                "all data; use training.dp_sgd, or set one of them to false"
+            )
+        combined = self.aggregation.rule != "mean" or self.aggregation.clip_norm.bound is not None
+        if privacy.enabled and privacy.placement == "central" and combined:
+            raise ValueError(
+                "differential_privacy with placement central is an aggregation of its own, which "
+                "clips and averages with equal weights; set aggregation.rule to mean and "
+                "aggregation.clip_norm.bound to null, or placement to local"
+            )
+        if privacy.enabled and self.local_work.unit == "images_per_round":
+            raise ValueError(
+                "differential_privacy needs local_work.unit steps or epochs: with images_per_round "
+                "the work of a client, and so its update, depends on who else takes part"
+            )
+        return self
 
 
 class ThresholdFilterConfig(Group):

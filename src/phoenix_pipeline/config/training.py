@@ -1,10 +1,11 @@
 """Local training, the same for every kind of model."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from phoenix_pipeline.config.base import Fraction, Group, Positive
+from phoenix_pipeline.config.differential_privacy import DpSgdConfig
 
 
 class TrainingConfig(Group):
@@ -37,3 +38,14 @@ class TrainingConfig(Group):
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="Autocast type.")
     channels_last: bool = Field(False, description="NHWC memory layout of the network.")
     compile: bool = Field(False, description="`torch.compile` the network; pays for long runs.")
+    dp_sgd: DpSgdConfig = DpSgdConfig()
+
+    @model_validator(mode="after")
+    def _gradients_can_be_taken_apart(self) -> Self:
+        if self.dp_sgd.enabled and (self.compile or self.precision == "fp16"):
+            raise ValueError(
+                "dp_sgd takes gradients image by image, which works with compile: false and "
+                f"precision fp32 or bf16; got compile: {str(self.compile).lower()}, precision "
+                f"{self.precision}"
+            )
+        return self

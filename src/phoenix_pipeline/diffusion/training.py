@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from phoenix_pipeline.config import TrainingConfig
+from phoenix_pipeline.diffusion.dp_sgd import set_private_gradients
 from phoenix_pipeline.diffusion.dropout import set_dropout_generator
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
 from phoenix_pipeline.errors import TrainingError
@@ -13,7 +14,13 @@ from phoenix_pipeline.optimization.adam_state import adam_state, restore_adam_st
 from phoenix_pipeline.optimization.learning_rate import learning_rate_at
 from phoenix_pipeline.optimization.precision import autocast, gradient_scaler
 from phoenix_pipeline.optimization.proximal import ProximalTerm, proximal_term
-from phoenix_pipeline.optimization.work import LocalResult, LocalWork, draw_batches, prepare_batch
+from phoenix_pipeline.optimization.work import (
+    LocalResult,
+    LocalWork,
+    draw_batches,
+    draw_poisson_batches,
+    prepare_batch,
+)
 
 
 def train_locally(
@@ -49,9 +56,14 @@ def train_locally(
         optimizer_state.update(adam_state(optimizer, parameters))
     return LocalResult(
         loss=_mean_loss(losses),
-        images_trained=work.steps * config.batch_size,
+        images_trained=work.steps * _expected_batch(config, len(images)),
         seconds=time.perf_counter() - started,
     )
+
+
+def _expected_batch(config: TrainingConfig, num_images: int) -> int:
+    """Return the images of a step; DP-SGD takes so many on average, each at most once."""
+    return min(config.batch_size, num_images) if config.dp_sgd.enabled else config.batch_size
 
 
 def _build_optimizer(
@@ -81,14 +93,21 @@ def _descend(
     losses = torch.empty(work.steps, device=device)
     unet.train()
     set_dropout_generator(unet, generator)
-    batches = draw_batches(len(images), config.batch_size, work.steps, generator)
+    draw = draw_poisson_batches if config.dp_sgd.enabled else draw_batches
+    batches = draw(len(images), config.batch_size, work.steps, generator)
     for step, indices in enumerate(batches):
         rate = learning_rate_at(work.progress(step), config.learning_rate, config)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        loss = _loss(unet, images[indices], schedule, config, generator)
+        batch = _diffuse(images[indices], schedule, config, generator)
         optimizer.zero_grad(set_to_none=True)
-        scaler.scale(loss).backward()
+        if config.dp_sgd.enabled:
+            expected = _expected_batch(config, len(images))
+            noise = work.noise_multiplier
+            loss = set_private_gradients(unet, batch, config, noise, expected, generator)
+        else:
+            loss = _loss(unet, *batch, config)
+            scaler.scale(loss).backward()
         if proximal or config.max_grad_norm is not None:
             scaler.unscale_(optimizer)
         if proximal:
@@ -101,21 +120,24 @@ def _descend(
     return losses
 
 
-def _loss(
-    unet: nn.Module,
-    batch: Tensor,
-    schedule: NoiseSchedule,
-    config: TrainingConfig,
-    generator: torch.Generator,
-) -> Tensor:
-    """Return the mean squared error of the prediction for one uint8 batch [B, C, H, W]."""
+def _diffuse(
+    batch: Tensor, schedule: NoiseSchedule, config: TrainingConfig, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return noisy images, timesteps and targets of one uint8 batch [B, C, H, W]."""
     x_0 = prepare_batch(batch, config, generator)
     t = torch.randint(schedule.num_timesteps, (len(x_0),), generator=generator, device=x_0.device)
     # randn_like takes no generator in torch 2.11.
     epsilon = torch.randn(x_0.shape, generator=generator, device=x_0.device)
-    with autocast(x_0.device, config):
-        predicted = unet(schedule.diffuse(x_0, t, epsilon), t, return_dict=False)[0]
-    return nn.functional.mse_loss(predicted.float(), schedule.target(x_0, t, epsilon))
+    return schedule.diffuse(x_0, t, epsilon), t, schedule.target(x_0, t, epsilon)
+
+
+def _loss(
+    unet: nn.Module, x_t: Tensor, t: Tensor, target: Tensor, config: TrainingConfig
+) -> Tensor:
+    """Return the mean squared error of the prediction."""
+    with autocast(x_t.device, config):
+        predicted = unet(x_t, t, return_dict=False)[0]
+    return nn.functional.mse_loss(predicted.float(), target)
 
 
 def _mean_loss(losses: Tensor) -> float:

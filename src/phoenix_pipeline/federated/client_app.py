@@ -5,13 +5,15 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from flwr.app import Context, Error, Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 
 from phoenix_pipeline.config import SamplingConfig
 from phoenix_pipeline.errors import FederationError, PhoenixError, TrainingError
 from phoenix_pipeline.federated.personal_layers import split_personal
+from phoenix_pipeline.federated.privacy.example_level import noise_multiplier
+from phoenix_pipeline.federated.privacy.local_noise import privatize, secret_seed
 from phoenix_pipeline.federated.records import (
     ARRAYS,
     CONFIG,
@@ -91,13 +93,7 @@ def _train(content: RecordDict, settings: ClientSettings, site: Site, bench: Ben
     initial = unpack_arrays(content[INITIAL_PERSONAL]) if INITIAL_PERSONAL in content else None
     received = unpack_arrays(content[ARRAYS])
     bench.load(received, state.personal or initial)
-    work = LocalWork(
-        steps=int(config["steps"]),
-        progress_start=float(config["progress-start"]),
-        progress_end=float(config["progress-end"]),
-        seed=derive_seed(settings.seed, "local_training", site.client_id, server_round),
-        from_server=frozenset(received),
-    )
+    work = _plan_work(config, settings, site, frozenset(received))
     moments = state.optimizer if settings.training.optimizer_state == "keep" else None
     result = bench.family.train_locally(
         bench.network, site.images, work, settings.model, settings.training, moments
@@ -105,6 +101,9 @@ def _train(content: RecordDict, settings: ClientSettings, site: Site, bench: Ben
     shared, personal = split_personal(bench.network.state_dict(), settings.personal_layers)
     if personal:
         state.keep_personal(personal, settings.training.ema_horizon)
+    if settings.local_noise:
+        seed = _seed(settings, "local_noise", site.client_id, server_round)
+        shared = privatize(shared, received, settings.local_noise, seed)
     site.save_state(server_round, int(config["oldest-checkpoint"]), state)
     metrics = MetricRecord(
         {
@@ -119,6 +118,32 @@ def _train(content: RecordDict, settings: ClientSettings, site: Site, bench: Ben
         reference = MonitorReference.from_arrays(unpack_arrays(content[REFERENCE]))
         metrics["score"] = _score(reference, settings, site, bench, server_round)
     return RecordDict({ARRAYS: pack_arrays(shared), METRICS: metrics})
+
+
+def _plan_work(
+    config: ConfigRecord, settings: ClientSettings, site: Site, from_server: frozenset[str]
+) -> LocalWork:
+    """Return what the message asks of this client, and the noise of DP-SGD where it is on."""
+    training, noise = settings.training, None
+    if training.dp_sgd.enabled:
+        noise = noise_multiplier(
+            training.dp_sgd, training.batch_size, len(site.images), int(config["run-steps"])
+        )
+    return LocalWork(
+        steps=int(config["steps"]),
+        progress_start=float(config["progress-start"]),
+        progress_end=float(config["progress-end"]),
+        seed=_seed(settings, "local_training", site.client_id, int(config["round"])),
+        from_server=from_server,
+        noise_multiplier=noise,
+    )
+
+
+def _seed(settings: ClientSettings, role: str, client: int, server_round: int) -> int:
+    """Return the seed of ``role``, which only this client knows where noise is secret."""
+    if settings.secret_noise:
+        return secret_seed()
+    return derive_seed(settings.seed, role, client, server_round)
 
 
 def _score(

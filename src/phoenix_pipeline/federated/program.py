@@ -19,6 +19,7 @@ from phoenix_pipeline.federated.fleet import Fleet
 from phoenix_pipeline.federated.job import FederatedJob, FederatedResult
 from phoenix_pipeline.federated.monitoring import Monitor
 from phoenix_pipeline.federated.personal_layers import split_personal
+from phoenix_pipeline.federated.privacy.checks import check_privacy
 from phoenix_pipeline.federated.records import pack_arrays, unpack_arrays
 from phoenix_pipeline.federated.round_table import disconnected, round_means
 from phoenix_pipeline.federated.run_state import RunState
@@ -79,6 +80,13 @@ def _begin(job: FederatedJob, folder: Path, device: torch.device) -> RunState:
     """Return the run, resumed or new and warmed up."""
     settings = job.settings
     network = settings.build_network()
+    check_privacy(
+        job.config,
+        settings.training,
+        network,
+        filters_clients=job.reference is not None,
+        uploads_personal=bool(settings.personal_layers and job.final_average),
+    )
     shared, _ = split_personal(network.state_dict(), settings.personal_layers)
     run = RunState(folder / SERVER_FOLDER, job.identity(), shared, settings.training.ema_horizon)
     if job.config.resume and run.resume():

@@ -22,6 +22,13 @@ PERSONAL_LAYERS_QUERY = "personal_layers"
 DESCRIBE_QUERY = "describe"
 
 
+class LocalNoise(Group):
+    """What a client does to its update before it sends it: clip to S, add noise of `z S`."""
+
+    clip_norm: float
+    noise_multiplier: float
+
+
 class ClientSettings(Group):
     """What every client must know to train: sent with each message as JSON."""
 
@@ -33,6 +40,8 @@ class ClientSettings(Group):
     personal_layers: tuple[str, ...] = ()
     monitor_samples: int = 64
     monitor_steps: int = 10
+    local_noise: LocalNoise | None = None
+    secret_noise: bool = False
 
     def build_network(self) -> nn.Module:
         """Return the network with its initial weights, which depend on ``seed`` alone."""

@@ -16,6 +16,7 @@ def new_row(server_round: int, client_id: int, num_examples: int) -> Row:
         "round": server_round,
         "client_id": client_id,
         "num_examples": num_examples,
+        "steps": 0,
         "images_trained": 0,
         "loss": float("nan"),
         "seconds": float("nan"),
@@ -24,6 +25,7 @@ def new_row(server_round: int, client_id: int, num_examples: int) -> Row:
         "status": "ok",
         "score": float("nan"),
         "threshold": float("nan"),
+        "epsilon": float("nan"),
         "strikes": 0,
         "connected": True,
         "reason": "",
@@ -42,7 +44,9 @@ def disconnected(rows: Iterable[Row]) -> set[int]:
 
 def round_means(rows: Iterable[Row], number: int) -> dict[str, float]:
     """Return one round's totals and its loss, weighted by example counts."""
-    table = pd.DataFrame([row for row in rows if row["round"] == number])
+    of_round = [row for row in rows if row["round"] == number]
+    # Poisson sampling may choose nobody.
+    table = pd.DataFrame(of_round, columns=list(new_row(number, SERVER, 0)))
     usable = table[table["status"] == "ok"]
     weights = usable["num_examples"] / usable["num_examples"].sum()
     means = {
@@ -57,4 +61,6 @@ def round_means(rows: Iterable[Row], number: int) -> dict[str, float]:
     if table["score"].notna().any():
         means["monitor_score"] = float(table["score"].median())
         means["clients_disconnected"] = float((~table["connected"]).sum())
+    if table["epsilon"].notna().any():
+        means["epsilon"] = float(table["epsilon"].max())
     return means

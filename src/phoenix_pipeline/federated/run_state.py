@@ -22,6 +22,7 @@ _GROUPS = ("raw/", "ema/", "initial_personal/", "server_optimizer/")
 class RunState:
     """Weights, their average over the rounds, and one row per round and client.
 
+    ``clip_norm`` is what adaptive clipping has come to; None where there is none.
     ``server_optimizer`` holds its moments, none for FedAvg. ``initial_personal`` are layers that
     clients which have not trained yet are to start from; empty where their own initial weights will
     do. ``oldest_checkpoint`` is the earliest round that a resumed run may continue after: clients
@@ -40,6 +41,7 @@ class RunState:
         self.ema = {name: tensor.clone() for name, tensor in raw.items()}
         self.initial_personal: dict[str, Tensor] = {}
         self.server_optimizer: dict[str, Tensor] = {}
+        self.clip_norm: float | None = None
         self.rounds_done = 0
         self.rows: list[Row] = []
         self.oldest_checkpoint = 0
@@ -62,6 +64,7 @@ class RunState:
             )
             self.rounds_done = int(metadata["round"])
             self.rows = json.loads(metadata["rows"])
+            self.clip_norm = metadata["clip_norm"]
             self.key = metadata["key"]
             self.oldest_checkpoint = min(map(_round_of, self._checkpoints()))
             return True
@@ -101,6 +104,7 @@ class RunState:
                 "round": self.rounds_done,
                 "settings": self._settings,
                 "rows": json.dumps(self.rows),
+                "clip_norm": self.clip_norm,
                 "key": self.key,
             },
         )

@@ -17,7 +17,9 @@ from phoenix_pipeline.federated.aggregation import (
     build_aggregation,
     check_num_replies,
 )
+from phoenix_pipeline.federated.aggregation.private_mean import PrivateMean
 from phoenix_pipeline.federated.monitoring import Monitor
+from phoenix_pipeline.federated.privacy.plan import PrivacyPlan
 from phoenix_pipeline.federated.records import (
     ARRAYS,
     CONFIG,
@@ -32,7 +34,7 @@ from phoenix_pipeline.federated.records import (
 from phoenix_pipeline.federated.round_table import Row, disconnected, new_row
 from phoenix_pipeline.federated.run_state import RunState
 from phoenix_pipeline.federated.server_optimizer import ServerOptimizer
-from phoenix_pipeline.federated.work_plan import plan_steps, select_clients
+from phoenix_pipeline.federated.work_plan import plan_steps
 
 logger = logging.getLogger(__name__)
 
@@ -58,13 +60,15 @@ class PhoenixStrategy(FedAvg):
         self._config = config
         self._settings = settings
         self._optimizer = ServerOptimizer.of(config.server_optimizer, settings)
-        self._told = settings.model_dump_json()
+        self._privacy = PrivacyPlan(config, settings, sizes)
+        self._told = self._privacy.settings_for_clients().model_dump_json()
         self._clients = dict(nodes)
         self._sizes = dict(sizes)
         self._run = run
         self._monitor = monitor
         self._on_reply = on_reply
         self._bytes_down: dict[int, int] = {}
+        self._steps: dict[int, int] = {}
 
     def summary(self) -> None:
         """Say what this federation is, in one line."""
@@ -86,11 +90,10 @@ class PhoenixStrategy(FedAvg):
         current = self._run.rounds_done + 1
         gone = disconnected(self._run.rows)
         connected = {client: size for client, size in self._sizes.items() if client not in gone}
-        chosen = select_clients(
-            connected, self._config.client_fraction, self._settings.seed, current
-        )
-        check_num_replies(self._config, len(chosen))
-        steps = plan_steps(
+        chosen = self._privacy.choose(connected, current)
+        if not self._privacy.is_central:
+            check_num_replies(self._config, len(chosen))
+        self._steps = steps = plan_steps(
             {client: self._sizes[client] for client in chosen},
             self._config.local_work,
             self._settings.training.batch_size,
@@ -116,7 +119,8 @@ class PhoenixStrategy(FedAvg):
                 rule needs.
         """
         current = self._run.rounds_done + 1
-        rule = build_aggregation(self._config, self._run.raw, self._settings.seed, current)
+        private = self._privacy.round(current, self._run.clip_norm)
+        rule = build_aggregation(self._config, self._run.raw, self._settings.seed, current, private)
         rows = []
         for message in replies:
             row = self._read_reply(message, current, rule)
@@ -130,11 +134,15 @@ class PhoenixStrategy(FedAvg):
         )
         if self._monitor:
             self._monitor.judge(current, rows, self._run.rows, len(self._sizes))
+        self._privacy.account(current, rows, self._run.rows)
+        if isinstance(rule, PrivateMean):
+            self._run.clip_norm = rule.next_clip_norm()
         self._run.rounds_done = current
         self._run.rows.extend(rows)
         self._run.server_optimizer = moments
         sizes = [row["num_examples"] for row in usable]
-        loss = sum(n * row["loss"] for n, row in zip(sizes, usable, strict=True)) / sum(sizes)
+        total = sum(n * row["loss"] for n, row in zip(sizes, usable, strict=True))
+        loss = total / sum(sizes) if sizes else float("nan")
         return pack_arrays(weights), MetricRecord({"loss": loss, "clients": len(usable)})
 
     def configure_evaluate(
@@ -158,6 +166,7 @@ class PhoenixStrategy(FedAvg):
                 "run": self._run.key,
                 "oldest-checkpoint": self._run.oldest_checkpoint,
                 "steps": steps,
+                "run-steps": steps * self._config.num_rounds,
                 "progress-start": (current - 1) / self._config.num_rounds,
                 "progress-end": current / self._config.num_rounds,
             }
@@ -172,6 +181,7 @@ class PhoenixStrategy(FedAvg):
         client = self._clients[message.metadata.src_node_id]
         row = new_row(current, client, self._sizes[client])
         row["bytes_down"] = self._bytes_down.get(client, 0)
+        row["steps"] = self._steps.get(client, 0)
         if message.has_error():
             return row | {"status": "failed", "reason": message.error.reason}
         row["bytes_up"] = self._wire_bytes(message.content)
@@ -202,6 +212,9 @@ class PhoenixStrategy(FedAvg):
             ),
         }
         said, fewest = max(needs.items(), key=lambda need: need[1])
+        if self._privacy.is_central:
+            # Chance may choose few, which is no failure.
+            fewest = min(fewest, len(rows))
         if usable < fewest:
             refused = [row for row in rows if row["status"] != "ok"]
             reasons = "; ".join(f"client {r['client_id']}: {r['reason']}" for r in refused[:3])

@@ -5,6 +5,7 @@ import logging
 import torch
 from torch import nn
 
+from phoenix_pipeline.config import DpSgdConfig
 from phoenix_pipeline.families import family_of
 from phoenix_pipeline.federated.job import FederatedJob
 from phoenix_pipeline.federated.round_table import SERVER, WARM_UP_ROUND, Row, new_row
@@ -28,7 +29,8 @@ def warm_up(network: nn.Module, job: FederatedJob, device: torch.device) -> Row:
         torch.from_numpy(job.images.images[job.pool]).to(device),
         LocalWork(job.warmup_steps, peak, peak, derive_seed(settings.seed, "warm_up")),
         settings.model,
-        settings.training,
+        # The pool was given away before: noise would hide nothing of it.
+        settings.training.model_copy(update={"dp_sgd": DpSgdConfig()}),
     )
     logger.info("warm-up on %s pool images: loss %.4f", len(job.pool), result.loss)
     return new_row(WARM_UP_ROUND, SERVER, len(job.pool)) | {

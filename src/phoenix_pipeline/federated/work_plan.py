@@ -25,12 +25,30 @@ def select_clients(
     return sorted(int(c) for c in generator.choice(clients, size=count, replace=False))
 
 
+def poisson_clients(
+    sizes: Mapping[int, int], fraction: float, seed: int, server_round: int
+) -> list[int]:
+    """Return the sorted ids of clients that are each chosen with probability ``fraction``.
+
+    Nobody's choice depends on another's, as accountants of the sampled Gaussian mechanism assume.
+    """
+    if fraction >= 1.0:
+        return sorted(sizes)
+    return [
+        client
+        for client in sorted(sizes)
+        if numpy_generator(seed, "poisson_selection", server_round, client).random() < fraction
+    ]
+
+
 def plan_steps(sizes: Mapping[int, int], work: LocalWorkConfig, batch_size: int) -> dict[int, int]:
     """Return each client's number of steps, at least one.
 
     ``images_per_round`` is shared in proportion to what the clients hold, in whole batches, so that
     arms whose clients hold more images train on no more of them.
     """
+    if not sizes:
+        return {}
     if work.unit == "steps":
         return {client: max(1, round(work.amount)) for client in sizes}
     if work.unit == "epochs":

@@ -17,6 +17,7 @@ class LocalWork:
     ``progress_start`` and ``progress_end`` are fractions of the whole run, in [0, 1], between which
     the learning rate moves. ``from_server`` names the parameters that start from the global weights
     of this round: FedProx pulls these, no others, and none where there is no round.
+    ``noise_multiplier`` is that of ``training.dp_sgd``, solved for this client; None without it.
     """
 
     steps: int
@@ -24,6 +25,7 @@ class LocalWork:
     progress_end: float
     seed: int
     from_server: frozenset[str] = frozenset()
+    noise_multiplier: float | None = None
 
     def progress(self, step: int) -> float:
         """Return the run's progress at ``step`` (0-based) of this round."""
@@ -48,6 +50,27 @@ def prepare_batch(batch: Tensor, config: TrainingConfig, generator: torch.Genera
     if config.channels_last:
         images = images.contiguous(memory_format=torch.channels_last)
     return images
+
+
+def sampling_rate(batch_size: int, num_images: int) -> float:
+    """Return the probability of each image in a Poisson batch of expected size ``batch_size``."""
+    return min(1.0, batch_size / num_images)
+
+
+def draw_poisson_batches(
+    num_images: int, batch_size: int, steps: int, generator: torch.Generator
+) -> Iterator[Tensor]:
+    """Yield ``steps`` index tensors, of varying length and maybe empty.
+
+    Each image is in each batch with the same probability, whatever else is.
+    """
+    rate = sampling_rate(batch_size, num_images)
+    for _ in range(steps):
+        # float64: the steps of float32 would change small rates.
+        drawn = torch.rand(
+            num_images, generator=generator, device=generator.device, dtype=torch.float64
+        )
+        yield (drawn < rate).nonzero().flatten()
 
 
 def draw_batches(

@@ -24,6 +24,7 @@ RUN_COLUMNS = (
     "bytes_per_round",
     "train_seconds",
     "images_per_second",
+    "epsilon",
 )
 TRAFFIC_COLUMNS = tuple(name for name in RUN_COLUMNS if name.startswith("bytes_"))
 CONDITION_COLUMNS = (
@@ -130,6 +131,8 @@ def run_totals(rounds: pd.DataFrame) -> dict[str, float]:
     totals["bytes_total"] = sums["bytes_up"] + sums["bytes_down"]
     if num_rounds:
         totals["bytes_per_round"] = totals["bytes_total"] / num_rounds
+    if "epsilon" in rounds:
+        totals["epsilon"] = rounds["epsilon"].max()
     if sums["train_seconds"] > 0:
         totals["images_per_second"] = sums["images_trained"] / sums["train_seconds"]
     return _finite(totals)

@@ -3,21 +3,24 @@
 from collections.abc import Mapping
 from typing import Any
 
+from phoenix_pipeline.reporting.privacy_statement import describe_privacy
 from phoenix_pipeline.reporting.settings_diff import read_setting
 
 
-def describe_disclosure(settings: Mapping[str, Any]) -> list[str]:
+def describe_disclosure(settings: Mapping[str, Any], epsilon: float | None = None) -> list[str]:
     """Return sentences on what one arm's clients gave away, most telling first.
 
     ``settings``: the arm's resolved parameter groups (``federation``, ``model``, ``shared_pool``,
-    ``personal_layers``, ...), nested as in the configuration.
+    ``personal_layers``, ...), nested as in the configuration. ``epsilon``: spent in the run, of the
+    client with the largest; None where it is not known.
     """
     if read_setting(settings, "federation.pooled", False):
-        return [
+        pooled = (
             "All images of all clients were pooled in one place: nothing stayed private. This arm "
             "is the ceiling to compare with, not a federation. Nothing crosses a wire while it "
             "trains, so it has no traffic."
-        ]
+        )
+        return [pooled, *describe_privacy(settings, epsilon)]
     sentences = [_weights(settings)]
     if read_setting(settings, "shared_pool.beta", 0.0) > 0:
         sentences.insert(0, _pool(settings))
@@ -27,7 +30,7 @@ def describe_disclosure(settings: Mapping[str, Any]) -> list[str]:
             f"Every {_times(every)} each client also sent one number: how far the samples of its "
             "own model are from reference statistics that the server hands out."
         )
-    return sentences
+    return [*sentences, *describe_privacy(settings, epsilon)]
 
 
 def _weights(settings: Mapping[str, Any]) -> str:

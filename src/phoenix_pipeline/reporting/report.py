@@ -199,10 +199,12 @@ def _disclosures(
         for name in ("bytes_up", "bytes_down", "bytes_per_round")
     }
     rows = {str(arm): i for i, arm in enumerate(table["arm"])}
+    known = table[["arm", "epsilon"]].dropna() if "epsilon" in table else table[:0]
+    epsilons = {str(row["arm"]): float(row["epsilon"]) for row in known.to_dict("records")}
     return [
         {
             "arm": arm,
-            "sentences": describe_disclosure(nested),
+            "sentences": describe_disclosure(nested, epsilons.get(arm)),
             "pooled": arm in pooled,
             **{name: texts[rows[arm]] if arm in rows else "" for name, texts in written.items()},
         }

@@ -194,6 +194,15 @@ _RUN_COLUMNS: tuple[Metric, ...] = (
         "count",
     ),
     Metric(
+        "epsilon",
+        "Epsilon",
+        "",
+        "lower",
+        COST,
+        "differential privacy after the last round, of the client with the largest; delta and what "
+        "it covers are said under what left the clients",
+    ),
+    Metric(
         "classifier_test_accuracy",
         "Judge",
         "",

@@ -10,6 +10,7 @@ from torch import Tensor
 from phoenix_pipeline.config import FederationConfig
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.federated.aggregation.clipping import ClippedUpdates, MedianClippedUpdates
+from phoenix_pipeline.federated.aggregation.private_mean import PrivateMean, PrivateRound
 from phoenix_pipeline.federated.aggregation.robust import RobustRule
 from phoenix_pipeline.federated.aggregation.rule import Aggregation
 from phoenix_pipeline.federated.aggregation.weighted_mean import WeightedMean
@@ -18,7 +19,11 @@ __all__ = ["Aggregation", "WeightedMean", "build_aggregation", "check_num_replie
 
 
 def build_aggregation(
-    config: FederationConfig, template: Mapping[str, Tensor], seed: int, server_round: int
+    config: FederationConfig,
+    template: Mapping[str, Tensor],
+    seed: int,
+    server_round: int,
+    private: PrivateRound | None = None,
 ) -> Aggregation:
     """Return the rule of round ``server_round``.
 
@@ -27,7 +32,10 @@ def build_aggregation(
         template: the global weights that the round started from.
         seed: the run's, for rules that draw.
         server_round: from 1, counted over resumed runs.
+        private: bound and noise where the server keeps clients private; None elsewhere.
     """
+    if private is not None:
+        return PrivateMean(template, private)
     chosen = config.aggregation
     rule: Aggregation = WeightedMean(template)
     if chosen.rule != "mean":

@@ -1,5 +1,6 @@
 """Train one arm and write its models."""
 
+import math
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -89,7 +90,9 @@ def train(
         "rounds": federation.num_rounds,
         "settings": settings.model_dump(mode="json"),
         "disclosure": _disclosure(
+            result.rounds["epsilon"].max(),
             model=model,
+            training=training,
             federation=federation,
             personal_layers=personal,
             threshold_filter=rules,
@@ -102,10 +105,10 @@ def train(
     return lambda folder: _write(folder, result, settings, metadata), result.rounds
 
 
-def _disclosure(**groups: Group) -> list[str]:
+def _disclosure(epsilon: float, **groups: Group) -> list[str]:
     """Return what left the clients, as sentences that stay with the model."""
     plain = {name: group.model_dump(mode="json") for name, group in groups.items()}
-    return describe_disclosure(plain)
+    return describe_disclosure(plain, None if math.isnan(epsilon) else epsilon)
 
 
 def _write(

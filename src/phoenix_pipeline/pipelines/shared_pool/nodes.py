@@ -13,6 +13,7 @@ from phoenix_pipeline.config import (
     SamplingConfig,
     SharedPoolConfig,
     ThresholdFilterConfig,
+    TrainingConfig,
 )
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.hardware import resolve_device
@@ -63,6 +64,7 @@ def check_arm(
     train: ImageSet,
     test: ImageSet,
     model: ModelConfig,
+    training: TrainingConfig,
     federation: FederationConfig,
     personal: PersonalLayersConfig,
     rules: ThresholdFilterConfig,
@@ -77,12 +79,21 @@ def check_arm(
     """
     from phoenix_pipeline.families import family_of
     from phoenix_pipeline.federated.personal_layers import is_personal, personal_prefixes
+    from phoenix_pipeline.federated.privacy.checks import check_privacy
 
     resolve_device(run.device)
     family = family_of(model)
     family.check(model, sampling, train.channels, train.image_size)
     network = family.build(model, train.channels, train.image_size, run.seed)
     layers = personal_prefixes(personal, model, network.state_dict())
+    check_privacy(
+        federation,
+        training,
+        network,
+        filters_clients=rules.enabled,
+        uploads_personal=personal.final_average,
+        shares_images=pool.beta > 0 and pool.source == "clients",
+    )
     _check_personalization(personal, rules, federation, layers)
     _check_threshold(rules, train, test, run)
     if pool.warmup_steps and not pool.beta:

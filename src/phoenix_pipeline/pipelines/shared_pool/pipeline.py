@@ -16,6 +16,7 @@ def create_pipeline(arm: str) -> Pipeline:
                     "train_images",
                     "test_images",
                     "params:model",
+                    "params:training",
                     "params:federation",
                     "params:personal_layers",
                     "params:threshold_filter",

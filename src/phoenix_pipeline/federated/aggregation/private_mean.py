@@ -1,0 +1,101 @@
+"""The mean of clipped updates with Gaussian noise: DP-FedAvg (arXiv 1710.06963, estimator f_f).
+
+Every client weighs the same, and the sum is divided by a number that does not depend on who
+answered: whatever one client sends, the result moves by at most ``clip_norm / expected_clients``.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from phoenix_pipeline.errors import FederationError
+from phoenix_pipeline.federated.aggregation.clipping import update_norm
+from phoenix_pipeline.federated.aggregation.replies import ReplyCheck, widened
+from phoenix_pipeline.seeding import torch_generator
+
+
+@dataclass(frozen=True)
+class PrivateRound:
+    """What is fixed before a round's replies are seen.
+
+    Args:
+        clip_norm: largest norm of an update, S.
+        noise_multiplier: standard deviation of the noise on the sum of updates, over S.
+        expected_clients: what the sum is divided by.
+        seed: of this round's noise.
+        quantile: adaptive clipping: share of updates that shall be within the norm.
+        learning_rate: adaptive clipping: step of the norm's logarithm; 0: fixed.
+        count_noise: standard deviation of the noise on the number of updates within the norm.
+    """
+
+    clip_norm: float
+    noise_multiplier: float
+    expected_clients: float
+    seed: int
+    quantile: float = 0.5
+    learning_rate: float = 0.0
+    count_noise: float = 0.0
+
+
+class PrivateMean:
+    """A running sum of clipped updates: it holds one model however many clients there are."""
+
+    def __init__(self, template: Mapping[str, Tensor], private: PrivateRound) -> None:
+        refuse_integers(template)
+        # In one order: that of a resumed run differs, and noise and norms must not.
+        self._template = dict(sorted(template.items()))
+        self._check = ReplyCheck(template)
+        self._private = private
+        self._sums = {name: torch.zeros_like(widened(t)) for name, t in self._template.items()}
+        self._centred_count = 0.0
+
+    def add(self, arrays: Mapping[str, Tensor], weight: float) -> None:
+        """Add one client's update, clipped; ``weight`` is a client's word and does not count.
+
+        Raises:
+            FederationError: see :class:`ReplyCheck`.
+        """
+        self._check(arrays, weight)
+        norm = update_norm(arrays, self._template)
+        scale = min(1.0, self._private.clip_norm / norm) if norm > 0.0 else 1.0
+        for name, tensor in self._template.items():
+            self._sums[name] += (widened(arrays[name]) - widened(tensor)) * scale
+        # Centred, a client changes the count by a half and not by one (1905.03871, section 2.2).
+        self._centred_count += 0.5 if norm <= self._private.clip_norm else -0.5
+
+    def result(self) -> dict[str, Tensor]:
+        """Return the new global weights; without any reply they are the old ones with noise."""
+        generator = torch_generator(self._private.seed, "update_noise")
+        std = self._private.noise_multiplier * self._private.clip_norm
+        new = {}
+        for name, tensor in self._template.items():
+            total = self._sums[name]
+            noise = torch.randn(total.shape, generator=generator, dtype=total.dtype)
+            step = (total + std * noise) / self._private.expected_clients
+            new[name] = (widened(tensor) + step).to(tensor.dtype)
+        return new
+
+    def next_clip_norm(self) -> float:
+        """Return the norm of the next round (1905.03871, algorithm 1); the same if it is fixed."""
+        private = self._private
+        if private.learning_rate == 0.0:
+            return private.clip_norm
+        generator = torch_generator(private.seed, "count_noise")
+        noise = private.count_noise * torch.randn((), generator=generator).item()
+        share = 0.5 + (self._centred_count + noise) / private.expected_clients
+        # A noisy share may be far outside [0, 1]; limiting it is free and keeps the norm sane.
+        step = min(1.0, max(0.0, share)) - private.quantile
+        return private.clip_norm * math.exp(-private.learning_rate * step)
+
+
+def refuse_integers(template: Mapping[str, Tensor]) -> None:
+    """Raise FederationError for arrays that noise cannot be added to."""
+    for name, tensor in template.items():
+        if not tensor.dtype.is_floating_point:
+            raise FederationError(
+                f"array {name} is {tensor.dtype}, to which no Gaussian noise can be added; "
+                "federation.differential_privacy needs a model of floating-point arrays only"
+            )

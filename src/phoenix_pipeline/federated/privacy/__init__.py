@@ -1,0 +1,1 @@
+"""Differential privacy: accounting, and what the server and the clients do for it."""

@@ -1,0 +1,92 @@
+"""Client-level differential privacy: its noise, its rounds and its epsilon."""
+
+import math
+from dataclasses import dataclass
+
+from phoenix_pipeline.config import DifferentialPrivacyConfig, FederationConfig
+from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.federated.aggregation.private_mean import PrivateRound
+from phoenix_pipeline.federated.privacy.accountant import epsilon_spent, noise_multiplier_for
+
+# Replacing one client's clipped update by another moves it by up to twice the norm.
+_LOCAL_SENSITIVITY = 2.0
+_COUNT_NOISE_SHARE = 1.0 / 20.0
+
+
+@dataclass(frozen=True)
+class ClientLevelPrivacy:
+    """What follows from the settings and the number of clients.
+
+    ``noise_multiplier`` is the noise over the clipping norm, ``accounted`` the noise over the
+    sensitivity, which epsilon follows from.
+    """
+
+    config: DifferentialPrivacyConfig
+    noise_multiplier: float
+    accounted: float
+    sampling_rate: float
+    expected_clients: float
+    count_noise: float
+
+    @classmethod
+    def of(cls, federation: FederationConfig, num_clients: int) -> "ClientLevelPrivacy":
+        """Return the mechanism of a run over ``num_clients``.
+
+        Raises:
+            SettingsError: the target cannot be reached, or the noise on the count is too small.
+        """
+        config = federation.differential_privacy
+        rate, sensitivity = federation.client_fraction, 1.0
+        if config.placement == "local":
+            # Whoever reads the messages sees who sent them: no amplification by sampling.
+            rate, sensitivity = 1.0, _LOCAL_SENSITIVITY
+        if config.noise_multiplier is not None:
+            accounted = config.noise_multiplier / sensitivity
+        else:
+            accounted = noise_multiplier_for(
+                config.target_epsilon or 0.0, config.delta, rate, federation.num_rounds
+            )
+        expected = federation.client_fraction * num_clients
+        noise, count_noise = accounted * sensitivity, 0.0
+        if config.clipping == "adaptive":
+            count_noise = config.adaptive.count_noise or max(
+                accounted, _COUNT_NOISE_SHARE * expected
+            )
+            noise = _update_noise(accounted, count_noise)
+        return cls(config, noise, accounted, rate, expected, count_noise)
+
+    @property
+    def is_central(self) -> bool:
+        """Whether the server adds the noise."""
+        return self.config.placement == "central"
+
+    def epsilon(self, rounds: int) -> float:
+        """Return epsilon after ``rounds``: of the run if central, else in which the client sent."""
+        return epsilon_spent(self.accounted, self.sampling_rate, rounds, self.config.delta)
+
+    def round(self, clip_norm: float | None, seed: int) -> PrivateRound:
+        """Return what the rule of one round needs; ``clip_norm``: as adapted so far."""
+        adaptive = self.config.adaptive
+        is_adaptive = self.config.clipping == "adaptive"
+        return PrivateRound(
+            clip_norm=clip_norm if is_adaptive and clip_norm else self.config.clip_norm,
+            noise_multiplier=self.noise_multiplier,
+            expected_clients=self.expected_clients,
+            seed=seed,
+            quantile=adaptive.quantile,
+            learning_rate=adaptive.learning_rate if is_adaptive else 0.0,
+            count_noise=self.count_noise,
+        )
+
+
+def _update_noise(total: float, count_noise: float) -> float:
+    """Return the updates' multiplier such that both releases cost ``total`` (1905.03871, th. 1)."""
+    if total == 0.0:
+        return 0.0
+    left = total**-2 - (2.0 * count_noise) ** -2
+    if left <= 0.0:
+        raise SettingsError(
+            f"federation.differential_privacy.adaptive.count_noise is {count_noise:g}; with a "
+            f"noise multiplier of {total:g} more than {total / 2:g} is needed"
+        )
+    return 1.0 / math.sqrt(left)

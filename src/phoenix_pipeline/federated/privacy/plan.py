@@ -1,0 +1,97 @@
+"""What differential privacy changes in the rounds: who trains, with what noise, at what epsilon."""
+
+import logging
+from collections.abc import Mapping, Sequence
+
+from phoenix_pipeline.config import FederationConfig
+from phoenix_pipeline.federated.aggregation.private_mean import PrivateRound
+from phoenix_pipeline.federated.privacy import example_level
+from phoenix_pipeline.federated.privacy.client_level import ClientLevelPrivacy
+from phoenix_pipeline.federated.privacy.local_noise import secret_seed
+from phoenix_pipeline.federated.records import ClientSettings, LocalNoise
+from phoenix_pipeline.federated.round_table import Row
+from phoenix_pipeline.federated.work_plan import poisson_clients, select_clients
+from phoenix_pipeline.seeding import derive_seed
+
+logger = logging.getLogger(__name__)
+
+
+class PrivacyPlan:
+    """Both kinds of differential privacy, each of which may be off, over clients of ``sizes``.
+
+    Epsilon follows from the settings and the rows so far, so that a resumed run goes on with it.
+    """
+
+    def __init__(
+        self, config: FederationConfig, settings: ClientSettings, sizes: Mapping[int, int]
+    ) -> None:
+        """Solve for the noise; raises SettingsError if a target cannot be reached."""
+        self._config = config
+        self._settings = settings
+        self._dp_sgd = settings.training.dp_sgd
+        self._seed = secret_seed() if config.has_secret_noise else settings.seed
+        self._clients: ClientLevelPrivacy | None = None
+        if config.differential_privacy.enabled:
+            self._clients = ClientLevelPrivacy.of(config, len(sizes))
+            self._warn(config.differential_privacy.delta, len(sizes), "clients")
+        elif self._dp_sgd.enabled:
+            self._warn(self._dp_sgd.delta, min(sizes.values()), "images of the smallest client")
+
+    @property
+    def is_central(self) -> bool:
+        """Whether the server clips, and adds noise."""
+        return self._clients is not None and self._clients.is_central
+
+    def settings_for_clients(self) -> ClientSettings:
+        """Return what clients are told, with the noise that they are to add."""
+        noise = None
+        if self._clients and not self._clients.is_central:
+            noise = LocalNoise(
+                clip_norm=self._clients.config.clip_norm,
+                noise_multiplier=self._clients.noise_multiplier,
+            )
+        private = noise is not None or self._dp_sgd.enabled
+        secret = private and self._config.has_secret_noise
+        return self._settings.model_copy(update={"local_noise": noise, "secret_noise": secret})
+
+    def choose(self, connected: Mapping[int, int], current: int) -> list[int]:
+        """Return the clients of round ``current``; none may be chosen where noise is central."""
+        fraction = self._config.client_fraction
+        if self.is_central:
+            return poisson_clients(connected, fraction, self._seed, current)
+        return select_clients(connected, fraction, self._settings.seed, current)
+
+    def round(self, current: int, clip_norm: float | None) -> PrivateRound | None:
+        """Return what the rule of round ``current`` needs; None where it is not private."""
+        if self._clients is None or not self._clients.is_central:
+            return None
+        return self._clients.round(clip_norm, derive_seed(self._seed, "private_mean", current))
+
+    def account(self, current: int, rows: Sequence[Row], before: Sequence[Row]) -> None:
+        """Write into the ``rows`` of round ``current`` the epsilon that is spent after it.
+
+        Whoever was asked has spent, also if no usable reply came.
+        """
+        for row in rows:
+            row["epsilon"] = self._epsilon(current, row, before)
+
+    def _epsilon(self, current: int, row: Row, before: Sequence[Row]) -> float:
+        mine = [old for old in before if old["client_id"] == row["client_id"]]
+        if self._clients:
+            return self._clients.epsilon(current if self.is_central else len(mine) + 1)
+        if not self._dp_sgd.enabled:
+            return float("nan")
+        return example_level.epsilon(
+            self._dp_sgd,
+            self._settings.training.batch_size,
+            row["num_examples"],
+            row["steps"] * self._config.num_rounds,
+            row["steps"] + sum(old["steps"] for old in mine),
+        )
+
+    @staticmethod
+    def _warn(delta: float, units: int, what: str) -> None:
+        if delta * units >= 1.0:
+            logger.warning(
+                "delta is %g, with %s %s: it should be well below 1/%s", delta, units, what, units
+            )
