@@ -44,9 +44,9 @@ def test_probabilities_are_those_of_the_last_layer_on_the_features(
     digits: tuple[ImageSet, ImageSet], judge: LabelJudge
 ):
     images = digits[1].images[:300]
-    features = torch.from_numpy(judge.features(images))
-    assert features.shape == (300, 64)
     with torch.no_grad():
+        features = judge.network.features(torch.from_numpy(images))
+        assert features.shape == (300, 64)
         expected = judge.network.head(features).softmax(dim=1).numpy()
     np.testing.assert_allclose(judge.probabilities(images), expected, atol=1e-6)
 

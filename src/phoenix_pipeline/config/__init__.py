@@ -10,6 +10,7 @@ from phoenix_pipeline.config.evaluation import (
     EXTRACTORS,
     ClassifierConfig,
     EvaluationConfig,
+    JudgeFileConfig,
     SamplingConfig,
 )
 from phoenix_pipeline.config.federation import (
@@ -33,6 +34,7 @@ __all__ = [
     "FederationConfig",
     "Group",
     "ImagesConfig",
+    "JudgeFileConfig",
     "LocalWorkConfig",
     "ModelConfig",
     "NoiseConfig",

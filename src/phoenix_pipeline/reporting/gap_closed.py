@@ -17,15 +17,16 @@ def add_gap_closed(table: pd.DataFrame, before: str, beside: Collection[str] = (
     the rows ``beside``, which are no arms; there is no such column where ``fedavg`` is not worse
     than ``centralized``, or either is missing. The columns are put in front of ``before``.
     """
-    by_arm = table.set_index("arm")
-    if not {DEFAULT_ARM, CEILING_ARM} <= set(by_arm.index):
+    arms = [str(arm) for arm in table["arm"]]
+    if not {DEFAULT_ARM, CEILING_ARM} <= set(arms):
         return table
     result = table.copy()
     others = ~table["arm"].isin([DEFAULT_ARM, CEILING_ARM, *beside])
     for name in [column for column in table.columns if column.startswith("fid_")]:
-        default, ceiling = by_arm.at[DEFAULT_ARM, name], by_arm.at[CEILING_ARM, name]
-        if default > ceiling:
-            closed = ((default - table[name]) / (default - ceiling)).where(others)
+        values = dict(zip(arms, table[name].astype("float64").tolist(), strict=True))
+        default, gap = values[DEFAULT_ARM], values[DEFAULT_ARM] - values[CEILING_ARM]
+        if gap > 0:
             column = GAP_CLOSED + name.removeprefix("fid_")
-            result.insert(result.columns.get_loc(before), column, closed)
+            place = list(result.columns).index(before)
+            result.insert(place, column, ((default - table[name]) / gap).where(others))
     return result
