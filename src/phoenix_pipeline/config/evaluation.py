@@ -81,7 +81,17 @@ class ClassifierConfig(Group):
     batch_size: Positive = Field(128, description="Images per step.")
     learning_rate: float = Field(2e-3, gt=0.0, description="Peak AdamW step size (one-cycle).")
     weight_decay: float = Field(0.05, ge=0.0, description="AdamW's decoupled weight decay.")
-    horizontal_flip: bool = Field(False, description="Mirror half of the images at random.")
+    horizontal_flip: bool = Field(
+        False,
+        description="Mirror half of the images at random in training, and judge by the mean of an "
+        "image and its mirror image.",
+    )
+    cutout: float = Field(
+        0.0,
+        ge=0.0,
+        lt=1.0,
+        description="Side of a grey square put on each training image, as a share of the side.",
+    )
     seed: int = Field(
         0, ge=0, description="Seed of the judge; not `run.seed`: one judge for all seeds of a run."
     )

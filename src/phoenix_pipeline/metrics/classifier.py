@@ -50,7 +50,10 @@ class LabelJudge:
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Return float32 class probabilities [N, classes] of uint8 ``images`` [N, C, H, W]."""
         self._check(images)
-        return _in_batches(lambda b: self.network(b).softmax(dim=1), images, self.device)
+        return _in_batches(lambda b: self._logits(b).softmax(dim=1), images, self.device)
+
+    def _logits(self, images: Tensor) -> Tensor:
+        return judge_logits(self.network, images, self.config)
 
     @property
     def origin(self) -> str:
@@ -64,6 +67,18 @@ class LabelJudge:
                 f"The label judge got {images.dtype} images of shape {images.shape}; allowed is "
                 f"uint8 [N >= 1, {', '.join(map(str, expected))}], as in its training split"
             )
+
+
+def judge_logits(
+    network: Callable[[Tensor], Tensor], images: Tensor, config: ClassifierConfig
+) -> Tensor:
+    """Return logits [N, classes]; with ``horizontal_flip`` the mean over image and mirror image.
+
+    A judge from a file is asked once: whether mirroring keeps its classes is not known.
+    """
+    if config.horizontal_flip and config.file.path is None:
+        return (network(images) + network(images.flip(3))) / 2
+    return network(images)
 
 
 def _in_batches(
@@ -108,7 +123,8 @@ def train_classifier(
     network.to(device).to(memory_format=torch.channels_last)
     fit(network, train.images, labels, config, device=device, progress=progress)
     network.eval().requires_grad_(False)
-    predicted = _in_batches(network, test.images, device).argmax(axis=1)
+    logits = _in_batches(lambda b: judge_logits(network, b, config), test.images, device)
+    predicted = logits.argmax(axis=1)
     accuracy = float((predicted == test_labels).mean())
     return LabelJudge(
         network=network,
