@@ -8,6 +8,7 @@ import torch
 
 from phoenix_pipeline.arms import ARMS
 from phoenix_pipeline.config import (
+    EvaluationConfig,
     FederationConfig,
     ModelConfig,
     SamplingConfig,
@@ -42,6 +43,12 @@ def test_every_arm_trains_on_as_many_images(env: str | None) -> None:
     clients = parameters["partition"]["num_clients"]
     seen = {images_trained(parameters[arm], clients) for arm in ARMS}
     assert len(seen) == 1
+
+
+@pytest.mark.parametrize("env", ["cifar10", "cifar10_h200"])
+def test_the_large_judges_see_cutout_and_both_views(env: str) -> None:
+    judge = EvaluationConfig.model_validate(load(env)["parameters"]["evaluation"]).classifier
+    assert (judge.cutout, judge.horizontal_flip, judge.file.path) == (0.25, True, None)
 
 
 @pytest.mark.parametrize("env", CIFAR)
