@@ -222,6 +222,12 @@ def test_broken_files_are_named(digits: Digits, tmp_path: Path, suffix: str) -> 
     assert "\n" not in str(caught.value)
 
 
+def test_weights_alone_are_no_judge(digits: Digits, tmp_path: Path) -> None:
+    torch.save(Nearest(digits[0]).state_dict(), tmp_path / "weights.pt")
+    with pytest.raises(CheckpointError, match="not its weights alone"):
+        measure_own_judge(*digits, config(tmp_path / "weights.pt"), CPU)
+
+
 @pytest.mark.parametrize("suffix", [".pt2", ".pth", ".safetensors", ".pkl"])
 def test_other_kinds_are_refused_unread(digits: Digits, tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"judge{suffix}"

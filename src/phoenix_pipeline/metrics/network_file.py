@@ -157,7 +157,8 @@ def _open_onnx(path: Path, device: torch.device) -> Network:
 
 def _broken(path: Path, kind: str, error: Exception) -> CheckpointError:
     return CheckpointError(
-        f"{SETTING}.path {str(path)!r} cannot be read as {kind}: {_last_line(error)}"
+        f"{SETTING}.path {str(path)!r} cannot be read as {kind}: {_last_line(error)}; allowed is a "
+        "whole network as torch.jit.save or torch.onnx.export writes it, not its weights alone"
     )
 
 
