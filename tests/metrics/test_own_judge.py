@@ -56,7 +56,8 @@ def save_script(network: nn.Module, path: Path) -> None:
 
 
 def save_onnx(network: Nearest, path: Path, shape: tuple[str | int, ...]) -> None:
-    onnx = pytest.importorskip("onnx")
+    import onnx
+
     helper, kind = onnx.helper, onnx.TensorProto.FLOAT
     arrays = {
         "w": network.layer.weight.detach().numpy().T.copy(),
@@ -92,7 +93,6 @@ def expected(digits: Digits) -> tuple[np.ndarray, float]:
 def test_torchscript_and_onnx_give_the_networks_own_answers(
     digits: Digits, script: Path, tmp_path: Path
 ) -> None:
-    pytest.importorskip("onnxruntime")
     save_onnx(Nearest(digits[0]), tmp_path / "nearest.onnx", ("n", 1, 8, 8))
     probabilities, accuracy = expected(digits)
     assert accuracy > 0.85
@@ -204,7 +204,6 @@ def test_other_numbers_of_classes_and_outputs_are_refused(digits: Digits, tmp_pa
 
 
 def test_onnx_of_a_fixed_batch_is_refused(digits: Digits, tmp_path: Path) -> None:
-    pytest.importorskip("onnxruntime")
     save_onnx(Nearest(digits[0]), tmp_path / "one.onnx", (1, 1, 8, 8))
     with pytest.raises(SettingsError, match="export it with any batch size"):
         measure_own_judge(*digits, config(tmp_path / "one.onnx"), CPU)
@@ -212,7 +211,6 @@ def test_onnx_of_a_fixed_batch_is_refused(digits: Digits, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("suffix", [".pt", ".onnx"])
 def test_broken_files_are_named(digits: Digits, tmp_path: Path, suffix: str) -> None:
-    pytest.importorskip("onnxruntime")
     path = tmp_path / f"broken{suffix}"
     with pytest.raises(SettingsError, match="not a file"):
         measure_own_judge(*digits, config(path), CPU)
