@@ -59,7 +59,7 @@ _FAMILIES: tuple[tuple[str, str, Better | None, str, str], ...] = (
         "higher",
         FIDELITY,
         "share of FID's distance from fedavg to centralized that an arm closes: 0 is as good as "
-        "fedavg, 1 as good as training in one place",
+        "fedavg, 1 as good as training in one place; chance where that gap is small",
     ),
     (
         "kid_",
