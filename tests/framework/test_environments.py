@@ -9,6 +9,7 @@ import torch
 from phoenix_pipeline.arms import ARMS
 from phoenix_pipeline.config import (
     AggregationConfig,
+    EvaluationConfig,
     FederationConfig,
     ModelConfig,
     SamplingConfig,
@@ -62,6 +63,12 @@ def test_guards_of_a_federation_reach_every_arm_but_the_pooled_one() -> None:
         assert (federation.aggregation != AggregationConfig()) == guarded
         assert (federation.server_optimizer != ServerOptimizerConfig()) == guarded
         assert (training.proximal_mu > 0.0) == guarded
+
+
+@pytest.mark.parametrize("env", ["cifar10", "cifar10_h200"])
+def test_the_large_judges_see_cutout_and_both_views(env: str) -> None:
+    judge = EvaluationConfig.model_validate(load(env)["parameters"]["evaluation"]).classifier
+    assert (judge.cutout, judge.horizontal_flip, judge.file.path) == (0.25, True, None)
 
 
 @pytest.mark.parametrize("env", CIFAR)

@@ -44,9 +44,9 @@ def test_probabilities_are_those_of_the_last_layer_on_the_features(
     digits: tuple[ImageSet, ImageSet], judge: LabelJudge
 ):
     images = digits[1].images[:300]
-    features = torch.from_numpy(judge.features(images))
-    assert features.shape == (300, 64)
     with torch.no_grad():
+        features = judge.network.features(torch.from_numpy(images))
+        assert features.shape == (300, 64)
         expected = judge.network.head(features).softmax(dim=1).numpy()
     np.testing.assert_allclose(judge.probabilities(images), expected, atol=1e-6)
 
@@ -72,6 +72,22 @@ def test_learns_colours_at_any_size(side: int):
     judge = train_classifier(images, images, config, CPU, progress=ticks.append)
     assert judge.test_accuracy == 1.0
     assert sum(ticks) == 15
+
+
+def test_a_judge_that_saw_mirrored_images_asks_both_views():
+    images = colour_squares(8).images.copy()
+    images[:, :, :, :3] = 90
+    config = SMALL.model_copy(update={"horizontal_flip": True, "cutout": 0.25})
+    train = ImageSet(images, np.arange(24) % 2, ("black", "red"))
+    judge = train_classifier(train, train, config, CPU)
+    mirrored = np.ascontiguousarray(images[..., ::-1])
+    found = judge.probabilities(images)
+    np.testing.assert_allclose(found, judge.probabilities(mirrored), atol=1e-6)
+    with torch.no_grad():
+        views = [judge.network(torch.from_numpy(x)) for x in (images, mirrored)]
+    assert (views[0] - views[1]).abs().max() > 1e-4
+    np.testing.assert_allclose(found, (sum(views) / 2).softmax(1), atol=1e-6)
+    assert judge.test_accuracy == pytest.approx((found.argmax(1) == train.labels).mean())
 
 
 def test_a_stored_judge_is_the_same_judge(

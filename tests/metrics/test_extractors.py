@@ -14,11 +14,13 @@ from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.metrics.classifier import LabelJudge
 from phoenix_pipeline.metrics.efficientnet import efficientnet_lite0_extractor
 from phoenix_pipeline.metrics.extractors import (
+    FeatureExtractor,
     available_extractors,
     classifier_extractor,
     extract_features,
     pixel_extractor,
 )
+from phoenix_pipeline.metrics.frechet import frechet_distance, gaussian_statistics
 
 CPU = torch.device("cpu")
 
@@ -41,7 +43,9 @@ def test_small_pixels_are_kept_and_large_ones_averaged():
 def test_classifier_features_are_the_judges(digits: tuple[ImageSet, ImageSet], judge: LabelJudge):
     images = digits[1].images
     features = extract_features(classifier_extractor(judge), images, 100)
-    np.testing.assert_allclose(features, judge.features(images), atol=1e-5)
+    with torch.no_grad():
+        expected = judge.network.features(torch.from_numpy(images))
+    np.testing.assert_allclose(features, expected, atol=1e-5)
 
 
 def test_efficientnet_recognises_a_photograph():
@@ -92,25 +96,62 @@ def test_fingerprints_depend_on_preprocessing_and_weights(judge: LabelJudge):
     assert classifier_extractor(judge).fingerprint == before
 
 
-def test_inception_reads_plain_weights_from_a_file(tmp_path: Path):
+@pytest.fixture(scope="module")
+def inception_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file as the published one, with random weights."""
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     class Untrained(FeatureExtractorInceptionV3):
         def load_state_dict(self, *_: object, **__: object) -> None:
             """Keep the random weights."""
 
-    empty = tmp_path / "empty.pth"
-    torch.save({}, empty)
+    folder = tmp_path_factory.mktemp("inception")
+    torch.save({}, folder / "empty.pth")
     with torch.random.fork_rng():
-        network = Untrained("untrained", ["2048"], feature_extractor_weights_path=str(empty))
-    path = tmp_path / "inception.pth"
-    torch.save(network.state_dict(), path)
+        torch.manual_seed(0)
+        network = Untrained(
+            "untrained", ["2048"], feature_extractor_weights_path=str(folder / "empty.pth")
+        )
+    torch.save(network.state_dict(), folder / "inception.pth")
+    return folder / "inception.pth"
+
+
+def inception(path: Path) -> FeatureExtractor:
     config = EvaluationConfig(extractors=("fid_inception_v3",), inception_weights=str(path))
-    (extractor,), skipped = available_extractors(config, 1, 8, None, CPU)
-    images = random_images(2, 1, 8)
-    expected = network(torch.from_numpy(images).repeat(1, 3, 1, 1))[0]
+    (extractor,), skipped = available_extractors(config, 3, 32, None, CPU)
     assert not skipped
-    np.testing.assert_allclose(extract_features(extractor, images, 1), expected, rtol=1e-4)
+    return extractor
+
+
+def test_inception_features_are_torch_fidelitys_bit_for_bit(inception_file: Path):
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    network = FeatureExtractorInceptionV3(
+        "fid_inception_v3", ["2048"], feature_extractor_weights_path=str(inception_file)
+    )
+    colour, grey = random_images(2, 3, 32), random_images(2, 1, 8)
+    extractor = inception(inception_file)
+    np.testing.assert_array_equal(
+        extract_features(extractor, colour, 2), network(torch.from_numpy(colour))[0]
+    )
+    expected = network(torch.from_numpy(grey).repeat(1, 3, 1, 1))[0]
+    np.testing.assert_array_equal(extract_features(extractor, grey, 2), expected)
+
+
+@pytest.mark.slow
+def test_fid_is_torchmetrics_of_the_same_weights_file(inception_file: Path):
+    """torchmetrics scales with antialiasing by default; the published FID does not."""
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    real, samples = random_images(6, 3, 32), random_images(5, 3, 32) // 2
+    extractor = inception(inception_file)
+    mine, theirs = (gaussian_statistics(extract_features(extractor, x, 8)) for x in (real, samples))
+    reference = FrechetInceptionDistance(
+        2048, feature_extractor_weights_path=str(inception_file), antialias=False
+    )
+    reference.update(torch.from_numpy(real), real=True)
+    reference.update(torch.from_numpy(samples), real=False)
+    assert frechet_distance(mine, theirs) == pytest.approx(float(reference.compute()), rel=1e-3)
 
 
 class Bomb:

@@ -2,7 +2,7 @@
 
 import torch
 
-from phoenix_pipeline.metrics.judge_training import augment
+from phoenix_pipeline.metrics.judge_training import augment, cut_out
 
 ROW = torch.arange(16, dtype=torch.uint8)
 GRADIENT = ROW.expand(200, 1, 16, 16)
@@ -31,3 +31,15 @@ def test_channels_and_rows_move_together():
     views = augment(image.expand(50, -1, -1, -1), horizontal_flip=True, generator=generator())
     assert torch.equal(views[:, 1] - views[:, 0], torch.full_like(views[:, 0], 100))
     assert torch.equal(views[:, :, 0], views[:, :, -1])
+
+
+def test_a_grey_square_lies_anywhere_and_in_all_channels():
+    images = torch.zeros(300, 3, 16, 16, dtype=torch.uint8)
+    grey = cut_out(images, 0.25, generator()) == 128
+    assert torch.equal(grey[:, 0], grey[:, 2])
+    heights, widths = grey[:, 0].any(2).sum(1), grey[:, 0].any(1).sum(1)
+    assert torch.equal(grey[:, 0].sum((1, 2)), heights * widths)
+    assert (heights.min(), heights.max()) == (2, 4)
+    assert (heights == 4).float().mean() > 0.7
+    assert grey[:, 0].any(0).all()
+    assert not images.any()

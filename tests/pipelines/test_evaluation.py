@@ -1,15 +1,17 @@
 """The nodes on real digits: what is kept, made again or refused, and whose samples count."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from sklearn.datasets import load_digits
 
 from phoenix_pipeline.checkpoints import write_json
 from phoenix_pipeline.config import EvaluationConfig, RunConfig, SamplingConfig
-from phoenix_pipeline.errors import CheckpointError
+from phoenix_pipeline.errors import CheckpointError, SettingsError
 from phoenix_pipeline.images import ImageSet, SampleWriter
 from phoenix_pipeline.pipelines.evaluation.nodes import evaluate
 from phoenix_pipeline.pipelines.evaluation.references import (
@@ -89,7 +91,7 @@ def test_changed_images_are_refused_until_judge_and_references_are_made_again(
     train, test = digits()
     changed = (train.subset(slice(0, 500)), test)
     samples = [(-1, test.images[:80])]
-    with pytest.raises(CheckpointError, match=r"label_judge.* was made for other images"):
+    with pytest.raises(CheckpointError, match=r"the judge in .* was made for other images"):
         score(tmp_path, made, samples, changed)
     with pytest.raises(CheckpointError, match="was made for other images"):
         prepare_references(*changed, made[0], CONFIG, RUN)
@@ -109,6 +111,32 @@ def test_unlabelled_images_leave_no_old_judge(tmp_path: Path, made: tuple[Path, 
     plain = tuple(ImageSet(images.images) for images in digits())
     train_label_judge(*plain, CONFIG, RUN)(judge)
     assert contents(judge) == {}
+
+
+def test_a_judge_from_a_file_is_measured_and_named_beside_the_histogram(tmp_path: Path) -> None:
+    train, test = digits()
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.script(network), tmp_path / "own.pt")
+    logits = network(torch.from_numpy(test.images).float() / 255)
+    accuracy = (logits.argmax(1).numpy() == test.labels).mean()
+    asked = EvaluationConfig.model_validate(
+        {**CONFIG.model_dump(), "classifier": {"file": {"path": str(tmp_path / "own.pt")}}}
+    )
+    judge, references = tmp_path / "judge", tmp_path / "references"
+    train_label_judge(train, test, asked, RUN)(judge)
+    assert set(contents(judge)) == {"own_judge.json"}
+    prepare_references(train, test, judge, asked, RUN)(references)
+    metrics = score(tmp_path, (judge, references), [(-1, test.images)], config=asked)
+    histogram = metrics["class_histogram"]
+    assert histogram["classifier"] == "own.pt"
+    assert histogram["classifier_test_accuracy"] == pytest.approx(accuracy)
+    assert histogram["counts"] == torch.bincount(logits.argmax(1), minlength=10).tolist()
+    assert "from a file" in metrics["skipped"]["fid_classifier"]
+    (tmp_path / "own.pt").unlink()
+    with pytest.raises(SettingsError, match="not a file"):
+        score(tmp_path, (judge, references), [(-1, test.images)], config=asked)
 
 
 def test_the_floor_is_what_unseen_real_images_get(made: tuple[Path, Path]) -> None:

@@ -40,8 +40,9 @@ def test_outputs_are_stripped_and_nothing_is_trained(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_runs_after_a_smoke_run(project: Path, name: str, monkeypatch: Any) -> None:
-    nbclient = pytest.importorskip("nbclient")
-    nbformat = pytest.importorskip("nbformat")
+    import nbclient
+    import nbformat
+
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(project / "src"), *_inherited()]))
     notebook = nbformat.read(project / "notebooks" / f"{name}.ipynb", as_version=4)
     client = nbclient.NotebookClient(

@@ -112,6 +112,20 @@ def test_no_pool_is_fedavg_bit_for_bit(project: Path) -> None:
     assert without.read_bytes() == plain
 
 
+@pytest.mark.slow
+def test_only_what_is_missing_is_made_again(project: Path) -> None:
+    data = project / "data"
+    samples, model = data / "07_model_output/fedavg/samples.parquet", data / "06_models/fedavg"
+    drawn, trained = samples.read_bytes(), model.stat().st_mtime_ns
+    samples.unlink()
+    ended = kedro_run(project, "--only-missing-outputs")
+    assert ended.returncode == 0, ended.stderr
+    assert samples.read_bytes() == drawn
+    assert model.stat().st_mtime_ns == trained
+    assert "fedavg.sample" in ended.stderr
+    assert not [word for word in (".train", "centralized.", "label_judge") if word in ended.stderr]
+
+
 def test_the_model_loads_without_this_package(project: Path) -> None:
     code = (
         "import sys; from diffusers import DDPMPipeline;"

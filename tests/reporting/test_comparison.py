@@ -70,7 +70,8 @@ def test_the_averaged_model_is_no_headline(metrics) -> None:
     }
     table = compare_arms(metrics, {})
     assert table.set_index("arm").at["dcgan", "final_average.fid_pixels"] == 9.0
-    assert headline_columns(table) == ["fid_pixels", "coverage_pixels", "class_kl"]
+    headline = ["fid_pixels", "gap_closed_pixels", "coverage_pixels", "class_kl"]
+    assert headline_columns(table) == headline
 
 
 def test_missing_values_stay_empty_in_the_csv(metrics, rounds, floor) -> None:
@@ -103,12 +104,12 @@ def test_headline_takes_the_most_telling_space_and_skips_empty_columns() -> None
 def test_terminal_table_shows_numbers_under_arrows(metrics, rounds, floor) -> None:
     lines = format_table(compare_arms(metrics, {"fedavg": rounds}, floor)).splitlines()
     assert lines[1].split() == [
-        "arm", "pixels", "↓", "pixels", "↑", "KL", "↓", "trained", "Traffic", "↓",
+        "arm", "pixels", "↓", *["pixels", "↑"] * 2, "KL", "↓", "trained", "Traffic", "↓",
     ]  # fmt: skip
     dash = "\N{EN DASH}"
-    assert lines[3].split() == ["fedavg", "5.25", "0.500", dash, "220", "1.16", "kB"]
-    assert lines[5].split() == ["dcgan", "31.50", *[dash] * 4]
-    assert lines[-1].split() == ["real", "test", "images", "0.75", "0.960", *[dash] * 3]
+    assert lines[3].split() == ["fedavg", "5.25", dash, "0.500", dash, "220", "1.16", "kB"]
+    assert lines[5].split() == ["dcgan", "31.50", "-9.55", *[dash] * 4]
+    assert lines[-1].split() == ["real", "test", "images", "0.75", dash, "0.960", *[dash] * 3]
 
 
 def test_terminal_table_drops_precision_first_where_it_is_narrow() -> None:

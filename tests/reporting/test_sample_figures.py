@@ -14,6 +14,7 @@ def test_histogram_bars_are_the_shares_and_curves_are_sorted(metrics) -> None:
     drawn = [list(line.get_ydata()) for line in curves.get_lines()]
     assert drawn == [[0.7, 0.3], [0.6, 0.4], [1.0, 0.0], [0.55, 0.45]]
     assert [t.get_text() for t in figure.legends[0].get_texts()][-1] == "training images"
+    assert "right on 98.6% of real test images" in curves.get_xlabel()
 
 
 def test_arms_that_were_not_judged_are_left_out(metrics) -> None:

@@ -20,6 +20,7 @@ from phoenix_pipeline.config.evaluation import (
     EXTRACTORS,
     ClassifierConfig,
     EvaluationConfig,
+    JudgeFileConfig,
     SamplingConfig,
 )
 from phoenix_pipeline.config.federation import (
@@ -48,6 +49,7 @@ __all__ = [
     "FederationConfig",
     "Group",
     "ImagesConfig",
+    "JudgeFileConfig",
     "LocalWorkConfig",
     "ModelConfig",
     "NoiseConfig",

@@ -1,8 +1,8 @@
 """Groups about what is drawn from a trained model, and how it is judged."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from phoenix_pipeline.config.base import Fraction, Group, Positive
 
@@ -26,16 +26,72 @@ class SamplingConfig(Group):
     grid_images: Positive = Field(100, description="Images in the grid PNG.")
 
 
-class ClassifierConfig(Group):
-    """The label judge, trained on the real training split."""
+class JudgeFileConfig(Group):
+    """A classifier of the user's own as label judge, and what it expects of images.
 
+    TorchScript files are programs: use only those of people you trust (docs/security.md).
+    """
+
+    path: str | None = Field(
+        None,
+        description="TorchScript (`.pt`, `.ts`) or ONNX (`.onnx`) file that takes images "
+        "[N, C, H, W] and gives [N, classes]; null: the pipeline trains a judge.",
+    )
+    outputs: Literal["logits", "probabilities"] = Field(
+        "logits", description="What it gives: `logits` before softmax, or `probabilities`."
+    )
+    classes: tuple[str, ...] = Field(
+        (), description="Class names in the order of its outputs; empty: that of the images."
+    )
+    value_range: Literal["0..1", "-1..1", "0..255"] = Field(
+        "0..1", description="Range of pixel values that it expects, before `mean` and `std`."
+    )
+    mean: tuple[float, ...] = Field(
+        (), description="Subtracted from each channel in that range; empty: nothing."
+    )
+    std: tuple[float, ...] = Field((), description="Divides each channel then; empty: nothing.")
+    image_size: Positive | None = Field(
+        None, description="Side to scale images to (bilinear, antialiased); null: no scaling."
+    )
+    channels: Literal[1, 3] | None = Field(
+        None, description="1 (grey) or 3 (RGB) to convert to; null: as the images are."
+    )
+
+    @model_validator(mode="after")
+    def _one_per_channel(self) -> Self:
+        if len(self.mean) != len(self.std) or len(self.mean) not in (0, 1, 3):
+            raise ValueError(
+                f"mean has {len(self.mean)} and std {len(self.std)} values; allowed are as many "
+                "of both: none, 1, or one for each of 3 channels"
+            )
+        if any(value <= 0 for value in self.std):
+            raise ValueError(f"std is {list(self.std)}; allowed are values above 0")
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError(f"classes is {list(self.classes)}; allowed is each name once")
+        return self
+
+
+class ClassifierConfig(Group):
+    """The label judge: trained on the real training split, or from a file."""
+
+    file: JudgeFileConfig = JudgeFileConfig()
     channels: Positive = Field(32, description="Channels of the first of three stages.")
     blocks_per_stage: Positive = Field(1, description="Residual blocks in each stage.")
     epochs: Positive = Field(20, description="Passes over the training images.")
     batch_size: Positive = Field(128, description="Images per step.")
     learning_rate: float = Field(2e-3, gt=0.0, description="Peak AdamW step size (one-cycle).")
     weight_decay: float = Field(0.05, ge=0.0, description="AdamW's decoupled weight decay.")
-    horizontal_flip: bool = Field(False, description="Mirror half of the images at random.")
+    horizontal_flip: bool = Field(
+        False,
+        description="Mirror half of the images at random in training, and judge by the mean of an "
+        "image and its mirror image.",
+    )
+    cutout: float = Field(
+        0.0,
+        ge=0.0,
+        lt=1.0,
+        description="Side of a grey square put on each training image, as a share of the side.",
+    )
     seed: int = Field(
         0, ge=0, description="Seed of the judge; not `run.seed`: one judge for all seeds of a run."
     )

@@ -1,4 +1,7 @@
-"""The label judge: a classifier of the real training images that says which class a sample is."""
+"""The label judge: a classifier of real images that says which class a sample is.
+
+Trained here on the real training images; ``own_judge.py`` has one from the user's own file.
+"""
 
 import hashlib
 import logging
@@ -17,6 +20,7 @@ from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.metrics.feature_extractor import Progress
 from phoenix_pipeline.metrics.judge_network import JudgeNetwork, build_judge_network
 from phoenix_pipeline.metrics.judge_training import fit
+from phoenix_pipeline.metrics.network_file import FileNetwork
 
 logger = logging.getLogger(__name__)
 
@@ -26,13 +30,13 @@ _INFERENCE_BATCH = 256
 
 @dataclass(frozen=True)
 class LabelJudge:
-    """A trained classifier in evaluation mode.
+    """A classifier in evaluation mode, trained here or from the user's file.
 
     ``class_counts`` are those of the training split; ``test_accuracy`` is the share of
     ``num_test_images`` held-out images that it puts in their class.
     """
 
-    network: JudgeNetwork
+    network: JudgeNetwork | FileNetwork
     class_names: tuple[str, ...]
     class_counts: tuple[int, ...]
     channels: int
@@ -46,12 +50,15 @@ class LabelJudge:
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Return float32 class probabilities [N, classes] of uint8 ``images`` [N, C, H, W]."""
         self._check(images)
-        return _in_batches(lambda b: self.network(b).softmax(dim=1), images, self.device)
+        return _in_batches(lambda b: self._logits(b).softmax(dim=1), images, self.device)
 
-    def features(self, images: np.ndarray) -> np.ndarray:
-        """Return float32 penultimate features [N, D] of uint8 ``images`` [N, C, H, W]."""
-        self._check(images)
-        return _in_batches(self.network.features, images, self.device)
+    def _logits(self, images: Tensor) -> Tensor:
+        return judge_logits(self.network, images, self.config)
+
+    @property
+    def origin(self) -> str:
+        """Where it comes from: ``trained here``, or the name of its file."""
+        return Path(self.config.file.path).name if self.config.file.path else "trained here"
 
     def _check(self, images: np.ndarray) -> None:
         expected = (self.channels, self.image_size, self.image_size)
@@ -60,6 +67,18 @@ class LabelJudge:
                 f"The label judge got {images.dtype} images of shape {images.shape}; allowed is "
                 f"uint8 [N >= 1, {', '.join(map(str, expected))}], as in its training split"
             )
+
+
+def judge_logits(
+    network: Callable[[Tensor], Tensor], images: Tensor, config: ClassifierConfig
+) -> Tensor:
+    """Return logits [N, classes]; with ``horizontal_flip`` the mean over image and mirror image.
+
+    A judge from a file is asked once: whether mirroring keeps its classes is not known.
+    """
+    if config.horizontal_flip and config.file.path is None:
+        return (network(images) + network(images.flip(3))) / 2
+    return network(images)
 
 
 def _in_batches(
@@ -75,7 +94,8 @@ def _in_batches(
 
 def classifier_fingerprint(train: ImageSet, test: ImageSet, config: ClassifierConfig) -> str:
     """Return the sha256 of everything that a label judge depends on."""
-    parts = [FORMAT, train.fingerprint(), test.fingerprint(), config.model_dump_json()]
+    trained = config.model_dump_json(exclude={"file"})
+    parts = [FORMAT, train.fingerprint(), test.fingerprint(), trained]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -97,13 +117,14 @@ def train_classifier(
         DataError: the splits have different classes.
         TrainingError: the loss is not finite.
     """
-    labels, test_labels = _labels(train, "training"), _labels(test, "test")
+    labels, test_labels = labels_of(train, "training"), labels_of(test, "test")
     _check_same_classes(train, test)
     network = build_judge_network(train.channels, train.image_size, train.num_classes, config)
     network.to(device).to(memory_format=torch.channels_last)
     fit(network, train.images, labels, config, device=device, progress=progress)
     network.eval().requires_grad_(False)
-    predicted = _in_batches(network, test.images, device).argmax(axis=1)
+    logits = _in_batches(lambda b: judge_logits(network, b, config), test.images, device)
+    predicted = logits.argmax(axis=1)
     accuracy = float((predicted == test_labels).mean())
     return LabelJudge(
         network=network,
@@ -127,7 +148,12 @@ def _check_same_classes(train: ImageSet, test: ImageSet) -> None:
         )
 
 
-def _labels(images: ImageSet, split: str) -> np.ndarray:
+def labels_of(images: ImageSet, split: str) -> np.ndarray:
+    """Return the labels [N] of a split that a judge can be trained or measured on.
+
+    Raises:
+        SettingsError: it has no labels, no images, or fewer than two classes.
+    """
     if images.labels is None or images.num_classes < 2 or not images.num_images:
         raise SettingsError(
             f"The label judge needs images of at least two classes; the {split} split has "
@@ -139,7 +165,13 @@ def _labels(images: ImageSet, split: str) -> np.ndarray:
 
 
 def save_classifier(path: Path, judge: LabelJudge) -> None:
-    """Write the label judge's weights (safetensors) and all that is needed to build it again."""
+    """Write a trained judge's weights (safetensors) and all that is needed to build it again.
+
+    Raises:
+        CheckpointError: the judge is from a file.
+    """
+    if isinstance(judge.network, FileNetwork):
+        raise CheckpointError(f"the label judge {judge.origin} was not trained here; keep its file")
     metadata = {
         "format": FORMAT,
         "fingerprint": judge.fingerprint,

@@ -16,6 +16,7 @@ from phoenix_pipeline.metrics.feature_extractor import (
     fingerprint_weights,
 )
 from phoenix_pipeline.metrics.inception import inception_v3_extractor
+from phoenix_pipeline.metrics.network_file import FileNetwork
 
 __all__ = [
     "FeatureExtractor",
@@ -27,6 +28,7 @@ __all__ = [
 
 LARGEST_PIXEL_SIDE = 16
 NO_JUDGE = "no label judge: the images have no labels, or fewer than two classes"
+OWN_JUDGE = "the label judge is from a file, which gives classes and no features"
 
 
 def pixel_extractor(channels: int, image_size: int, device: torch.device) -> FeatureExtractor:
@@ -50,8 +52,13 @@ def pixel_extractor(channels: int, image_size: int, device: torch.device) -> Fea
     )
 
 
-def classifier_extractor(judge: LabelJudge) -> FeatureExtractor:
-    """Return ``fid_classifier``: the features before the label judge's last layer."""
+def classifier_extractor(judge: LabelJudge) -> FeatureExtractor | None:
+    """Return ``fid_classifier``: the features before the last layer of a judge trained here.
+
+    None for a judge from a file, which has no features to give.
+    """
+    if isinstance(judge.network, FileNetwork):
+        return None
     preprocessing = (
         f"{judge.channels} channels, {judge.image_size}x{judge.image_size}, x / 127.5 - 1"
     )
@@ -87,6 +94,7 @@ def available_extractors(
             extractor = pixel_extractor(channels, image_size, device)
         elif name == "fid_classifier":
             extractor = None if judge is None else classifier_extractor(judge)
+            reason = NO_JUDGE if judge is None else OWN_JUDGE
         elif name == "fid_efficientnet_lite0":
             extractor = efficientnet_lite0_extractor(device)
         else:

@@ -14,6 +14,7 @@ from phoenix_pipeline.metrics.judge_network import JudgeNetwork
 from phoenix_pipeline.seeding import torch_generator
 
 LARGEST_SHIFT = 1 / 8
+_GREY = 128
 
 
 def augment(images: Tensor, horizontal_flip: bool, generator: torch.Generator) -> Tensor:
@@ -35,6 +36,23 @@ def augment(images: Tensor, horizontal_flip: bool, generator: torch.Generator) -
     every_image = torch.arange(count, device=images.device)[:, None, None, None]
     every_channel = torch.arange(images.shape[1], device=images.device)[None, :, None, None]
     return images[every_image, every_channel, rows, columns]
+
+
+def cut_out(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Grey out a square of side ``share`` x H in each image of uint8 [N, C, H, W].
+
+    Cutout (arXiv 1708.04552): its centre may be any pixel, so that a part of it may lie outside.
+    ``generator`` lives on the CPU.
+    """
+    count, _, height, width = images.shape
+    side = max(1, round(share * height))
+    inside = []
+    for size in (height, width):
+        centre = torch.randint(0, size, (count, 1), generator=generator)
+        place = torch.arange(size) - (centre - side // 2)
+        inside.append(((place >= 0) & (place < side)).to(images.device))
+    square = inside[0][:, None, :, None] & inside[1][:, None, None, :]
+    return images.masked_fill(square, _GREY)
 
 
 def fit(
@@ -66,6 +84,8 @@ def fit(
         order = torch.randperm(len(data), generator=generator).to(device)
         for batch in order.tensor_split(batches):
             view = augment(data[batch], config.horizontal_flip, generator)
+            if config.cutout > 0:
+                view = cut_out(view, config.cutout, generator)
             with _autocast(device):
                 loss = functional.cross_entropy(network(view), targets[batch])
             optimizer.zero_grad(set_to_none=True)

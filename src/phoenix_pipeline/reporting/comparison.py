@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from phoenix_pipeline.reporting.formatting import MISSING, format_values
+from phoenix_pipeline.reporting.gap_closed import add_gap_closed
 from phoenix_pipeline.reporting.vocabulary import FEATURE_SPACES, describe_metric
 
 FLOOR_NAME = "real test images"
@@ -51,6 +52,7 @@ _SPACE_ORDER = ("inception_v3", "classifier", "efficientnet_lite0", "pixels")
 # blur.
 _DROP_ORDER = (
     "Copies",
+    "Gap closed",
     "Classes",
     "KID",
     "Precision",
@@ -74,9 +76,10 @@ def compare_arms(
 ) -> pd.DataFrame:
     """Put all arms into one table.
 
-    Columns: ``arm``; every score, in the order in which they first appear; what the run cost
-    (:data:`RUN_COLUMNS`); the classifier's accuracy; the conditions of the scores. What an arm
-    does not have is missing, never text.
+    Columns: ``arm``; every score, in the order in which they first appear; the share of the gap
+    that is closed (:func:`~phoenix_pipeline.reporting.gap_closed.add_gap_closed`); what the run
+    cost (:data:`RUN_COLUMNS`); the classifier's accuracy; the conditions of the scores. What an
+    arm does not have is missing, never text.
 
     ``metrics``: arm -> its ``metrics.json``; gives the order of the rows. ``rounds``: arm -> its
     ``rounds.parquet``; arms found only there come last. ``floor``: the scores that real test
@@ -107,7 +110,7 @@ def compare_arms(
             table[column] = table[column].astype("Int64")
         elif column in names:
             table[column] = table[column].astype("float64")
-    return table
+    return add_gap_closed(table, before=RUN_COLUMNS[0], beside=(FLOOR_NAME,))
 
 
 def run_totals(rounds: pd.DataFrame) -> dict[str, float]:
@@ -141,13 +144,14 @@ def run_totals(rounds: pd.DataFrame) -> dict[str, float]:
 def headline_columns(table: pd.DataFrame) -> list[str]:
     """Return the columns worth a first look, in reading order.
 
-    All FIDs; KID, precision, recall and coverage in the most telling feature space at hand; the
-    evenness of the classes; copies; work and traffic. Columns without any value are left out.
+    All FIDs; share of the gap closed, KID, precision, recall and coverage in the most telling
+    feature space at hand; the evenness of the classes; copies; work and traffic. Columns without
+    any value are left out.
     """
     present = [c for c in table.columns if c != "arm" and table[c].notna().any()]
     described = {name: describe_metric(name) for name in present}
     chosen = [f"fid_{space}" for space in _SPACE_ORDER]
-    for label in ("KID", "Precision", "Recall", "Coverage"):
+    for label in ("Gap closed", "KID", "Precision", "Recall", "Coverage"):
         family = [name for name in present if described[name].label == label]
         chosen += sorted(family, key=_space_rank)[:1]
     for label in ("Entropy", "KL", "Classes"):

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-UNKNOWN_DISCLOSURE = "Not recorded: this model was trained by a version that did not write it down."
 _NO_GUARANTEE = (
     "No differential privacy was applied by this export. A generated image can resemble a training "
     "image, above all where there are few of these: look at the memorisation score before "
@@ -31,7 +30,7 @@ def render_data_card(card: Mapping[str, Any]) -> str:
     lines = ["# Generated images", "", "A model drew every image here."]
     lines += ["", "| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())]
     lines += ["", "## What left the clients while the model was trained", ""]
-    lines += [f"- {sentence}" for sentence in card["disclosure"] or [UNKNOWN_DISCLOSURE]]
+    lines += [f"- {sentence}" for sentence in card["disclosure"]]
     lines += ["", "## Privacy", "", _NO_GUARANTEE, "", _memorisation(card["scores"])]
     lines += ["", "The settings of the model in full are in `data_card.json`.", ""]
     return "\n".join(lines)

@@ -17,7 +17,7 @@ from phoenix_pipeline.reporting.figure_style import (
     style_axes,
 )
 from phoenix_pipeline.reporting.formatting import MISSING, format_values
-from phoenix_pipeline.reporting.vocabulary import describe_metric
+from phoenix_pipeline.reporting.vocabulary import GAP_CLOSED, describe_metric
 
 _PER_ROW = 4
 _DARK = 0.5
@@ -29,7 +29,11 @@ def draw_scores(table: pd.DataFrame) -> Figure:
 
     ``table``: as :func:`~phoenix_pipeline.reporting.comparison.compare_arms` returns it.
     """
-    names = [name for name in headline_columns(table) if name != "images_trained"]
+    names = [
+        name
+        for name in headline_columns(table)
+        if name != "images_trained" and not name.startswith(GAP_CLOSED)
+    ]
     arms = table[table["arm"] != FLOOR_NAME]
     floor = table[table["arm"] == FLOOR_NAME]
     columns = max(1, min(len(names), _PER_ROW))

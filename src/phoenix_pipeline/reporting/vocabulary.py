@@ -19,6 +19,7 @@ FIDELITY, COVERAGE, COPIES = "Fidelity", "Coverage", "Memorisation"
 COST, OTHER = "Work and traffic", "Other"
 FINAL_AVERAGE = "final_average."
 GROUPS = (FIDELITY, COVERAGE, COPIES, PRIVACY, COST, OTHER)
+GAP_CLOSED = "gap_closed_"
 Better = Literal["lower", "higher"]
 
 
@@ -53,6 +54,14 @@ _FAMILIES: tuple[tuple[str, str, Better | None, str, str], ...] = (
         FIDELITY,
         "Fréchet distance between the features of samples and of real images: falls as samples "
         "get sharper and as they get more varied; depends on the number of samples",
+    ),
+    (
+        GAP_CLOSED,
+        "Gap closed",
+        "higher",
+        FIDELITY,
+        "share of FID's distance from fedavg to centralized that an arm closes: 0 is as good as "
+        "fedavg, 1 as good as training in one place; chance where that gap is small",
     ),
     (
         "kid_",

@@ -167,5 +167,6 @@ def _histogram(scores: Scores, judge: LabelJudge | None) -> dict[str, Any] | Non
         "counts": [int(count) for count in scores.histogram.counts],
         "shares": [float(share) for share in scores.histogram.shares],
         "training_shares": [int(count) / total for count in judge.class_counts],
+        "classifier": judge.origin,
         "classifier_test_accuracy": float(judge.test_accuracy),
     }

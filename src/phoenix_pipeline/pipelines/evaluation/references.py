@@ -22,6 +22,11 @@ from phoenix_pipeline.metrics.classifier import (
 )
 from phoenix_pipeline.metrics.extractors import available_extractors
 from phoenix_pipeline.metrics.feature_extractor import FeatureExtractor
+from phoenix_pipeline.metrics.own_judge import (
+    load_measured_judge,
+    measure_own_judge,
+    save_measurement,
+)
 from phoenix_pipeline.metrics.reference import (
     ReferenceStatistics,
     build_reference,
@@ -35,13 +40,16 @@ from phoenix_pipeline.pipelines.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 
-_JUDGE = "label_judge.safetensors"
+_JUDGE, _OWN_JUDGE = "label_judge.safetensors", "own_judge.json"
 
 
 def train_label_judge(
     train: ImageSet, test: ImageSet, config: EvaluationConfig, run: RunConfig
 ) -> Callable[[Path], None]:
-    """Return a function that trains the judge of classes, unless its folder has that judge."""
+    """Return a function that trains the judge of classes, unless its folder has that judge.
+
+    A judge from the user's own file is measured instead.
+    """
     device = resolve_device(run.device)
 
     def write(folder: Path) -> None:
@@ -50,15 +58,30 @@ def train_label_judge(
             (folder / _JUDGE).unlink(missing_ok=True)
             folder.mkdir(parents=True, exist_ok=True)
             return
-        fingerprint = classifier_fingerprint(train, test, config.classifier)
-        judge = load_matching_classifier(folder / _JUDGE, fingerprint, device)
-        if judge is None:
+        judge = _find_judge(folder, train, test, config, run)
+        if judge is None and config.classifier.file.path is not None:
+            judge = measure_own_judge(train, test, config.classifier, device)
+            save_measurement(folder / _OWN_JUDGE, judge)
+        elif judge is None:
             with progress_bar("training the label judge", config.classifier.epochs) as advance:
                 judge = train_classifier(train, test, config.classifier, device, progress=advance)
             save_classifier(folder / _JUDGE, judge)
-        logger.info("label judge: %.2f %% of held-out images", 100 * judge.test_accuracy)
+        logger.info(
+            "label judge (%s): %.2f %% of held-out images", judge.origin, 100 * judge.test_accuracy
+        )
 
     return write
+
+
+def _find_judge(
+    folder: Path, train: ImageSet, test: ImageSet, config: EvaluationConfig, run: RunConfig
+) -> LabelJudge | None:
+    """Return the judge that ``folder`` has for these images and settings."""
+    device, own = resolve_device(run.device), config.classifier
+    if own.file.path is not None:
+        return load_measured_judge(folder / _OWN_JUDGE, train, test, own, device)
+    fingerprint = classifier_fingerprint(train, test, own)
+    return load_matching_classifier(folder / _JUDGE, fingerprint, device)
 
 
 def prepare_references(
@@ -110,11 +133,10 @@ def load_judge(
     """
     if train.labels is None or test.labels is None:
         return None
-    fingerprint = classifier_fingerprint(train, test, config.classifier)
-    judge = load_matching_classifier(folder / _JUDGE, fingerprint, resolve_device(run.device))
+    judge = _find_judge(folder, train, test, config, run)
     if judge is None:
         raise CheckpointError(
-            f"{folder / _JUDGE} was made for other images or settings; run the nodes "
+            f"the judge in {folder} was made for other images or settings; run the nodes "
             "train_label_judge and prepare_references again (`--pipelines evaluation` has both)"
         )
     return judge

@@ -136,7 +136,7 @@ def _describe(
             "trained": metadata["written"],
             "training_images": sum(metadata["num_examples"].values()),
         },
-        "disclosure": metadata.get("disclosure", []),
+        "disclosure": metadata["disclosure"],
         "scores": dict(scores),
         "phoenix_pipeline": __version__,
         "written": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -1,0 +1,167 @@
+"""A classifier from a user's TorchScript or ONNX file, behind the preprocessing that it expects.
+
+Whether it is a good judge of the images at hand is measured in ``own_judge.py``.
+"""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from phoenix_pipeline.config import JudgeFileConfig
+from phoenix_pipeline.errors import CheckpointError, SettingsError
+
+Network = Callable[[Tensor], Tensor]
+
+SETTING = "evaluation.classifier.file"
+TORCHSCRIPT, ONNX = (".pt", ".ts", ".torchscript"), (".onnx",)
+# ITU-R 601, as Pillow converts to grey.
+_LUMA = (0.299, 0.587, 0.114)
+
+
+@dataclass(frozen=True)
+class FileNetwork:
+    """Logits of uint8 images by the network of a file.
+
+    ``network`` maps float32 [N, C, S, S] to [N, classes]; ``order`` is the output of each class of
+    the images.
+    """
+
+    network: Network
+    config: JudgeFileConfig
+    order: tuple[int, ...]
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return logits [N, classes] of uint8 ``images`` [N, C, H, W]; of probabilities, logs."""
+        outputs = self.raw(images)[:, list(self.order)]
+        if self.config.outputs == "probabilities":
+            return outputs.clamp_min(torch.finfo(torch.float32).tiny).log()
+        return outputs
+
+    def raw(self, images: Tensor) -> Tensor:
+        """Return what the file gives for uint8 ``images`` [N, C, H, W], as float32.
+
+        Raises:
+            SettingsError: the network does not take these images, or gives no table of numbers.
+        """
+        prepared = prepare_images(images, self.config)
+        try:
+            outputs = self.network(prepared)
+        except Exception as error:  # ONNX Runtime raises its own types, TorchScript RuntimeError
+            raise SettingsError(
+                f"{SETTING}.path {self.config.path!r} does not take images of shape "
+                f"{tuple(prepared.shape)}: {_last_line(error)}; set {SETTING}.image_size and "
+                "channels to what it was trained on, and export it with any batch size"
+            ) from error
+        if not isinstance(outputs, Tensor) or outputs.ndim != 2 or len(outputs) != len(images):
+            got = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+            raise SettingsError(
+                f"{SETTING}.path {self.config.path!r} gives {got} for {len(images)} images; "
+                f"allowed is one tensor ({len(images)}, classes)"
+            )
+        return outputs.float()
+
+
+def prepare_images(images: Tensor, config: JudgeFileConfig) -> Tensor:
+    """Return float32 [N, C, S, S] as ``config`` describes it from uint8 [N, C, H, W], 0..255.
+
+    Channels are converted first, then the size, the range, and the normalisation.
+    """
+    pixels = images.float()
+    if config.channels == 3 and pixels.shape[1] == 1:
+        pixels = pixels.expand(-1, 3, -1, -1)
+    elif config.channels == 1 and pixels.shape[1] == 3:
+        luma = torch.tensor(_LUMA, device=pixels.device).view(1, 3, 1, 1)
+        pixels = (pixels * luma).sum(dim=1, keepdim=True)
+    if config.image_size is not None and config.image_size != pixels.shape[-1]:
+        side = (config.image_size, config.image_size)
+        pixels = functional.interpolate(pixels, side, mode="bilinear", antialias=True)
+    if config.value_range != "0..255":
+        pixels = pixels / 255.0 if config.value_range == "0..1" else pixels / 127.5 - 1.0
+    if config.mean:
+        mean, std = (torch.tensor(v, device=pixels.device) for v in (config.mean, config.std))
+        pixels = (pixels - mean.view(1, -1, 1, 1)) / std.view(1, -1, 1, 1)
+    return pixels.contiguous()
+
+
+def open_network(path: Path, device: torch.device) -> Network:
+    """Return the network in ``path``, a TorchScript or ONNX file, for inference on ``device``.
+
+    An ONNX file runs on the CPU where ONNX Runtime has no CUDA.
+
+    Raises:
+        SettingsError: there is no such file, its kind is another, or ONNX Runtime is missing.
+        CheckpointError: the file is broken, or takes something else than one batch of images.
+    """
+    if not path.is_file():
+        raise SettingsError(f"{SETTING}.path is {str(path)!r}, which is not a file")
+    if path.suffix in TORCHSCRIPT:
+        return _open_torchscript(path, device)
+    if path.suffix in ONNX:
+        return _open_onnx(path, device)
+    raise SettingsError(
+        f"{SETTING}.path is {str(path)!r}; allowed are TorchScript ({', '.join(TORCHSCRIPT)}) and "
+        f"ONNX ({', '.join(ONNX)}); a torch.export file (.pt2) or a state dict holds pickled "
+        "objects or no program: write it as ONNX with torch.onnx.export"
+    )
+
+
+def _open_torchscript(path: Path, device: torch.device) -> Network:
+    try:
+        with warnings.catch_warnings():
+            # torch.jit is deprecated for torch.export, whose files are unpickled when read.
+            warnings.simplefilter("ignore", category=FutureWarning)
+            warnings.simplefilter("ignore", category=DeprecationWarning)
+            network = torch.jit.load(str(path), map_location=device)
+    except RuntimeError as error:
+        raise _broken(path, "TorchScript", error) from error
+    return network.eval()
+
+
+def _open_onnx(path: Path, device: torch.device) -> Network:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise SettingsError(
+            f"{SETTING}.path {str(path)!r} is an ONNX file, and ONNX Runtime is not installed; "
+            "install the extra `onnx` (pip install -e '.[onnx]')"
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    cuda = device.type == "cuda" and "CUDAExecutionProvider" in (
+        onnxruntime.get_available_providers()
+    )
+    providers = [*(["CUDAExecutionProvider"] if cuda else []), "CPUExecutionProvider"]
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:  # ONNX Runtime has an exception of its own for each kind of damage
+        raise _broken(path, "ONNX", error) from error
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    if len(inputs) != 1 or len(outputs) != 1 or inputs[0].type != "tensor(float)":
+        raise CheckpointError(
+            f"{SETTING}.path {str(path)!r} takes {[f'{i.name}: {i.type}' for i in inputs]} and "
+            f"gives {[o.name for o in outputs]}; allowed is one input of tensor(float) and one "
+            "output"
+        )
+
+    def run(images: Tensor) -> Tensor:
+        (found,) = session.run([outputs[0].name], {inputs[0].name: images.cpu().numpy()})
+        return torch.from_numpy(found)
+
+    return run
+
+
+def _broken(path: Path, kind: str, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{SETTING}.path {str(path)!r} cannot be read as {kind}: {_last_line(error)}; allowed is a "
+        "whole network as torch.jit.save or torch.onnx.export writes it, not its weights alone"
+    )
+
+
+def _last_line(error: Exception) -> str:
+    """Return the line of a message that says most: the last, after the program's own traceback."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()

@@ -1,0 +1,32 @@
+"""How much of the gap between federated averaging and training in one place a strategy closes."""
+
+from collections.abc import Collection
+
+import pandas as pd
+
+from phoenix_pipeline.reporting.vocabulary import GAP_CLOSED
+
+DEFAULT_ARM, CEILING_ARM = "fedavg", "centralized"
+
+
+def add_gap_closed(table: pd.DataFrame, before: str, beside: Collection[str] = ()) -> pd.DataFrame:
+    """Return ``table`` with a column ``gap_closed_<space>`` for each ``fid_<space>``.
+
+    (fedavg - arm) / (fedavg - centralized): 0 is as good as ``fedavg``, 1 as ``centralized``, below
+    0 worse than ``fedavg``. It is missing for those two, which are 0 and 1 by definition, and for
+    the rows ``beside``, which are no arms; there is no such column where ``fedavg`` is not worse
+    than ``centralized``, or either is missing. The columns are put in front of ``before``.
+    """
+    arms = [str(arm) for arm in table["arm"]]
+    if not {DEFAULT_ARM, CEILING_ARM} <= set(arms):
+        return table
+    result = table.copy()
+    others = ~table["arm"].isin([DEFAULT_ARM, CEILING_ARM, *beside])
+    for name in [column for column in table.columns if column.startswith("fid_")]:
+        values = dict(zip(arms, table[name].astype("float64").tolist(), strict=True))
+        default, gap = values[DEFAULT_ARM], values[DEFAULT_ARM] - values[CEILING_ARM]
+        if gap > 0:
+            column = GAP_CLOSED + name.removeprefix("fid_")
+            place = list(result.columns).index(before)
+            result.insert(place, column, ((default - table[name]) / gap).where(others))
+    return result
