@@ -13,6 +13,7 @@ from flwr.serverapp.strategy import FedAvg
 from phoenix_pipeline.config import FederationConfig
 from phoenix_pipeline.errors import FederationError
 from phoenix_pipeline.federated.aggregation import WeightedMean
+from phoenix_pipeline.federated.fleet import RollCall, all_present
 from phoenix_pipeline.federated.monitoring import Monitor
 from phoenix_pipeline.federated.records import (
     ARRAYS,
@@ -21,6 +22,7 @@ from phoenix_pipeline.federated.records import (
     METRICS,
     REFERENCE,
     ClientSettings,
+    check_size,
     count_bytes,
     pack_arrays,
     unpack_arrays,
@@ -32,8 +34,6 @@ from phoenix_pipeline.federated.work_plan import plan_steps, select_clients
 logger = logging.getLogger(__name__)
 
 OnReply = Callable[[int, Row], None]
-
-_REPLY_MARGIN_BYTES = 1 << 20
 
 
 class PhoenixStrategy(FedAvg):
@@ -48,16 +48,20 @@ class PhoenixStrategy(FedAvg):
         run: RunState,
         monitor: Monitor | None = None,
         on_reply: OnReply | None = None,
+        roll_call: RollCall = all_present,
     ) -> None:
         super().__init__(weighted_by_key="num-examples", arrayrecord_key=ARRAYS)
         self._config = config
         self._settings = settings
         self._told = settings.model_dump_json()
-        self._clients = dict(nodes)
-        self._sizes = dict(sizes)
+        # Not copied: clients may join between rounds.
+        self._clients = nodes
+        self._sizes = sizes
         self._run = run
         self._monitor = monitor
         self._on_reply = on_reply
+        self._roll_call = roll_call
+        self._absent: list[Row] = []
         self._bytes_down: dict[int, int] = {}
 
     def summary(self) -> None:
@@ -74,8 +78,7 @@ class PhoenixStrategy(FedAvg):
     ) -> Iterable[Message]:
         """Return one message per chosen client, in client order."""
         current = self._run.rounds_done + 1
-        gone = disconnected(self._run.rows)
-        connected = {client: size for client, size in self._sizes.items() if client not in gone}
+        connected = self._connected(current)
         chosen = select_clients(
             connected, self._config.client_fraction, self._settings.seed, current
         )
@@ -95,6 +98,26 @@ class PhoenixStrategy(FedAvg):
             messages.append(Message(content, node_of[client], MessageType.TRAIN))
         return messages
 
+    def _connected(self, current: int) -> dict[int, int]:
+        """Return the sizes of the clients that may train in round ``current``.
+
+        Raises:
+            FederationError: fewer than ``federation.min_clients`` are there.
+        """
+        away, gone = self._roll_call(current), disconnected(self._run.rows)
+        self._absent = [
+            new_row(current, client, self._sizes[client]) | {"status": "absent", "reason": reason}
+            for client, reason in sorted(away.items())
+            if client not in gone
+        ]
+        there = {c: size for c, size in self._sizes.items() if c not in gone and c not in away}
+        if len(there) < self._config.min_clients:
+            raise FederationError(
+                f"round {current}: {len(there)} of {len(self._sizes)} clients are there, "
+                f"federation.min_clients is {self._config.min_clients} ({_reasons(self._absent)})"
+            )
+        return there
+
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
@@ -111,12 +134,16 @@ class PhoenixStrategy(FedAvg):
             rows.append(row)
             if self._on_reply:
                 self._on_reply(current, row)
+        for row in self._absent:
+            rows.append(row)
+            if self._on_reply:
+                self._on_reply(current, row)
         usable = [row for row in rows if row["status"] == "ok"]
         if len(usable) < self._config.min_clients:
-            reasons = "; ".join(f"client {r['client_id']}: {r['reason']}" for r in rows[:3])
+            bad = [row for row in rows if row["status"] != "ok"]
             raise FederationError(
                 f"round {current}: {len(usable)} of {len(rows)} clients gave a usable reply, "
-                f"federation.min_clients is {self._config.min_clients} ({reasons})"
+                f"federation.min_clients is {self._config.min_clients} ({_reasons(bad)})"
             )
         if self._monitor:
             self._monitor.judge(current, rows, self._run.rows, len(self._sizes))
@@ -165,7 +192,7 @@ class PhoenixStrategy(FedAvg):
             return row | {"status": "failed", "reason": message.error.reason}
         row["bytes_up"] = self._wire_bytes(message.content)
         try:
-            self._check_size(message.content)
+            check_size(message.content, self._run.raw)
             metrics = message.content[METRICS]
             told = {
                 "images_trained": int(metrics["images-trained"]),
@@ -181,13 +208,12 @@ class PhoenixStrategy(FedAvg):
             return row | {"status": "refused", "reason": reason}
         return row | told
 
-    def _check_size(self, content: RecordDict) -> None:
-        """Raise FederationError for a reply that is larger than any of this model can be."""
-        size = count_bytes(content)
-        largest = 2 * sum(tensor.nbytes for tensor in self._run.raw.values()) + _REPLY_MARGIN_BYTES
-        if size > largest:
-            raise FederationError(f"the reply has {size} bytes; at most {largest} are allowed")
-
     def _wire_bytes(self, content: RecordDict) -> int:
         """Return what crosses the wire; nothing does where all data lies in one place."""
         return 0 if self._config.pooled else count_bytes(content)
+
+
+def _reasons(rows: list[Row]) -> str:
+    """Return what the first three of ``rows`` say."""
+    said = [f"client {row['client_id']}: {row['reason']}" for row in rows[:3]]
+    return "; ".join(said) or "the others were disconnected"
