@@ -102,7 +102,8 @@ class SessionRuns:
             reason = without_secrets(" ".join(str(error).split()))[:200]
             raise SettingsError(
                 f"MLflow at {without_secrets(uri)} cannot be used: {reason}; start the server, "
-                f"change MLFLOW_TRACKING_URI or tracking_uri in conf/base/mlflow.yml, or set enabled there"
+                "change MLFLOW_TRACKING_URI or tracking_uri in conf/base/mlflow.yml, or set "
+                "enabled there"
             ) from error
 
     def run_id(self, namespace: str) -> str:
