@@ -111,7 +111,8 @@ def _follow(
     """Pass on rounds and replies until the run has ended; return what happened if it was lost.
 
     Raises:
-        FederationError: the SuperLink cannot be reached for ``patience_s``.
+        FederationError: the SuperLink cannot be reached for ``patience_s``, or somebody stopped the
+            run there.
     """
     progress, asked, answered = Progress(folder), time.monotonic(), time.monotonic()
     had_replies = False
@@ -126,16 +127,23 @@ def _follow(
         if ended:
             return None
         if time.monotonic() - asked > _ASK_S:
-            try:
-                status, details = link.status(run_id)
-                answered = time.monotonic()
-            except FederationError as error:
-                if time.monotonic() - answered > patience_s:
-                    raise
-                logger.warning("%s", error)
-                status, details = "unknown", ""
+            status, details = _ask(link, run_id)
             asked = time.monotonic()
+            answered = asked if status else answered
+            if asked - answered > patience_s:
+                raise FederationError(f"no SuperLink for {patience_s:g} s: {details}")
+            if status == "finished:stopped":
+                raise FederationError(f"run {run_id} was stopped at the SuperLink; run again")
             if status.startswith("finished") and not has_ended(folder):
                 reason = f"run {run_id} is {status} and left no result: {details or 'no details'}"
                 return Lost(reason, had_replies)
         time.sleep(_POLL_S)
+
+
+def _ask(link: SuperLink, run_id: int) -> tuple[str, str]:
+    """Return a run's status and details; "" and the reason where the SuperLink does not answer."""
+    try:
+        return link.status(run_id)
+    except FederationError as error:
+        logger.warning("%s", error)
+        return "", str(error)

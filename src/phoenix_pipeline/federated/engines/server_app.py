@@ -42,8 +42,8 @@ def main(grid: Grid, context: Context) -> None:
         fleet = open_fleet(grid, job)
         result = run_program(job, folder, fleet, watch)
         write_result(folder, result, released_layers(job, result, fleet))
-    except httpx.TransportError:
-        # The SuperLink went away; the run is submitted again when it is back.
+    except httpx.HTTPError:
+        # The SuperLink is gone, or has ended this run: the Kedro node learns which from itself.
         raise
     except Exception as error:
         write_failure(folder, error)
