@@ -42,7 +42,7 @@ def own(client: int) -> dict[str, str]:
 
 def here(folder: Path, rounds: int) -> FederatedResult:
     whole = {"images": make_images(sum(SIZES)), "client_images": client_table(SIZES)}
-    return federate(folder, settings=TOLD, rounds=rounds, workers=1, **whole)
+    return federate(folder, settings=TOLD, rounds=rounds, threads_per_client=1, **whole)
 
 
 def train(consortium: Consortium, folder: Path, **options: Any) -> FederatedResult:
