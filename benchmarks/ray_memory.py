@@ -75,24 +75,23 @@ def tiny_job(rounds: int) -> FederatedJob:
 
 
 def main(target: Path, rounds: int) -> None:
-    """Run the rounds; write round, seconds, driver and actors in MB, and print both ends."""
-    start, rows = time.perf_counter(), []
-
-    def measure(number: int, means: object) -> None:
-        sizes = [resident_mb(process) for process in actors()]
-        driver = resident_mb(Path("/proc/self"))
-        rows.append((number, time.perf_counter() - start, driver, len(sizes), sum(sizes)))
-
-    with tempfile.TemporaryDirectory() as folder:
-        train_federated(tiny_job(rounds), Path(folder), on_round=measure)
+    """Run the rounds; write a row each (MB of the driver, of the actors), and print some."""
+    start = time.perf_counter()
     with target.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(("round", "seconds", "driver_mb", "actors", "actors_mb"))
-        writer.writerows((n, f"{s:.1f}", f"{d:.1f}", k, f"{a:.1f}") for n, s, d, k, a in rows)
-    for number in sorted({1, 10, rounds // 2, rounds} & {row[0] for row in rows}):
-        _, seconds, driver, count, total = rows[number - 1]
-        sizes = f"driver {driver:.0f} MB, {count} actors {total:.0f} MB"
-        print(f"round {number}: {sizes}, after {seconds:.0f} s")
+
+        def measure(number: int, means: object) -> None:
+            sizes = [resident_mb(process) for process in actors()]
+            driver, seconds = resident_mb(Path("/proc/self")), time.perf_counter() - start
+            row = (number, f"{seconds:.1f}", f"{driver:.1f}", len(sizes), f"{sum(sizes):.1f}")
+            writer.writerow(row)
+            file.flush()
+            if number in (1, 10, rounds) or number % 50 == 0:
+                print(f"round {number}: driver {driver:.0f} MB, actors {sum(sizes):.0f} MB")
+
+        with tempfile.TemporaryDirectory() as folder:
+            train_federated(tiny_job(rounds), Path(folder), on_round=measure)
 
 
 if __name__ == "__main__":
