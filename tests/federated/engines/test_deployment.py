@@ -29,7 +29,6 @@ def site(client: int) -> Any:
 @pytest.fixture(scope="module")
 def consortium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consortium]:
     with Consortium(tmp_path_factory.mktemp("consortium")) as running:
-        start_sites(running, 3)
         yield running
 
 
@@ -79,6 +78,7 @@ def check(apart: FederatedResult, whole: FederatedResult) -> None:
 @pytest.mark.slow
 def test_nodes_over_tls_give_the_bits_of_in_process(consortium: Consortium, tmp_path: Path) -> None:
     heard: list[int] = []
+    start_sites(consortium, 3)
     apart = train(consortium, tmp_path / "apart", on_round=lambda number, _: heard.append(number))
     check(apart, here(tmp_path / "here", SIZES))
     assert heard == [1, 2]
