@@ -1,7 +1,8 @@
 # Every target works from a fresh clone: it needs Python 3.11 to 3.13, make and a package index.
 # Options go in ARGS: make run ARGS="--env smoke --params federation.num_rounds=2"
 .DEFAULT_GOAL := help
-.PHONY: help run audit cifar10 sweep claims test test-all lint format ui viz lock clean distclean
+.PHONY: help run audit cifar10 sweep claims test test-federation test-all lint format ui viz lock \
+	clean distclean
 
 SUITABLE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
@@ -34,6 +35,12 @@ claims: $(READY) ## the paper's figures and claims, over seeds and partitions (r
 
 test: $(READY) ## the tests that take seconds
 	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+# With the extra `ray` the third engine is held against the other two as well.
+test-federation: $(READY) ## a federation over TLS on loopback gives the bits of in_process (a minute or two)
+	@$(BIN)/python -m pytest -rs \
+		tests/federated/engines/test_deployment.py::test_nodes_over_tls_give_the_bits_of_in_process \
+		tests/federated/engines/test_ray.py::test_ray_ends_with_the_bits_of_in_process $(ARGS)
 
 test-all: $(READY) ## all tests
 	@$(BIN)/python -m pytest $(ARGS)

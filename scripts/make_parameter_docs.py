@@ -66,7 +66,13 @@ UNITS = {
 }
 SIGNS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
 PLURALS = {"integer": "integers", "number": "numbers", "string": "names"}
-TYPES = {"integer": "integer", "number": "number", "string": "text", "boolean": "true or false"}
+TYPES = {
+    "integer": "integer",
+    "number": "number",
+    "string": "text",
+    "boolean": "true or false",
+    "object": "mapping",
+}
 HEADER = ("| key | meaning | type | unit | allowed | default |", "|---|---|---|---|---|---|")
 
 logger = logging.getLogger("make_parameter_docs")
@@ -166,7 +172,8 @@ def allowed(field: FieldInfo) -> str:
     """Return the range or the names that may be given."""
     parts = []
     for member in alternatives(schema_of(field)):
-        inner = member.get("items", {}) if member.get("type") == "array" else member
+        inner = member.get({"array": "items", "object": "additionalProperties"}.get(member["type"]))
+        inner = inner if isinstance(inner, dict) else member
         choices = inner.get("enum", [inner["const"]] if "const" in inner else [])
         if choices:
             parts.append(", ".join(show(choice) for choice in choices))

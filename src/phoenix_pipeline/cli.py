@@ -20,6 +20,7 @@ from phoenix_pipeline.framework.error_lines import (
     wants_traceback,
     write_traceback,
 )
+from phoenix_pipeline.framework.secrets import without_secrets
 from phoenix_pipeline.framework.settings_errors import hint
 
 
@@ -50,7 +51,7 @@ def fail(error: BaseException, verbose: bool) -> NoReturn:
     """Print the line, keep the traceback, and exit."""
     line, status = describe(error)
     if verbose:
-        click.echo("".join(traceback.format_exception(error)), err=True)
+        click.echo(without_secrets("".join(traceback.format_exception(error))), err=True)
     file = write_traceback(error, find_kedro_project(Path.cwd()) or Path.cwd())
     if status == INTERNAL_ERROR and file:
         line += f" (a fault of the program; traceback in {file})"
@@ -153,7 +154,9 @@ assemble = OneLineCommand(
     params=[
         click.Argument(["client"], type=int),
         click.Option(["--to"], required=True, help="Folder to write."),
-        click.Option(["--arm"], default="personalization", show_default=True),
+        click.Option(
+            ["--arm"], type=click.Choice(ARMS), default="personalization", show_default=True
+        ),
         click.Option(["--data-root"], default="data", show_default=True),
         _VERBOSE,
     ],

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from phoenix_pipeline.checkpoints import load_tensors
 from phoenix_pipeline.config import ModelConfig, UNetConfig
 from phoenix_pipeline.diffusion.unet import build_unet
 from phoenix_pipeline.errors import CheckpointError
@@ -67,6 +68,13 @@ def test_there_may_be_both(tmp_path: Path) -> None:
     whole = load_network(tmp_path / "arm").state_dict()
     assert torch.equal(whole["conv_in.weight"], states(9)[0]["conv_in.weight"])
     assert load_network(tmp_path / "arm", 4).training is False
+
+
+def test_the_shared_layers_are_kept_where_no_client_released_its_own(tmp_path: Path) -> None:
+    body = {"conv_in.weight": torch.ones(2)}
+    write_models(tmp_path / "arm", body, [], None, METADATA)
+    kept = load_tensors(tmp_path / "arm" / "shared_body.safetensors")[0]
+    assert torch.equal(kept["conv_in.weight"], torch.ones(2))
 
 
 def test_an_assembled_client_is_a_pipeline_of_diffusers(tmp_path: Path) -> None:

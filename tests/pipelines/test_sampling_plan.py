@@ -1,5 +1,8 @@
 """How many samples come from whose model."""
 
+import pytest
+
+from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.pipelines.sampling.nodes import plan_samples
 
 
@@ -18,3 +21,9 @@ def test_clients_give_samples_in_proportion_to_their_data() -> None:
 def test_a_global_model_gives_all() -> None:
     metadata = {"clients": [], "num_examples": {"0": 3}, "has_global_model": True}
     assert plan_samples(metadata, 50) == {-1: 50}
+
+
+def test_without_a_complete_model_one_line_says_what_to_set() -> None:
+    metadata = {"clients": [], "num_examples": {"0": 30}, "has_global_model": False}
+    with pytest.raises(SettingsError, match="release-personal-layers=true"):
+        plan_samples(metadata, 10)

@@ -1,12 +1,29 @@
 """Groups of the federated program: rounds, personal layers, threshold filter."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from phoenix_pipeline.config.aggregation import AggregationConfig, ServerOptimizerConfig
 from phoenix_pipeline.config.base import Group, Positive
 from phoenix_pipeline.config.differential_privacy import DifferentialPrivacyConfig
+
+
+def _in_order(rounds: str) -> str:
+    """Refuse a span that ends before it begins."""
+    for part in rounds.split(","):
+        first, _, last = part.partition("-")
+        if last and int(last) < int(first):
+            raise ValueError(f"{part} ends before it begins")
+    return rounds
+
+
+# Rounds, such as "3-" or "1-4,8-".
+Rounds = Annotated[
+    str,
+    StringConstraints(pattern=r"^[1-9]\d*(-\d*)?(,[1-9]\d*(-\d*)?)*$"),
+    AfterValidator(_in_order),
+]
 
 
 class LocalWorkConfig(Group):
@@ -49,9 +66,21 @@ class DeploymentConfig(Group):
     insecure: bool = Field(
         False, description="Plain text; without this it is allowed on loopback only."
     )
-    num_nodes: Positive = Field(3, description="Nodes to wait for before round 1.")
+    num_nodes: Positive = Field(
+        3, description="Nodes to wait for before round 1; others may join between rounds."
+    )
     wait_for_nodes_s: float = Field(
-        600.0, gt=0.0, description="Longest wait for these nodes, and for their first answer."
+        600.0,
+        gt=0.0,
+        description="Longest wait for these nodes, for `min_clients` of them before a later round, "
+        "and for a SuperLink that is restarted.",
+    )
+    min_released: int = Field(
+        1,
+        ge=0,
+        description="With personal layers: nodes that must release theirs (by "
+        "`release-personal-layers=true`, their own setting) for the run to begin, since samples "
+        "are drawn from their models; 0: train all the same, only the shared layers come back.",
     )
     app_folder: str = Field(
         "deploy/flower-app", description="The Flower app that is submitted to the SuperLink."
@@ -72,6 +101,11 @@ class FederationConfig(Group):
     )
     num_rounds: Positive = Field(12, description="Communication rounds.")
     local_work: LocalWorkConfig = LocalWorkConfig()
+    attendance: dict[int, Rounds] = Field(
+        default_factory=dict,
+        description="Simulated attendance: client id to the rounds in which it is there, such as "
+        "`{2: 3-}` (joins in round 3) or `{4: '1-4,8-'}` (away in 5 to 7); the others always are.",
+    )
     client_fraction: float = Field(
         1.0, gt=0.0, le=1.0, description="Share of the connected clients that train in a round."
     )
@@ -132,6 +166,15 @@ class FederationConfig(Group):
             raise ValueError(
                 "differential_privacy needs local_work.unit steps or epochs: with images_per_round "
                 "the work of a client, and so its update, depends on who else takes part"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _attends_in_simulations(self) -> Self:
+        if self.attendance and self.engine == "deployment":
+            raise ValueError(
+                "attendance is simulated with engine in_process or ray; nodes of a deployment come "
+                "and go by themselves: leave it empty"
             )
         return self
 

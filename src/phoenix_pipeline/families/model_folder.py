@@ -40,7 +40,7 @@ def write_models(
 
     Args:
         folder: where.
-        body: shared arrays by name; written only if there are personal models.
+        body: shared arrays by name; written unless there is only a global model.
         personal: (client_id, personal arrays), one client at a time in memory.
         global_network: a complete network, or None where only clients have one.
         metadata: ``settings`` (model, channels, image_size, seed) and whatever a reader may need.
@@ -53,7 +53,7 @@ def write_models(
         for client_id, arrays in personal:
             save_tensors(_client_file(temporary, client_id), arrays, {"client_id": client_id})
             clients.append(client_id)
-        if clients:
+        if clients or global_network is None:
             save_tensors(temporary / _BODY, body, {})
         temporary.mkdir(exist_ok=True)
         described = {**metadata, "has_global_model": global_network is not None}

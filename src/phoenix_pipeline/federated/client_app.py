@@ -67,7 +67,13 @@ def build_client_app(open_site: OpenSite) -> ClientApp:
     @app.query(DESCRIBE_QUERY)
     def describe(message: Message, context: Context) -> Message:
         site = open_site(message, context)
-        metrics = MetricRecord({"client-id": site.client_id, "num-examples": len(site.images)})
+        metrics = MetricRecord(
+            {
+                "client-id": site.client_id,
+                "num-examples": len(site.images),
+                "releases": int(site.releases_personal_layers),
+            }
+        )
         return Message(RecordDict({METRICS: metrics}), reply_to=message)
 
     return app

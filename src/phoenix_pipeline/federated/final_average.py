@@ -1,59 +1,36 @@
 """The one upload of personal layers, after the last round, so that one model can be exported."""
 
-from collections.abc import Collection, Mapping
-from typing import Literal
+import logging
+from collections.abc import Collection
 
-from flwr.app import ConfigRecord, Message, RecordDict
-from flwr.serverapp import Grid
 from torch import Tensor
 
-from phoenix_pipeline.errors import FederationError
 from phoenix_pipeline.federated.aggregation import WeightedMean
-from phoenix_pipeline.federated.records import (
-    ARRAYS,
-    CONFIG,
-    METRICS,
-    PERSONAL_LAYERS_QUERY,
-    count_bytes,
-    unpack_arrays,
-)
+from phoenix_pipeline.federated.fleet import Fleet
+from phoenix_pipeline.federated.job import FederatedJob
+from phoenix_pipeline.federated.personal_upload import Weights, ask_for_layers
 from phoenix_pipeline.federated.run_state import RunState
+
+logger = logging.getLogger(__name__)
 
 
 def average_personal_layers(
-    grid: Grid,
-    nodes: Mapping[int, int],
-    connected: Collection[int],
-    run: RunState,
-    weights: Literal["ema", "raw"],
-) -> dict[str, Tensor]:
+    job: FederatedJob, fleet: Fleet, connected: Collection[int], run: RunState, weights: Weights
+) -> dict[str, Tensor] | None:
     """Return the mean of the clients' personal layers by example counts.
 
-    ``nodes``: node id -> client id. The bytes are added to the clients' rows of the last round.
-
-    Raises:
-        FederationError: a client does not answer; names it.
+    Clients that do not send theirs are left out; None if nobody does. The bytes are added to the
+    clients' rows of the last round.
     """
-    config = ConfigRecord({"round": run.rounds_done, "weights": weights, "run": run.key})
-    content = RecordDict({CONFIG: config})
-    messages = [
-        Message(content, node, f"query.{PERSONAL_LAYERS_QUERY}")
-        for node, client in nodes.items()
-        if client in connected
-    ]
     last = {r["client_id"]: r for r in run.rows if r["round"] == run.rounds_done}
     mean: WeightedMean | None = None
-    for reply in grid.send_and_receive(messages):
-        client = nodes[reply.metadata.src_node_id]
-        if reply.has_error():
-            raise FederationError(
-                f"client {client} did not upload its personal layers: {reply.error.reason}; "
-                "run again, or set personal_layers.final_average: false"
-            )
-        layers = unpack_arrays(reply.content[ARRAYS])
-        mean = mean or WeightedMean(layers)
-        mean.add(layers, float(reply.content[METRICS]["num-examples"]))
-        if client in last:
-            last[client]["bytes_up"] += count_bytes(reply.content)
-            last[client]["bytes_down"] += count_bytes(content)
-    return mean.result() if mean else {}
+    for upload in ask_for_layers(job, run.key, fleet, connected, weights):
+        mean = mean or WeightedMean(upload.layers)
+        mean.add(upload.layers, upload.num_examples)
+        if upload.client_id in last:
+            last[upload.client_id]["bytes_up"] += upload.bytes_up
+            last[upload.client_id]["bytes_down"] += upload.bytes_down
+    if mean is None:
+        logger.warning("no client sent its personal layers: there is no averaged model")
+        return None
+    return mean.result()

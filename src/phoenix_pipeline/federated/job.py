@@ -32,7 +32,6 @@ class FederatedJob:
         pool: indices of the shared pool's images, for the warm-up.
         warmup_steps: steps on the pool before round 1.
         final_average: which personal layers clients upload after the last round; None: none.
-        node_sizes: images by client as nodes of a deployment reported them; None elsewhere.
     """
 
     images: ImageSet
@@ -45,7 +44,6 @@ class FederatedJob:
     pool: np.ndarray | None = None
     warmup_steps: int = 0
     final_average: Literal["ema", "raw"] | None = None
-    node_sizes: Mapping[int, int] | None = None
 
     def identity(self) -> dict[str, Any]:
         """Return everything that the weights depend on; a checkpoint of another is not resumed."""
@@ -62,9 +60,10 @@ class FederatedJob:
         }
 
     def _data(self) -> str:
-        """Return a fingerprint of the images and of who holds them, as far as it is known."""
-        if self.node_sizes is not None:
-            return json.dumps([self.images.fingerprint(), sorted(self.node_sizes.items())])
+        """Return a fingerprint of the images and of who holds them.
+
+        In a deployment nodes come and go and their images are their own: there it tells the pool.
+        """
         table = self.client_images[["client_id", "image_index"]].to_numpy("int64", copy=True)
         pool = np.empty(0) if self.pool is None or not self.warmup_steps else self.pool
         digest = hashlib.sha256(table.tobytes() + b"/" + pool.tobytes()).hexdigest()

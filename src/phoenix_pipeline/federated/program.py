@@ -61,9 +61,7 @@ def run_program(job: FederatedJob, folder: Path, fleet: Fleet, watch: Watch) -> 
     connected = sorted(fleet.sizes.keys() - disconnected(run.rows))
     averaged = None
     if job.settings.personal_layers and job.final_average:
-        averaged = average_personal_layers(
-            fleet.grid, fleet.clients, connected, run, job.final_average
-        )
+        averaged = average_personal_layers(job, fleet, connected, run, job.final_average)
     return FederatedResult(
         raw=run.raw,
         ema=run.ema,
@@ -110,7 +108,14 @@ def _run_rounds(job: FederatedJob, run: RunState, fleet: Fleet, watch: Watch) ->
         return
     monitor = Monitor(job.threshold_filter, job.reference) if job.reference else None
     strategy = PhoenixStrategy(
-        config, job.settings, fleet.clients, fleet.sizes, run, monitor, watch.on_reply
+        config,
+        job.settings,
+        fleet.clients,
+        fleet.sizes,
+        run,
+        monitor,
+        watch.on_reply,
+        fleet.roll_call,
     )
 
     def after_round(server_round: int, arrays: ArrayRecord) -> MetricRecord | None:

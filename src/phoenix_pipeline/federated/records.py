@@ -8,6 +8,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from torch import Tensor, nn
 
 from phoenix_pipeline.config import Group, ModelConfig, TrainingConfig
+from phoenix_pipeline.errors import FederationError
 from phoenix_pipeline.families import family_of
 
 ARRAYS = "arrays"
@@ -20,6 +21,8 @@ REFERENCE = "reference"
 PERSONAL_LAYERS_QUERY = "personal_layers"
 # Asks a node of a deployment who it is and how many images it holds.
 DESCRIBE_QUERY = "describe"
+
+_REPLY_MARGIN_BYTES = 1 << 20
 
 
 class LocalNoise(Group):
@@ -58,6 +61,14 @@ def pack_arrays(state: Mapping[str, Tensor]) -> ArrayRecord:
 def unpack_arrays(record: ArrayRecord) -> dict[str, Tensor]:
     """Return a record's arrays as CPU tensors; nothing is unpickled."""
     return {name: torch.from_numpy(np.asarray(array.numpy())) for name, array in record.items()}
+
+
+def check_size(content: RecordDict, expected: Mapping[str, Tensor]) -> None:
+    """Raise FederationError for a reply that is larger than any with these arrays can be."""
+    size = count_bytes(content)
+    largest = 2 * sum(tensor.nbytes for tensor in expected.values()) + _REPLY_MARGIN_BYTES
+    if size > largest:
+        raise FederationError(f"the reply has {size} bytes; at most {largest} are allowed")
 
 
 def count_bytes(content: RecordDict) -> int:

@@ -18,6 +18,7 @@ from phoenix_pipeline.federated.aggregation import (
     check_num_replies,
 )
 from phoenix_pipeline.federated.aggregation.private_mean import PrivateMean
+from phoenix_pipeline.federated.fleet import RollCall, all_present
 from phoenix_pipeline.federated.monitoring import Monitor
 from phoenix_pipeline.federated.privacy.plan import PrivacyPlan
 from phoenix_pipeline.federated.records import (
@@ -27,6 +28,7 @@ from phoenix_pipeline.federated.records import (
     METRICS,
     REFERENCE,
     ClientSettings,
+    check_size,
     count_bytes,
     pack_arrays,
     unpack_arrays,
@@ -39,8 +41,6 @@ from phoenix_pipeline.federated.work_plan import plan_steps
 logger = logging.getLogger(__name__)
 
 OnReply = Callable[[int, Row], None]
-
-_REPLY_MARGIN_BYTES = 1 << 20
 
 
 class PhoenixStrategy(FedAvg):
@@ -55,6 +55,7 @@ class PhoenixStrategy(FedAvg):
         run: RunState,
         monitor: Monitor | None = None,
         on_reply: OnReply | None = None,
+        roll_call: RollCall = all_present,
     ) -> None:
         super().__init__(weighted_by_key="num-examples", arrayrecord_key=ARRAYS)
         self._config = config
@@ -62,11 +63,14 @@ class PhoenixStrategy(FedAvg):
         self._optimizer = ServerOptimizer.of(config.server_optimizer, settings)
         self._privacy = PrivacyPlan(config, settings, sizes)
         self._told = self._privacy.settings_for_clients().model_dump_json()
-        self._clients = dict(nodes)
-        self._sizes = dict(sizes)
+        # Not copied: clients may join between rounds.
+        self._clients = nodes
+        self._sizes = sizes
         self._run = run
         self._monitor = monitor
         self._on_reply = on_reply
+        self._roll_call = roll_call
+        self._absent: list[Row] = []
         self._bytes_down: dict[int, int] = {}
         self._steps: dict[int, int] = {}
 
@@ -88,8 +92,7 @@ class PhoenixStrategy(FedAvg):
             SettingsError: they are fewer than the aggregation rule needs.
         """
         current = self._run.rounds_done + 1
-        gone = disconnected(self._run.rows)
-        connected = {client: size for client, size in self._sizes.items() if client not in gone}
+        connected = self._connected(current)
         chosen = self._privacy.choose(connected, current)
         if not self._privacy.is_central:
             check_num_replies(self._config, len(chosen))
@@ -109,6 +112,26 @@ class PhoenixStrategy(FedAvg):
             messages.append(Message(content, node_of[client], MessageType.TRAIN))
         return messages
 
+    def _connected(self, current: int) -> dict[int, int]:
+        """Return the sizes of the clients that may train in round ``current``.
+
+        Raises:
+            FederationError: fewer than ``federation.min_clients`` are there.
+        """
+        away, gone = self._roll_call(current), disconnected(self._run.rows)
+        self._absent = [
+            new_row(current, client, self._sizes[client]) | {"status": "absent", "reason": reason}
+            for client, reason in sorted(away.items())
+            if client not in gone
+        ]
+        there = {c: size for c, size in self._sizes.items() if c not in gone and c not in away}
+        if len(there) < self._config.min_clients:
+            raise FederationError(
+                f"round {current}: {len(there)} of {len(self._sizes)} clients are there, "
+                f"federation.min_clients is {self._config.min_clients} ({_reasons(self._absent)})"
+            )
+        return there
+
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
@@ -124,6 +147,10 @@ class PhoenixStrategy(FedAvg):
         rows = []
         for message in replies:
             row = self._read_reply(message, current, rule)
+            rows.append(row)
+            if self._on_reply:
+                self._on_reply(current, row)
+        for row in self._absent:
             rows.append(row)
             if self._on_reply:
                 self._on_reply(current, row)
@@ -186,7 +213,7 @@ class PhoenixStrategy(FedAvg):
             return row | {"status": "failed", "reason": message.error.reason}
         row["bytes_up"] = self._wire_bytes(message.content)
         try:
-            self._check_size(message.content)
+            check_size(message.content, self._run.raw)
             metrics = message.content[METRICS]
             told = {
                 "images_trained": int(metrics["images-trained"]),
@@ -217,19 +244,17 @@ class PhoenixStrategy(FedAvg):
             fewest = min(fewest, len(rows))
         if usable < fewest:
             refused = [row for row in rows if row["status"] != "ok"]
-            reasons = "; ".join(f"client {r['client_id']}: {r['reason']}" for r in refused[:3])
             raise FederationError(
                 f"round {current}: {usable} of {len(rows)} clients gave a usable reply, {said} "
-                f"({reasons})"
+                f"({_reasons(refused)})"
             )
-
-    def _check_size(self, content: RecordDict) -> None:
-        """Raise FederationError for a reply that is larger than any of this model can be."""
-        size = count_bytes(content)
-        largest = 2 * sum(tensor.nbytes for tensor in self._run.raw.values()) + _REPLY_MARGIN_BYTES
-        if size > largest:
-            raise FederationError(f"the reply has {size} bytes; at most {largest} are allowed")
 
     def _wire_bytes(self, content: RecordDict) -> int:
         """Return what crosses the wire; nothing does where all data lies in one place."""
         return 0 if self._config.pooled else count_bytes(content)
+
+
+def _reasons(rows: list[Row]) -> str:
+    """Return what the first three of ``rows`` say."""
+    said = [f"client {row['client_id']}: {row['reason']}" for row in rows[:3]]
+    return "; ".join(said) or "the others were disconnected"

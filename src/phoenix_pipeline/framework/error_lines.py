@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from phoenix_pipeline.errors import PhoenixError
+from phoenix_pipeline.framework.secrets import without_secrets
 
 USER_ERROR, INTERNAL_ERROR, INTERRUPTED = 2, 1, 130
 
@@ -63,7 +64,8 @@ def write_traceback(error: BaseException, project: Path) -> Path | None:
     path = project / "logs" / "traceback.log"
     with suppress(OSError):
         path.parent.mkdir(exist_ok=True)
-        path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        text = without_secrets("".join(traceback.format_exception(error)))
+        path.write_text(text, encoding="utf-8")
         return path
     return None
 
@@ -90,4 +92,4 @@ def _raised_by_kedro(error: BaseException) -> bool:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return without_secrets(" ".join(text.split()))

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.framework.secrets import shown_value, without_secrets
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -98,10 +99,11 @@ class SessionRuns:
                     client.restore_experiment(experiment_id)
             return cls(client, experiment_id, {**resolve_tags(), **tags}, name)
         except (MlflowException, OSError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = without_secrets(" ".join(str(error).split()))[:200]
             raise SettingsError(
-                f"MLflow at {uri} cannot be used: {reason}; start the server, change "
-                f"MLFLOW_TRACKING_URI or tracking_uri in conf/base/mlflow.yml, or set enabled there"
+                f"MLflow at {without_secrets(uri)} cannot be used: {reason}; start the server, "
+                "change MLFLOW_TRACKING_URI or tracking_uri in conf/base/mlflow.yml, or set "
+                "enabled there"
             ) from error
 
     def run_id(self, namespace: str) -> str:
@@ -123,7 +125,10 @@ class SessionRuns:
                 name: value for name, value in params.items() if (run_id, name) not in self._logged
             }
             self._logged.update((run_id, name) for name in new)
-            batch = [Param(name, str(value)[:_MAX_PARAM_LENGTH]) for name, value in new.items()]
+            batch = [
+                Param(name, shown_value(name, value)[:_MAX_PARAM_LENGTH])
+                for name, value in new.items()
+            ]
             for start in range(0, len(batch), _PARAMS_PER_BATCH):
                 self._client.log_batch(run_id, params=batch[start : start + _PARAMS_PER_BATCH])
 
@@ -172,7 +177,7 @@ class SessionRuns:
         run = self._client.create_run(
             self._experiment_id,
             run_name=f"{name} {cell}" if cell else name,
-            tags={**self._tags, **tags},
+            tags={name: without_secrets(str(v)) for name, v in {**self._tags, **tags}.items()},
         )
         return str(run.info.run_id)
 
@@ -185,7 +190,7 @@ class SessionRuns:
         except Exception as error:
             level = logging.DEBUG if self._failed else logging.WARNING
             self._failed = True
-            reason = " ".join(str(error).split())[:200]
+            reason = without_secrets(" ".join(str(error).split()))[:200]
             logger.log(level, "MLflow did not take a record and the run goes on: %s", reason)
 
 

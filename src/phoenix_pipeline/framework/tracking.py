@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.framework.mlflow_runs import SESSION, SessionRuns, TrackingConfig
+from phoenix_pipeline.framework.secrets import shown_value
 from phoenix_pipeline.framework.settings_errors import explain
 
 RoundLogger = Callable[[int, Mapping[str, float]], None]
@@ -174,5 +175,5 @@ def _session_tags(run_params: Mapping[str, Any]) -> dict[str, str]:
     tags = {f"kedro.{name}": str(run_params[name]) for name in wanted if run_params.get(name)}
     runtime = dict(flatten(run_params.get("runtime_params") or {}))
     if runtime:
-        tags["kedro.params"] = ",".join(f"{name}={value}" for name, value in runtime.items())
+        tags["kedro.params"] = ",".join(f"{n}={shown_value(n, v)}" for n, v in runtime.items())
     return tags

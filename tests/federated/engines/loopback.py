@@ -28,10 +28,14 @@ def free_port() -> int:
 
 
 class Consortium:
-    """Processes of one federation; use as a context manager."""
+    """Processes of one federation; use as a context manager.
 
-    def __init__(self, folder: Path) -> None:
+    ``durable``: the SuperLink keeps registrations and runs in a database.
+    """
+
+    def __init__(self, folder: Path, *, durable: bool = False) -> None:
         self.folder = folder
+        self.durable = durable
         self.keys = folder / "keys"
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
@@ -39,7 +43,14 @@ class Consortium:
         self._stack = ExitStack()
 
     def __enter__(self) -> "Consortium":
+        self.folder.mkdir(exist_ok=True)
         run("deploy/make_certificates.sh", str(self.keys), "localhost", "127.0.0.1")
+        self.start_superlink()
+        return self
+
+    def start_superlink(self) -> None:
+        """Start the SuperLink, or start it anew."""
+        database = ("--database", str(self.folder / "superlink.db")) if self.durable else ()
         self.start(
             "superlink",
             "flower-superlink",
@@ -48,12 +59,13 @@ class Consortium:
             *("--ssl-keyfile", str(self.keys / "superlink.key")),
             *("--enable-supernode-auth", "--disable-runtime-dependency-installation"),
             *("--port", str(self.port)),
+            *database,
         )
         deadline = time.monotonic() + START_S
         while time.monotonic() < deadline:
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return self
+                    return
             time.sleep(0.5)
         raise TimeoutError((self.folder / "superlink.log").read_text())
 
@@ -82,7 +94,14 @@ class Consortium:
                 capture_output=True,
             )
 
-    def start_node(self, name: str, images: np.ndarray, client: int, **config: object) -> None:
+    def start_node(
+        self,
+        name: str,
+        images: np.ndarray,
+        client: int,
+        authority: Path | None = None,
+        **config: object,
+    ) -> None:
         data = self.folder / name / "images.parquet"
         data.parent.mkdir(exist_ok=True)
         write_images(ImageSet(images), data)
@@ -96,7 +115,7 @@ class Consortium:
         self.start(
             name,
             "flower-supernode",
-            *("--root-certificates", str(self.keys / "ca.crt")),
+            *("--root-certificates", str(authority or self.keys / "ca.crt")),
             *("--superlink", self.address, "--port", str(free_port())),
             *("--auth-supernode-private-key", str(self.keys / name)),
             *("--node-config", " ".join(f"{k}={v}" for k, v in given.items())),
@@ -109,16 +128,17 @@ class Consortium:
         """
         deadline = time.monotonic() + START_S
         while time.monotonic() < deadline:
+            before = len(self.log(name))
             self.start_node(name, *arguments, **config)
             while self.nodes[name].poll() is None:
-                if "SuperNode ID" in self.log(name):
+                if "SuperNode ID" in self.log(name)[before:]:
                     return
                 time.sleep(0.5)
             time.sleep(5.0)
         raise TimeoutError(self.log(name))
 
     def start(self, name: str, program: str, *arguments: str) -> None:
-        log = self._stack.enter_context((self.folder / f"{name}.log").open("wb"))
+        log = self._stack.enter_context((self.folder / f"{name}.log").open("ab"))
         path = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
         environment = os.environ | {
             "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
@@ -128,6 +148,8 @@ class Consortium:
             "FLWR_DISABLE_UPDATE_CHECK": "1",
             "OMP_NUM_THREADS": "1",
         }
+        # Each message to a node starts a process: without bytecode it compiles PyTorch's sources.
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
         self.nodes[name] = subprocess.Popen(
             [str(BIN / program), *arguments],
             stdout=log,

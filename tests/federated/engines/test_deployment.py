@@ -14,11 +14,11 @@ from phoenix_pipeline.config import DeploymentConfig
 from phoenix_pipeline.errors import FederationError, SettingsError
 from phoenix_pipeline.federated.engines.superlink import SuperLink, is_loopback
 from phoenix_pipeline.federated.job import FederatedResult
-from tests.federated.engines.loopback import START_S, Consortium
+from tests.federated.engines.loopback import START_S, Consortium, run
 from tests.federated.tiny import client_table, federate, make_images, same, settings
 
 SIZES = (12, 24, 18)
-PERSONAL = ("conv_out",)
+TOLD = settings(("conv_out",), optimizer_state="keep")
 
 
 def site(client: int) -> Any:
@@ -29,54 +29,96 @@ def site(client: int) -> Any:
 @pytest.fixture(scope="module")
 def consortium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consortium]:
     with Consortium(tmp_path_factory.mktemp("consortium")) as running:
-        for client in range(3):
-            running.make_key(f"site{client}")
-            running.start_node(f"site{client}", site(client), client)
         yield running
 
 
+def start_sites(consortium: Consortium, count: int) -> None:
+    for client in range(count):
+        consortium.make_key(f"site{client}")
+        consortium.start_node(f"site{client}", site(client), client, **own(client))
+
+
+def own(client: int) -> dict[str, str]:
+    """Return a site's own wishes: only site 1 releases its personal layers."""
+    return {"release_personal_layers": "true"} if client == 1 else {}
+
+
+def here(folder: Path, sizes: tuple[int, ...]) -> FederatedResult:
+    whole = {"images": make_images(sum(SIZES)), "client_images": client_table(sizes)}
+    return federate(folder, settings=TOLD, rounds=2, threads_per_client=1, **whole)
+
+
 def train(consortium: Consortium, folder: Path, **options: Any) -> FederatedResult:
-    given = {"engine": "deployment", "deployment": consortium.config()} | options
+    """Train over the nodes; what is given here of images must not matter."""
+    sites = sum(name.startswith("site") for name in consortium.nodes)
+    given = {
+        "engine": "deployment",
+        "deployment": consortium.config(num_nodes=sites),
+        "settings": TOLD,
+        "rounds": 2,
+        "round_timeout_s": START_S,
+    } | options
     try:
         return federate(folder, images=make_images(1), client_images=client_table((1,)), **given)
     except FederationError as error:
         raise AssertionError(consortium.log("superlink")[-6000:]) from error
 
 
-@pytest.mark.slow
-def test_nodes_give_the_bits_of_in_process_though_run_and_node_are_interrupted(
-    consortium: Consortium, tmp_path: Path
-) -> None:
-    told = settings(PERSONAL, optimizer_state="keep")
-    whole = {"images": make_images(sum(SIZES)), "client_images": client_table(SIZES)}
-    here = federate(tmp_path / "here", settings=told, rounds=3, workers=2, **whole)
+def check(apart: FederatedResult, whole: FederatedResult) -> None:
+    assert same(apart.raw, whole.raw)
+    assert same(apart.ema, whole.ema)
+    assert apart.rounds.drop(columns="seconds").equals(whole.rounds.drop(columns="seconds"))
+    # Site 1 alone releases its personal layers.
+    assert apart.connected == (1,)
+    assert same(apart.client_state(1).personal, whole.client_state(1).personal)
+    assert same(apart.client_state(1).personal_ema, whole.client_state(1).personal_ema)
+    assert apart.client_state(0).personal == {}
 
+
+@pytest.mark.slow
+def test_nodes_over_tls_give_the_bits_of_in_process(consortium: Consortium, tmp_path: Path) -> None:
+    heard: list[int] = []
+    start_sites(consortium, 3)
+    apart = train(consortium, tmp_path / "apart", on_round=lambda number, _: heard.append(number))
+    check(apart, here(tmp_path / "here", SIZES))
+    assert heard == [1, 2]
+    kept = list((consortium.folder / "site0" / "state" / apart.run_key).rglob("*.safetensors"))
+    assert {path.parent.name for path in kept} == {"0"}
+
+
+@pytest.mark.slow
+def test_a_run_outlives_who_submitted_it_a_node_and_the_superlink(tmp_path: Path) -> None:
     def interrupt(number: int, means: Any) -> None:
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        train(consortium, tmp_path / "apart", settings=told, rounds=3, on_round=interrupt)
-    consortium.stop("site1", signal.SIGKILL)
-    consortium.restart_node("site1", site(1), 1, release_personal_layers="true")
-    heard: list[int] = []
-    apart = train(
-        consortium,
-        tmp_path / "apart",
-        settings=told,
-        rounds=3,
-        on_round=lambda number, _: heard.append(number),
-    )
-    assert heard == [1, 2, 3]
-    assert same(apart.raw, here.raw)
-    assert same(apart.ema, here.ema)
-    assert apart.rounds.drop(columns="seconds").equals(here.rounds.drop(columns="seconds"))
-    # The node that was killed found its personal layers again, and alone releases them.
-    assert apart.connected == (1,)
-    assert same(apart.client_state(1).personal, here.client_state(1).personal)
-    assert same(apart.client_state(1).personal_ema, here.client_state(1).personal_ema)
-    assert apart.client_state(0).personal == {}
-    kept = list((consortium.folder / "site0" / "state").rglob("round-3.safetensors"))
-    assert [path.parent.name for path in kept] == ["0"]
+    restarted: list[int] = []
+
+    def restart_superlink(number: int, means: Any) -> None:
+        if not restarted:
+            restarted.append(number)
+            consortium.stop("superlink", signal.SIGKILL)
+            consortium.start_superlink()
+
+    with Consortium(tmp_path / "consortium", durable=True) as consortium:
+        start_sites(consortium, 2)
+        with pytest.raises(KeyboardInterrupt):
+            train(consortium, tmp_path / "apart", on_round=interrupt)
+        consortium.stop("site1", signal.SIGKILL)
+        consortium.restart_node("site1", site(1), 1, **own(1))
+        apart = train(consortium, tmp_path / "apart", on_round=restart_superlink)
+    assert restarted == [1]
+    # Site 1 found its personal layers again, or the bits would differ.
+    check(apart, here(tmp_path / "here", SIZES[:2]))
+
+
+def ended(consortium: Consortium, name: str, sign: str) -> bool:
+    """Wait until a node gives up or logs ``sign``; return whether it ended with an error."""
+    process, deadline = consortium.nodes[name], time.monotonic() + START_S
+    while process.poll() is None and time.monotonic() < deadline:
+        if sign in consortium.log(name):
+            return True
+        time.sleep(0.5)
+    return process.poll() not in (None, 0)
 
 
 @pytest.mark.slow
@@ -84,31 +126,25 @@ def test_a_node_with_a_key_that_is_not_registered_is_refused(consortium: Consort
     consortium.make_key("stranger", register=False)
     before = len(consortium.log("superlink"))
     consortium.start_node("stranger", site(0), 7)
-    process = consortium.nodes["stranger"]
-    deadline = time.monotonic() + START_S
-    while process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.5)
-    assert process.poll() not in (None, 0)
+    assert ended(consortium, "stranger", "no such sign")
     assert "SuperNode ID" not in consortium.log("stranger")
     refusal = r'/v1/fleet/activate-node HTTP/1.1" 4\d\d'
     assert re.search(refusal, consortium.log("superlink")[before:])
 
 
 @pytest.mark.slow
-def test_a_superlink_of_another_authority_is_refused(
+def test_a_certificate_of_another_authority_is_refused(
     consortium: Consortium, tmp_path: Path
 ) -> None:
-    other = Consortium(tmp_path)
-    import subprocess
-
-    subprocess.run(
-        ["deploy/make_certificates.sh", str(other.keys), "127.0.0.1"],
-        check=True,
-        capture_output=True,
-    )
-    config = consortium.config(root_certificates=str(other.keys / "ca.crt"))
+    run("deploy/make_certificates.sh", str(tmp_path / "keys"), "127.0.0.1")
+    other = tmp_path / "keys" / "ca.crt"
+    config = consortium.config(root_certificates=str(other))
     with pytest.raises(FederationError, match="did not take the command"):
         SuperLink(config, tmp_path / "flwr").status(1)
+    consortium.make_key("misled")
+    consortium.start_node("misled", site(0), 7, authority=other)
+    assert ended(consortium, "misled", "CERTIFICATE_VERIFY_FAILED")
+    assert "SuperNode ID" not in consortium.log("misled")
 
 
 @pytest.mark.parametrize(

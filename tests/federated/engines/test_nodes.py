@@ -11,9 +11,8 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.common.constant import SUPERLINK_NODE_ID
 from flwr.supercore.task_identity import TaskIdentity
 
-from phoenix_pipeline.config import DeploymentConfig, ThresholdFilterConfig
+from phoenix_pipeline.config import ThresholdFilterConfig
 from phoenix_pipeline.errors import CheckpointError, FederationError, PhoenixError
-from phoenix_pipeline.federated.client_app import build_client_app
 from phoenix_pipeline.federated.client_state import ClientState
 from phoenix_pipeline.federated.engines.exchange import (
     Progress,
@@ -25,12 +24,9 @@ from phoenix_pipeline.federated.engines.exchange import (
     write_job,
     write_result,
 )
-from phoenix_pipeline.federated.engines.in_process import InProcessGrid
 from phoenix_pipeline.federated.engines.node_app import open_node
-from phoenix_pipeline.federated.engines.node_grid import open_fleet
 from phoenix_pipeline.federated.job import FederatedResult
-from phoenix_pipeline.federated.program import Watch, run_program
-from phoenix_pipeline.federated.sites import InMemorySites, Site
+from phoenix_pipeline.federated.sites import Site
 from phoenix_pipeline.images import ImageSet, write_images
 from phoenix_pipeline.metrics.monitoring import MonitorReference
 from tests.federated.tiny import federate, job, make_images, same, settings
@@ -92,37 +88,6 @@ def test_what_a_node_refuses(
         open_with(folder, told, **config)
     assert said in str(error.value)
     assert "\n" not in str(error.value)
-
-
-def test_the_program_over_nodes_ends_with_the_bits_of_in_process(tmp_path: Path) -> None:
-    told = job(workers=2)
-    sites = InMemorySites(told.images, told.client_images, torch.device("cpu"), tmp_path / "c")
-    with InProcessGrid(build_client_app(sites), (1, 0), workers=1, threads=1) as grid:
-        fleet = open_fleet(grid, DeploymentConfig(num_nodes=2), told.settings)
-        assert fleet.clients == {1: 0, 2: 1}
-        assert list(fleet.sizes.items()) == [(0, 12), (1, 36)]
-        apart = run_program(told, tmp_path / "apart", fleet, Watch())
-        few = DeploymentConfig(num_nodes=3, wait_for_nodes_s=1.0)
-        with pytest.raises(FederationError, match=r"2 nodes can take part after 1 s.*is 3"):
-            open_fleet(grid, few, told.settings)
-    assert same(apart.raw, federate(tmp_path / "here", workers=2).raw)
-
-
-def test_nodes_that_share_a_client_id_or_cannot_answer_stop_the_start(tmp_path: Path) -> None:
-    told = job()
-    sites = InMemorySites(told.images, told.client_images, torch.device("cpu"), tmp_path)
-    config = DeploymentConfig(num_nodes=2, wait_for_nodes_s=1.0)
-    with (
-        InProcessGrid(build_client_app(lambda *_: sites.site(0)), (0, 1), 1, threads=1) as grid,
-        pytest.raises(FederationError, match="two nodes have client-id 0"),
-    ):
-        open_fleet(grid, config, told.settings)
-    # Client 7 has no images: its node raises.
-    with (
-        InProcessGrid(build_client_app(sites), (0, 7), 1, threads=1) as grid,
-        pytest.raises(FederationError, match=r"1 nodes can take part.*node 8: KeyError: 7"),
-    ):
-        open_fleet(grid, config, told.settings)
 
 
 def test_a_job_comes_back_without_images_that_stay(tmp_path: Path) -> None:

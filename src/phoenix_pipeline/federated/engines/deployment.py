@@ -7,6 +7,7 @@ process and the SuperLink share a machine: the job and the result travel through
 import hashlib
 import logging
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from phoenix_pipeline.checkpoints import read_json, write_json
@@ -28,14 +29,24 @@ from phoenix_pipeline.federated.program import Watch
 logger = logging.getLogger(__name__)
 
 _POLL_S = 1.0
-_ASK_S = 60.0
+_ASK_S = 30.0
+_ATTEMPTS = 3
 _RUN = "run.json"
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A run that ended without a result or a failure; ``had_replies``: some clients were heard."""
+
+    reason: str
+    had_replies: bool
 
 
 def train(job: FederatedJob, folder: Path, watch: Watch) -> FederatedResult:
     """Train over the nodes that are connected to a SuperLink.
 
-    A run of the same job that is still going, after this process was killed, is followed on.
+    A run of the same job that is still going, after this process was killed, is followed on. One
+    that ended without a word, as when the SuperLink was restarted, is submitted again.
 
     Raises:
         FederationError: the SuperLink cannot be reached, or the run failed; says why.
@@ -44,19 +55,32 @@ def train(job: FederatedJob, folder: Path, watch: Watch) -> FederatedResult:
     folder = folder.resolve()
     link = SuperLink(job.config.deployment, folder / "flwr")
     run_id = _running(link, folder, job)
-    if run_id is None:
-        write_job(folder, job)
-        run_id = link.submit({JOB_FOLDER: str(folder)})
-        write_json(folder / _RUN, {"run_id": run_id, "job": _fingerprint(folder)})
-        logger.info("run %s submitted to %s", run_id, job.config.deployment.address)
-    try:
-        _follow(link, run_id, folder, watch)
-    except KeyboardInterrupt:
-        link.stop(run_id)
-        raise
+    in_vain = 0
+    while True:
+        run_id = run_id or _submit(link, folder, job)
+        try:
+            lost = _follow(link, run_id, folder, watch, job.config.deployment.wait_for_nodes_s)
+        except KeyboardInterrupt:
+            link.stop(run_id)
+            raise
+        if not lost:
+            break
+        in_vain = 0 if lost.had_replies else in_vain + 1
+        if in_vain == _ATTEMPTS:
+            raise FederationError(f"{lost.reason}, {in_vain} times in a row; see its log")
+        logger.warning("%s: it is submitted again, to go on at its last checkpoint", lost.reason)
+        run_id = None
     if reason := read_failure(folder):
         raise FederationError(reason)
     return read_result(folder, samples_are_personal(job.settings.personal_layers))
+
+
+def _submit(link: SuperLink, folder: Path, job: FederatedJob) -> int:
+    write_job(folder, job)
+    run_id = link.submit({JOB_FOLDER: str(folder)})
+    write_json(folder / _RUN, {"run_id": run_id, "job": _fingerprint(folder)})
+    logger.info("run %s submitted to %s", run_id, job.config.deployment.address)
+    return run_id
 
 
 def _running(link: SuperLink, folder: Path, job: FederatedJob) -> int | None:
@@ -81,28 +105,45 @@ def _fingerprint(folder: Path) -> str:
     return hashlib.sha256((folder / JOB_FILE).read_bytes()).hexdigest()
 
 
-def _follow(link: SuperLink, run_id: int, folder: Path, watch: Watch) -> None:
-    """Pass on rounds and replies until the run has ended.
+def _follow(
+    link: SuperLink, run_id: int, folder: Path, watch: Watch, patience_s: float
+) -> Lost | None:
+    """Pass on rounds and replies until the run has ended; return what happened if it was lost.
 
     Raises:
-        FederationError: the run ended without a result or a reason.
+        FederationError: the SuperLink cannot be reached for ``patience_s``, or somebody stopped the
+            run there.
     """
-    progress, asked = Progress(folder), time.monotonic()
+    progress, asked, answered = Progress(folder), time.monotonic(), time.monotonic()
+    had_replies = False
     while True:
         ended = has_ended(folder)
         for kind, number, values in progress.news():
+            had_replies |= kind == "reply"
             if kind == "round" and watch.on_round:
                 watch.on_round(number, values)
             elif kind == "reply" and watch.on_reply:
                 watch.on_reply(number, values)
         if ended:
-            return
+            return None
         if time.monotonic() - asked > _ASK_S:
-            status, details = link.status(run_id)
+            status, details = _ask(link, run_id)
             asked = time.monotonic()
+            answered = asked if status else answered
+            if asked - answered > patience_s:
+                raise FederationError(f"no SuperLink for {patience_s:g} s: {details}")
+            if status == "finished:stopped":
+                raise FederationError(f"run {run_id} was stopped at the SuperLink; run again")
             if status.startswith("finished") and not has_ended(folder):
-                raise FederationError(
-                    f"run {run_id} is {status} and left no result: {details or 'no details'}; "
-                    "look at the SuperLink's log"
-                )
+                reason = f"run {run_id} is {status} and left no result: {details or 'no details'}"
+                return Lost(reason, had_replies)
         time.sleep(_POLL_S)
+
+
+def _ask(link: SuperLink, run_id: int) -> tuple[str, str]:
+    """Return a run's status and details; "" and the reason where the SuperLink does not answer."""
+    try:
+        return link.status(run_id)
+    except FederationError as error:
+        logger.warning("%s", error)
+        return "", str(error)

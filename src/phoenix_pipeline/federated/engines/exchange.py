@@ -5,7 +5,6 @@ Both run on the coordinator's machine, as the same user. JSON and safetensors on
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -165,8 +164,3 @@ def read_result(folder: Path, personal: bool) -> FederatedResult:
         run_key=metadata["run_key"],
         num_examples=dict(metadata["num_examples"]),
     )
-
-
-def with_nodes(job: FederatedJob, sizes: Mapping[int, int]) -> FederatedJob:
-    """Return ``job`` with the image counts that its nodes reported."""
-    return replace(job, node_sizes=dict(sizes))

@@ -11,6 +11,7 @@ import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+from phoenix_pipeline.federated.attendance import Attendance
 from phoenix_pipeline.federated.client_app import build_client_app
 from phoenix_pipeline.federated.engines.local_grid import LocalGrid
 from phoenix_pipeline.federated.fleet import Fleet
@@ -28,8 +29,10 @@ def train(job: FederatedJob, folder: Path, watch: Watch) -> FederatedResult:
     workers = min(job.config.workers or (cores if device.type == "cpu" else 1), len(sizes))
     app = build_client_app(sites)
     threads = job.config.threads_per_client or max(1, cores // workers)
+    roll_call = Attendance(job.config.attendance, sizes)
     with InProcessGrid(app, sizes, workers, threads) as grid:
-        return run_program(job, folder, Fleet(grid, grid.clients, sizes, sites.state), watch)
+        fleet = Fleet(grid, grid.clients, sizes, sites.state, roll_call)
+        return run_program(job, folder, fleet, watch)
 
 
 class InProcessGrid(LocalGrid):

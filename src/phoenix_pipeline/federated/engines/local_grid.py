@@ -17,10 +17,10 @@ from uuid import uuid4
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
-from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
+from phoenix_pipeline.federated.engines.message_grid import MessageGrid
 from phoenix_pipeline.federated.sites import CLIENT_ID
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class Task:
         self.abandoned = False
 
 
-class LocalGrid(Grid):
+class LocalGrid(MessageGrid):
     """Keeps ``workers`` clients at work; use as a context manager.
 
     Node ``client_id + 1`` is client ``client_id``, since Flower keeps node 1 and up for clients.
@@ -85,17 +85,6 @@ class LocalGrid(Grid):
     def get_node_ids(self) -> Iterable[int]:
         """Return the ids of all nodes."""
         return list(self._clients)
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Return a message to ``dst_node_id``."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None

@@ -2,27 +2,22 @@
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import httpx
-from flwr.app import ConfigRecord, Error, Message, RecordDict
+from flwr.app import Error, Message
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
-from phoenix_pipeline.config import DeploymentConfig
-from phoenix_pipeline.errors import FederationError
-from phoenix_pipeline.federated.client_state import ClientState
-from phoenix_pipeline.federated.fleet import Fleet
-from phoenix_pipeline.federated.records import CONFIG, DESCRIBE_QUERY, METRICS, ClientSettings
+from phoenix_pipeline.federated.engines.message_grid import MessageGrid
 
 logger = logging.getLogger(__name__)
 
 _POLL_S = 0.5
-_ASK_AGAIN_S = 5.0
 
 
-class NodeGrid(Grid):
+class NodeGrid(MessageGrid):
     """Yields replies in the order of the messages, one in memory at a time.
 
     The others wait at the SuperLink. A reply that is not there in time, or that the SuperLink
@@ -44,17 +39,6 @@ class NodeGrid(Grid):
     def get_node_ids(self) -> Iterable[int]:
         """Return the ids of the nodes that are connected."""
         return sorted(self._grid.get_node_ids())
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Return a message to ``dst_node_id``."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Send the messages; return their ids."""
@@ -112,62 +96,3 @@ def _first_line(error: Exception) -> str:
 def _is_refusal(error: httpx.HTTPError) -> bool:
     """Return whether asking again is of no use: the run was stopped, say."""
     return isinstance(error, httpx.HTTPStatusError) and error.response.status_code < 500
-
-
-def open_fleet(grid: Grid, config: DeploymentConfig, settings: ClientSettings) -> Fleet:
-    """Ask the nodes who they are and how many images they hold, until enough have answered.
-
-    A node that cannot answer is asked again: it may be starting anew, or its configuration is being
-    corrected.
-
-    Raises:
-        FederationError: too few nodes came or could answer, or two have one client id.
-    """
-    nodes, deadline = NodeGrid(grid), time.monotonic() + config.wait_for_nodes_s
-    clients: dict[int, int] = {}
-    sizes: dict[int, int] = {}
-    while True:
-        left = max(0.0, deadline - time.monotonic())
-        found = [node for node in nodes.get_node_ids() if node not in clients]
-        refused = _describe(nodes, found, settings, left, clients, sizes)
-        if len(clients) >= config.num_nodes:
-            break
-        if time.monotonic() >= deadline:
-            reasons = "; ".join(refused[:3]) or "no others are connected"
-            raise FederationError(
-                f"{len(clients)} nodes can take part after {config.wait_for_nodes_s:g} s, "
-                f"federation.deployment.num_nodes is {config.num_nodes} ({reasons}); start the "
-                "others, or raise wait_for_nodes_s"
-            )
-        time.sleep(min(_ASK_AGAIN_S, config.wait_for_nodes_s))
-    by_client = {client: sizes[client] for client in sorted(sizes)}
-    return Fleet(nodes, clients, by_client, lambda client: ClientState())
-
-
-def _describe(
-    nodes: NodeGrid,
-    found: Sequence[int],
-    settings: ClientSettings,
-    timeout: float,
-    clients: dict[int, int],
-    sizes: dict[int, int],
-) -> list[str]:
-    """Add the answers of the nodes ``found`` to ``clients`` and ``sizes``; return the refusals."""
-    content = RecordDict({CONFIG: ConfigRecord({"settings": settings.model_dump_json()})})
-    messages = [Message(content, node, f"query.{DESCRIBE_QUERY}") for node in found]
-    refused = []
-    for reply in nodes.send_and_receive(messages, timeout=timeout):
-        node = reply.metadata.src_node_id
-        if reply.has_error():
-            refused.append(f"node {node}: {reply.error.reason}")
-            logger.warning("not yet part of the federation: %s", refused[-1])
-            continue
-        told = reply.content[METRICS]
-        client = int(told["client-id"])
-        if client in sizes:
-            raise FederationError(
-                f"two nodes have client-id {client}; give each node a client-id of its own in "
-                "its node configuration"
-            )
-        clients[node], sizes[client] = client, int(told["num-examples"])
-    return refused

@@ -23,6 +23,7 @@ from flwr.common.constant import ErrorCode
 
 from phoenix_pipeline.config import RayConfig
 from phoenix_pipeline.errors import FederationError, SettingsError
+from phoenix_pipeline.federated.attendance import Attendance
 from phoenix_pipeline.federated.client_app import build_client_app
 from phoenix_pipeline.federated.engines.local_grid import LocalGrid, Task
 from phoenix_pipeline.federated.fleet import Fleet
@@ -53,12 +54,13 @@ def train(job: FederatedJob, folder: Path, watch: Watch) -> FederatedResult:
     images, states = (folder.resolve() / name for name in (_IMAGES_FOLDER, CLIENTS_FOLDER))
     sites = StoredSites.write(images, job.images, job.client_images, states)
     sizes = sites.sizes()
+    roll_call = Attendance(job.config.attendance, sizes)
     try:
         with _cluster(config, len(sizes), job.config.workers) as workers:
             threads = max(1, int(config.num_cpus_per_client))
             open_app = partial(_client_app, images, states, device, threads)
             with RayGrid(open_app, sizes, workers, config) as grid:
-                fleet = Fleet(grid, grid.clients, sizes, sites.state)
+                fleet = Fleet(grid, grid.clients, sizes, sites.state, roll_call)
                 return run_program(job, folder, fleet, watch)
     finally:
         StoredSites.remove(images)

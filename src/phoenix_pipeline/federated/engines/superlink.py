@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 _CONNECTION = "phoenix"
 _COMMAND_LIMIT_S = 300.0
+_LISTED_RUNS = 1000
 # What `flwr` may see: nothing of the environment that could hold a secret of another tool.
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "PYTHONPATH", "SYSTEMROOT", "TMPDIR", "VIRTUAL_ENV")
 
@@ -54,13 +55,16 @@ class SuperLink:
     def status(self, run_id: int) -> tuple[str, str]:
         """Return a run's status (``pending``, ``running``, ``finished:failed``, ...) and details.
 
+        A run that the SuperLink does not know, since it was restarted without its database, is
+        ``finished:unknown``.
+
         Raises:
-            FederationError: the SuperLink cannot be reached or does not know the run.
+            FederationError: the SuperLink cannot be reached.
         """
-        answer = self._flwr("list", _CONNECTION, "--run-id", str(run_id))
-        if not answer.get("runs"):
-            raise FederationError(f"the SuperLink at {self._config.address} has no run {run_id}")
-        run = answer["runs"][0]
+        answer = self._flwr("list", _CONNECTION, "--limit", str(_LISTED_RUNS))
+        run = next((r for r in answer.get("runs", ()) if str(r["run-id"]) == str(run_id)), None)
+        if run is None:
+            return "finished:unknown", "the SuperLink does not know it"
         return str(run["status"]), str(run.get("status-details") or "")
 
     def stop(self, run_id: int) -> None:

@@ -64,7 +64,7 @@ class SweepConfig(Group):
 def load_sweep(conf: Path, name: str) -> SweepConfig:
     """Read ``conf/sweeps/<name>.yml``; raises SettingsError, in one line, for all that is wrong."""
     path = conf / FOLDER / f"{name}.yml"
-    if not path.is_file():
+    if path.stem != name or not path.is_file():
         found = [file.stem for file in (conf / FOLDER).glob("*.yml")]
         raise SettingsError(
             f"there is no sweep {name!r} in {conf.name}/{FOLDER}{hint(name, found)}"

@@ -9,6 +9,7 @@ import numpy as np
 from PIL.Image import Image
 
 from phoenix_pipeline.config import ModelConfig, RunConfig, SamplingConfig
+from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.hardware import resolve_device
 from phoenix_pipeline.images import (
     GLOBAL_MODEL,
@@ -82,7 +83,11 @@ def follow_plan(
 
 
 def plan_samples(metadata: Mapping[str, Any], num_images: int) -> dict[int, int]:
-    """Return how many images come from which client's model, -1 being the global one."""
+    """Return how many images come from which client's model, -1 being the global one.
+
+    Raises:
+        SettingsError: there is no complete model.
+    """
     clients = metadata["clients"]
     plan: dict[int, int] = {}
     if clients:
@@ -91,6 +96,13 @@ def plan_samples(metadata: Mapping[str, Any], num_images: int) -> dict[int, int]
         plan = {client: int(n) for client, n in zip(clients, counts, strict=True) if n}
     if metadata["has_global_model"]:
         plan[GLOBAL_MODEL] = num_images
+    if not plan:
+        raise SettingsError(
+            "there is no model to sample: only the shared layers came back, since no node released "
+            "its personal layers; set release-personal-layers=true in the node configuration of "
+            "those that agree and run again (nothing is trained anew), or stop after training by "
+            "--pipelines federated_training"
+        )
     return plan
 
 

@@ -1,0 +1,82 @@
+"""Asks clients for their personal layers, after the last round, and checks what comes."""
+
+import logging
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from flwr.app import ConfigRecord, Message, RecordDict
+from torch import Tensor
+
+from phoenix_pipeline.errors import FederationError
+from phoenix_pipeline.federated.aggregation import WeightedMean
+from phoenix_pipeline.federated.fleet import Fleet
+from phoenix_pipeline.federated.job import FederatedJob
+from phoenix_pipeline.federated.personal_layers import split_personal
+from phoenix_pipeline.federated.records import (
+    ARRAYS,
+    CONFIG,
+    METRICS,
+    PERSONAL_LAYERS_QUERY,
+    check_size,
+    count_bytes,
+    unpack_arrays,
+)
+
+logger = logging.getLogger(__name__)
+
+Weights = Literal["ema", "raw"]
+
+
+@dataclass(frozen=True)
+class Upload:
+    """One client's personal layers, its number of images, and what crossed the wire."""
+
+    client_id: int
+    layers: dict[str, Tensor]
+    num_examples: float
+    bytes_up: int
+    bytes_down: int
+
+
+def ask_for_layers(
+    job: FederatedJob, run_key: str, fleet: Fleet, clients: Collection[int], weights: Weights
+) -> Iterator[Upload]:
+    """Yield the layers of those of ``clients`` that send them, in the order of their ids.
+
+    Who keeps them, does not answer, or sends what cannot be such layers is left out with a line.
+    """
+    config = ConfigRecord({"round": job.config.num_rounds, "weights": weights, "run": run_key})
+    content = RecordDict({CONFIG: config})
+    template = _template(job)
+    node_of = {client: node for node, client in fleet.clients.items()}
+    messages = [
+        Message(content, node_of[client], f"query.{PERSONAL_LAYERS_QUERY}")
+        for client in sorted(clients)
+    ]
+    for reply in fleet.grid.send_and_receive(messages, timeout=job.config.round_timeout_s):
+        client = fleet.clients[reply.metadata.src_node_id]
+        try:
+            yield _read(reply, client, template, count_bytes(content))
+        except FederationError as error:
+            logger.warning("without the personal layers of client %s: %s", client, error)
+
+
+def _read(reply: Message, client: int, template: Mapping[str, Tensor], bytes_down: int) -> Upload:
+    """Return what ``reply`` holds; raises FederationError if it is no set of personal layers."""
+    if reply.has_error():
+        raise FederationError(reply.error.reason)
+    check_size(reply.content, template)
+    try:
+        layers = unpack_arrays(reply.content[ARRAYS])
+        num_examples = float(reply.content[METRICS]["num-examples"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise FederationError(f"the reply is malformed: {error!r}") from error
+    WeightedMean(template).add(layers, num_examples)
+    return Upload(client, layers, num_examples, count_bytes(reply.content), bytes_down)
+
+
+def _template(job: FederatedJob) -> dict[str, Tensor]:
+    """Return personal layers as they are at first: the names, shapes and dtypes to expect."""
+    state = job.settings.build_network().state_dict()
+    return split_personal(state, job.settings.personal_layers)[1]

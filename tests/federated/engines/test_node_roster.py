@@ -1,0 +1,177 @@
+"""Who takes part in a deployment, over a Grid in this process: joining, leaving, releasing."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Array, Context, Message
+
+from phoenix_pipeline.config import DeploymentConfig
+from phoenix_pipeline.errors import FederationError
+from phoenix_pipeline.federated.client_app import OpenSite, build_client_app
+from phoenix_pipeline.federated.engines.in_process import InProcessGrid
+from phoenix_pipeline.federated.engines.node_roster import open_fleet
+from phoenix_pipeline.federated.engines.server_app import released_layers
+from phoenix_pipeline.federated.fleet import Fleet
+from phoenix_pipeline.federated.job import FederatedJob
+from phoenix_pipeline.federated.personal_upload import ask_for_layers
+from phoenix_pipeline.federated.program import Watch, run_program
+from phoenix_pipeline.federated.sites import InMemorySites, Site
+from tests.federated.tiny import federate, job, same, settings
+
+
+def deployed(**options: Any) -> FederatedJob:
+    given = {"num_nodes": 2, "wait_for_nodes_s": 1.0} | options.pop("deployment", {})
+    return job(engine="deployment", deployment=DeploymentConfig(**given), **options)
+
+
+def grid_of(sites: InMemorySites, clients: tuple[int, ...]) -> InProcessGrid:
+    return InProcessGrid(build_client_app(sites), clients, workers=1, threads=1)
+
+
+def in_memory(told: FederatedJob, folder: Path) -> InMemorySites:
+    return InMemorySites(told.images, told.client_images, torch.device("cpu"), folder)
+
+
+def test_the_program_over_nodes_ends_with_the_bits_of_in_process(tmp_path: Path) -> None:
+    told = deployed(workers=2)
+    with grid_of(in_memory(told, tmp_path / "c"), (1, 0)) as grid:
+        fleet = open_fleet(grid, told)
+        assert fleet.clients == {1: 0, 2: 1}
+        assert list(fleet.sizes.items()) == [(0, 12), (1, 36)]
+        apart = run_program(told, tmp_path / "apart", fleet, Watch())
+        few = deployed(deployment={"num_nodes": 3})
+        with pytest.raises(FederationError, match=r"2 nodes can take part after 1 s.*is 3"):
+            open_fleet(grid, few)
+    assert same(apart.raw, federate(tmp_path / "here", workers=2).raw)
+
+
+def test_nodes_that_share_a_client_id_or_cannot_answer_stop_the_start(tmp_path: Path) -> None:
+    told = deployed()
+    sites = in_memory(told, tmp_path)
+    with (
+        InProcessGrid(build_client_app(lambda *_: sites.site(0)), (0, 1), 1, threads=1) as grid,
+        pytest.raises(FederationError, match="two nodes have client-id 0"),
+    ):
+        open_fleet(grid, told)
+    # Client 7 has no images: its node raises.
+    with (
+        grid_of(sites, (0, 7)) as grid,
+        pytest.raises(FederationError, match=r"1 nodes can take part.*node 8: KeyError: 7"),
+    ):
+        open_fleet(grid, told)
+
+
+class ComingAndGoing(InProcessGrid):
+    """Nodes ``present`` are connected; the test changes them between rounds."""
+
+    present: set[int]
+
+    def get_node_ids(self) -> list[int]:
+        return sorted(self.present)
+
+
+def test_nodes_join_vanish_and_come_back_between_rounds(tmp_path: Path) -> None:
+    told = deployed(rounds=4, deployment={"num_nodes": 1})
+    sites = in_memory(told, tmp_path / "c")
+    with ComingAndGoing(build_client_app(sites), (0, 1), workers=1, threads=1) as grid:
+        grid.present = {2}
+        fleet = open_fleet(grid, told)
+        present_after = {1: {1, 2}, 2: {1}, 3: {1, 2}}
+
+        def after(number: int, _: object) -> None:
+            grid.present = present_after.get(number, set())
+
+        rows = run_program(told, tmp_path / "r", fleet, Watch(after)).rounds
+    seen = rows.set_index(["round", "client_id"])["status"].to_dict()
+    assert seen == {
+        (1, 1): "ok",
+        **{(2, 0): "ok", (2, 1): "ok"},
+        **{(3, 0): "ok", (3, 1): "absent"},
+        **{(4, 0): "ok", (4, 1): "ok"},
+    }
+    assert rows.loc[rows["status"] == "absent", "reason"].tolist() == ["its node is not connected"]
+
+
+def test_a_client_comes_back_as_another_node_and_nobody_takes_its_place(tmp_path: Path) -> None:
+    told = deployed(deployment={"num_nodes": 1})
+    sites = in_memory(told, tmp_path)
+    same_client = build_client_app(lambda *_: sites.site(1))
+    with ComingAndGoing(same_client, (0, 1), workers=1, threads=1) as grid:
+        grid.present = {1}
+        fleet = open_fleet(grid, told)
+        grid.present = {1, 2}
+        assert fleet.roll_call(1) == {}
+        assert fleet.clients == {1: 1}
+        grid.present = {2}
+        assert fleet.roll_call(2) == {}
+        assert fleet.clients == {2: 1}
+        grid.present = set()
+        assert fleet.roll_call(3) == {1: "its node is not connected"}
+
+
+def keeping(sites: InMemorySites, releasing: tuple[int, ...]) -> OpenSite:
+    def open_site(message: Message, context: Context) -> Site:
+        site = sites(message, context)
+        return replace(site, releases_personal_layers=site.client_id in releasing)
+
+    return open_site
+
+
+def test_too_few_released_layers_are_told_before_training(tmp_path: Path) -> None:
+    told = settings(("conv_out",))
+    strict = deployed(settings=told)
+    sites = in_memory(strict, tmp_path / "c")
+    with InProcessGrid(build_client_app(keeping(sites, ())), (0, 1), 1, threads=1) as grid:
+        with pytest.raises(FederationError, match=r"0 of 2 .*release-personal-layers"):
+            open_fleet(grid, strict)
+        lenient = {"min_released": 0}
+        with pytest.raises(FederationError, match="1 must"):
+            open_fleet(grid, deployed(settings=told, deployment=lenient, final_average="raw"))
+        open_fleet(grid, deployed(settings=told, deployment=lenient))
+        open_fleet(grid, deployed())
+
+
+def test_layers_come_from_those_that_release_them(tmp_path: Path) -> None:
+    told = deployed(settings=settings(("conv_out",)), final_average="raw", rounds=1)
+    sites = in_memory(told, tmp_path / "c")
+    with InProcessGrid(build_client_app(keeping(sites, (1,))), (0, 1), 1, threads=1) as grid:
+        fleet = open_fleet(grid, told)
+        result = run_program(told, tmp_path / "r", fleet, Watch())
+        released = released_layers(told, result, fleet)
+    assert result.averaged_personal is not None
+    torch.testing.assert_close(result.averaged_personal, sites.state(1).personal)
+    assert list(released) == [1]
+    assert same(released[1].personal, sites.state(1).personal)
+    assert same(released[1].personal_ema, sites.state(1).personal_ema)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda arrays: arrays.update(more=Array(np.zeros(1 << 20))),
+        lambda arrays: arrays.pop("conv_out.bias"),
+        lambda arrays: arrays.update({"conv_out.bias": Array(np.full(1, np.nan, "float32"))}),
+    ],
+    ids=["too large", "missing", "nan"],
+)
+def test_bad_layers_are_not_averaged(spoil: Callable[[Any], Any], tmp_path: Path) -> None:
+    told = job(settings=settings(("conv_out",)), rounds=1)
+    sites = in_memory(told, tmp_path / "c")
+    app = build_client_app(sites)
+
+    def spoiling(message: Message, context: Context) -> Message:
+        reply = app(message, context)
+        if message.metadata.message_type == "query.personal_layers" and context.node_id == 1:
+            spoil(reply.content["arrays"])
+        return reply
+
+    with InProcessGrid(spoiling, (0, 1), 1, threads=1) as grid:  # type: ignore[arg-type]
+        fleet = Fleet(grid, grid.clients, sites.sizes(), sites.state)
+        result = run_program(told, tmp_path / "r", fleet, Watch())
+        heard = list(ask_for_layers(told, result.run_key, fleet, (0, 1), "raw"))
+    assert [upload.client_id for upload in heard] == [1]
