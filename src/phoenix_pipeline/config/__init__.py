@@ -5,6 +5,7 @@ Unknown keys are errors. ``docs/parameters.md`` is generated from the descriptio
 """
 
 from phoenix_pipeline.config.base import Group
+from phoenix_pipeline.config.compression import CompressionConfig, LinkConfig
 from phoenix_pipeline.config.data import ImagesConfig, PartitionConfig, RunConfig, SharedPoolConfig
 from phoenix_pipeline.config.evaluation import (
     EXTRACTORS,
@@ -27,12 +28,14 @@ from phoenix_pipeline.config.training import TrainingConfig
 __all__ = [
     "EXTRACTORS",
     "ClassifierConfig",
+    "CompressionConfig",
     "DcganConfig",
     "DeploymentConfig",
     "EvaluationConfig",
     "FederationConfig",
     "Group",
     "ImagesConfig",
+    "LinkConfig",
     "LocalWorkConfig",
     "ModelConfig",
     "NoiseConfig",

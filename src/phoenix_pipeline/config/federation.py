@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from phoenix_pipeline.config.base import Group, Positive
+from phoenix_pipeline.config.compression import CompressionConfig, LinkConfig
 
 
 class LocalWorkConfig(Group):
@@ -95,6 +96,8 @@ class FederationConfig(Group):
         description="Longest wait for a round's replies; who is later is left out of the round. "
         "In process a thread that hangs cannot be ended: it is left behind.",
     )
+    compression: CompressionConfig = CompressionConfig()
+    link: LinkConfig = LinkConfig()
 
 
 class ThresholdFilterConfig(Group):

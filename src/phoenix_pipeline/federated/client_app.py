@@ -25,6 +25,7 @@ from phoenix_pipeline.federated.records import (
     unpack_arrays,
 )
 from phoenix_pipeline.federated.sites import Site
+from phoenix_pipeline.federated.transport import receive_weights, send_weights
 from phoenix_pipeline.federated.workbench import Bench, Workbench
 from phoenix_pipeline.metrics.monitoring import MonitorReference, monitor_score
 from phoenix_pipeline.optimization.work import LocalWork
@@ -89,7 +90,8 @@ def _train(content: RecordDict, settings: ClientSettings, site: Site, bench: Ben
     config, server_round = content[CONFIG], int(content[CONFIG]["round"])
     state = site.load_state(server_round)
     initial = unpack_arrays(content[INITIAL_PERSONAL]) if INITIAL_PERSONAL in content else None
-    bench.load(unpack_arrays(content[ARRAYS]), state.personal or initial)
+    received = receive_weights(content[ARRAYS], config, settings, state, bench.initial_shared)
+    bench.load(received, state.personal or initial)
     work = LocalWork(
         steps=int(config["steps"]),
         progress_start=float(config["progress-start"]),
@@ -103,6 +105,7 @@ def _train(content: RecordDict, settings: ClientSettings, site: Site, bench: Ben
     shared, personal = split_personal(bench.network.state_dict(), settings.personal_layers)
     if personal:
         state.keep_personal(personal, settings.training.ema_horizon)
+    arrays = send_weights(shared, received, config, settings, state, site.client_id)
     site.save_state(server_round, int(config["oldest-checkpoint"]), state)
     metrics = MetricRecord(
         {
@@ -116,7 +119,7 @@ def _train(content: RecordDict, settings: ClientSettings, site: Site, bench: Ben
     if REFERENCE in content:
         reference = MonitorReference.from_arrays(unpack_arrays(content[REFERENCE]))
         metrics["score"] = _score(reference, settings, site, bench, server_round)
-    return RecordDict({ARRAYS: pack_arrays(shared), METRICS: metrics})
+    return RecordDict({ARRAYS: arrays, METRICS: metrics})
 
 
 def _score(

@@ -7,7 +7,7 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from torch import Tensor, nn
 
-from phoenix_pipeline.config import Group, ModelConfig, TrainingConfig
+from phoenix_pipeline.config import CompressionConfig, Group, ModelConfig, TrainingConfig
 from phoenix_pipeline.families import family_of
 
 ARRAYS = "arrays"
@@ -33,6 +33,7 @@ class ClientSettings(Group):
     personal_layers: tuple[str, ...] = ()
     monitor_samples: int = 64
     monitor_steps: int = 10
+    compression: CompressionConfig = CompressionConfig()
 
     def build_network(self) -> nn.Module:
         """Return the network with its initial weights, which depend on ``seed`` alone."""

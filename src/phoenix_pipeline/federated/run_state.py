@@ -16,16 +16,18 @@ from phoenix_pipeline.optimization.ema import ema_decay, update_ema
 logger = logging.getLogger(__name__)
 
 _KEPT = 2
-_GROUPS = ("raw/", "ema/", "initial_personal/")
+_GROUPS = ("raw/", "ema/", "initial_personal/", "broadcast/")
 
 
 class RunState:
     """Weights, their average over the rounds, and one row per round and client.
 
     ``initial_personal`` are layers that clients which have not trained yet are to start from; empty
-    where their own initial weights will do. ``oldest_checkpoint`` is the earliest round that a
-    resumed run may continue after: clients keep what they had then. ``key`` tells this run from
-    others for as long as it is resumed; nodes keep their state under it.
+    where their own initial weights will do. ``broadcast`` is what the last round's clients started
+    from, where differences to it are sent: before round 1 the initial weights.
+    ``oldest_checkpoint`` is the earliest round that a resumed run may continue after: clients keep
+    what they had then. ``key`` tells this run from others for as long as it is resumed; nodes keep
+    their state under it.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class RunState:
         self.raw = raw
         self.ema = {name: tensor.clone() for name, tensor in raw.items()}
         self.initial_personal: dict[str, Tensor] = {}
+        self.broadcast: dict[str, Tensor] = {}
         self.rounds_done = 0
         self.rows: list[Row] = []
         self.oldest_checkpoint = 0
@@ -54,7 +57,7 @@ class RunState:
             if differing := self._differing(metadata["settings"]):
                 logger.info("starting anew: %s has a run of other %s", self._folder, differing)
                 return False
-            self.raw, self.ema, self.initial_personal = (
+            self.raw, self.ema, self.initial_personal, self.broadcast = (
                 {n.removeprefix(p): t for n, t in tensors.items() if n.startswith(p)}
                 for p in _GROUPS
             )
@@ -86,7 +89,7 @@ class RunState:
 
     def save(self) -> None:
         """Write a checkpoint of the rounds done and drop all but the last two."""
-        states = (self.raw, self.ema, self.initial_personal)
+        states = (self.raw, self.ema, self.initial_personal, self.broadcast)
         tensors = {
             group + name: tensor
             for group, state in zip(_GROUPS, states, strict=True)

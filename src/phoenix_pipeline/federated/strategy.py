@@ -13,6 +13,7 @@ from flwr.serverapp.strategy import FedAvg
 from phoenix_pipeline.config import FederationConfig
 from phoenix_pipeline.errors import FederationError
 from phoenix_pipeline.federated.aggregation import WeightedMean
+from phoenix_pipeline.federated.compression.partial_mean import PartialMean
 from phoenix_pipeline.federated.monitoring import Monitor
 from phoenix_pipeline.federated.records import (
     ARRAYS,
@@ -23,10 +24,10 @@ from phoenix_pipeline.federated.records import (
     ClientSettings,
     count_bytes,
     pack_arrays,
-    unpack_arrays,
 )
 from phoenix_pipeline.federated.round_table import Row, disconnected, new_row
 from phoenix_pipeline.federated.run_state import RunState
+from phoenix_pipeline.federated.transport import ServerTransport
 from phoenix_pipeline.federated.work_plan import plan_steps, select_clients
 
 logger = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ class PhoenixStrategy(FedAvg):
         self._run = run
         self._monitor = monitor
         self._on_reply = on_reply
+        self._transport = ServerTransport(settings, run)
         self._bytes_down: dict[int, int] = {}
 
     def summary(self) -> None:
@@ -86,9 +88,10 @@ class PhoenixStrategy(FedAvg):
         )
         node_of = {client: node for node, client in self._clients.items()}
         trained = {row["client_id"] for row in self._run.rows if row["status"] == "ok"}
+        self._transport.open_round(current, chosen)
         messages = []
         for client in chosen:
-            content = self._content(arrays, current, steps[client])
+            content = self._content(client, arrays, current, steps[client])
             if self._run.initial_personal and client not in trained:
                 content[INITIAL_PERSONAL] = pack_arrays(self._run.initial_personal)
             self._bytes_down[client] = self._wire_bytes(content)
@@ -104,7 +107,8 @@ class PhoenixStrategy(FedAvg):
             FederationError: fewer than ``federation.min_clients`` replies can be used.
         """
         current = self._run.rounds_done + 1
-        mean = WeightedMean(self._run.raw)
+        split = self._settings.compression.is_split
+        mean = PartialMean(self._run.raw) if split else WeightedMean(self._run.raw)
         rows = []
         for message in replies:
             row = self._read_reply(message, current, mean)
@@ -120,6 +124,7 @@ class PhoenixStrategy(FedAvg):
             )
         if self._monitor:
             self._monitor.judge(current, rows, self._run.rows, len(self._sizes))
+        self._transport.close_round()
         self._run.rounds_done = current
         self._run.rows.extend(rows)
         weights = [row["num_examples"] for row in usable]
@@ -138,8 +143,9 @@ class PhoenixStrategy(FedAvg):
         """Return nothing, as nothing was asked for."""
         return None
 
-    def _content(self, arrays: ArrayRecord, current: int, steps: int) -> RecordDict:
-        """Return what a client with ``steps`` to make is sent in round ``current``."""
+    def _content(self, client: int, plain: ArrayRecord, current: int, steps: int) -> RecordDict:
+        """Return what ``client``, with ``steps`` to make, is sent in round ``current``."""
+        arrays, told = self._transport.write(client, plain)
         config = ConfigRecord(
             {
                 "settings": self._told,
@@ -149,6 +155,7 @@ class PhoenixStrategy(FedAvg):
                 "steps": steps,
                 "progress-start": (current - 1) / self._config.num_rounds,
                 "progress-end": current / self._config.num_rounds,
+                **told,
             }
         )
         content = RecordDict({ARRAYS: arrays, CONFIG: config})
@@ -156,7 +163,7 @@ class PhoenixStrategy(FedAvg):
             content[REFERENCE] = self._monitor.record
         return content
 
-    def _read_reply(self, message: Message, current: int, mean: WeightedMean) -> Row:
+    def _read_reply(self, message: Message, current: int, mean: WeightedMean | PartialMean) -> Row:
         """Add one reply to ``mean`` and return its row."""
         client = self._clients[message.metadata.src_node_id]
         row = new_row(current, client, self._sizes[client])
@@ -173,7 +180,8 @@ class PhoenixStrategy(FedAvg):
                 "seconds": float(metrics["seconds"]),
                 "score": float(metrics.get("score", float("nan"))),
             }
-            mean.add(unpack_arrays(message.content[ARRAYS]), float(metrics["num-examples"]))
+            weights = self._transport.read(client, message.content[ARRAYS])
+            mean.add(weights, float(metrics["num-examples"]))
         except FederationError as error:
             return row | {"status": "refused", "reason": str(error)}
         except (KeyError, TypeError, ValueError) as error:

@@ -32,11 +32,14 @@ def assign_images(
 
     With ``federation.pooled`` one client, number 0, holds what all clients hold together.
     """
+    from phoenix_pipeline.federated.compression.partial_updates import check_split
+
     pool = draw_shared_pool(partition, config, run.seed, train.num_classes)
     training = pool.training
     if federation.pooled:
         training = training.drop_duplicates("image_index").assign(client_id=0)
     num_clients = training["client_id"].nunique()
+    check_split(federation, num_clients)
     if federation.min_clients > num_clients:
         raise SettingsError(
             f"federation.min_clients is {federation.min_clients}, but there are {num_clients} "
@@ -67,6 +70,7 @@ def check_arm(
         SettingsError: the model does not fit the images, or settings contradict each other.
     """
     from phoenix_pipeline.families import family_of
+    from phoenix_pipeline.federated.compression.partial_updates import layers_that_stay
     from phoenix_pipeline.federated.personal_layers import is_personal, personal_prefixes
 
     resolve_device(run.device)
@@ -74,6 +78,7 @@ def check_arm(
     family.check(model, sampling, train.channels, train.image_size)
     network = family.build(model, train.channels, train.image_size, run.seed)
     layers = personal_prefixes(personal, model, network.state_dict())
+    layers = layers_that_stay(layers, federation, model, network.state_dict())
     _check_personalization(personal, rules, federation, layers)
     _check_threshold(rules, train, test, run)
     if pool.warmup_steps and not pool.beta:
