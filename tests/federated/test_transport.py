@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from flwr.app import ArrayRecord, ConfigRecord
@@ -136,6 +137,39 @@ def test_the_first_broadcast_is_a_difference_to_the_initial_weights(tmp_path: Pa
     size = encoded_bytes(shared_template(), codec_of(told.down))
     assert ((result.rounds["bytes_down"] - size).between(0, OVERHEAD)).all()
     assert same(load_tensors_of(tmp_path / "cold", 1, "broadcast/"), shared_template())
+
+
+def test_a_warm_up_is_part_of_the_first_difference(tmp_path: Path) -> None:
+    warm = {"pool": np.arange(5, 20), "warmup_steps": 3, "compression": BOTH}
+    result = federate(tmp_path, rounds=1, **warm)
+    first = result.rounds[result.rounds["round"] == 1]
+    assert (first["status"] == "ok").all()
+    size = encoded_bytes(shared_template(), codec_of(BOTH.down))
+    assert ((first["bytes_down"] - size).between(0, OVERHEAD)).all()
+    started = load_tensors_of(tmp_path, 1, "broadcast/")
+    warmed = load_tensors_of(tmp_path, 0, "raw/")
+    # 8 bits of a small difference: near what the server holds, and not the initial weights.
+    assert 0 < distance(started, warmed) < 0.1 * distance(shared_template(), warmed)
+
+
+def test_workers_do_not_change_the_bits(tmp_path: Path) -> None:
+    config = BOTH.model_copy(update={"partial_update": "usplit"})
+    one = federate(tmp_path / "one", workers=1, threads_per_client=1, compression=config)
+    two = federate(tmp_path / "two", workers=2, threads_per_client=1, compression=config)
+    assert same(one.raw, two.raw)
+
+
+@pytest.mark.slow
+def test_ray_ends_with_the_bits_of_in_process(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    config = BOTH.model_copy(update={"partial_update": "usplit"})
+    options = {"compression": config, "threads_per_client": 1}
+    here = federate(tmp_path / "here", workers=1, **options)
+    there = federate(tmp_path / "there", engine="ray", workers=1, **options)
+    assert same(here.raw, there.raw)
+    for client in (0, 1):
+        expected = here.client_state(client).to_tensors()
+        assert same(there.client_state(client).to_tensors(), expected)
 
 
 def test_a_client_that_missed_the_last_broadcast_gets_all_of_it(tmp_path: Path) -> None:
