@@ -4,6 +4,11 @@ Kedro builds these from ``conf/`` before any node runs, because they are the nod
 Unknown keys are errors. ``docs/parameters.md`` is generated from the descriptions.
 """
 
+from phoenix_pipeline.config.aggregation import (
+    AggregationConfig,
+    ClipNormConfig,
+    ServerOptimizerConfig,
+)
 from phoenix_pipeline.config.base import Group
 from phoenix_pipeline.config.compression import CompressionConfig, LinkConfig
 from phoenix_pipeline.config.data import ImagesConfig, PartitionConfig, RunConfig, SharedPoolConfig
@@ -27,7 +32,9 @@ from phoenix_pipeline.config.training import TrainingConfig
 
 __all__ = [
     "EXTRACTORS",
+    "AggregationConfig",
     "ClassifierConfig",
+    "ClipNormConfig",
     "CompressionConfig",
     "DcganConfig",
     "DeploymentConfig",
@@ -45,6 +52,7 @@ __all__ = [
     "RayConfig",
     "RunConfig",
     "SamplingConfig",
+    "ServerOptimizerConfig",
     "SharedPoolConfig",
     "ThresholdFilterConfig",
     "TrainingConfig",

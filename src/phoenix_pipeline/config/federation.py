@@ -4,6 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from phoenix_pipeline.config.aggregation import AggregationConfig, ServerOptimizerConfig
 from phoenix_pipeline.config.base import Group, Positive
 from phoenix_pipeline.config.compression import CompressionConfig, LinkConfig
 
@@ -74,6 +75,8 @@ class FederationConfig(Group):
     client_fraction: float = Field(
         1.0, gt=0.0, le=1.0, description="Share of the connected clients that train in a round."
     )
+    aggregation: AggregationConfig = AggregationConfig()
+    server_optimizer: ServerOptimizerConfig = ServerOptimizerConfig()
     min_clients: Positive = Field(
         1, description="Fewest usable replies in a round, and fewest connected clients."
     )
@@ -98,6 +101,17 @@ class FederationConfig(Group):
     )
     compression: CompressionConfig = CompressionConfig()
     link: LinkConfig = LinkConfig()
+
+    @model_validator(mode="after")
+    def _averages_halves(self) -> Self:
+        clipped = self.aggregation.clip_norm.bound is not None
+        if self.compression.is_split and (self.aggregation.rule != "mean" or clipped):
+            raise ValueError(
+                "compression.partial_update usplit averages each array over those who sent it, but "
+                f"aggregation.rule {self.aggregation.rule} and clip_norm need whole replies; set "
+                "rule: mean and clip_norm.bound: null, or partial_update: full"
+            )
+        return self
 
 
 class ThresholdFilterConfig(Group):

@@ -12,6 +12,7 @@ from phoenix_pipeline.errors import TrainingError
 from phoenix_pipeline.optimization.adam_state import adam_state, restore_adam_state
 from phoenix_pipeline.optimization.learning_rate import learning_rate_at
 from phoenix_pipeline.optimization.precision import autocast, gradient_scaler
+from phoenix_pipeline.optimization.proximal import ProximalTerm, proximal_term
 from phoenix_pipeline.optimization.work import LocalResult, LocalWork, draw_batches, prepare_batch
 
 
@@ -41,7 +42,8 @@ def train_locally(
     optimizer = _build_optimizer(unet, config, images.device)
     if optimizer_state:
         restore_adam_state(optimizer, parameters, optimizer_state)
-    losses = _descend(unet, optimizer, images, work, schedule, config)
+    proximal = proximal_term(parameters, work.from_server, config.proximal_mu)
+    losses = _descend(unet, optimizer, images, work, schedule, config, proximal)
     if optimizer_state is not None:
         optimizer_state.clear()
         optimizer_state.update(adam_state(optimizer, parameters))
@@ -70,6 +72,7 @@ def _descend(
     work: LocalWork,
     schedule: NoiseSchedule,
     config: TrainingConfig,
+    proximal: ProximalTerm | None,
 ) -> Tensor:
     """Make the steps; return their losses [steps] on the device, which is never waited for."""
     device = images.device
@@ -86,8 +89,11 @@ def _descend(
         loss = _loss(unet, images[indices], schedule, config, generator)
         optimizer.zero_grad(set_to_none=True)
         scaler.scale(loss).backward()
-        if config.max_grad_norm is not None:
+        if proximal or config.max_grad_norm is not None:
             scaler.unscale_(optimizer)
+        if proximal:
+            proximal.add_to_gradients()
+        if config.max_grad_norm is not None:
             nn.utils.clip_grad_norm_(unet.parameters(), config.max_grad_norm)
         scaler.step(optimizer)
         scaler.update()

@@ -97,6 +97,7 @@ def _train(content: RecordDict, settings: ClientSettings, site: Site, bench: Ben
         progress_start=float(config["progress-start"]),
         progress_end=float(config["progress-end"]),
         seed=derive_seed(settings.seed, "local_training", site.client_id, server_round),
+        from_server=frozenset(received),
     )
     moments = state.optimizer if settings.training.optimizer_state == "keep" else None
     result = bench.family.train_locally(

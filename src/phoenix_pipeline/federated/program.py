@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from flwr.app import ArrayRecord, MetricRecord
 
+from phoenix_pipeline.federated.aggregation import check_num_replies
 from phoenix_pipeline.federated.compression.partial_updates import check_split
 from phoenix_pipeline.federated.final_average import average_personal_layers
 from phoenix_pipeline.federated.fleet import Fleet
@@ -23,6 +24,7 @@ from phoenix_pipeline.federated.round_table import disconnected, round_means, wi
 from phoenix_pipeline.federated.run_state import RunState
 from phoenix_pipeline.federated.strategy import OnReply, PhoenixStrategy
 from phoenix_pipeline.federated.warm_up import warm_up
+from phoenix_pipeline.federated.work_plan import round_size
 from phoenix_pipeline.hardware import resolve_device
 
 logger = logging.getLogger(__name__)
@@ -47,9 +49,11 @@ def run_program(job: FederatedJob, folder: Path, fleet: Fleet, watch: Watch) -> 
 
     Raises:
         FederationError: a round had too few usable replies; the last checkpoint stands.
-        SettingsError: too few clients train in a round for ``usplit``.
+        SettingsError: the aggregation rule, or ``usplit``, needs more clients than there are.
     """
-    check_split(job.config, len(fleet.sizes))
+    count = round_size(len(fleet.sizes), job.config.client_fraction)
+    check_num_replies(job.config, count)
+    check_split(job.config, count)
     run = _begin(job, folder, resolve_device(job.device))
     if watch.on_round:
         for number in range(1, run.rounds_done + 1):

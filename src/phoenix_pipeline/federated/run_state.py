@@ -16,18 +16,18 @@ from phoenix_pipeline.optimization.ema import ema_decay, update_ema
 logger = logging.getLogger(__name__)
 
 _KEPT = 2
-_GROUPS = ("raw/", "ema/", "initial_personal/", "broadcast/")
+_GROUPS = ("raw/", "ema/", "initial_personal/", "server_optimizer/", "broadcast/")
 
 
 class RunState:
     """Weights, their average over the rounds, and one row per round and client.
 
-    ``initial_personal`` are layers that clients which have not trained yet are to start from; empty
-    where their own initial weights will do. ``broadcast`` is what the last round's clients started
-    from, where differences to it are sent: before round 1 the initial weights.
-    ``oldest_checkpoint`` is the earliest round that a resumed run may continue after: clients keep
-    what they had then. ``key`` tells this run from others for as long as it is resumed; nodes keep
-    their state under it.
+    ``server_optimizer`` holds its moments, none for FedAvg. ``initial_personal`` are layers that
+    clients which have not trained yet are to start from; empty where their own initial weights will
+    do. ``broadcast`` is what the last round's clients started from, where differences to it are
+    sent: before round 1 the initial weights. ``oldest_checkpoint`` is the earliest round that a
+    resumed run may continue after: clients keep what they had then. ``key`` tells this run from
+    others for as long as it is resumed; nodes keep their state under it.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class RunState:
         self.raw = raw
         self.ema = {name: tensor.clone() for name, tensor in raw.items()}
         self.initial_personal: dict[str, Tensor] = {}
+        self.server_optimizer: dict[str, Tensor] = {}
         self.broadcast: dict[str, Tensor] = {}
         self.rounds_done = 0
         self.rows: list[Row] = []
@@ -57,7 +58,7 @@ class RunState:
             if differing := self._differing(metadata["settings"]):
                 logger.info("starting anew: %s has a run of other %s", self._folder, differing)
                 return False
-            self.raw, self.ema, self.initial_personal, self.broadcast = (
+            self.raw, self.ema, self.initial_personal, self.server_optimizer, self.broadcast = (
                 {n.removeprefix(p): t for n, t in tensors.items() if n.startswith(p)}
                 for p in _GROUPS
             )
@@ -78,7 +79,7 @@ class RunState:
         self.rows.append(row)
 
     def finish_round(self, raw: dict[str, Tensor]) -> None:
-        """Take over the round's mean and move the average."""
+        """Take over the round's weights and move the average."""
         self.raw = raw
         names = list(self.ema)
         update_ema(
@@ -89,7 +90,8 @@ class RunState:
 
     def save(self) -> None:
         """Write a checkpoint of the rounds done and drop all but the last two."""
-        states = (self.raw, self.ema, self.initial_personal, self.broadcast)
+        groups = (self.raw, self.ema, self.initial_personal, self.server_optimizer)
+        states = (*groups, self.broadcast)
         tensors = {
             group + name: tensor
             for group, state in zip(_GROUPS, states, strict=True)

@@ -4,7 +4,7 @@ It extends Flower's FedAvg by ``configure_train`` and ``aggregate_train``; ``sta
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
@@ -12,8 +12,11 @@ from flwr.serverapp.strategy import FedAvg
 
 from phoenix_pipeline.config import FederationConfig
 from phoenix_pipeline.errors import FederationError
-from phoenix_pipeline.federated.aggregation import WeightedMean
-from phoenix_pipeline.federated.compression.partial_mean import PartialMean
+from phoenix_pipeline.federated.aggregation import (
+    Aggregation,
+    build_aggregation,
+    check_num_replies,
+)
 from phoenix_pipeline.federated.monitoring import Monitor
 from phoenix_pipeline.federated.records import (
     ARRAYS,
@@ -27,6 +30,7 @@ from phoenix_pipeline.federated.records import (
 )
 from phoenix_pipeline.federated.round_table import Row, disconnected, new_row
 from phoenix_pipeline.federated.run_state import RunState
+from phoenix_pipeline.federated.server_optimizer import ServerOptimizer
 from phoenix_pipeline.federated.transport import ServerTransport
 from phoenix_pipeline.federated.work_plan import plan_steps, select_clients
 
@@ -53,6 +57,7 @@ class PhoenixStrategy(FedAvg):
         super().__init__(weighted_by_key="num-examples", arrayrecord_key=ARRAYS)
         self._config = config
         self._settings = settings
+        self._optimizer = ServerOptimizer.of(config.server_optimizer, settings)
         self._told = settings.model_dump_json()
         self._clients = dict(nodes)
         self._sizes = dict(sizes)
@@ -74,13 +79,18 @@ class PhoenixStrategy(FedAvg):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Return one message per chosen client, in client order."""
+        """Return one message per chosen client, in client order.
+
+        Raises:
+            SettingsError: they are fewer than the aggregation rule needs.
+        """
         current = self._run.rounds_done + 1
         gone = disconnected(self._run.rows)
         connected = {client: size for client, size in self._sizes.items() if client not in gone}
         chosen = select_clients(
             connected, self._config.client_fraction, self._settings.seed, current
         )
+        check_num_replies(self._config, len(chosen))
         steps = plan_steps(
             {client: self._sizes[client] for client in chosen},
             self._config.local_work,
@@ -101,35 +111,34 @@ class PhoenixStrategy(FedAvg):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Average the replies as they come; a bad one is left out with its reason.
+        """Aggregate the replies as they come; a bad one is left out with its reason.
 
         Raises:
-            FederationError: fewer than ``federation.min_clients`` replies can be used.
+            FederationError: fewer replies can be used than ``federation.min_clients``, or than the
+                rule needs.
         """
         current = self._run.rounds_done + 1
-        split = self._settings.compression.is_split
-        mean = PartialMean(self._run.raw) if split else WeightedMean(self._run.raw)
+        rule = build_aggregation(self._config, self._run.raw, self._settings.seed, current)
         rows = []
         for message in replies:
-            row = self._read_reply(message, current, mean)
+            row = self._read_reply(message, current, rule)
             rows.append(row)
             if self._on_reply:
                 self._on_reply(current, row)
         usable = [row for row in rows if row["status"] == "ok"]
-        if len(usable) < self._config.min_clients:
-            reasons = "; ".join(f"client {r['client_id']}: {r['reason']}" for r in rows[:3])
-            raise FederationError(
-                f"round {current}: {len(usable)} of {len(rows)} clients gave a usable reply, "
-                f"federation.min_clients is {self._config.min_clients} ({reasons})"
-            )
+        self._check_usable(current, rows, len(usable))
+        weights, moments = self._optimizer.step(
+            self._run.raw, rule.result(), self._run.server_optimizer, current
+        )
         if self._monitor:
             self._monitor.judge(current, rows, self._run.rows, len(self._sizes))
         self._transport.close_round()
         self._run.rounds_done = current
         self._run.rows.extend(rows)
-        weights = [row["num_examples"] for row in usable]
-        loss = sum(w * row["loss"] for w, row in zip(weights, usable, strict=True)) / sum(weights)
-        return pack_arrays(mean.result()), MetricRecord({"loss": loss, "clients": len(usable)})
+        self._run.server_optimizer = moments
+        sizes = [row["num_examples"] for row in usable]
+        loss = sum(n * row["loss"] for n, row in zip(sizes, usable, strict=True)) / sum(sizes)
+        return pack_arrays(weights), MetricRecord({"loss": loss, "clients": len(usable)})
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -163,8 +172,8 @@ class PhoenixStrategy(FedAvg):
             content[REFERENCE] = self._monitor.record
         return content
 
-    def _read_reply(self, message: Message, current: int, mean: WeightedMean | PartialMean) -> Row:
-        """Add one reply to ``mean`` and return its row."""
+    def _read_reply(self, message: Message, current: int, rule: Aggregation) -> Row:
+        """Add one reply to ``rule`` and return its row."""
         client = self._clients[message.metadata.src_node_id]
         row = new_row(current, client, self._sizes[client])
         row["bytes_down"] = self._bytes_down.get(client, 0)
@@ -181,13 +190,31 @@ class PhoenixStrategy(FedAvg):
                 "score": float(metrics.get("score", float("nan"))),
             }
             weights = self._transport.read(client, message.content[ARRAYS])
-            mean.add(weights, float(metrics["num-examples"]))
+            rule.add(weights, float(metrics["num-examples"]))
         except FederationError as error:
             return row | {"status": "refused", "reason": str(error)}
         except (KeyError, TypeError, ValueError) as error:
             reason = f"the reply is malformed: {type(error).__name__}: {error}"
             return row | {"status": "refused", "reason": reason}
         return row | told
+
+    def _check_usable(self, current: int, rows: Sequence[Row], usable: int) -> None:
+        """Raise FederationError, with the first reasons, if ``usable`` replies are too few."""
+        rule = self._config.aggregation
+        needs = {
+            f"federation.min_clients is {self._config.min_clients}": self._config.min_clients,
+            f"federation.aggregation.rule {rule.rule} needs {rule.required_replies}": (
+                rule.required_replies
+            ),
+        }
+        said, fewest = max(needs.items(), key=lambda need: need[1])
+        if usable < fewest:
+            refused = [row for row in rows if row["status"] != "ok"]
+            reasons = "; ".join(f"client {r['client_id']}: {r['reason']}" for r in refused[:3])
+            raise FederationError(
+                f"round {current}: {usable} of {len(rows)} clients gave a usable reply, {said} "
+                f"({reasons})"
+            )
 
     def _check_size(self, content: RecordDict) -> None:
         """Raise FederationError for a reply that is larger than any of this model can be."""

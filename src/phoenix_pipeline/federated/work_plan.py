@@ -8,7 +8,7 @@ from phoenix_pipeline.images import apportion
 from phoenix_pipeline.seeding import numpy_generator
 
 
-def count_clients(num_clients: int, fraction: float) -> int:
+def round_size(num_clients: int, fraction: float) -> int:
     """Return how many of ``num_clients`` train in a round."""
     return max(1, math.ceil(fraction * num_clients - 1e-9))
 
@@ -18,7 +18,7 @@ def select_clients(
 ) -> list[int]:
     """Return the sorted ids of this round's clients: ``ceil(fraction x clients)`` at random."""
     clients = sorted(sizes)
-    count = count_clients(len(clients), fraction)
+    count = round_size(len(clients), fraction)
     if count == len(clients):
         return clients
     generator = numpy_generator(seed, "client_selection", server_round)

@@ -13,6 +13,7 @@ from phoenix_pipeline.gan.dcgan import Dcgan
 from phoenix_pipeline.optimization.adam_state import adam_state, restore_adam_state
 from phoenix_pipeline.optimization.learning_rate import learning_rate_at
 from phoenix_pipeline.optimization.precision import autocast, gradient_scaler
+from phoenix_pipeline.optimization.proximal import ProximalTerm, proximal_term
 from phoenix_pipeline.optimization.work import LocalResult, LocalWork, draw_batches, prepare_batch
 
 _BETA2 = 0.999
@@ -45,8 +46,8 @@ def train_locally(
         TrainingError: a loss is not finite; names the network and the step.
     """
     started = time.perf_counter()
-    generator = _Player.of("generator", network.generator, config, training)
-    discriminator = _Player.of("discriminator", network.discriminator, config, training)
+    generator = _Player.of("generator", network.generator, work, config, training)
+    discriminator = _Player.of("discriminator", network.discriminator, work, config, training)
     players = (generator, discriminator)
     for player in players:
         restore_adam_state(player.optimizer, player.parameters, optimizer_state or {})
@@ -64,15 +65,21 @@ def train_locally(
 
 @dataclass(frozen=True)
 class _Player:
-    """One of the two networks, its named parameters and its optimizer."""
+    """One of the two networks, its named parameters, its optimizer and FedProx's pull."""
 
     network: nn.Module
     parameters: list[tuple[str, nn.Parameter]]
     optimizer: torch.optim.Optimizer
+    proximal: ProximalTerm | None
 
     @classmethod
     def of(
-        cls, name: str, network: nn.Module, config: DcganConfig, training: TrainingConfig
+        cls,
+        name: str,
+        network: nn.Module,
+        work: LocalWork,
+        config: DcganConfig,
+        training: TrainingConfig,
     ) -> "_Player":
         """Return a player with a new AdamW, which is the paper's Adam without weight decay."""
         parameters = [(f"{name}.{key}", value) for key, value in network.named_parameters()]
@@ -83,15 +90,19 @@ class _Player:
             weight_decay=training.weight_decay,
             fused=parameters[0][1].device.type in ("cpu", "cuda"),
         )
-        return cls(network, parameters, optimizer)
+        proximal = proximal_term(parameters, work.from_server, training.proximal_mu)
+        return cls(network, parameters, optimizer, proximal)
 
     def step(self, loss: Tensor, scaler: torch.amp.GradScaler, max_norm: float | None) -> None:
         """Descend ``loss`` in this player's weights; the other's get no gradient."""
         weights = [parameter for _, parameter in self.parameters]
         self.optimizer.zero_grad(set_to_none=True)
         scaler.scale(loss).backward(inputs=weights)
-        if max_norm is not None:
+        if self.proximal or max_norm is not None:
             scaler.unscale_(self.optimizer)
+        if self.proximal:
+            self.proximal.add_to_gradients()
+        if max_norm is not None:
             nn.utils.clip_grad_norm_(weights, max_norm)
         scaler.step(self.optimizer)
 

@@ -15,13 +15,15 @@ class LocalWork:
     """What one client trains in one round.
 
     ``progress_start`` and ``progress_end`` are fractions of the whole run, in [0, 1], between which
-    the learning rate moves.
+    the learning rate moves. ``from_server`` names the parameters that start from the global weights
+    of this round: FedProx pulls these, no others, and none where there is no round.
     """
 
     steps: int
     progress_start: float
     progress_end: float
     seed: int
+    from_server: frozenset[str] = frozenset()
 
     def progress(self, step: int) -> float:
         """Return the run's progress at ``step`` (0-based) of this round."""

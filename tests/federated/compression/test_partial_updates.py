@@ -4,8 +4,7 @@ import torch
 from phoenix_pipeline.config import FederationConfig, ModelConfig, UNetConfig
 from phoenix_pipeline.diffusion.unet import build_unet
 from phoenix_pipeline.errors import FederationError, SettingsError
-from phoenix_pipeline.federated.aggregation import WeightedMean
-from phoenix_pipeline.federated.compression.partial_mean import PartialMean
+from phoenix_pipeline.federated.aggregation import PartialMean, WeightedMean
 from phoenix_pipeline.federated.compression.partial_updates import (
     assign_halves,
     check_split,
@@ -112,10 +111,16 @@ def test_senseless_combinations_are_refused(
 
 
 def test_usplit_needs_two_clients_in_a_round() -> None:
-    check_split(federation("usplit", client_fraction=0.2), 10)
+    check_split(federation("usplit"), 2)
     check_split(federation("full"), 1)
-    with pytest.raises(SettingsError, match="1 of 10 clients trains"):
-        check_split(federation("usplit", client_fraction=0.1), 10)
+    with pytest.raises(SettingsError, match="1 client trains in one"):
+        check_split(federation("usplit"), 1)
+
+
+@pytest.mark.parametrize("aggregation", [{"rule": "median"}, {"clip_norm": {"bound": 1.0}}])
+def test_usplit_and_rules_that_need_whole_replies_are_refused(aggregation: dict) -> None:
+    with pytest.raises(ValueError, match="usplit averages each array over those who sent it"):
+        federation("usplit", aggregation=aggregation)
 
 
 BASE = {"a": torch.tensor([9.0, 9.0]), "b": torch.tensor([9.0]), "n": torch.tensor(4)}

@@ -13,7 +13,6 @@ from typing import Literal
 from phoenix_pipeline.config import FederationConfig, ModelConfig
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.federated.personal_layers import is_personal
-from phoenix_pipeline.federated.work_plan import count_clients
 from phoenix_pipeline.seeding import numpy_generator
 
 Scheme = Literal["full", "usplit", "ulatdec", "udec"]
@@ -113,11 +112,10 @@ def layers_that_stay(
 
 
 def check_split(federation: FederationConfig, num_clients: int) -> None:
-    """Raise SettingsError where ``usplit`` has no two clients in a round to pair."""
-    count = count_clients(num_clients, federation.client_fraction)
-    if federation.compression.is_split and count < 2:
+    """Raise SettingsError where the ``num_clients`` of a round cannot be paired for ``usplit``."""
+    if federation.compression.is_split and num_clients < 2:
         raise SettingsError(
             f"federation.compression.partial_update usplit pairs the clients of a round, but "
-            f"{count} of {num_clients} clients trains in one; raise federation.client_fraction, or "
-            "set partial_update to full"
+            f"{num_clients} client trains in one; raise federation.client_fraction or the number "
+            "of clients, or set partial_update to full"
         )

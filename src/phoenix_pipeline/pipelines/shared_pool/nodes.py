@@ -31,20 +31,29 @@ def assign_images(
     """Return each client's training images and each client's share of the pool.
 
     With ``federation.pooled`` one client, number 0, holds what all clients hold together.
+
+    Raises:
+        SettingsError: there are too few clients for ``federation``.
     """
+    from phoenix_pipeline.federated.aggregation import check_num_replies
     from phoenix_pipeline.federated.compression.partial_updates import check_split
+    from phoenix_pipeline.federated.work_plan import round_size
 
     pool = draw_shared_pool(partition, config, run.seed, train.num_classes)
     training = pool.training
     if federation.pooled:
         training = training.drop_duplicates("image_index").assign(client_id=0)
     num_clients = training["client_id"].nunique()
-    check_split(federation, num_clients)
     if federation.min_clients > num_clients:
         raise SettingsError(
             f"federation.min_clients is {federation.min_clients}, but there are {num_clients} "
             "clients; allowed: 1 to that number"
         )
+    # In a deployment the nodes are the clients, and are counted when they have connected.
+    if federation.engine != "deployment":
+        count = round_size(num_clients, federation.client_fraction)
+        check_num_replies(federation, count)
+        check_split(federation, count)
     return training, pool.shares
 
 
@@ -117,6 +126,13 @@ def _check_personalization(
             f"threshold_filter.min_clients is {rules.min_clients}, below "
             f"federation.min_clients ({federation.min_clients}): filtering would end the run; "
             "raise the first or lower the second"
+        )
+    required = federation.aggregation.required_replies
+    if rules.enabled and rules.min_clients < required:
+        raise SettingsError(
+            f"threshold_filter.min_clients is {rules.min_clients}, but "
+            f"federation.aggregation.rule {federation.aggregation.rule} needs {required} replies: "
+            "filtering would end the run; raise the first or change federation.aggregation"
         )
 
 

@@ -1,0 +1,56 @@
+"""How the replies of one round become new global weights: a rule, chosen by the settings.
+
+Every rule takes replies one by one (``add``) and gives the weights of the model (``result``).
+"""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from phoenix_pipeline.config import FederationConfig
+from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.federated.aggregation.clipping import ClippedUpdates, MedianClippedUpdates
+from phoenix_pipeline.federated.aggregation.partial_mean import PartialMean
+from phoenix_pipeline.federated.aggregation.robust import RobustRule
+from phoenix_pipeline.federated.aggregation.rule import Aggregation
+from phoenix_pipeline.federated.aggregation.weighted_mean import WeightedMean
+
+__all__ = ["Aggregation", "PartialMean", "WeightedMean", "build_aggregation", "check_num_replies"]
+
+
+def build_aggregation(
+    config: FederationConfig, template: Mapping[str, Tensor], seed: int, server_round: int
+) -> Aggregation:
+    """Return the rule of round ``server_round``.
+
+    Args:
+        config: names the rule.
+        template: the global weights that the round started from.
+        seed: the run's, for rules that draw.
+        server_round: from 1, counted over resumed runs.
+    """
+    chosen = config.aggregation
+    if config.compression.is_split:
+        return PartialMean(template)
+    rule: Aggregation = WeightedMean(template)
+    if chosen.rule != "mean":
+        rule = RobustRule(chosen, template)
+    if chosen.clip_norm.bound is None:
+        return rule
+    clipped = ClippedUpdates if chosen.clip_norm.unit == "absolute" else MedianClippedUpdates
+    return clipped(rule, template, chosen.clip_norm.bound)
+
+
+def check_num_replies(config: FederationConfig, num_clients: int) -> None:
+    """Refuse a rule that a round of ``num_clients`` cannot satisfy, even if all of them answer.
+
+    Raises:
+        SettingsError: names the rule and what it needs.
+    """
+    required = config.aggregation.required_replies
+    if num_clients < required:
+        raise SettingsError(
+            f"federation.aggregation.rule {config.aggregation.rule} needs {required} replies with "
+            f"these settings, but {num_clients} clients train in a round; raise "
+            "federation.client_fraction or the number of clients, or change federation.aggregation"
+        )

@@ -1,0 +1,64 @@
+"""What a client's reply must be, before any rule looks at it."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from phoenix_pipeline.errors import FederationError
+
+# Above what any network or data set has; the products still fit into float32.
+_LARGEST = 1e15
+
+
+class ReplyCheck:
+    """Knows the names, shapes and dtypes of ``template``."""
+
+    def __init__(self, template: Mapping[str, Tensor]) -> None:
+        self._template = {name: (t.shape, t.dtype) for name, t in template.items()}
+
+    def __call__(self, arrays: Mapping[str, Tensor], weight: float) -> None:
+        """Refuse a reply that cannot be aggregated.
+
+        Raises:
+            FederationError: names, shapes or dtypes differ from the model's, a value is not
+                finite or enormous, or the weight is not positive.
+        """
+        if not 0 < weight < _LARGEST:
+            raise FederationError(
+                f"the reply counts {weight:g} examples; more than 0 are needed, below {_LARGEST:g}"
+            )
+        if arrays.keys() != self._template.keys():
+            odd = sorted(arrays.keys() ^ self._template.keys())
+            raise FederationError(
+                f"the reply's arrays are not the model's: {len(odd)} differ, {odd[0]} first"
+            )
+        for name, tensor in arrays.items():
+            self._check_array(name, tensor)
+
+    def _check_array(self, name: str, tensor: Tensor) -> None:
+        shape, dtype = self._template[name]
+        if tensor.shape != shape or tensor.dtype != dtype:
+            raise FederationError(
+                f"array {name} is {tensor.dtype} {tuple(tensor.shape)}; "
+                f"the model has {dtype} {tuple(shape)}"
+            )
+        if not torch.isfinite(tensor).all():
+            raise FederationError(f"array {name} holds a value that is not finite")
+        if tensor.numel() and tensor.abs().max() >= _LARGEST:
+            largest = tensor.abs().max().item()
+            raise FederationError(
+                f"array {name} holds {largest:g}; magnitudes below {_LARGEST:g} are allowed"
+            )
+
+
+def to_dtype(value: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return ``value`` as ``dtype``; integers are rounded, not cut."""
+    return (value if dtype.is_floating_point else value.round()).to(dtype)
+
+
+def widened(tensor: Tensor) -> Tensor:
+    """Return ``tensor`` in a dtype to calculate in: float32 or wider, float64 for integers."""
+    if not tensor.dtype.is_floating_point:
+        return tensor.to(torch.float64)
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

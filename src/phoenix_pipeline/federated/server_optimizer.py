@@ -1,0 +1,96 @@
+"""Server optimizers: the step from the old global weights to the aggregate, taken as a gradient.
+
+FedAvgM is Hsu et al., arXiv 1909.06335; FedAdam and FedYogi are Reddi et al., arXiv 2003.00295,
+algorithm 2, as Flower writes them: second moments start at 0, and FedAdam corrects the bias.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from phoenix_pipeline.config import ServerOptimizerConfig
+from phoenix_pipeline.federated.records import ClientSettings
+
+_MOMENTUM, _EXP_AVG, _EXP_AVG_SQ = "momentum", "exp_avg", "exp_avg_sq"
+_MOMENTS = {
+    "fedavgm": (_MOMENTUM,),
+    "fedadam": (_EXP_AVG, _EXP_AVG_SQ),
+    "fedyogi": (_EXP_AVG, _EXP_AVG_SQ),
+}
+
+
+@dataclass(frozen=True)
+class ServerOptimizer:
+    """Takes steps in the arrays ``trainable``; all others become the aggregate's.
+
+    BatchNorm's statistics and counts have no gradient: momentum would carry a variance below zero.
+    """
+
+    config: ServerOptimizerConfig
+    trainable: frozenset[str]
+
+    @classmethod
+    def of(cls, config: ServerOptimizerConfig, settings: ClientSettings) -> "ServerOptimizer":
+        """Return the optimizer of the network that ``settings`` describe."""
+        if config.is_plain:
+            return cls(config, frozenset())
+        network = settings.build_network()
+        return cls(config, frozenset(name for name, _ in network.named_parameters()))
+
+    @torch.no_grad()
+    def step(
+        self,
+        weights: Mapping[str, Tensor],
+        aggregate: Mapping[str, Tensor],
+        state: Mapping[str, Tensor],
+        server_round: int,
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return the new global weights and the new state; nothing is changed in place.
+
+        Args:
+            weights: those that the round started from.
+            aggregate: what the rule made of the replies.
+            state: of the round before, empty at first; moments named ``<moment>.<array>``.
+            server_round: from 1, counted over resumed runs.
+        """
+        new, moments = dict(aggregate), {}
+        if self.config.is_plain:
+            return new, {}
+        for name, old in weights.items():
+            if name not in self.trainable:
+                continue
+            wide = old.to(torch.promote_types(old.dtype, torch.float32))
+            delta = aggregate[name].to(wide.dtype) - wide
+            kept = {
+                moment: state.get(f"{moment}.{name}", torch.zeros_like(delta))
+                for moment in _MOMENTS[self.config.name]
+            }
+            step, kept = self._step_of(delta, kept, server_round)
+            new[name] = (wide + step).to(old.dtype)
+            moments.update({f"{moment}.{name}": tensor for moment, tensor in kept.items()})
+        return new, moments
+
+    def _step_of(
+        self, delta: Tensor, kept: Mapping[str, Tensor], server_round: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return one array's step along ``delta``, and its new moments."""
+        config = self.config
+        if config.name == "fedavgm":
+            momentum = config.momentum * kept[_MOMENTUM] + delta
+            return config.rate * momentum, {_MOMENTUM: momentum}
+        exp_avg = config.beta_1 * kept[_EXP_AVG] + (1.0 - config.beta_1) * delta
+        square, exp_avg_sq = delta.square(), kept[_EXP_AVG_SQ]
+        rate = config.rate
+        if config.name == "fedadam":
+            exp_avg_sq = config.beta_2 * exp_avg_sq + (1.0 - config.beta_2) * square
+            # One more than in Adam's paper, as in Flower.
+            count = server_round + 1
+            rate *= math.sqrt(1.0 - config.beta_2**count) / (1.0 - config.beta_1**count)
+        else:
+            sign = torch.sign(exp_avg_sq - square)
+            exp_avg_sq = exp_avg_sq - (1.0 - config.beta_2) * square * sign
+        step = rate * exp_avg / (exp_avg_sq.sqrt() + config.tau)
+        return step, {_EXP_AVG: exp_avg, _EXP_AVG_SQ: exp_avg_sq}
