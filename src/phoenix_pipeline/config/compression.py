@@ -10,10 +10,10 @@ from phoenix_pipeline.config.base import Group
 class CodecConfig(Group):
     """How the arrays of a message are written."""
 
-    codec: Literal["none", "fp16", "int8", "top_k"] = Field(
+    codec: Literal["none", "fp16", "int8", "int4", "top_k"] = Field(
         "none",
-        description="`none`: as they are; `fp16`; `int8`: a scale per output channel, stochastic "
-        "rounding; `top_k`: the largest values only, as fp16, with their positions.",
+        description="`none`: as they are; `fp16`; `int8`, `int4`: a scale per output channel, "
+        "stochastic rounding; `top_k`: the largest values only, as fp16, with their positions.",
     )
     density: float = Field(
         0.05, gt=0.0, le=1.0, description="`top_k`: share of the values of each array that is sent."
@@ -43,12 +43,12 @@ class DownlinkConfig(CodecConfig):
         if self.codec == "top_k" and self.relative_to == "weights":
             raise ValueError(
                 "codec top_k leaves most values out, and weights that are left out are lost; set "
-                "relative_to: last_broadcast, or codec to none, fp16 or int8"
+                "relative_to: last_broadcast, or codec to none, fp16, int8 or int4"
             )
         if self.codec == "none" and self.relative_to == "last_broadcast":
             raise ValueError(
                 "codec none writes a difference with as many bytes as the weights; set relative_to "
-                "to weights, or codec to fp16, int8 or top_k"
+                "to weights, or codec to fp16, int8, int4 or top_k"
             )
         return self
 

@@ -13,6 +13,7 @@ _PARTS = {
 _CODECS = {
     "fp16": "rounded to half precision",
     "int8": "rounded to 8 bits",
+    "int4": "rounded to 4 bits",
     "top_k": "cut to its largest values",
 }
 
