@@ -90,11 +90,7 @@ def check_arm(
     layers = layers_that_stay(layers, federation, model, network.state_dict())
     _check_personalization(personal, rules, federation, layers)
     _check_threshold(rules, train, test, run)
-    if pool.warmup_steps and not pool.beta:
-        raise SettingsError(
-            f"shared_pool.warmup_steps is {pool.warmup_steps}, but shared_pool.beta is 0: there is "
-            "no pool to warm up on; set beta above 0 or warmup_steps to 0"
-        )
+    _check_pool(pool)
     return {
         "num_parameters": sum(p.numel() for p in network.parameters()),
         "num_personal_parameters": sum(
@@ -104,6 +100,14 @@ def check_arm(
         "channels": train.channels,
         "image_size": train.image_size,
     }
+
+
+def _check_pool(pool: SharedPoolConfig) -> None:
+    if pool.warmup_steps and not pool.beta:
+        raise SettingsError(
+            f"shared_pool.warmup_steps is {pool.warmup_steps}, but shared_pool.beta is 0: there is "
+            "no pool to warm up on; set beta above 0 or warmup_steps to 0"
+        )
 
 
 def _check_personalization(
