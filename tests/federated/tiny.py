@@ -57,7 +57,9 @@ def job(*, rounds: int = 2, **options: Any) -> FederatedJob:
         "settings": settings(),
         "device": "cpu",
     }
-    return FederatedJob(**{**defaults, **given})
+    given = {**defaults, **given}
+    told = given["settings"].model_copy(update={"compression": given["config"].compression})
+    return FederatedJob(**{**given, "settings": told})
 
 
 def federate(folder: Path, *, on_round: Any = None, **options: Any) -> FederatedResult:

@@ -32,6 +32,16 @@ def test_a_warm_up_is_work_but_no_round(rounds) -> None:
     assert (totals["rounds"], totals["clients"], totals["images_trained"]) == (3, 2, 280)
 
 
+def test_a_round_on_the_link_lasts_as_long_as_its_slowest_client(rounds) -> None:
+    timed = rounds.assign(link_seconds=[1.0, 4.0, 2.0, 0.5, 3.0, 3.5])
+    assert run_totals(timed)["link_seconds"] == 4.0 + 2.0 + 3.5
+    assert "link_seconds" not in run_totals(rounds.assign(link_seconds=float("nan")))
+    table = compare_arms({}, {"fedavg": timed, "dcgan": rounds}, pooled=["dcgan"])
+    assert "link_seconds" in headline_columns(table)
+    assert "on the link" in format_table(table)
+    assert table["link_seconds"].isna().tolist() == [False, True]
+
+
 def test_what_was_not_counted_is_missing_rather_than_zero(rounds) -> None:
     totals = run_totals(rounds.assign(bytes_up=float("nan"), bytes_down=float("nan")))
     assert not {"bytes_up", "bytes_total", "bytes_per_round"} & set(totals)

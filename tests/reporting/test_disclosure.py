@@ -22,6 +22,13 @@ def test_default_federation_gives_weights_only() -> None:
     assert "its own images never left it" in sentence
 
 
+def test_partial_and_compressed_updates_are_named() -> None:
+    federation = {"compression": {"partial_update": "udec", "up": {"codec": "int8"}}}
+    _, part, codec = describe_disclosure({"federation": federation})
+    assert "encoder and the bottleneck of its model stayed with it" in part
+    assert "rounded to 8 bits" in codec
+
+
 def test_pooling_gives_everything() -> None:
     settings = {"federation": FederationConfig(pooled=True).model_dump()}
     (sentence,) = describe_disclosure(settings)

@@ -10,6 +10,7 @@ from phoenix_pipeline.config.aggregation import (
     ServerOptimizerConfig,
 )
 from phoenix_pipeline.config.base import Group
+from phoenix_pipeline.config.compression import CompressionConfig, LinkConfig
 from phoenix_pipeline.config.data import ImagesConfig, PartitionConfig, RunConfig, SharedPoolConfig
 from phoenix_pipeline.config.differential_privacy import (
     AdaptiveClippingConfig,
@@ -41,6 +42,7 @@ __all__ = [
     "AggregationConfig",
     "ClassifierConfig",
     "ClipNormConfig",
+    "CompressionConfig",
     "DcganConfig",
     "DeploymentConfig",
     "DifferentialPrivacyConfig",
@@ -50,6 +52,7 @@ __all__ = [
     "Group",
     "ImagesConfig",
     "JudgeFileConfig",
+    "LinkConfig",
     "LocalWorkConfig",
     "ModelConfig",
     "NoiseConfig",

@@ -1,4 +1,4 @@
-"""Group about what crosses the wire: codecs up and down, and partial updates."""
+"""Groups about what crosses the wire: codecs up and down, partial updates, a simulated link."""
 
 from typing import Literal, Self
 
@@ -10,10 +10,10 @@ from phoenix_pipeline.config.base import Group
 class CodecConfig(Group):
     """How the arrays of a message are written."""
 
-    codec: Literal["none", "fp16", "int8", "top_k"] = Field(
+    codec: Literal["none", "fp16", "int8", "int4", "top_k"] = Field(
         "none",
-        description="`none`: as they are; `fp16`; `int8`: a scale per output channel, stochastic "
-        "rounding; `top_k`: the largest values only, as fp16, with their positions.",
+        description="`none`: as they are; `fp16`; `int8`, `int4`: a scale per output channel, "
+        "stochastic rounding; `top_k`: the largest values only, as fp16, with their positions.",
     )
     density: float = Field(
         0.05, gt=0.0, le=1.0, description="`top_k`: share of the values of each array that is sent."
@@ -43,7 +43,12 @@ class DownlinkConfig(CodecConfig):
         if self.codec == "top_k" and self.relative_to == "weights":
             raise ValueError(
                 "codec top_k leaves most values out, and weights that are left out are lost; set "
-                "relative_to: last_broadcast, or codec to none, fp16 or int8"
+                "relative_to: last_broadcast, or codec to none, fp16, int8 or int4"
+            )
+        if self.codec == "none" and self.relative_to == "last_broadcast":
+            raise ValueError(
+                "codec none writes a difference with as many bytes as the weights; set relative_to "
+                "to weights, or codec to fp16, int8, int4 or top_k"
             )
         return self
 
@@ -69,3 +74,24 @@ class CompressionConfig(Group):
     def is_split(self) -> bool:
         """Whether clients of one round send different arrays."""
         return self.partial_update == "usplit"
+
+
+class LinkConfig(Group):
+    """A simulated link: what the counted bytes would take, each client on a line of its own."""
+
+    uplink_mbit_s: float | None = Field(
+        None, gt=0.0, description="From a client to the server; null: no link is simulated."
+    )
+    downlink_mbit_s: float | None = Field(
+        None, gt=0.0, description="From the server to a client; null: no link is simulated."
+    )
+    latency_ms: float = Field(0.0, ge=0.0, description="Added to every message, each way.")
+
+    @model_validator(mode="after")
+    def _has_both_ways(self) -> Self:
+        if (self.uplink_mbit_s is None) != (self.downlink_mbit_s is None):
+            raise ValueError(
+                f"uplink_mbit_s is {self.uplink_mbit_s} and downlink_mbit_s "
+                f"{self.downlink_mbit_s}; set both, or both to null"
+            )
+        return self

@@ -6,6 +6,7 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from phoenix_pipeline.config.aggregation import AggregationConfig, ServerOptimizerConfig
 from phoenix_pipeline.config.base import Group, Positive
+from phoenix_pipeline.config.compression import CompressionConfig, LinkConfig
 from phoenix_pipeline.config.differential_privacy import DifferentialPrivacyConfig
 
 
@@ -139,6 +140,20 @@ class FederationConfig(Group):
         description="Longest wait for a round's replies; who is later is left out of the round. "
         "In process a thread that hangs cannot be ended: it is left behind.",
     )
+    compression: CompressionConfig = CompressionConfig()
+    link: LinkConfig = LinkConfig()
+
+    @model_validator(mode="after")
+    def _averages_halves(self) -> Self:
+        clipped = self.aggregation.clip_norm.bound is not None or self.differential_privacy.enabled
+        if self.compression.is_split and (self.aggregation.rule != "mean" or clipped):
+            raise ValueError(
+                "compression.partial_update usplit averages each array over those who sent it, but "
+                f"aggregation.rule {self.aggregation.rule}, clip_norm and differential_privacy need "
+                "whole replies; set rule: mean, clip_norm.bound: null and "
+                "differential_privacy.enabled: false, or partial_update: full"
+            )
+        return self
 
     @property
     def has_secret_noise(self) -> bool:

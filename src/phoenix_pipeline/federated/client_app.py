@@ -27,6 +27,7 @@ from phoenix_pipeline.federated.records import (
     unpack_arrays,
 )
 from phoenix_pipeline.federated.sites import Site
+from phoenix_pipeline.federated.transport import receive_weights, send_weights
 from phoenix_pipeline.federated.workbench import Bench, Workbench
 from phoenix_pipeline.metrics.monitoring import MonitorReference, monitor_score
 from phoenix_pipeline.optimization.work import LocalWork
@@ -97,7 +98,7 @@ def _train(content: RecordDict, settings: ClientSettings, site: Site, bench: Ben
     config, server_round = content[CONFIG], int(content[CONFIG]["round"])
     state = site.load_state(server_round)
     initial = unpack_arrays(content[INITIAL_PERSONAL]) if INITIAL_PERSONAL in content else None
-    received = unpack_arrays(content[ARRAYS])
+    received = receive_weights(content[ARRAYS], config, settings, state, bench.initial_shared)
     bench.load(received, state.personal or initial)
     work = _plan_work(config, settings, site, frozenset(received))
     moments = state.optimizer if settings.training.optimizer_state == "keep" else None
@@ -110,6 +111,7 @@ def _train(content: RecordDict, settings: ClientSettings, site: Site, bench: Ben
     if settings.local_noise:
         seed = _seed(settings, "local_noise", site.client_id, server_round)
         shared = privatize(shared, received, settings.local_noise, seed)
+    arrays = send_weights(shared, received, config, settings, state, site.client_id)
     site.save_state(server_round, int(config["oldest-checkpoint"]), state)
     metrics = MetricRecord(
         {
@@ -123,7 +125,7 @@ def _train(content: RecordDict, settings: ClientSettings, site: Site, bench: Ben
     if REFERENCE in content:
         reference = MonitorReference.from_arrays(unpack_arrays(content[REFERENCE]))
         metrics["score"] = _score(reference, settings, site, bench, server_round)
-    return RecordDict({ARRAYS: pack_arrays(shared), METRICS: metrics})
+    return RecordDict({ARRAYS: arrays, METRICS: metrics})
 
 
 def _plan_work(

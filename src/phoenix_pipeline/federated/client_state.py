@@ -1,4 +1,4 @@
-"""What a client keeps between rounds: Adam's moments, and its personal layers with their EMA."""
+"""What a client keeps between rounds: Adam's moments, personal layers, and what codecs need."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,11 +13,17 @@ _UPDATES = "personal_updates"
 
 @dataclass
 class ClientState:
-    """Tensors by name; ``updates`` counts the rounds that went into ``personal_ema``."""
+    """Tensors by name; ``updates`` counts the rounds that went into ``personal_ema``.
+
+    ``residual`` is what codecs left out of earlier updates, ``broadcast`` the weights that the last
+    round started from.
+    """
 
     optimizer: dict[str, Tensor] = field(default_factory=dict)
     personal: dict[str, Tensor] = field(default_factory=dict)
     personal_ema: dict[str, Tensor] = field(default_factory=dict)
+    residual: dict[str, Tensor] = field(default_factory=dict)
+    broadcast: dict[str, Tensor] = field(default_factory=dict)
     updates: int = 0
 
     def keep_personal(self, trained: Mapping[str, Tensor], ema_horizon: float) -> None:
@@ -39,6 +45,8 @@ class ClientState:
             "optimizer": self.optimizer,
             "personal": self.personal,
             "personal_ema": self.personal_ema,
+            "residual": self.residual,
+            "broadcast": self.broadcast,
         }
         tensors = {f"{group}/{n}": t for group, ts in groups.items() for n, t in ts.items()}
         if self.updates:

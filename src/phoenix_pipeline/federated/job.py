@@ -48,7 +48,7 @@ class FederatedJob:
     def identity(self) -> dict[str, Any]:
         """Return everything that the weights depend on; a checkpoint of another is not resumed."""
         without = {"engine", "ray", "deployment", "workers", "resume", "checkpoint_every"}
-        without |= {"round_timeout_s", "threads_per_client"}
+        without |= {"round_timeout_s", "threads_per_client", "link"}
         work = self.config.model_dump(mode="json", exclude=without)
         rules = self.threshold_filter.model_dump(mode="json") if self.reference else {}
         return {

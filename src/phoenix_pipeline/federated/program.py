@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
 import torch
 from flwr.app import ArrayRecord, MetricRecord
 
 from phoenix_pipeline.federated.aggregation import check_num_replies
+from phoenix_pipeline.federated.compression.partial_updates import check_split
 from phoenix_pipeline.federated.final_average import average_personal_layers
 from phoenix_pipeline.federated.fleet import Fleet
 from phoenix_pipeline.federated.job import FederatedJob, FederatedResult
@@ -21,7 +21,7 @@ from phoenix_pipeline.federated.monitoring import Monitor
 from phoenix_pipeline.federated.personal_layers import split_personal
 from phoenix_pipeline.federated.privacy.checks import check_privacy
 from phoenix_pipeline.federated.records import pack_arrays, unpack_arrays
-from phoenix_pipeline.federated.round_table import disconnected, round_means
+from phoenix_pipeline.federated.round_table import disconnected, round_means, with_link_seconds
 from phoenix_pipeline.federated.run_state import RunState
 from phoenix_pipeline.federated.strategy import OnReply, PhoenixStrategy
 from phoenix_pipeline.federated.warm_up import warm_up
@@ -50,13 +50,15 @@ def run_program(job: FederatedJob, folder: Path, fleet: Fleet, watch: Watch) -> 
 
     Raises:
         FederationError: a round had too few usable replies; the last checkpoint stands.
-        SettingsError: the aggregation rule needs more clients than there are.
+        SettingsError: the aggregation rule, or ``usplit``, needs more clients than there are.
     """
-    check_num_replies(job.config, round_size(len(fleet.sizes), job.config.client_fraction))
+    count = round_size(len(fleet.sizes), job.config.client_fraction)
+    check_num_replies(job.config, count)
+    check_split(job.config, count)
     run = _begin(job, folder, resolve_device(job.device))
     if watch.on_round:
         for number in range(1, run.rounds_done + 1):
-            watch.on_round(number, round_means(run.rows, number))
+            watch.on_round(number, round_means(run.rows, number, job.config.link))
     _run_rounds(job, run, fleet, watch)
     connected = sorted(fleet.sizes.keys() - disconnected(run.rows))
     averaged = None
@@ -65,7 +67,7 @@ def run_program(job: FederatedJob, folder: Path, fleet: Fleet, watch: Watch) -> 
     return FederatedResult(
         raw=run.raw,
         ema=run.ema,
-        rounds=pd.DataFrame(run.rows),
+        rounds=with_link_seconds(run.rows, job.config.link),
         connected=tuple(connected),
         client_state=fleet.client_state,
         averaged_personal=averaged,
@@ -87,6 +89,8 @@ def _begin(job: FederatedJob, folder: Path, device: torch.device) -> RunState:
     )
     shared, _ = split_personal(network.state_dict(), settings.personal_layers)
     run = RunState(folder / SERVER_FOLDER, job.identity(), shared, settings.training.ema_horizon)
+    if settings.compression.down.relative_to == "last_broadcast":
+        run.broadcast = {name: tensor.clone() for name, tensor in shared.items()}
     if job.config.resume and run.resume():
         logger.info("continuing after round %s of %s", run.rounds_done, job.config.num_rounds)
         return run
@@ -125,7 +129,7 @@ def _run_rounds(job: FederatedJob, run: RunState, fleet: Fleet, watch: Watch) ->
         done = run.rounds_done
         if done % config.checkpoint_every == 0 or done == config.num_rounds:
             run.save()
-        means = round_means(run.rows, done)
+        means = round_means(run.rows, done, config.link)
         _log_round(means, done, config.num_rounds)
         if watch.on_round:
             watch.on_round(done, means)

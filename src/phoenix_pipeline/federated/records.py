@@ -7,7 +7,7 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from torch import Tensor, nn
 
-from phoenix_pipeline.config import Group, ModelConfig, TrainingConfig
+from phoenix_pipeline.config import CompressionConfig, Group, ModelConfig, TrainingConfig
 from phoenix_pipeline.errors import FederationError
 from phoenix_pipeline.families import family_of
 
@@ -43,6 +43,7 @@ class ClientSettings(Group):
     personal_layers: tuple[str, ...] = ()
     monitor_samples: int = 64
     monitor_steps: int = 10
+    compression: CompressionConfig = CompressionConfig()
     local_noise: LocalNoise | None = None
     secret_noise: bool = False
 

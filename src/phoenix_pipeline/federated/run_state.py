@@ -16,7 +16,7 @@ from phoenix_pipeline.optimization.ema import ema_decay, update_ema
 logger = logging.getLogger(__name__)
 
 _KEPT = 2
-_GROUPS = ("raw/", "ema/", "initial_personal/", "server_optimizer/")
+_GROUPS = ("raw/", "ema/", "initial_personal/", "server_optimizer/", "broadcast/")
 
 
 class RunState:
@@ -25,9 +25,10 @@ class RunState:
     ``clip_norm`` is what adaptive clipping has come to; None where there is none.
     ``server_optimizer`` holds its moments, none for FedAvg. ``initial_personal`` are layers that
     clients which have not trained yet are to start from; empty where their own initial weights will
-    do. ``oldest_checkpoint`` is the earliest round that a resumed run may continue after: clients
-    keep what they had then. ``key`` tells this run from others for as long as it is resumed; nodes
-    keep their state under it.
+    do. ``broadcast`` is what the last round's clients started from, where differences to it are
+    sent: before round 1 the initial weights. ``oldest_checkpoint`` is the earliest round that a
+    resumed run may continue after: clients keep what they had then. ``key`` tells this run from
+    others for as long as it is resumed; nodes keep their state under it.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class RunState:
         self.initial_personal: dict[str, Tensor] = {}
         self.server_optimizer: dict[str, Tensor] = {}
         self.clip_norm: float | None = None
+        self.broadcast: dict[str, Tensor] = {}
         self.rounds_done = 0
         self.rows: list[Row] = []
         self.oldest_checkpoint = 0
@@ -58,7 +60,7 @@ class RunState:
             if differing := self._differing(metadata["settings"]):
                 logger.info("starting anew: %s has a run of other %s", self._folder, differing)
                 return False
-            self.raw, self.ema, self.initial_personal, self.server_optimizer = (
+            self.raw, self.ema, self.initial_personal, self.server_optimizer, self.broadcast = (
                 {n.removeprefix(p): t for n, t in tensors.items() if n.startswith(p)}
                 for p in _GROUPS
             )
@@ -91,7 +93,8 @@ class RunState:
 
     def save(self) -> None:
         """Write a checkpoint of the rounds done and drop all but the last two."""
-        states = (self.raw, self.ema, self.initial_personal, self.server_optimizer)
+        groups = (self.raw, self.ema, self.initial_personal, self.server_optimizer)
+        states = (*groups, self.broadcast)
         tensors = {
             group + name: tensor
             for group, state in zip(_GROUPS, states, strict=True)

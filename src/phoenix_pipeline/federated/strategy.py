@@ -31,11 +31,11 @@ from phoenix_pipeline.federated.records import (
     check_size,
     count_bytes,
     pack_arrays,
-    unpack_arrays,
 )
 from phoenix_pipeline.federated.round_table import Row, disconnected, new_row
 from phoenix_pipeline.federated.run_state import RunState
 from phoenix_pipeline.federated.server_optimizer import ServerOptimizer
+from phoenix_pipeline.federated.transport import ServerTransport
 from phoenix_pipeline.federated.work_plan import plan_steps
 
 logger = logging.getLogger(__name__)
@@ -71,6 +71,7 @@ class PhoenixStrategy(FedAvg):
         self._on_reply = on_reply
         self._roll_call = roll_call
         self._absent: list[Row] = []
+        self._transport = ServerTransport(settings, run)
         self._bytes_down: dict[int, int] = {}
         self._steps: dict[int, int] = {}
 
@@ -103,9 +104,10 @@ class PhoenixStrategy(FedAvg):
         )
         node_of = {client: node for node, client in self._clients.items()}
         trained = {row["client_id"] for row in self._run.rows if row["status"] == "ok"}
+        self._transport.open_round(current, chosen)
         messages = []
         for client in chosen:
-            content = self._content(arrays, current, steps[client])
+            content = self._content(client, arrays, current, steps[client])
             if self._run.initial_personal and client not in trained:
                 content[INITIAL_PERSONAL] = pack_arrays(self._run.initial_personal)
             self._bytes_down[client] = self._wire_bytes(content)
@@ -164,6 +166,7 @@ class PhoenixStrategy(FedAvg):
         self._privacy.account(current, rows, self._run.rows)
         if isinstance(rule, PrivateMean):
             self._run.clip_norm = rule.next_clip_norm()
+        self._transport.close_round()
         self._run.rounds_done = current
         self._run.rows.extend(rows)
         self._run.server_optimizer = moments
@@ -184,8 +187,9 @@ class PhoenixStrategy(FedAvg):
         """Return nothing, as nothing was asked for."""
         return None
 
-    def _content(self, arrays: ArrayRecord, current: int, steps: int) -> RecordDict:
-        """Return what a client with ``steps`` to make is sent in round ``current``."""
+    def _content(self, client: int, plain: ArrayRecord, current: int, steps: int) -> RecordDict:
+        """Return what ``client``, with ``steps`` to make, is sent in round ``current``."""
+        arrays, told = self._transport.write(client, plain)
         config = ConfigRecord(
             {
                 "settings": self._told,
@@ -196,6 +200,7 @@ class PhoenixStrategy(FedAvg):
                 "run-steps": steps * self._config.num_rounds,
                 "progress-start": (current - 1) / self._config.num_rounds,
                 "progress-end": current / self._config.num_rounds,
+                **told,
             }
         )
         content = RecordDict({ARRAYS: arrays, CONFIG: config})
@@ -221,7 +226,8 @@ class PhoenixStrategy(FedAvg):
                 "seconds": float(metrics["seconds"]),
                 "score": float(metrics.get("score", float("nan"))),
             }
-            rule.add(unpack_arrays(message.content[ARRAYS]), float(metrics["num-examples"]))
+            weights = self._transport.read(client, message.content[ARRAYS])
+            rule.add(weights, float(metrics["num-examples"]))
         except FederationError as error:
             return row | {"status": "refused", "reason": str(error)}
         except (KeyError, TypeError, ValueError) as error:

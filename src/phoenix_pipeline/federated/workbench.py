@@ -17,11 +17,16 @@ _BUILDING = threading.Lock()
 
 @dataclass(frozen=True)
 class Bench:
-    """A network with the verbs of its family, and the personal layers that clients start from."""
+    """A network with the verbs of its family, and the personal layers that clients start from.
+
+    ``initial_shared``: the initial weights of all other layers on the CPU; empty where weights are
+    not compressed, since nobody asks for them then.
+    """
 
     family: Family
     network: nn.Module
     initial_personal: Mapping[str, Tensor]
+    initial_shared: Mapping[str, Tensor]
 
     def load(self, shared: Mapping[str, Tensor], personal: Mapping[str, Tensor] | None) -> None:
         """Become one client's model: the server's arrays and its own layers."""
@@ -46,6 +51,9 @@ class Workbench(threading.local):
 def _build(settings: ClientSettings, device: torch.device) -> Bench:
     with _BUILDING:
         network = settings.build_network()
+    shared, _ = split_personal(network.state_dict(), settings.personal_layers)
+    known = shared if settings.compression.is_active else {}
+    initial_shared = {name: tensor.clone() for name, tensor in known.items()}
     network.to(device)
     _, personal = split_personal(network.state_dict(), settings.personal_layers)
     initial = {name: tensor.clone() for name, tensor in personal.items()}
@@ -53,4 +61,4 @@ def _build(settings: ClientSettings, device: torch.device) -> Bench:
         network.to(memory_format=torch.channels_last)
     if settings.training.compile:
         network.compile()
-    return Bench(family_of(settings.model), network, initial)
+    return Bench(family_of(settings.model), network, initial, initial_shared)

@@ -26,8 +26,9 @@ RUN_COLUMNS = (
     "train_seconds",
     "images_per_second",
     "epsilon",
+    "link_seconds",
 )
-TRAFFIC_COLUMNS = tuple(name for name in RUN_COLUMNS if name.startswith("bytes_"))
+TRAFFIC_COLUMNS = tuple(n for n in RUN_COLUMNS if n.startswith("bytes_") or n == "link_seconds")
 CONDITION_COLUMNS = (
     "reference_split",
     "num_samples",
@@ -60,6 +61,7 @@ _DROP_ORDER = (
     "fid_efficientnet_lite0",
     "Recall",
     "Entropy",
+    "link_seconds",
     "bytes_total",
     "images_trained",
     "Coverage",
@@ -116,8 +118,8 @@ def compare_arms(
 def run_totals(rounds: pd.DataFrame) -> dict[str, float]:
     """Sum one arm's ``rounds.parquet``: work, traffic (bytes) and training time (seconds).
 
-    Rows before round 1 (a warm-up) count as work, not as rounds. A sum over nothing but missing
-    values is left out.
+    Rows before round 1 (a warm-up) count as work, not as rounds. On a simulated link a round lasts
+    as long as its slowest client's. A sum over nothing but missing values is left out.
     """
     communicated = rounds[rounds["round"] > 0]
     num_rounds = int(communicated["round"].nunique())
@@ -136,6 +138,9 @@ def run_totals(rounds: pd.DataFrame) -> dict[str, float]:
         totals["bytes_per_round"] = totals["bytes_total"] / num_rounds
     if "epsilon" in rounds:
         totals["epsilon"] = rounds["epsilon"].max()
+    if "link_seconds" in rounds:
+        slowest = communicated.groupby("round")["link_seconds"].max()
+        totals["link_seconds"] = slowest.sum(min_count=1)
     if sums["train_seconds"] > 0:
         totals["images_per_second"] = sums["images_trained"] / sums["train_seconds"]
     return _finite(totals)
@@ -156,7 +161,7 @@ def headline_columns(table: pd.DataFrame) -> list[str]:
         chosen += sorted(family, key=_space_rank)[:1]
     for label in ("Entropy", "KL", "Classes"):
         chosen += [name for name in present if described[name].label == label][:1]
-    chosen += ["memorized_share", "images_trained", "bytes_total"]
+    chosen += ["memorized_share", "images_trained", "bytes_total", "link_seconds"]
     return [name for name in chosen if name in present]
 
 

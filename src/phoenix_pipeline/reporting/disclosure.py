@@ -6,6 +6,18 @@ from typing import Any
 from phoenix_pipeline.reporting.privacy_statement import describe_privacy
 from phoenix_pipeline.reporting.settings_diff import read_setting
 
+_PARTS = {
+    "usplit": "In each round it sent either the encoder's or the decoder's half of them.",
+    "ulatdec": "The encoder of its model stayed with it and was never averaged.",
+    "udec": "The encoder and the bottleneck of its model stayed with it and were never averaged.",
+}
+_CODECS = {
+    "fp16": "rounded to half precision",
+    "int8": "rounded to 8 bits",
+    "int4": "rounded to 4 bits",
+    "top_k": "cut to its largest values",
+}
+
 
 def describe_disclosure(settings: Mapping[str, Any], epsilon: float | None = None) -> list[str]:
     """Return sentences on what one arm's clients gave away, most telling first.
@@ -21,7 +33,7 @@ def describe_disclosure(settings: Mapping[str, Any], epsilon: float | None = Non
             "trains, so it has no traffic."
         )
         return [pooled, *describe_privacy(settings, epsilon)]
-    sentences = [_weights(settings)]
+    sentences = [_weights(settings), *_compression(settings)]
     if read_setting(settings, "shared_pool.beta", 0.0) > 0:
         sentences.insert(0, _pool(settings))
     if read_setting(settings, "threshold_filter.enabled", False):
@@ -50,6 +62,18 @@ def _weights(settings: Mapping[str, Any]) -> str:
     if _gave_images(settings):
         stays = "the rest of its images never left it"
     return f"After each round, each client sent {sent}, and how many images it holds; {stays}."
+
+
+def _compression(settings: Mapping[str, Any]) -> list[str]:
+    scheme = read_setting(settings, "federation.compression.partial_update", "full")
+    codec = read_setting(settings, "federation.compression.up.codec", "none")
+    sentences = [_PARTS[scheme]] if scheme in _PARTS else []
+    if codec in _CODECS:
+        sentences.append(
+            f"What it sent was its update, {_CODECS[codec]}: that saves traffic and protects "
+            "nothing."
+        )
+    return sentences
 
 
 def _gave_images(settings: Mapping[str, Any]) -> bool:

@@ -212,6 +212,16 @@ _RUN_COLUMNS: tuple[Metric, ...] = (
         "it covers are said under what left the clients",
     ),
     Metric(
+        "link_seconds",
+        "Time",
+        "on the link",
+        "lower",
+        COST,
+        "what the traffic takes on the simulated link (`federation.link`): each round as long as "
+        "its slowest client, training not counted",
+        "seconds",
+    ),
+    Metric(
         "classifier_test_accuracy",
         "Judge",
         "",

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from phoenix_pipeline.config.compression import CompressionConfig, DownlinkConfig
+from phoenix_pipeline.config.compression import CompressionConfig, DownlinkConfig, LinkConfig
 from phoenix_pipeline.errors import FederationError
 from phoenix_pipeline.federated.compression.broadcast import (
     DELTA,
@@ -82,6 +82,10 @@ def test_a_client_that_holds_something_else_refuses() -> None:
 def test_weights_cannot_be_sent_as_their_largest_values() -> None:
     with pytest.raises(ValueError, match="relative_to: last_broadcast"):
         CompressionConfig(down={"codec": "top_k"})
+    with pytest.raises(ValueError, match="as many bytes as the weights"):
+        CompressionConfig(down={"relative_to": "last_broadcast"})
+    with pytest.raises(ValueError, match="set both, or both to null"):
+        LinkConfig(uplink_mbit_s=3.0)
     with pytest.raises(ValueError, match="Extra inputs"):
         CompressionConfig(down={"error_feedback": True})
     assert not CompressionConfig().is_active

@@ -5,7 +5,15 @@ import torch
 from torch import Tensor
 
 from phoenix_pipeline.config.compression import CodecConfig
-from phoenix_pipeline.federated.compression.codecs import Fp16, Int8, TopK, codec_for, codec_of
+from phoenix_pipeline.errors import FederationError
+from phoenix_pipeline.federated.compression.codecs import (
+    Fp16,
+    Int4,
+    Int8,
+    TopK,
+    codec_for,
+    codec_of,
+)
 from phoenix_pipeline.federated.compression.updates import decode, encode, encoded_bytes
 
 
@@ -35,6 +43,33 @@ def test_int8_keeps_multiples_of_the_scale_and_each_channels_largest_value() -> 
     assert written["codes"][0].tolist() == [127, 3, -5]
     assert written["codes"][1].tolist() == [0, 0, 0]
     assert written["codes"][2, 0] == -127
+
+
+def test_int4_packs_two_codes_in_a_byte() -> None:
+    array = torch.tensor([[7.0, -7.0, 3.0], [0.0, 0.0, 0.0], [0.7, -0.2, 0.1]])
+    written = Int4().encode(array, generator())
+    assert written["scales"].tolist() == pytest.approx([1.0, 0.0, 0.1])
+    # 7 + 8 and 16 x (-7 + 8); 3 + 8 and 16 x 8; the last byte's high half is the padding.
+    assert written["codes"][:3].tolist() == [15 + 16, 11 + 128, 8 + 128]
+    assert written["codes"].shape == (5,)
+    assert int(written["codes"][4]) >> 4 == 8
+    assert torch.equal(Int4().decode(written, array.shape)[:2], array[:2])
+
+
+@pytest.mark.parametrize("byte", [0x80, 0x08, 0x18])
+def test_int4_refuses_what_no_encoder_writes(byte: int) -> None:
+    parts = {"codes": torch.tensor([byte], dtype=torch.uint8), "scales": torch.ones(1)}
+    with pytest.raises(FederationError, match=r"int4 codes must be -7\.\.7, padded by 0"):
+        Int4().decode(parts, torch.Size([1]))
+
+
+def test_int4_rounding_is_unbiased() -> None:
+    array, draws, source = noise(4, 61), 2000, generator(1)
+    total = torch.zeros_like(array)
+    for _ in range(draws):
+        total += Int4().decode(Int4().encode(array, source), array.shape)
+    scales = array.abs().amax(dim=1, keepdim=True) / 7
+    assert (((total / draws - array).abs() / scales).max()) < 5 * 0.5 / math.sqrt(draws)
 
 
 def test_int8_rounding_is_unbiased() -> None:
@@ -92,13 +127,14 @@ def test_sizes_are_as_computed_by_hand() -> None:
     assert encoded_bytes(template, None) == 288 * 4 + 8 * 4
     assert encoded_bytes(template, Fp16()) == 288 * 2 + 8 * 2
     assert encoded_bytes(template, Int8()) == (288 + 8 * 4) + (8 + 4)
+    assert encoded_bytes(template, Int4()) == (144 + 8 * 4) + (4 + 4)
     # 29 and 1 values of 2 bytes; positions up to 287 take 2 bytes, up to 7 one.
     assert encoded_bytes(template, TopK(0.1)) == 29 * 4 + 3
 
 
 def test_messages_have_the_predicted_size() -> None:
     update = {"a": noise(8, 4, 3, 3), "b": noise(8), "c": torch.tensor(3)}
-    for codec in (None, Fp16(), Int8(), TopK(0.1)):
+    for codec in (None, Fp16(), Int8(), Int4(), TopK(0.1)):
         arrays = encode(update, codec, generator()).arrays
         assert sum(a.numel() * a.element_size() for a in arrays.values()) == encoded_bytes(
             update, codec
@@ -128,7 +164,7 @@ def test_state_of_batch_norm_and_integers_pass_through() -> None:
         assert all(torch.equal(read[name], update[name]) for name in update)
 
 
-@pytest.mark.parametrize("kind", ["none", "fp16", "int8", "top_k"])
+@pytest.mark.parametrize("kind", ["none", "fp16", "int8", "int4", "top_k"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64, torch.int8])
 def test_names_shapes_and_dtypes_come_back(kind: str, dtype: torch.dtype) -> None:
     update = {"z": (noise(6, 7) * 9).to(dtype), "a": torch.zeros(3, dtype=dtype)}

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from phoenix_pipeline.errors import TrainingError
-from phoenix_pipeline.federated.compression.codecs import Codec, Fp16, Int8, TopK
+from phoenix_pipeline.federated.compression.codecs import Codec, Fp16, Int4, Int8, TopK
 from phoenix_pipeline.federated.compression.updates import (
     apply_update,
     decode,
@@ -18,7 +18,7 @@ def draw(generator: torch.Generator) -> dict[str, Tensor]:
     return {name: torch.randn(shape, generator=generator) for name, shape in SHAPES.items()}
 
 
-@pytest.mark.parametrize("codec", [Fp16(), Int8(), TopK(0.05)])
+@pytest.mark.parametrize("codec", [Fp16(), Int8(), Int4(), TopK(0.05)])
 def test_what_was_decoded_and_what_is_left_are_all_updates(codec: Codec) -> None:
     generator = torch.Generator().manual_seed(0)
     residual: dict[str, Tensor] = {}

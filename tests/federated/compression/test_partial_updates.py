@@ -1,14 +1,15 @@
 import pytest
 import torch
 
-from phoenix_pipeline.config import ModelConfig, UNetConfig
+from phoenix_pipeline.config import FederationConfig, ModelConfig, UNetConfig
 from phoenix_pipeline.diffusion.unet import build_unet
 from phoenix_pipeline.errors import FederationError, SettingsError
-from phoenix_pipeline.federated.aggregation import WeightedMean
-from phoenix_pipeline.federated.compression.partial_mean import PartialMean
+from phoenix_pipeline.federated.aggregation import PartialMean, WeightedMean
 from phoenix_pipeline.federated.compression.partial_updates import (
     assign_halves,
+    check_split,
     kept_prefixes,
+    layers_that_stay,
     sent_names,
 )
 from phoenix_pipeline.federated.personal_layers import split_personal
@@ -62,6 +63,64 @@ def test_other_models_have_no_halves() -> None:
     assert sent_names(dcgan, "all") == list(dcgan)
     with pytest.raises(SettingsError, match=r"model\.family to diffusion"):
         sent_names(dcgan, "encoder")
+
+
+def federation(scheme: str, **options: object) -> FederationConfig:
+    return FederationConfig(compression={"partial_update": scheme}, **options)
+
+
+def test_layers_that_stay_add_to_the_personal_ones() -> None:
+    def kept(scheme: str, *personal: str) -> tuple[str, ...]:
+        return layers_that_stay(personal, federation(scheme), ModelConfig(), UNET)
+
+    assert kept("full", "conv_out") == kept("usplit", "conv_out") == ("conv_out",)
+    assert kept("ulatdec", "conv_out", "conv_in") == (
+        "conv_out",
+        "conv_in",
+        "time_embedding",
+        "down_blocks",
+    )
+    assert kept("udec") == ("conv_in", "time_embedding", "down_blocks", "mid_block")
+
+
+DECODER = ("up_blocks", "conv_norm_out", "conv_out")
+
+
+@pytest.mark.parametrize(
+    ("config", "model", "personal", "said"),
+    [
+        (federation("udec", pooled=True), {}, (), "pooled puts all data in one place"),
+        (
+            FederationConfig(pooled=True, compression={"up": {"codec": "fp16"}}),
+            {},
+            (),
+            "pooled puts all data in one place",
+        ),
+        (federation("usplit"), {"family": "dcgan"}, (), "model.family is dcgan"),
+        (federation("udec"), {}, DECODER, "leaves nothing to send of the model"),
+        (federation("usplit"), {}, DECODER, "leaves nothing to send of the decoder"),
+    ],
+)
+def test_senseless_combinations_are_refused(
+    config: FederationConfig, model: dict, personal: tuple[str, ...], said: str
+) -> None:
+    with pytest.raises(SettingsError) as error:
+        layers_that_stay(personal, config, ModelConfig(**model), UNET)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_usplit_needs_two_clients_in_a_round() -> None:
+    check_split(federation("usplit"), 2)
+    check_split(federation("full"), 1)
+    with pytest.raises(SettingsError, match="1 client trains in one"):
+        check_split(federation("usplit"), 1)
+
+
+@pytest.mark.parametrize("aggregation", [{"rule": "median"}, {"clip_norm": {"bound": 1.0}}])
+def test_usplit_and_rules_that_need_whole_replies_are_refused(aggregation: dict) -> None:
+    with pytest.raises(ValueError, match="usplit averages each array over those who sent it"):
+        federation("usplit", aggregation=aggregation)
 
 
 BASE = {"a": torch.tensor([9.0, 9.0]), "b": torch.tensor([9.0]), "n": torch.tensor(4)}

@@ -133,6 +133,27 @@ def test_the_table_has_a_row_per_cell_and_arm(sweep) -> None:
     assert first["bytes_total"] == 11
 
 
+def test_a_frontier_is_written_for_each_arm_once_its_baseline_is_done(
+    project: Path, write_sweep
+) -> None:
+    shape = {"axis": "training.learning_rate", "baseline": "0.1", "scores": ["fid_pixels"]}
+    write_sweep(frontier=shape, heat_map=None)
+    sweep = prepare_sweep(project, "grid")
+    run_sweep(sweep, Arithmetic(sweep))
+    table = collect(sweep)
+    tables = ["cells.csv", "summary.csv"]
+    files = publish(sweep, table)
+    kinds = [
+        f"frontier_{arm}.{kind}" for arm in ("fedavg", "centralized") for kind in ("csv", "png")
+    ]
+    assert [file.name for file in files] == [*tables, *kinds]
+    # Scores are the learning rate x 100 + the seed: 10.5 and 1.5 on average.
+    frontier = pd.read_csv(files[2]).set_index("training.learning_rate")
+    assert frontier.loc[0.01, "fid_pixels_ratio"] == pytest.approx(1.5 / 10.5)
+    unfinished = publish(sweep, table[table["training.learning_rate"] != 0.1])
+    assert [file.name for file in unfinished] == tables
+
+
 def test_tables_and_heat_maps_are_written_and_tracked(
     sweep, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

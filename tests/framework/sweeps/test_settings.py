@@ -9,6 +9,8 @@ from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.framework.sweeps.plan import prepare_sweep
 from phoenix_pipeline.framework.sweeps.settings import load_sweep
 
+FRONTIER = {"axis": "training.learning_rate", "baseline": "0.1", "scores": ["fid_pixels"]}
+
 
 @pytest.mark.parametrize(
     ("changes", "parts"),
@@ -21,6 +23,15 @@ from phoenix_pipeline.framework.sweeps.settings import load_sweep
         ({"grid": {"arm": [1]}}, ["grid.arm: this name is taken"]),
         ({"grid": {"run.seed": 3}}, ["grid"]),
         ({"heat_map": {"x": "beta", "y": "arm"}}, ["heat_map.x: beta is no axis"]),
+        (
+            {"frontier": {"axis": "run.seed", "baseline": "0", "scores": ["fid_pixels"]}},
+            ["frontier.axis: run.seed is no axis"],
+        ),
+        (
+            {"frontier": {**FRONTIER, "baseline": "0.2"}},
+            ["frontier.baseline: 0.2 is no value of it"],
+        ),
+        ({"frontier": {**FRONTIER, "scores": ["recall_pixels"]}}, ["frontier.scores: recall"]),
         ({"search": {"trials": 0, "metric": "fid_pixels"}}, ["search.trials: got 0"]),
         ({"search": {"trials": 2, "metric": "beauty"}}, ["search.metric", "beauty"]),
         ({"search": {"trials": 2, "metric": "fid_pixels"}}, ["grid.run.seed", "luckiest"]),

@@ -10,12 +10,13 @@ from torch import Tensor
 from phoenix_pipeline.config import FederationConfig
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.federated.aggregation.clipping import ClippedUpdates, MedianClippedUpdates
+from phoenix_pipeline.federated.aggregation.partial_mean import PartialMean
 from phoenix_pipeline.federated.aggregation.private_mean import PrivateMean, PrivateRound
 from phoenix_pipeline.federated.aggregation.robust import RobustRule
 from phoenix_pipeline.federated.aggregation.rule import Aggregation
 from phoenix_pipeline.federated.aggregation.weighted_mean import WeightedMean
 
-__all__ = ["Aggregation", "WeightedMean", "build_aggregation", "check_num_replies"]
+__all__ = ["Aggregation", "PartialMean", "WeightedMean", "build_aggregation", "check_num_replies"]
 
 
 def build_aggregation(
@@ -37,6 +38,8 @@ def build_aggregation(
     if private is not None:
         return PrivateMean(template, private)
     chosen = config.aggregation
+    if config.compression.is_split:
+        return PartialMean(template)
     rule: Aggregation = WeightedMean(template)
     if chosen.rule != "mean":
         rule = RobustRule(chosen, template)

@@ -1,4 +1,4 @@
-"""How one array is written: as it is, in half precision, in 8 bits, or by its largest values.
+"""How one array is written: as it is, in half precision, 8 or 4 bits, or by its largest values.
 
 A codec knows from an array's shape alone which parts it writes. So both sides know what a message
 must look like, and its size, before it is there.
@@ -18,6 +18,8 @@ from phoenix_pipeline.errors import FederationError
 Parts = dict[str, tuple[Size, torch.dtype]]
 
 _LARGEST_CODE = 127
+_LARGEST_NIBBLE = 7
+_ZERO_NIBBLE = 8
 _LARGEST_FP16 = float(torch.finfo(torch.float16).max)
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 
@@ -71,11 +73,7 @@ class Int8:
 
     def encode(self, array: Tensor, generator: Generator) -> dict[str, Tensor]:
         """Round up with the probability that the value lies above the lower code."""
-        rows = array.reshape(array.shape[0] if array.ndim > 1 else 1, -1)
-        scales = rows.abs().amax(dim=1) / _LARGEST_CODE
-        exact = rows / torch.where(scales > 0, scales, torch.ones_like(scales))[:, None]
-        drawn = torch.rand(rows.shape, generator=generator)
-        codes = (exact + drawn).floor().clamp(-_LARGEST_CODE, _LARGEST_CODE)
+        codes, scales = _quantize(array, _LARGEST_CODE, generator)
         return {"codes": codes.to(torch.int8).reshape(array.shape), "scales": scales}
 
     def decode(self, parts: Mapping[str, Tensor], shape: Size) -> Tensor:
@@ -84,6 +82,35 @@ class Int8:
         if bool((codes < -_LARGEST_CODE).any()) or bool((scales < 0).any()):
             raise FederationError("int8 codes must be -127..127 and scales 0 or more")
         return (codes.reshape(len(scales), -1).float() * scales[:, None]).reshape(shape)
+
+
+@dataclass(frozen=True)
+class Int4:
+    """As :class:`Int8` with codes -7..7, two in a byte: the first in the low half, plus 8 each."""
+
+    def parts(self, shape: Size) -> Parts:
+        """Return the bytes, and the scales [output channels]."""
+        channels = shape[0] if len(shape) > 1 else 1
+        packed = Size([(shape.numel() + 1) // 2])
+        return {"codes": (packed, torch.uint8), "scales": (Size([channels]), torch.float32)}
+
+    def encode(self, array: Tensor, generator: Generator) -> dict[str, Tensor]:
+        """Round up with the probability that the value lies above the lower code."""
+        codes, scales = _quantize(array, _LARGEST_NIBBLE, generator)
+        nibbles = torch.full((2 * ((array.numel() + 1) // 2),), _ZERO_NIBBLE, dtype=torch.uint8)
+        nibbles[: array.numel()] = (codes.reshape(-1) + _ZERO_NIBBLE).to(torch.uint8)
+        return {"codes": nibbles[0::2] | (nibbles[1::2] << 4), "scales": scales}
+
+    def decode(self, parts: Mapping[str, Tensor], shape: Size) -> Tensor:
+        """Multiply; codes of -8, scales below 0 and a padding that is not 0 are refused."""
+        packed, scales = parts["codes"], parts["scales"]
+        nibbles = torch.stack([packed & 15, packed >> 4], dim=1).reshape(-1)
+        padding = nibbles[shape.numel() :]
+        wrong = (nibbles == 0).any() or (padding != _ZERO_NIBBLE).any() or (scales < 0).any()
+        if bool(wrong):
+            raise FederationError("int4 codes must be -7..7, padded by 0, and scales 0 or more")
+        codes = nibbles[: shape.numel()].float() - _ZERO_NIBBLE
+        return (codes.reshape(len(scales), -1) * scales[:, None]).reshape(shape)
 
 
 @dataclass(frozen=True)
@@ -127,7 +154,7 @@ def codec_of(config: CodecConfig) -> Codec | None:
     """Return the codec of ``config``; None writes arrays as they are."""
     if config.codec == "top_k":
         return TopK(config.density)
-    return {"none": None, "fp16": Fp16(), "int8": Int8()}[config.codec]
+    return {"none": None, "fp16": Fp16(), "int8": Int8(), "int4": Int4()}[config.codec]
 
 
 def is_state(name: str, array: Tensor) -> bool:
@@ -143,6 +170,15 @@ def codec_for(name: str, array: Tensor, codec: Codec | None) -> Codec | None:
         shape.numel() * dtype.itemsize for shape, dtype in codec.parts(array.shape).values()
     )
     return codec if written < array.numel() * array.element_size() else None
+
+
+def _quantize(array: Tensor, largest: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Return float codes [output channels, values], at most ``largest`` in size, and the scales."""
+    rows = array.reshape(array.shape[0] if array.ndim > 1 else 1, -1)
+    scales = rows.abs().amax(dim=1) / largest
+    exact = rows / torch.where(scales > 0, scales, torch.ones_like(scales))[:, None]
+    drawn = torch.rand(rows.shape, generator=generator)
+    return (exact + drawn).floor().clamp(-largest, largest), scales
 
 
 def _to_fp16(array: Tensor) -> Tensor:

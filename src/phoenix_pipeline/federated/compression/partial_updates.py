@@ -10,7 +10,9 @@ blocks, output normalisation and convolution.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
+from phoenix_pipeline.config import FederationConfig, ModelConfig
 from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.federated.personal_layers import is_personal
 from phoenix_pipeline.seeding import numpy_generator
 
 Scheme = Literal["full", "usplit", "ulatdec", "udec"]
@@ -69,3 +71,51 @@ def sent_names(names: Iterable[str], half: str) -> list[str]:
                 f"{name}; set it to full, or model.family to diffusion"
             )
     return [name for name in names if name.split(".")[0] in _HALVES[half]]
+
+
+def layers_that_stay(
+    personal: tuple[str, ...],
+    federation: FederationConfig,
+    model: ModelConfig,
+    names: Iterable[str],
+) -> tuple[str, ...]:
+    """Return the prefixes ``personal`` and those that the partial update keeps on the client.
+
+    Raises:
+        SettingsError: the settings of ``federation.compression`` make no sense for this arm.
+    """
+    config, key = federation.compression, "federation.compression"
+    if federation.pooled and (config.is_active or config.partial_update != "full"):
+        raise SettingsError(
+            f"federation.pooled puts all data in one place, where nothing is sent and {key} means "
+            "nothing; leave it out"
+        )
+    scheme = config.partial_update
+    if scheme == "full":
+        return personal
+    if model.family != "diffusion":
+        raise SettingsError(
+            f"{key}.partial_update {scheme} knows the parts of a U-Net, but model.family is "
+            f"{model.family}; set it to full"
+        )
+    layers = tuple(dict.fromkeys((*personal, *kept_prefixes(scheme))))
+    shared = [name for name in names if not is_personal(name, layers)]
+    halves = ("encoder", "decoder") if config.is_split else ("all",)
+    for half in halves:
+        if not sent_names(shared, half):
+            raise SettingsError(
+                f"{key}.partial_update {scheme} together with personal_layers.layers leaves "
+                f"nothing to send of {'the model' if half == 'all' else f'the {half}'}; set "
+                "partial_update to full, or name fewer personal layers"
+            )
+    return layers
+
+
+def check_split(federation: FederationConfig, num_clients: int) -> None:
+    """Raise SettingsError where the ``num_clients`` of a round cannot be paired for ``usplit``."""
+    if federation.compression.is_split and num_clients < 2:
+        raise SettingsError(
+            f"federation.compression.partial_update usplit pairs the clients of a round, but "
+            f"{num_clients} client trains in one; raise federation.client_fraction or the number "
+            "of clients, or set partial_update to full"
+        )

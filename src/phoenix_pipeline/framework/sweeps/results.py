@@ -13,6 +13,7 @@ from phoenix_pipeline.framework.mlflow_runs import SESSION, SessionRuns
 from phoenix_pipeline.framework.sweeps.plan import Sweep
 from phoenix_pipeline.framework.sweeps.settings import ARM
 from phoenix_pipeline.framework.tracking import flatten, is_tracked, read_tracking_config
+from phoenix_pipeline.reporting.frontier import draw_frontier, frontier_table
 from phoenix_pipeline.reporting.score_figures import draw_heatmap
 from phoenix_pipeline.reporting.sweep_tables import cell_table, join_cells, summarize
 
@@ -38,7 +39,7 @@ def collect(sweep: Sweep) -> "pd.DataFrame":
 
 
 def publish(sweep: Sweep, table: "pd.DataFrame") -> list[Path]:
-    """Write table, summary and heat maps; return the files."""
+    """Write table, summary, heat maps and frontier; return the files."""
     config = sweep.config
     summary = summarize(table, config.repeated_axes, config.metrics)
     files = []
@@ -48,6 +49,25 @@ def publish(sweep: Sweep, table: "pd.DataFrame") -> list[Path]:
     for name, (rows, columns, values, part) in _heat_maps(sweep, table).items():
         files.append(sweep.reporting / f"{name}.png")
         FigureDataset(filepath=str(files[-1])).save(draw_heatmap(part, rows, columns, values))
+    return files + _publish_frontier(sweep, table)
+
+
+def _publish_frontier(sweep: Sweep, table: "pd.DataFrame") -> list[Path]:
+    """Write the frontier of each arm, where one is asked for and its baseline is done."""
+    shape = sweep.config.frontier
+    files: list[Path] = []
+    if shape is None:
+        return files
+    for arm, part in table.groupby(ARM, sort=False):
+        if shape.baseline not in set(part[shape.axis].astype(str)):
+            logger.warning("%s of %s is not done yet: no frontier", shape.baseline, arm)
+            continue
+        content = frontier_table(part, shape.axis, shape.baseline, shape.cost, shape.scores)
+        base = sweep.reporting / f"frontier_{arm}"
+        files += [base.with_suffix(".csv"), base.with_suffix(".png")]
+        TableDataset(filepath=str(files[-2])).save(content)
+        figure = draw_frontier(content, shape.axis, shape.baseline, shape.cost, shape.scores)
+        FigureDataset(filepath=str(files[-1])).save(figure)
     return files
 
 

@@ -25,6 +25,17 @@ class HeatMapConfig(Group):
     y: str = Field(description="Axis from top to bottom.")
 
 
+class FrontierConfig(Group):
+    """What a cost buys, over the values of one axis: a table and a figure of the frontier."""
+
+    axis: str = Field(description="Axis whose values are held against each other.")
+    baseline: str = Field(description="The value of that axis that the others are held against.")
+    cost: str = Field("bytes_total", description="Metric that is to be small.")
+    scores: tuple[str, ...] = Field(
+        min_length=1, description="Scores that it is paid for, a panel each; lower must be better."
+    )
+
+
 class SearchConfig(Group):
     """Visit only some cells of the grid, chosen by Optuna's TPE sampler."""
 
@@ -46,6 +57,9 @@ class SweepConfig(Group):
     )
     metrics: tuple[str, ...] = Field(min_length=1, description="Scores that the summary shows.")
     heat_map: HeatMapConfig | None = Field(None, description="Axes of the heat maps; null: none.")
+    frontier: FrontierConfig | None = Field(
+        None, description="Axis whose values are weighed, cost against scores; null: none."
+    )
     search: SearchConfig | None = Field(None, description="Null: the whole grid.")
 
     @property
@@ -108,6 +122,24 @@ def _wrong_axes(config: SweepConfig) -> list[str]:
         for side, axis in config.heat_map.model_dump().items():
             if axis not in allowed:
                 problems.append(f"heat_map.{side}: {axis} is no axis{hint(axis, allowed)}")
+    return [*problems, *_wrong_frontier(config)]
+
+
+def _wrong_frontier(config: SweepConfig) -> list[str]:
+    shape = config.frontier
+    if shape is None:
+        return []
+    if shape.axis not in config.repeated_axes:
+        return [f"frontier.axis: {shape.axis} is no axis{hint(shape.axis, config.repeated_axes)}"]
+    values = [str(value) for value in config.grid[shape.axis]]
+    problems = [
+        f"frontier.scores: {score} has no value that is known to be better when lower"
+        for score in shape.scores
+        if describe_metric(score).better != "lower"
+    ]
+    if shape.baseline not in values:
+        known = hint(shape.baseline, values)
+        problems.append(f"frontier.baseline: {shape.baseline} is no value of it{known}")
     return problems
 
 

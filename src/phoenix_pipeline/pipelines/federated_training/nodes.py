@@ -61,6 +61,7 @@ def train(
         personal_layers=tuple(model_summary["personal_layers"]),
         monitor_samples=rules.monitor_samples,
         monitor_steps=rules.monitor_steps,
+        compression=federation.compression,
     )
     weights: Literal["ema", "raw"] = (
         "ema" if sampling.weights == "ema" and training.ema_horizon > 0 else "raw"

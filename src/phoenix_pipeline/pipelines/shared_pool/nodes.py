@@ -37,6 +37,7 @@ def assign_images(
         SettingsError: there are too few clients for ``federation``.
     """
     from phoenix_pipeline.federated.aggregation import check_num_replies
+    from phoenix_pipeline.federated.compression.partial_updates import check_split
     from phoenix_pipeline.federated.work_plan import round_size
 
     pool = draw_shared_pool(partition, config, run.seed, train.num_classes)
@@ -51,7 +52,9 @@ def assign_images(
         )
     # In a deployment the nodes are the clients, and are counted when they have connected.
     if federation.engine != "deployment":
-        check_num_replies(federation, round_size(num_clients, federation.client_fraction))
+        count = round_size(num_clients, federation.client_fraction)
+        check_num_replies(federation, count)
+        check_split(federation, count)
     return training, pool.shares
 
 
@@ -78,6 +81,7 @@ def check_arm(
         SettingsError: the model does not fit the images, or settings contradict each other.
     """
     from phoenix_pipeline.families import family_of
+    from phoenix_pipeline.federated.compression.partial_updates import layers_that_stay
     from phoenix_pipeline.federated.personal_layers import is_personal, personal_prefixes
     from phoenix_pipeline.federated.privacy.checks import check_privacy
 
@@ -86,6 +90,7 @@ def check_arm(
     family.check(model, sampling, train.channels, train.image_size)
     network = family.build(model, train.channels, train.image_size, run.seed)
     layers = personal_prefixes(personal, model, network.state_dict())
+    layers = layers_that_stay(layers, federation, model, network.state_dict())
     check_privacy(
         federation,
         training,
@@ -96,11 +101,7 @@ def check_arm(
     )
     _check_personalization(personal, rules, federation, layers)
     _check_threshold(rules, train, test, run)
-    if pool.warmup_steps and not pool.beta:
-        raise SettingsError(
-            f"shared_pool.warmup_steps is {pool.warmup_steps}, but shared_pool.beta is 0: there is "
-            "no pool to warm up on; set beta above 0 or warmup_steps to 0"
-        )
+    _check_pool(pool)
     return {
         "num_parameters": sum(p.numel() for p in network.parameters()),
         "num_personal_parameters": sum(
@@ -110,6 +111,14 @@ def check_arm(
         "channels": train.channels,
         "image_size": train.image_size,
     }
+
+
+def _check_pool(pool: SharedPoolConfig) -> None:
+    if pool.warmup_steps and not pool.beta:
+        raise SettingsError(
+            f"shared_pool.warmup_steps is {pool.warmup_steps}, but shared_pool.beta is 0: there is "
+            "no pool to warm up on; set beta above 0 or warmup_steps to 0"
+        )
 
 
 def _check_personalization(

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from phoenix_pipeline.errors import FederationError
-from phoenix_pipeline.federated.aggregation import WeightedMean
+from phoenix_pipeline.federated.aggregation.weighted_mean import WeightedMean
 
 
 class PartialMean:
