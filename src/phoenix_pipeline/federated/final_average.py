@@ -41,7 +41,7 @@ def average_personal_layers(
         for node, client in nodes.items()
         if client in connected
     ]
-    last = {r["client_id"]: r for r in run.rows if r["round"] == run.rounds_done}
+    traffic: dict[int, tuple[int, int]] = {}
     mean: WeightedMean | None = None
     for reply in grid.send_and_receive(messages):
         client = nodes[reply.metadata.src_node_id]
@@ -53,7 +53,6 @@ def average_personal_layers(
         layers = unpack_arrays(reply.content[ARRAYS])
         mean = mean or WeightedMean(layers)
         mean.add(layers, float(reply.content[METRICS]["num-examples"]))
-        if client in last:
-            last[client]["bytes_up"] += count_bytes(reply.content)
-            last[client]["bytes_down"] += count_bytes(content)
+        traffic[client] = (count_bytes(reply.content), count_bytes(content))
+    run.history.charge(run.rounds_done, traffic)
     return mean.result() if mean else {}

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
 import torch
 from flwr.app import ArrayRecord, MetricRecord
 
@@ -19,7 +18,8 @@ from phoenix_pipeline.federated.job import FederatedJob, FederatedResult
 from phoenix_pipeline.federated.monitoring import Monitor
 from phoenix_pipeline.federated.personal_layers import split_personal
 from phoenix_pipeline.federated.records import pack_arrays, unpack_arrays
-from phoenix_pipeline.federated.round_table import disconnected, round_means
+from phoenix_pipeline.federated.resuming import CLIENTS_FOLDER, SERVER_FOLDER
+from phoenix_pipeline.federated.round_table import round_means
 from phoenix_pipeline.federated.run_state import RunState
 from phoenix_pipeline.federated.strategy import OnReply, PhoenixStrategy
 from phoenix_pipeline.federated.warm_up import warm_up
@@ -28,10 +28,6 @@ from phoenix_pipeline.hardware import resolve_device
 logger = logging.getLogger(__name__)
 
 OnRound = Callable[[int, Mapping[str, float]], None]
-
-# In a run's folder: what the server keeps, and what the clients of a simulation keep.
-SERVER_FOLDER = "server"
-CLIENTS_FOLDER = "clients"
 
 
 @dataclass(frozen=True)
@@ -47,13 +43,14 @@ def run_program(job: FederatedJob, folder: Path, fleet: Fleet, watch: Watch) -> 
 
     Raises:
         FederationError: a round had too few usable replies; the last checkpoint stands.
+        CheckpointError: ``folder`` has an unfinished run of other settings; nothing was touched.
     """
     run = _begin(job, folder, resolve_device(job.device))
     if watch.on_round:
         for number in range(1, run.rounds_done + 1):
-            watch.on_round(number, round_means(run.rows, number))
+            watch.on_round(number, round_means(run.history.of_round(number)))
     _run_rounds(job, run, fleet, watch)
-    connected = sorted(fleet.sizes.keys() - disconnected(run.rows))
+    connected = sorted(fleet.sizes.keys() - run.history.disconnected)
     averaged = None
     if job.settings.personal_layers and job.final_average:
         averaged = average_personal_layers(
@@ -62,7 +59,7 @@ def run_program(job: FederatedJob, folder: Path, fleet: Fleet, watch: Watch) -> 
     return FederatedResult(
         raw=run.raw,
         ema=run.ema,
-        rounds=pd.DataFrame(run.rows),
+        rounds=run.history.table(),
         connected=tuple(connected),
         client_state=fleet.client_state,
         averaged_personal=averaged,
@@ -80,6 +77,8 @@ def _begin(job: FederatedJob, folder: Path, device: torch.device) -> RunState:
     if job.config.resume and run.resume():
         logger.info("continuing after round %s of %s", run.rounds_done, job.config.num_rounds)
         return run
+    if (folder / SERVER_FOLDER).exists():
+        logger.info("starting over: what is stored in %s is removed", folder)
     for part in (SERVER_FOLDER, CLIENTS_FOLDER):
         shutil.rmtree(folder / part, ignore_errors=True)
     if job.warmup_steps:
@@ -108,7 +107,7 @@ def _run_rounds(job: FederatedJob, run: RunState, fleet: Fleet, watch: Watch) ->
         done = run.rounds_done
         if done % config.checkpoint_every == 0 or done == config.num_rounds:
             run.save()
-        means = round_means(run.rows, done)
+        means = round_means(run.history.of_round(done))
         _log_round(means, done, config.num_rounds)
         if watch.on_round:
             watch.on_round(done, means)

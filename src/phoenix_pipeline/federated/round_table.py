@@ -1,6 +1,5 @@
 """The rows of ``rounds.parquet``, one per round and client, and what can be read from them."""
 
-from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
@@ -30,19 +29,8 @@ def new_row(server_round: int, client_id: int, num_examples: int) -> Row:
     }
 
 
-def strikes_of(rows: Iterable[Row]) -> dict[int, int]:
-    """Return each client's bad checks in a row, as of its last row."""
-    return {row["client_id"]: row["strikes"] for row in rows}
-
-
-def disconnected(rows: Iterable[Row]) -> set[int]:
-    """Return the clients that the threshold filter has disconnected."""
-    return {row["client_id"] for row in rows if not row["connected"]}
-
-
-def round_means(rows: Iterable[Row], number: int) -> dict[str, float]:
-    """Return one round's totals and its loss, weighted by example counts."""
-    table = pd.DataFrame([row for row in rows if row["round"] == number])
+def round_means(table: pd.DataFrame) -> dict[str, float]:
+    """Return the totals of one round's rows, and its loss, weighted by example counts."""
     usable = table[table["status"] == "ok"]
     weights = usable["num_examples"] / usable["num_examples"].sum()
     means = {

@@ -25,7 +25,7 @@ from phoenix_pipeline.federated.records import (
     pack_arrays,
     unpack_arrays,
 )
-from phoenix_pipeline.federated.round_table import Row, disconnected, new_row
+from phoenix_pipeline.federated.round_table import Row, new_row
 from phoenix_pipeline.federated.run_state import RunState
 from phoenix_pipeline.federated.work_plan import plan_steps, select_clients
 
@@ -54,6 +54,7 @@ class PhoenixStrategy(FedAvg):
         self._settings = settings
         self._told = settings.model_dump_json()
         self._clients = dict(nodes)
+        self._node_of = {client: node for node, client in nodes.items()}
         self._sizes = dict(sizes)
         self._run = run
         self._monitor = monitor
@@ -74,8 +75,12 @@ class PhoenixStrategy(FedAvg):
     ) -> Iterable[Message]:
         """Return one message per chosen client, in client order."""
         current = self._run.rounds_done + 1
-        gone = disconnected(self._run.rows)
-        connected = {client: size for client, size in self._sizes.items() if client not in gone}
+        history = self._run.history
+        connected = {
+            client: size
+            for client, size in self._sizes.items()
+            if client not in history.disconnected
+        }
         chosen = select_clients(
             connected, self._config.client_fraction, self._settings.seed, current
         )
@@ -84,15 +89,13 @@ class PhoenixStrategy(FedAvg):
             self._config.local_work,
             self._settings.training.batch_size,
         )
-        node_of = {client: node for node, client in self._clients.items()}
-        trained = {row["client_id"] for row in self._run.rows if row["status"] == "ok"}
         messages = []
         for client in chosen:
             content = self._content(arrays, current, steps[client])
-            if self._run.initial_personal and client not in trained:
+            if self._run.initial_personal and client not in history.trained:
                 content[INITIAL_PERSONAL] = pack_arrays(self._run.initial_personal)
             self._bytes_down[client] = self._wire_bytes(content)
-            messages.append(Message(content, node_of[client], MessageType.TRAIN))
+            messages.append(Message(content, self._node_of[client], MessageType.TRAIN))
         return messages
 
     def aggregate_train(
@@ -119,9 +122,9 @@ class PhoenixStrategy(FedAvg):
                 f"federation.min_clients is {self._config.min_clients} ({reasons})"
             )
         if self._monitor:
-            self._monitor.judge(current, rows, self._run.rows, len(self._sizes))
+            self._monitor.judge(current, rows, self._run.history, len(self._sizes))
         self._run.rounds_done = current
-        self._run.rows.extend(rows)
+        self._run.history.add(rows)
         weights = [row["num_examples"] for row in usable]
         loss = sum(w * row["loss"] for w, row in zip(weights, usable, strict=True)) / sum(weights)
         return pack_arrays(mean.result()), MetricRecord({"loss": loss, "clients": len(usable)})

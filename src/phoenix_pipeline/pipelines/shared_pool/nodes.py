@@ -1,6 +1,7 @@
 """Decide what each client trains on, and refuse settings that cannot work before any training."""
 
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -13,12 +14,16 @@ from phoenix_pipeline.config import (
     SamplingConfig,
     SharedPoolConfig,
     ThresholdFilterConfig,
+    TrainingConfig,
 )
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.hardware import resolve_device
 from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.partitioning.shared_pool import draw_shared_pool
 from phoenix_pipeline.reporting.partition_figure import draw_shared_pool as draw_shared_pool_figure
+
+if TYPE_CHECKING:
+    from phoenix_pipeline.federated.records import ClientSettings
 
 
 def assign_images(
@@ -54,20 +59,25 @@ def check_arm(
     train: ImageSet,
     test: ImageSet,
     model: ModelConfig,
+    training: TrainingConfig,
     federation: FederationConfig,
     personal: PersonalLayersConfig,
     rules: ThresholdFilterConfig,
     pool: SharedPoolConfig,
     sampling: SamplingConfig,
     run: RunConfig,
+    checkpoints: Path,
 ) -> dict[str, Any]:
     """Build the model once and check what only the images can tell; return what it is.
 
     Raises:
         SettingsError: the model does not fit the images, or settings contradict each other.
+        CheckpointError: ``checkpoints`` has an unfinished run of other settings.
     """
     from phoenix_pipeline.families import family_of
+    from phoenix_pipeline.federated.job import identify_settings
     from phoenix_pipeline.federated.personal_layers import is_personal, personal_prefixes
+    from phoenix_pipeline.federated.resuming import SERVER_FOLDER, is_resumable
 
     resolve_device(run.device)
     family = family_of(model)
@@ -81,7 +91,7 @@ def check_arm(
             f"shared_pool.warmup_steps is {pool.warmup_steps}, but shared_pool.beta is 0: there is "
             "no pool to warm up on; set beta above 0 or warmup_steps to 0"
         )
-    return {
+    summary = {
         "num_parameters": sum(p.numel() for p in network.parameters()),
         "num_personal_parameters": sum(
             p.numel() for name, p in network.named_parameters() if is_personal(name, layers)
@@ -90,6 +100,35 @@ def check_arm(
         "channels": train.channels,
         "image_size": train.image_size,
     }
+    if federation.resume:
+        settings = client_settings(summary, model, training, rules, run)
+        told = identify_settings(
+            federation, settings, rules if rules.enabled else None, pool.warmup_steps
+        )
+        is_resumable(checkpoints / SERVER_FOLDER, told)
+    return summary
+
+
+def client_settings(
+    summary: dict[str, Any],
+    model: ModelConfig,
+    training: TrainingConfig,
+    rules: ThresholdFilterConfig,
+    run: RunConfig,
+) -> "ClientSettings":
+    """Return what every client is told; ``summary`` is of :func:`check_arm`."""
+    from phoenix_pipeline.federated.records import ClientSettings
+
+    return ClientSettings(
+        model=model,
+        training=training,
+        channels=summary["channels"],
+        image_size=summary["image_size"],
+        seed=run.seed,
+        personal_layers=tuple(summary["personal_layers"]),
+        monitor_samples=rules.monitor_samples,
+        monitor_steps=rules.monitor_steps,
+    )
 
 
 def _check_personalization(

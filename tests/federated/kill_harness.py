@@ -1,0 +1,163 @@
+"""Kill -9 at many instants, restart, compare.
+
+``python -m tests.federated.kill_harness --kills 50`` prints how many kills struck which phase.
+Two small arms go through the stages' own functions: federated training (Adam's moments kept, EMA;
+personal layers, warm-up, threshold filter), sampling, a score, all written as the catalog writes
+them. Each process is forked from this one, which has imported everything. Every other kill comes
+at a random instant, the others at a random file operation, where an instant would rarely fall.
+Killed processes are started again until one ends; its files must be those of an undisturbed run.
+"""
+
+import argparse
+import mmap
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from tests.federated.kill_program import CLOCKS, PHASES, import_all, run_arms, watch_phases
+
+_FILE_EVENTS = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"}
+_WRITING = os.O_WRONLY | os.O_RDWR
+
+
+class Shared:
+    """A few numbers that a child leaves behind however it ends: file operations, and its phase."""
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, 16)
+
+    def clear(self) -> None:
+        self._memory[:] = bytes(16)
+
+    def count(self) -> int:
+        events = self.events + 1
+        self._memory[:8] = events.to_bytes(8, "little")
+        return events
+
+    @property
+    def events(self) -> int:
+        return int.from_bytes(self._memory[:8], "little")
+
+    @property
+    def phase(self) -> str:
+        return PHASES[self._memory[8]]
+
+    def enter(self, phase: int) -> int:
+        before, self._memory[8] = self._memory[8], phase
+        return before
+
+
+def start(folder: Path, shared: Shared, kill_at: int | None = None) -> int:
+    """Fork a process that runs the arms in ``folder``; it kills itself at file operation n."""
+    shared.clear()
+    child = os.fork()
+    if child:
+        return child
+    status = 1
+    try:
+        watch_phases(shared.enter)
+        sys.addaudithook(_killer(shared, kill_at))
+        run_arms(folder)
+        status = 0
+    except BaseException as error:
+        sys.stderr.write(f"the child failed: {type(error).__name__}: {error}\n")
+    finally:
+        os._exit(status)
+
+
+def _killer(shared: Shared, kill_at: int | None) -> Callable[[str, tuple[Any, ...]], None]:
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        changes = event in _FILE_EVENTS or (event == "open" and arguments[2] & _WRITING)
+        if changes and shared.count() == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return hook
+
+
+def ended(child: int) -> bool:
+    """Wait for ``child``; return whether it reached its end, False if it was killed."""
+    status = os.waitpid(child, 0)[1]
+    if os.WIFSIGNALED(status):
+        return False
+    if os.WEXITSTATUS(status):
+        raise RuntimeError("a restarted run failed instead of going on")
+    return True
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    """Return everything that must be equal: bytes of weights and samples, and the tables."""
+    files = {str(f.relative_to(folder)): f for f in sorted(folder.rglob("*")) if f.is_file()}
+    kept: dict[str, Any] = {}
+    for name, file in files.items():
+        if name.startswith("checkpoints/") or ".partial" in name:
+            continue
+        if file.name == "rounds.parquet":
+            table = pd.read_parquet(file).drop(columns=list(CLOCKS))
+            kept[name] = table.to_json(orient="split", double_precision=15)
+        elif file.name != "phoenix.json":
+            kept[name] = file.read_bytes()
+    return kept
+
+
+def survive(kills: int, seed: int, root: Path) -> Counter[str]:
+    """Spread ``kills`` over as many runs as it takes; return how many struck which phase.
+
+    Raises RuntimeError for a run that does not end as the undisturbed one.
+    """
+    import_all()
+    shared, generator, struck = Shared(), random.Random(seed), Counter[str]()
+    began = time.monotonic()
+    if not ended(start(root / "whole", shared)):
+        raise RuntimeError("the undisturbed run was killed")
+    seconds, events = time.monotonic() - began, shared.events
+    expected, runs = outcome(root / "whole"), 0
+    while struck.total() < kills:
+        runs += 1
+        folder = root / f"run-{runs}"
+        for _ in range(generator.randint(1, 5)):
+            by_event = generator.random() < 0.5
+            child = start(folder, shared, generator.randint(1, events) if by_event else None)
+            if not by_event:
+                time.sleep(generator.uniform(0.0, seconds))
+                os.kill(child, signal.SIGKILL)
+            if ended(child):
+                break
+            struck[shared.phase] += 1
+        else:
+            ended(start(folder, shared))
+        found = outcome(folder)
+        names = expected.keys() | found.keys()
+        if differing := [n for n in names if expected.get(n) != found.get(n)]:
+            raise RuntimeError(f"run {runs} with seed {seed} differs in {sorted(differing)}")
+    sys.stdout.write(
+        f"{struck.total()} kills in {runs} runs, each ended like the undisturbed one "
+        f"({seconds:.1f} s, {events} file operations, {len(expected)} files compared)\n"
+    )
+    return struck
+
+
+def main() -> None:
+    """Kill as often as the command line says."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        struck = survive(asked.kills, asked.seed, Path(folder))
+    for phase, count in struck.most_common():
+        sys.stdout.write(f"{count:4d}  {phase}\n")
+
+
+if __name__ == "__main__":
+    main()
