@@ -86,7 +86,11 @@ class FederationConfig(Group):
         description="CPU threads that each of these uses; null: the cores divided among them. "
         "Small networks are faster with 1.",
     )
-    resume: bool = Field(True, description="Continue from the newest checkpoint of the same run.")
+    resume: bool = Field(
+        True,
+        description="Continue from the newest checkpoint of the same settings; an unfinished run "
+        "of other settings is an error. false: remove what is stored and start over.",
+    )
     checkpoint_every: Positive = Field(1, description="Rounds between checkpoints.")
     round_timeout_s: float = Field(
         3600.0,

@@ -46,7 +46,11 @@ class ClientSettings(Group):
 
 def pack_arrays(state: Mapping[str, Tensor]) -> ArrayRecord:
     """Return ``state`` as a record; names, shapes and dtypes are kept."""
-    return ArrayRecord({name: _to_array(tensor) for name, tensor in state.items()})
+    record = ArrayRecord()
+    for name, tensor in state.items():
+        # Given to its constructor, arrays would be copied.
+        record[name] = _to_array(tensor)
+    return record
 
 
 def unpack_arrays(record: ArrayRecord) -> dict[str, Tensor]:
@@ -60,10 +64,9 @@ def unpack_arrays(record: ArrayRecord) -> dict[str, Tensor]:
 
 def _to_array(tensor: Tensor) -> Array:
     # Flower's own way writes and parses NumPy's header anew for each array of each client.
-    plain = np.ascontiguousarray(tensor.detach().cpu().numpy()).reshape(tuple(tensor.shape))
-    content = plain.reshape(-1).view(np.uint8).data
-    data = b"".join((_npy_header(plain.shape, plain.dtype.str), content))
-    return Array(str(plain.dtype), plain.shape, _NUMPY, data)
+    plain = tensor.detach().cpu().numpy()
+    dtype, header = _npy_header(plain.shape, plain.dtype)
+    return Array(dtype, plain.shape, _NUMPY, b"".join((header, np.ascontiguousarray(plain))))
 
 
 def _to_tensor(array: Array) -> Tensor:
@@ -77,11 +80,12 @@ def _to_tensor(array: Array) -> Tensor:
 
 
 @lru_cache(maxsize=1024)
-def _npy_header(shape: tuple[int, ...], descr: str) -> bytes:
+def _npy_header(shape: tuple[int, ...], dtype: np.dtype) -> tuple[str, bytes]:
+    """Return the dtype's name and NumPy's header for such an array in C order."""
     stream = BytesIO()
-    header = {"descr": descr, "fortran_order": False, "shape": shape}
+    header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(stream, header)
-    return stream.getvalue()
+    return str(dtype), stream.getvalue()
 
 
 @lru_cache(maxsize=1024)

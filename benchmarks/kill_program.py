@@ -19,6 +19,7 @@ from phoenix_pipeline.config import (
     SharedPoolConfig,
     ThresholdFilterConfig,
     TrainingConfig,
+    UNetConfig,
 )
 from phoenix_pipeline.diffusion import family
 from phoenix_pipeline.diffusion.unet import build_unet
@@ -26,12 +27,11 @@ from phoenix_pipeline.federated.run_state import RunState
 from phoenix_pipeline.federated.sites import Site
 from phoenix_pipeline.federated.strategy import PhoenixStrategy
 from phoenix_pipeline.framework.datasets import FolderDataset, TableDataset, WrittenByNodeDataset
-from phoenix_pipeline.images import read_samples
+from phoenix_pipeline.images import ImageSet, read_samples
 from phoenix_pipeline.metrics.monitoring import build_monitor_reference, monitor_score
 from phoenix_pipeline.pipelines.federated_training.nodes import train
 from phoenix_pipeline.pipelines.sampling import parts
 from phoenix_pipeline.pipelines.sampling.nodes import draw_samples
-from tests.federated.tiny import UNET, client_table, make_images
 
 ARMS = ("fedavg", "personalization")
 CLOCKS = ("seconds",)
@@ -46,7 +46,8 @@ PHASES = (
     "evaluation",
 )
 _SIZES = (12, 18, 24, 12)
-_MODEL = ModelConfig(unet=UNET)
+_UNET = UNetConfig(block_out_channels=(8,), attention_resolutions=(), norm_num_groups=4)
+_MODEL = ModelConfig(unet=_UNET)
 _RUN = RunConfig(seed=3, device="cpu")
 _SAMPLING = SamplingConfig(num_images=24, batch_size=6, num_steps=2)
 _RULES = ThresholdFilterConfig(
@@ -60,7 +61,7 @@ def import_all() -> None:
     import sklearn.covariance  # noqa: F401
     from diffusers import DDPMPipeline  # noqa: F401
 
-    build_unet(UNET, 1, 8, 0)
+    build_unet(_UNET, 1, 8, 0)
 
 
 def run_arms(folder: Path) -> None:
@@ -98,14 +99,14 @@ def _told(function: Callable[..., Any], phase: int, enter: Callable[[int], int])
 
 def _run_arm(arm: str, folder: Path) -> None:
     personal = arm == "personalization"
-    images = make_images(sum(_SIZES))
+    images = _images(sum(_SIZES))
     layers = ["conv_norm_out", "conv_out"] if personal else []
     summary = {"channels": 1, "image_size": 8, "personal_layers": layers}
     pool = pd.DataFrame({"image_index": np.arange(5, 25)})
     model, rounds = train(
         images,
-        make_images(60),
-        client_table(_SIZES),
+        _images(60),
+        _clients(),
         pool,
         summary,
         _MODEL,
@@ -133,6 +134,15 @@ def _run_arm(arm: str, folder: Path) -> None:
 
 
 def _evaluate(folder: Path, arm: str) -> None:
-    reference = build_monitor_reference(make_images(60), _RUN.seed)
+    reference = build_monitor_reference(_images(60), _RUN.seed)
     images = read_samples(folder / f"{arm}.parquet").images.images
     write_json(folder / f"{arm}.json", {"score": monitor_score(images, reference)})
+
+
+def _images(count: int) -> ImageSet:
+    return ImageSet(np.random.default_rng(3).integers(0, 256, (count, 1, 8, 8), dtype=np.uint8))
+
+
+def _clients() -> pd.DataFrame:
+    owners = np.repeat(np.arange(len(_SIZES)), _SIZES)
+    return pd.DataFrame({"client_id": owners, "image_index": np.arange(sum(_SIZES))})

@@ -1,6 +1,6 @@
 """Kill -9 at many instants, restart, compare.
 
-``python -m tests.federated.kill_harness --kills 50`` prints how many kills struck which phase.
+``python benchmarks/kill.py --kills 50`` prints how many kills struck which phase.
 Two small arms go through the stages' own functions: federated training (Adam's moments kept, EMA;
 personal layers, warm-up, threshold filter), sampling, a score, all written as the catalog writes
 them. Each process is forked from this one, which has imported everything. Every other kill comes
@@ -9,6 +9,7 @@ Killed processes are started again until one ends; its files must be those of an
 """
 
 import argparse
+import logging
 import mmap
 import os
 import random
@@ -23,8 +24,8 @@ from typing import Any
 
 import pandas as pd
 import torch
-
-from tests.federated.kill_program import CLOCKS, PHASES, import_all, run_arms, watch_phases
+from kill_program import CLOCKS, PHASES, import_all, run_arms, watch_phases
+from safetensors.torch import load_file
 
 _FILE_EVENTS = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"}
 _WRITING = os.O_WRONLY | os.O_RDWR
@@ -37,22 +38,27 @@ class Shared:
         self._memory = mmap.mmap(-1, 16)
 
     def clear(self) -> None:
+        """Begin anew, for the next child."""
         self._memory[:] = bytes(16)
 
     def count(self) -> int:
+        """Count one more file operation; return how many there were."""
         events = self.events + 1
         self._memory[:8] = events.to_bytes(8, "little")
         return events
 
     @property
     def events(self) -> int:
+        """How many file operations there were."""
         return int.from_bytes(self._memory[:8], "little")
 
     @property
     def phase(self) -> str:
+        """What the child was doing last, in words."""
         return PHASES[self._memory[8]]
 
     def enter(self, phase: int) -> int:
+        """Note that ``phase`` began; return the one before."""
         before, self._memory[8] = self._memory[8], phase
         return before
 
@@ -103,7 +109,10 @@ def outcome(folder: Path) -> dict[str, Any]:
             continue
         if file.name == "rounds.parquet":
             table = pd.read_parquet(file).drop(columns=list(CLOCKS))
-            kept[name] = table.to_json(orient="split", double_precision=15)
+            kept[name] = repr(table.to_dict("list"))
+        elif file.suffix == ".safetensors":
+            # The order of a header's entries varies from process to process.
+            kept[name] = {n: (t.shape, t.numpy().tobytes()) for n, t in load_file(file).items()}
         elif file.name != "phoenix.json":
             kept[name] = file.read_bytes()
     return kept
@@ -139,9 +148,9 @@ def survive(kills: int, seed: int, root: Path) -> Counter[str]:
         names = expected.keys() | found.keys()
         if differing := [n for n in names if expected.get(n) != found.get(n)]:
             raise RuntimeError(f"run {runs} with seed {seed} differs in {sorted(differing)}")
-    sys.stdout.write(
+    print(
         f"{struck.total()} kills in {runs} runs, each ended like the undisturbed one "
-        f"({seconds:.1f} s, {events} file operations, {len(expected)} files compared)\n"
+        f"({seconds:.1f} s, {events} file operations, {len(expected)} files compared)"
     )
     return struck
 
@@ -153,10 +162,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     torch.set_num_threads(1)
+    logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory() as folder:
         struck = survive(asked.kills, asked.seed, Path(folder))
     for phase, count in struck.most_common():
-        sys.stdout.write(f"{count:4d}  {phase}\n")
+        print(f"{count:4d}  {phase}")
 
 
 if __name__ == "__main__":
