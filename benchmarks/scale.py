@@ -6,6 +6,8 @@ every client makes one step on one image. Usage::
     python benchmarks/scale.py                                       # the table of docs/scaling.md
     python benchmarks/scale.py --clients 1000 --per-round 100        # one size, as JSON
     python benchmarks/scale.py --clients 1000 --per-round 100 --state keep
+    python benchmarks/scale.py --clients 1000 --per-round 100 --no-training   # the rest alone
+    python benchmarks/scale.py --history 1000                        # rounds of 100 rows, no model
 """
 
 import argparse
@@ -18,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-SIZES = ((10, 10, 10), (1000, 100, 3), (10_000, 100, 1))
+SIZES = ((10, 10, 10), (1000, 100, 3), (10_000, 100, 2))
 IMAGES_PER_CLIENT = 4
 
 
@@ -29,14 +31,22 @@ def main() -> None:
     parser.add_argument("--per-round", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--state", choices=["keep", "reset"], default="reset")
+    parser.add_argument("--no-training", action="store_true", help="clients send what they got")
+    parser.add_argument("--history", type=int, metavar="ROUNDS")
     asked = parser.parse_args()
+    if asked.history:
+        print(json.dumps(measure_history(asked.history, asked.per_round)))
+        return
     if asked.clients:
+        if asked.no_training:
+            leave_training_out()
         print(json.dumps(measure(asked.clients, asked.per_round, asked.rounds, asked.state)))
         return
     for clients, per_round, rounds in SIZES:
         options = {"clients": clients, "per-round": per_round, "rounds": rounds}
         arguments = [f"--{key}={value}" for key, value in options.items()]
-        subprocess.run([sys.executable, __file__, *arguments], check=True)
+        for more in ([], ["--no-training"]):
+            subprocess.run([sys.executable, __file__, *arguments, *more], check=True)
 
 
 def measure(clients: int, per_round: int, rounds: int, state: str) -> dict[str, Any]:
@@ -44,30 +54,77 @@ def measure(clients: int, per_round: int, rounds: int, state: str) -> dict[str, 
     from phoenix_pipeline.federated.server import train_federated
 
     job = make_job(clients, per_round, rounds, state)
-    ends: list[float] = []
+    ends: list[tuple[float, float]] = []
     with tempfile.TemporaryDirectory() as folder:
-        began, used = time.perf_counter(), time.process_time()
+        began = clocks()
         result = train_federated(
-            job, Path(folder), on_round=lambda number, means: ends.append(time.perf_counter())
+            job, Path(folder), on_round=lambda number, means: ends.append(clocks())
         )
-        wall, used = time.perf_counter() - began, time.process_time() - used
         disk = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
-    training = float(result.rounds["seconds"].sum())
-    trained = len(result.rounds)
+    # The first round builds the network and imports; with one round there is nothing else.
+    first, measured = (ends[0], rounds - 1) if rounds > 1 else (began, 1)
+    later = result.rounds[result.rounds["round"] > rounds - measured]
+    wall, used = (last - start for last, start in zip(ends[-1], first, strict=True))
     return {
         "clients": clients,
         "per_round": per_round,
         "rounds": rounds,
         "optimizer_state": state,
         "parameters": sum(tensor.numel() for tensor in result.raw.values()),
-        "wall_s": round(wall, 2),
-        "cpu_s": round(used, 2),
-        "training_s": round(training, 2),
-        "overhead_ms_per_client": round(1000 * (wall - training) / trained, 2),
-        "start_s": round(ends[0] - began - (ends[-1] - ends[0]) / max(1, rounds - 1), 2),
-        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        "training_ms_per_client": round(1000 * float(later["seconds"].mean()), 2),
+        "wall_ms_per_client": round(1000 * wall / len(later), 2),
+        "cpu_ms_per_client": round(1000 * used / len(later), 2),
+        "peak_mb": round(peak_mb()),
         "disk_mb": round(disk / 1e6, 1),
     }
+
+
+def measure_history(rounds: int, per_round: int) -> dict[str, Any]:
+    """Save the rows of many rounds, a checkpoint each, and read them back."""
+    from phoenix_pipeline.federated.history import History
+    from phoenix_pipeline.federated.round_table import new_row
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "history.jsonl"
+        history, before, costs = History(file), peak_mb(), []
+        for number in range(1, rounds + 1):
+            rows = [new_row(number, c, 40) | {"loss": 1 / (c + 3)} for c in range(per_round)]
+            start = clocks()
+            history.add(rows)
+            mark = history.save()
+            costs.append(clocks()[1] - start[1])
+        grown, start = peak_mb() - before, clocks()
+        History.restore(file, mark)
+        return {
+            "rounds": rounds,
+            "rows": rounds * per_round,
+            "file_mb": round(mark["bytes"] / 1e6, 2),
+            "cpu_ms_per_save_first_10": round(100 * sum(costs[:10]), 2),
+            "cpu_ms_per_save_last_10": round(100 * sum(costs[-10:]), 2),
+            "restore_cpu_s": round(clocks()[1] - start[1], 2),
+            "memory_mb": round(grown, 1),
+        }
+
+
+def leave_training_out() -> None:
+    """Have clients send back what they got: what remains is the cost of everything else."""
+    from phoenix_pipeline.diffusion import family
+    from phoenix_pipeline.optimization.work import LocalResult
+
+    def train_nothing(*_: Any) -> LocalResult:
+        return LocalResult(loss=1.0, images_trained=0, seconds=0.0)
+
+    vars(family)["train_locally"] = train_nothing
+
+
+def clocks() -> tuple[float, float]:
+    """Return (wall clock, CPU time of this process) in seconds."""
+    return time.perf_counter(), time.process_time()
+
+
+def peak_mb() -> float:
+    """Return the peak resident memory of this process; Linux counts in kibibytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
 def make_job(clients: int, per_round: int, rounds: int, state: str) -> Any:

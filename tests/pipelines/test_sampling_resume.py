@@ -46,11 +46,11 @@ def cut_after(batches: int, monkeypatch: pytest.MonkeyPatch, seen: list[int]) ->
     follow = nodes.follow_plan
 
     def cut(*arguments: Any) -> Iterator[parts.Batch]:
-        for number, batch in enumerate(follow(*arguments)):
-            if number == batches:
-                raise KeyboardInterrupt
+        for number, batch in enumerate(follow(*arguments), start=1):
             seen.append(len(batch[0]))
             yield batch
+            if number == batches:
+                raise KeyboardInterrupt
 
     monkeypatch.setattr(nodes, "follow_plan", cut)
 
