@@ -4,7 +4,8 @@
 Two small arms go through the stages' own functions: federated training (Adam's moments kept, EMA;
 personal layers, warm-up, threshold filter), sampling, a score, all written as the catalog writes
 them. Each process is forked from this one, which has imported everything. Every other kill comes
-at a random instant, the others at a random file operation, where an instant would rarely fall.
+at a random instant, the others at a random step (a file operation, or the start of a phase such as
+the aggregation of a reply), where an instant would rarely fall.
 Killed processes are started again until one ends; its files must be those of an undisturbed run.
 """
 
@@ -16,9 +17,9 @@ import random
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ _WRITING = os.O_WRONLY | os.O_RDWR
 
 
 class Shared:
-    """A few numbers that a child leaves behind however it ends: file operations, and its phase."""
+    """A few numbers that a child leaves behind however it ends: its steps, and its phase."""
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, 16)
@@ -42,52 +43,58 @@ class Shared:
         self._memory[:] = bytes(16)
 
     def count(self) -> int:
-        """Count one more file operation; return how many there were."""
-        events = self.events + 1
-        self._memory[:8] = events.to_bytes(8, "little")
-        return events
+        """Count one more step; return how many there were."""
+        steps = self.steps + 1
+        self._memory[:8] = steps.to_bytes(8, "little")
+        return steps
 
     @property
-    def events(self) -> int:
-        """How many file operations there were."""
+    def steps(self) -> int:
+        """How many steps there were."""
         return int.from_bytes(self._memory[:8], "little")
 
     @property
     def phase(self) -> str:
-        """What the child was doing last, in words."""
-        return PHASES[self._memory[8]]
+        """What the child was doing, in words: its main thread, or else its clients."""
+        return PHASES[self._memory[8] or self._memory[9]]
 
     def enter(self, phase: int) -> int:
-        """Note that ``phase`` began; return the one before."""
-        before, self._memory[8] = self._memory[8], phase
+        """Note what this thread does now; return what it did before."""
+        place = 8 if threading.current_thread() is threading.main_thread() else 9
+        before, self._memory[place] = self._memory[place], phase
         return before
 
 
 def start(folder: Path, shared: Shared, kill_at: int | None = None) -> int:
-    """Fork a process that runs the arms in ``folder``; it kills itself at file operation n."""
+    """Fork a process that runs the arms in ``folder``; it kills itself at step ``kill_at``."""
     shared.clear()
     child = os.fork()
     if child:
         return child
     status = 1
+
+    def step() -> None:
+        if shared.count() == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def enter(phase: int) -> int:
+        before = shared.enter(phase)
+        step()
+        return before
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event in _FILE_EVENTS or (event == "open" and arguments[2] & _WRITING):
+            step()
+
     try:
-        watch_phases(shared.enter)
-        sys.addaudithook(_killer(shared, kill_at))
+        watch_phases(enter)
+        sys.addaudithook(hook)
         run_arms(folder)
         status = 0
     except BaseException as error:
         sys.stderr.write(f"the child failed: {type(error).__name__}: {error}\n")
     finally:
         os._exit(status)
-
-
-def _killer(shared: Shared, kill_at: int | None) -> Callable[[str, tuple[Any, ...]], None]:
-    def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        changes = event in _FILE_EVENTS or (event == "open" and arguments[2] & _WRITING)
-        if changes and shared.count() == kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    return hook
 
 
 def ended(child: int) -> bool:
@@ -128,15 +135,15 @@ def survive(kills: int, seed: int, root: Path) -> Counter[str]:
     began = time.monotonic()
     if not ended(start(root / "whole", shared)):
         raise RuntimeError("the undisturbed run was killed")
-    seconds, events = time.monotonic() - began, shared.events
+    seconds, steps = time.monotonic() - began, shared.steps
     expected, runs = outcome(root / "whole"), 0
     while struck.total() < kills:
         runs += 1
         folder = root / f"run-{runs}"
         for _ in range(generator.randint(1, 5)):
-            by_event = generator.random() < 0.5
-            child = start(folder, shared, generator.randint(1, events) if by_event else None)
-            if not by_event:
+            by_step = generator.random() < 0.5
+            child = start(folder, shared, generator.randint(1, steps) if by_step else None)
+            if not by_step:
                 time.sleep(generator.uniform(0.0, seconds))
                 os.kill(child, signal.SIGKILL)
             if ended(child):
@@ -150,7 +157,7 @@ def survive(kills: int, seed: int, root: Path) -> Counter[str]:
             raise RuntimeError(f"run {runs} with seed {seed} differs in {sorted(differing)}")
     print(
         f"{struck.total()} kills in {runs} runs, each ended like the undisturbed one "
-        f"({seconds:.1f} s, {events} file operations, {len(expected)} files compared)"
+        f"({seconds:.1f} s, {steps} steps, {len(expected)} files compared)"
     )
     return struck
 

@@ -66,7 +66,8 @@ def _to_array(tensor: Tensor) -> Array:
     # Flower's own way writes and parses NumPy's header anew for each array of each client.
     plain = tensor.detach().cpu().numpy()
     dtype, header = _npy_header(plain.shape, plain.dtype)
-    return Array(dtype, plain.shape, _NUMPY, b"".join((header, np.ascontiguousarray(plain))))
+    content = np.ascontiguousarray(plain).data
+    return Array(dtype, plain.shape, _NUMPY, b"".join((header, content)))
 
 
 def _to_tensor(array: Array) -> Tensor:
