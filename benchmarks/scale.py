@@ -107,11 +107,18 @@ def measure_history(rounds: int, per_round: int) -> dict[str, Any]:
 
 
 def leave_training_out() -> None:
-    """Have clients send back what they got: what remains is the cost of everything else."""
+    """Have clients send back what they got, with moments of zeros: the rest is what remains."""
+    import torch
+
     from phoenix_pipeline.diffusion import family
     from phoenix_pipeline.optimization.work import LocalResult
 
-    def train_nothing(*_: Any) -> LocalResult:
+    def train_nothing(network: Any, *others: Any) -> LocalResult:
+        moments = others[-1]
+        if moments == {}:
+            for kind in ("exp_avg", "exp_avg_sq"):
+                for name, weights in network.named_parameters():
+                    moments[f"{kind}/{name}"] = torch.zeros_like(weights)
         return LocalResult(loss=1.0, images_trained=0, seconds=0.0)
 
     vars(family)["train_locally"] = train_nothing
