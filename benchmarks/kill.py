@@ -33,58 +33,59 @@ _WRITING = os.O_WRONLY | os.O_RDWR
 
 
 class Shared:
-    """A few numbers that a child leaves behind however it ends: its steps, and its phase."""
+    """What a child leaves behind however it ends: steps by phase, and what it was doing."""
 
     def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, 16)
+        self._memory = mmap.mmap(-1, 2 * len(PHASES) + 2)
 
     def clear(self) -> None:
         """Begin anew, for the next child."""
-        self._memory[:] = bytes(16)
+        self._memory[:] = bytes(len(self._memory))
 
-    def count(self) -> int:
-        """Count one more step; return how many there were."""
-        steps = self.steps + 1
-        self._memory[:8] = steps.to_bytes(8, "little")
+    def count(self, phase: int) -> int:
+        """Count one more step of ``phase``; return how many there were."""
+        steps = self.steps[phase] + 1
+        self._memory[2 * phase : 2 * phase + 2] = steps.to_bytes(2, "little")
         return steps
 
     @property
-    def steps(self) -> int:
-        """How many steps there were."""
-        return int.from_bytes(self._memory[:8], "little")
+    def steps(self) -> list[int]:
+        """How many steps there were by phase; file operations count as the first."""
+        pairs = (self._memory[2 * i : 2 * i + 2] for i in range(len(PHASES)))
+        return [int.from_bytes(pair, "little") for pair in pairs]
 
     @property
     def phase(self) -> str:
         """What the child was doing, in words: its main thread, or else its clients."""
-        return PHASES[self._memory[8] or self._memory[9]]
+        return PHASES[self._memory[-2] or self._memory[-1]]
 
     def enter(self, phase: int) -> int:
         """Note what this thread does now; return what it did before."""
-        place = 8 if threading.current_thread() is threading.main_thread() else 9
+        place = len(self._memory) - 1 - (threading.current_thread() is threading.main_thread())
         before, self._memory[place] = self._memory[place], phase
         return before
 
 
-def start(folder: Path, shared: Shared, kill_at: int | None = None) -> int:
-    """Fork a process that runs the arms in ``folder``; it kills itself at step ``kill_at``."""
+def start(folder: Path, shared: Shared, kill_at: tuple[int, int] | None = None) -> int:
+    """Fork a process that runs the arms in ``folder``; it kills itself at step n of a phase."""
     shared.clear()
     child = os.fork()
     if child:
         return child
     status = 1
 
-    def step() -> None:
-        if shared.count() == kill_at:
+    def step(phase: int) -> None:
+        if (phase, shared.count(phase)) == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def enter(phase: int) -> int:
         before = shared.enter(phase)
-        step()
+        step(phase)
         return before
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event in _FILE_EVENTS or (event == "open" and arguments[2] & _WRITING):
-            step()
+            step(0)
 
     try:
         watch_phases(enter)
@@ -140,9 +141,11 @@ def survive(kills: int, seed: int, root: Path) -> Counter[str]:
     while struck.total() < kills:
         runs += 1
         folder = root / f"run-{runs}"
-        for _ in range(generator.randint(1, 5)):
+        for _ in range(min(generator.randint(1, 5), kills - struck.total())):
             by_step = generator.random() < 0.5
-            child = start(folder, shared, generator.randint(1, steps) if by_step else None)
+            phase = generator.randrange(len(PHASES))
+            aim = (phase, generator.randint(1, steps[phase])) if by_step else None
+            child = start(folder, shared, aim)
             if not by_step:
                 time.sleep(generator.uniform(0.0, seconds))
                 os.kill(child, signal.SIGKILL)
@@ -157,7 +160,7 @@ def survive(kills: int, seed: int, root: Path) -> Counter[str]:
             raise RuntimeError(f"run {runs} with seed {seed} differs in {sorted(differing)}")
     print(
         f"{struck.total()} kills in {runs} runs, each ended like the undisturbed one "
-        f"({seconds:.1f} s, {steps} steps, {len(expected)} files compared)"
+        f"({seconds:.1f} s, {sum(steps)} steps, {len(expected)} files compared)"
     )
     return struck
 
