@@ -121,6 +121,21 @@ def load_tensors(path: Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
     return tensors, json.loads(header["metadata"])
 
 
+def load_metadata(path: Path) -> dict[str, Any]:
+    """Return only the metadata that :func:`save_tensors` wrote; checksums are not looked at.
+
+    Raises CheckpointError when the file is missing, truncated or of another origin.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            header = file.metadata() or {}
+        return dict(json.loads(header["metadata"]))
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path} has no metadata of this project: {error}") from error
+
+
 def _detach(tensors: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:
     """Return contiguous CPU tensors, none sharing memory with another, as safetensors needs."""
     seen: set[int] = set()

@@ -17,6 +17,7 @@ from phoenix_pipeline.config.differential_privacy import (
     DifferentialPrivacyConfig,
     DpSgdConfig,
 )
+from phoenix_pipeline.config.engines import DeploymentConfig, RayConfig
 from phoenix_pipeline.config.evaluation import (
     EXTRACTORS,
     ClassifierConfig,
@@ -25,11 +26,9 @@ from phoenix_pipeline.config.evaluation import (
     SamplingConfig,
 )
 from phoenix_pipeline.config.federation import (
-    DeploymentConfig,
     FederationConfig,
     LocalWorkConfig,
     PersonalLayersConfig,
-    RayConfig,
     ThresholdFilterConfig,
 )
 from phoenix_pipeline.config.model import DcganConfig, ModelConfig, NoiseConfig, UNetConfig

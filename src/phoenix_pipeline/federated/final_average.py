@@ -22,14 +22,13 @@ def average_personal_layers(
     Clients that do not send theirs are left out; None if nobody does. The bytes are added to the
     clients' rows of the last round.
     """
-    last = {r["client_id"]: r for r in run.rows if r["round"] == run.rounds_done}
+    traffic: dict[int, tuple[int, int]] = {}
     mean: WeightedMean | None = None
     for upload in ask_for_layers(job, run.key, fleet, connected, weights):
         mean = mean or WeightedMean(upload.layers)
         mean.add(upload.layers, upload.num_examples)
-        if upload.client_id in last:
-            last[upload.client_id]["bytes_up"] += upload.bytes_up
-            last[upload.client_id]["bytes_down"] += upload.bytes_down
+        traffic[upload.client_id] = (upload.bytes_up, upload.bytes_down)
+    run.history.charge(run.rounds_done, traffic)
     if mean is None:
         logger.warning("no client sent its personal layers: there is no averaged model")
         return None

@@ -13,6 +13,7 @@ from torch import Tensor
 from phoenix_pipeline.config import FederationConfig, ThresholdFilterConfig
 from phoenix_pipeline.federated.client_state import ClientState
 from phoenix_pipeline.federated.records import ClientSettings
+from phoenix_pipeline.federated.resuming import DATA
 from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.metrics.monitoring import MonitorReference
 
@@ -47,17 +48,9 @@ class FederatedJob:
 
     def identity(self) -> dict[str, Any]:
         """Return everything that the weights depend on; a checkpoint of another is not resumed."""
-        without = {"engine", "ray", "deployment", "workers", "resume", "checkpoint_every"}
-        without |= {"round_timeout_s", "threads_per_client", "link"}
-        work = self.config.model_dump(mode="json", exclude=without)
-        rules = self.threshold_filter.model_dump(mode="json") if self.reference else {}
-        return {
-            **{f"federation.{key}": value for key, value in work.items()},
-            **{f"threshold_filter.{key}": value for key, value in rules.items()},
-            **self.settings.model_dump(mode="json"),
-            "shared_pool.warmup_steps": self.warmup_steps,
-            "data": self._data(),
-        }
+        rules = self.threshold_filter if self.reference else None
+        told = identify_settings(self.config, self.settings, rules, self.warmup_steps)
+        return {**told, DATA: self._data()}
 
     def _data(self) -> str:
         """Return a fingerprint of the images and of who holds them.
@@ -87,3 +80,22 @@ class FederatedResult:
     averaged_personal: dict[str, Tensor] | None = None
     run_key: str = ""
     num_examples: Mapping[int, int] = field(default_factory=dict)
+
+
+def identify_settings(
+    config: FederationConfig,
+    settings: ClientSettings,
+    rules: ThresholdFilterConfig | None,
+    warmup_steps: int,
+) -> dict[str, Any]:
+    """Return the settings that the weights depend on, by name; ``rules``: None without a filter."""
+    without = {"engine", "ray", "deployment", "workers", "resume", "checkpoint_every"}
+    without |= {"round_timeout_s", "threads_per_client", "link"}
+    work = config.model_dump(mode="json", exclude=without)
+    filtering = rules.model_dump(mode="json") if rules else {}
+    return {
+        **{f"federation.{key}": value for key, value in work.items()},
+        **{f"threshold_filter.{key}": value for key, value in filtering.items()},
+        **settings.model_dump(mode="json"),
+        "shared_pool.warmup_steps": warmup_steps,
+    }

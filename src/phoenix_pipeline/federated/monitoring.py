@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from flwr.app import ArrayRecord
 
 from phoenix_pipeline.config import ThresholdFilterConfig
+from phoenix_pipeline.federated.history import History
 from phoenix_pipeline.federated.records import pack_arrays
-from phoenix_pipeline.federated.round_table import Row, disconnected, strikes_of
+from phoenix_pipeline.federated.round_table import Row
 from phoenix_pipeline.federated.threshold_filter import decide
 from phoenix_pipeline.metrics.monitoring import MonitorReference
 
@@ -26,17 +27,17 @@ class Monitor:
         return server_round % self._config.monitor_every == 0
 
     def judge(
-        self, server_round: int, rows: Sequence[Row], earlier: Sequence[Row], num_clients: int
+        self, server_round: int, rows: Sequence[Row], earlier: History, num_clients: int
     ) -> None:
         """Write threshold, strikes and verdict into this round's ``rows``."""
-        strikes = strikes_of(earlier)
+        strikes = earlier.strikes
         for row in rows:
             row["strikes"] = strikes.get(row["client_id"], 0)
         checked = {row["client_id"]: row for row in rows if row["status"] == "ok"}
         if not self.is_due(server_round) or not checked:
             return
         scores = {client: row["score"] for client, row in checked.items()}
-        connected = num_clients - len(disconnected(earlier))
+        connected = num_clients - len(earlier.disconnected)
         for decision in decide(scores, strikes, connected, self._config):
             checked[decision.client_id].update(
                 threshold=decision.threshold,

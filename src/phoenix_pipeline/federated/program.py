@@ -21,7 +21,8 @@ from phoenix_pipeline.federated.monitoring import Monitor
 from phoenix_pipeline.federated.personal_layers import split_personal
 from phoenix_pipeline.federated.privacy.checks import check_privacy
 from phoenix_pipeline.federated.records import pack_arrays, unpack_arrays
-from phoenix_pipeline.federated.round_table import disconnected, round_means, with_link_seconds
+from phoenix_pipeline.federated.resuming import CLIENTS_FOLDER, SERVER_FOLDER
+from phoenix_pipeline.federated.round_table import round_means, with_link_seconds
 from phoenix_pipeline.federated.run_state import RunState
 from phoenix_pipeline.federated.strategy import OnReply, PhoenixStrategy
 from phoenix_pipeline.federated.warm_up import warm_up
@@ -31,10 +32,6 @@ from phoenix_pipeline.hardware import resolve_device
 logger = logging.getLogger(__name__)
 
 OnRound = Callable[[int, Mapping[str, float]], None]
-
-# In a run's folder: what the server keeps, and what the clients of a simulation keep.
-SERVER_FOLDER = "server"
-CLIENTS_FOLDER = "clients"
 
 
 @dataclass(frozen=True)
@@ -51,6 +48,7 @@ def run_program(job: FederatedJob, folder: Path, fleet: Fleet, watch: Watch) -> 
     Raises:
         FederationError: a round had too few usable replies; the last checkpoint stands.
         SettingsError: the aggregation rule, or ``usplit``, needs more clients than there are.
+        CheckpointError: ``folder`` has an unfinished run of other settings; nothing was touched.
     """
     count = round_size(len(fleet.sizes), job.config.client_fraction)
     check_num_replies(job.config, count)
@@ -58,16 +56,17 @@ def run_program(job: FederatedJob, folder: Path, fleet: Fleet, watch: Watch) -> 
     run = _begin(job, folder, resolve_device(job.device))
     if watch.on_round:
         for number in range(1, run.rounds_done + 1):
-            watch.on_round(number, round_means(run.rows, number, job.config.link))
+            table = with_link_seconds(run.history.of_round(number), job.config.link)
+            watch.on_round(number, round_means(table))
     _run_rounds(job, run, fleet, watch)
-    connected = sorted(fleet.sizes.keys() - disconnected(run.rows))
+    connected = sorted(fleet.sizes.keys() - run.history.disconnected)
     averaged = None
     if job.settings.personal_layers and job.final_average:
         averaged = average_personal_layers(job, fleet, connected, run, job.final_average)
     return FederatedResult(
         raw=run.raw,
         ema=run.ema,
-        rounds=with_link_seconds(run.rows, job.config.link),
+        rounds=with_link_seconds(run.history.table(), job.config.link),
         connected=tuple(connected),
         client_state=fleet.client_state,
         averaged_personal=averaged,
@@ -94,6 +93,8 @@ def _begin(job: FederatedJob, folder: Path, device: torch.device) -> RunState:
     if job.config.resume and run.resume():
         logger.info("continuing after round %s of %s", run.rounds_done, job.config.num_rounds)
         return run
+    if (folder / SERVER_FOLDER).exists():
+        logger.info("starting over: what is stored in %s is removed", folder)
     for part in (SERVER_FOLDER, CLIENTS_FOLDER):
         shutil.rmtree(folder / part, ignore_errors=True)
     if job.warmup_steps:
@@ -129,7 +130,7 @@ def _run_rounds(job: FederatedJob, run: RunState, fleet: Fleet, watch: Watch) ->
         done = run.rounds_done
         if done % config.checkpoint_every == 0 or done == config.num_rounds:
             run.save()
-        means = round_means(run.rows, done, config.link)
+        means = round_means(with_link_seconds(run.history.of_round(done), config.link))
         _log_round(means, done, config.num_rounds)
         if watch.on_round:
             watch.on_round(done, means)

@@ -1,6 +1,8 @@
 """The names and types of what crosses the wire, in one place for both sides."""
 
 from collections.abc import Mapping
+from functools import lru_cache
+from io import BytesIO
 
 import numpy as np
 import torch
@@ -21,6 +23,9 @@ REFERENCE = "reference"
 PERSONAL_LAYERS_QUERY = "personal_layers"
 # Asks a node of a deployment who it is and how many images it holds.
 DESCRIBE_QUERY = "describe"
+# Flower's name for NumPy's own format, and the bytes before its header: magic, version, length.
+_NUMPY = "numpy.ndarray"
+_NPY_PREFIX = 10
 
 _REPLY_MARGIN_BYTES = 1 << 20
 
@@ -54,14 +59,59 @@ class ClientSettings(Group):
 
 def pack_arrays(state: Mapping[str, Tensor]) -> ArrayRecord:
     """Return ``state`` as a record; names, shapes and dtypes are kept."""
-    return ArrayRecord(
-        {name: Array(tensor.detach().cpu().numpy()) for name, tensor in state.items()}
-    )
+    record = ArrayRecord()
+    for name, tensor in state.items():
+        # Given to its constructor, arrays would be copied.
+        record[name] = _to_array(tensor)
+    return record
 
 
 def unpack_arrays(record: ArrayRecord) -> dict[str, Tensor]:
-    """Return a record's arrays as CPU tensors; nothing is unpickled."""
-    return {name: torch.from_numpy(np.asarray(array.numpy())) for name, array in record.items()}
+    """Return a record's arrays as CPU tensors of their own memory; nothing is unpickled.
+
+    Raises:
+        ValueError: an array's bytes are not NumPy's format, or not as many as its shape says.
+    """
+    return {name: _to_tensor(array) for name, array in record.items()}
+
+
+def _to_array(tensor: Tensor) -> Array:
+    # Flower's own way writes and parses NumPy's header anew for each array of each client.
+    plain = tensor.detach().cpu().numpy()
+    dtype, header = _npy_header(plain.shape, plain.dtype)
+    content = np.ascontiguousarray(plain).data
+    return Array(dtype, plain.shape, _NUMPY, b"".join((header, content)))
+
+
+def _to_tensor(array: Array) -> Tensor:
+    if array.stype != _NUMPY:
+        raise ValueError(f"an array is serialised as {array.stype!r}; only {_NUMPY!r} is read")
+    start = _NPY_PREFIX + int.from_bytes(array.data[_NPY_PREFIX - 2 : _NPY_PREFIX], "little")
+    shape, fortran, dtype = _read_npy_header(array.data[:start])
+    flat = np.frombuffer(array.data, dtype, offset=start)
+    plain = flat.reshape(shape, order="F" if fortran else "C").copy(order="C")
+    return torch.from_numpy(plain)
+
+
+@lru_cache(maxsize=1024)
+def _npy_header(shape: tuple[int, ...], dtype: np.dtype) -> tuple[str, bytes]:
+    """Return the dtype's name and NumPy's header for such an array in C order."""
+    stream = BytesIO()
+    header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(stream, header)
+    return str(dtype), stream.getvalue()
+
+
+@lru_cache(maxsize=1024)
+def _read_npy_header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Return (shape, whether it is in Fortran order, dtype) of an array in NumPy's format 1.0."""
+    stream = BytesIO(header)
+    if np.lib.format.read_magic(stream) != (1, 0):
+        raise ValueError("an array is in another version of NumPy's format than 1.0")
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+    if dtype.hasobject:
+        raise ValueError("an array holds Python objects; only numbers are read")
+    return shape, fortran, dtype
 
 
 def check_size(content: RecordDict, expected: Mapping[str, Tensor]) -> None:

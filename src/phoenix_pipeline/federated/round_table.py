@@ -1,6 +1,5 @@
 """The rows of ``rounds.parquet``, one per round and client, and what can be read from them."""
 
-from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
@@ -10,6 +9,7 @@ from phoenix_pipeline.config import LinkConfig
 Row = dict[str, Any]
 WARM_UP_ROUND = 0
 SERVER = -1
+ABSENT = "absent"
 
 
 def new_row(server_round: int, client_id: int, num_examples: int) -> Row:
@@ -34,40 +34,25 @@ def new_row(server_round: int, client_id: int, num_examples: int) -> Row:
     }
 
 
-def strikes_of(rows: Iterable[Row]) -> dict[int, int]:
-    """Return each client's bad checks in a row, as of its last row."""
-    return {row["client_id"]: row["strikes"] for row in rows}
+def with_link_seconds(table: pd.DataFrame, link: LinkConfig) -> pd.DataFrame:
+    """Return ``table`` with ``link_seconds``: how long a row's bytes take, one message each way.
+
+    NaN where nothing was sent, or no link is simulated.
+    """
+    if link.uplink_mbit_s is None or link.downlink_mbit_s is None:
+        return table.assign(link_seconds=float("nan"))
+    down = table["bytes_down"] * 8e-6 / link.downlink_mbit_s
+    up = table["bytes_up"] * 8e-6 / link.uplink_mbit_s
+    messages = 1 + (table["bytes_up"] > 0)
+    seconds = down + up + messages * link.latency_ms / 1000
+    return table.assign(link_seconds=seconds.where(table["bytes_down"] > 0))
 
 
-def disconnected(rows: Iterable[Row]) -> set[int]:
-    """Return the clients that the threshold filter has disconnected."""
-    return {row["client_id"] for row in rows if not row["connected"]}
-
-
-def link_seconds(row: Row, link: LinkConfig) -> float:
-    """Return how long a row's bytes take, one message each way; NaN where nothing is simulated."""
-    if link.uplink_mbit_s is None or link.downlink_mbit_s is None or not row["bytes_down"]:
-        return float("nan")
-    down = row["bytes_down"] * 8e-6 / link.downlink_mbit_s
-    up = row["bytes_up"] * 8e-6 / link.uplink_mbit_s
-    messages = 1 + (row["bytes_up"] > 0)
-    return float(down + up + messages * link.latency_ms / 1000)
-
-
-def with_link_seconds(rows: Iterable[Row], link: LinkConfig) -> pd.DataFrame:
-    """Return the rows as a table, with the column ``link_seconds``."""
-    return pd.DataFrame([row | {"link_seconds": link_seconds(row, link)} for row in rows])
-
-
-def round_means(rows: Iterable[Row], number: int, link: LinkConfig) -> dict[str, float]:
-    """Return one round's totals and its loss, weighted by example counts.
+def round_means(table: pd.DataFrame) -> dict[str, float]:
+    """Return the totals of one round's rows, and its loss, weighted by example counts.
 
     ``link_seconds`` is that of the slowest client, whom the round waits for.
     """
-    of_round = [row for row in rows if row["round"] == number]
-    # Poisson sampling may choose nobody.
-    columns = [*new_row(number, SERVER, 0), "link_seconds"]
-    table = with_link_seconds(of_round, link).reindex(columns=columns)
     usable = table[table["status"] == "ok"]
     weights = usable["num_examples"] / usable["num_examples"].sum()
     means = {

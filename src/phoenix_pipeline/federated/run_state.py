@@ -1,6 +1,5 @@
 """The server's mutable state: saved after a round, found again by the same settings."""
 
-import json
 import logging
 import secrets
 from pathlib import Path
@@ -10,18 +9,22 @@ from torch import Tensor
 
 from phoenix_pipeline.checkpoints import load_tensors, save_tensors
 from phoenix_pipeline.errors import CheckpointError
-from phoenix_pipeline.federated.round_table import Row
+from phoenix_pipeline.federated.history import History
+from phoenix_pipeline.federated.resuming import checkpoints, is_resumable, unreadable
+from phoenix_pipeline.federated.round_table import WARM_UP_ROUND, Row
 from phoenix_pipeline.optimization.ema import ema_decay, update_ema
 
 logger = logging.getLogger(__name__)
 
+HISTORY_FILE = "history.jsonl"
 _KEPT = 2
 _GROUPS = ("raw/", "ema/", "initial_personal/", "server_optimizer/", "broadcast/")
 
 
 class RunState:
-    """Weights, their average over the rounds, and one row per round and client.
+    """Weights, their average over the rounds, and the history: one row per round and client.
 
+    There is no state of random numbers: seeds are derived from the run's seed and the round.
     ``clip_norm`` is what adaptive clipping has come to; None where there is none.
     ``server_optimizer`` holds its moments, none for FedAvg. ``initial_personal`` are layers that
     clients which have not trained yet are to start from; empty where their own initial weights will
@@ -45,32 +48,37 @@ class RunState:
         self.clip_norm: float | None = None
         self.broadcast: dict[str, Tensor] = {}
         self.rounds_done = 0
-        self.rows: list[Row] = []
+        self.history = History(folder / HISTORY_FILE)
         self.oldest_checkpoint = 0
         self.key = secrets.token_hex(8)
 
     def resume(self) -> bool:
-        """Take over the newest intact checkpoint of the same settings; False if there is none."""
-        for path in reversed(self._checkpoints()):
+        """Take over the newest intact checkpoint of the same settings; False if there is none.
+
+        Raises:
+            CheckpointError: what is stored may not be replaced; see :func:`is_resumable`.
+        """
+        if not is_resumable(self._folder, self._settings):
+            return False
+        for path in reversed(checkpoints(self._folder)):
             try:
-                tensors, metadata = load_tensors(path)
+                self._take_over(path)
             except CheckpointError as error:
                 logger.warning("%s; trying the one before it", error)
                 continue
-            if differing := self._differing(metadata["settings"]):
-                logger.info("starting anew: %s has a run of other %s", self._folder, differing)
-                return False
-            self.raw, self.ema, self.initial_personal, self.server_optimizer, self.broadcast = (
-                {n.removeprefix(p): t for n, t in tensors.items() if n.startswith(p)}
-                for p in _GROUPS
-            )
-            self.rounds_done = int(metadata["round"])
-            self.rows = json.loads(metadata["rows"])
-            self.clip_norm = metadata["clip_norm"]
-            self.key = metadata["key"]
-            self.oldest_checkpoint = min(map(_round_of, self._checkpoints()))
+            self.oldest_checkpoint = min(map(_round_of, checkpoints(self._folder)))
             return True
-        return False
+        raise unreadable(self._folder)
+
+    def _take_over(self, path: Path) -> None:
+        tensors, metadata = load_tensors(path)
+        self.history = History.restore(self._folder / HISTORY_FILE, metadata["history"])
+        self.raw, self.ema, self.initial_personal, self.server_optimizer, self.broadcast = (
+            {n.removeprefix(p): t for n, t in tensors.items() if n.startswith(p)} for p in _GROUPS
+        )
+        self.rounds_done = int(metadata["round"])
+        self.clip_norm = metadata["clip_norm"]
+        self.key = metadata["key"]
 
     def start_from(
         self, raw: dict[str, Tensor], initial_personal: dict[str, Tensor], row: Row
@@ -79,7 +87,7 @@ class RunState:
         self.raw = raw
         self.ema = {name: tensor.clone() for name, tensor in raw.items()}
         self.initial_personal = initial_personal
-        self.rows.append(row)
+        self.history.add(WARM_UP_ROUND, [row])
 
     def finish_round(self, raw: dict[str, Tensor]) -> None:
         """Take over the round's weights and move the average."""
@@ -106,22 +114,15 @@ class RunState:
             {
                 "round": self.rounds_done,
                 "settings": self._settings,
-                "rows": json.dumps(self.rows),
+                "history": self.history.save(),
                 "clip_norm": self.clip_norm,
                 "key": self.key,
             },
         )
-        written = self._checkpoints()
+        written = checkpoints(self._folder)
         for path in written[:-_KEPT]:
             path.unlink()
         self.oldest_checkpoint = _round_of(written[-_KEPT:][0])
-
-    def _checkpoints(self) -> list[Path]:
-        return sorted(self._folder.glob("round-*.safetensors"))
-
-    def _differing(self, other: dict[str, Any]) -> str:
-        keys = sorted(self._settings.keys() | other.keys())
-        return ", ".join(k for k in keys if self._settings.get(k) != other.get(k))
 
 
 def _round_of(path: Path) -> int:

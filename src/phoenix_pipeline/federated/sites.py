@@ -1,5 +1,6 @@
 """What one client owns: its images, and the state that it keeps between rounds."""
 
+import logging
 import shutil
 import sys
 from dataclasses import dataclass
@@ -12,8 +13,11 @@ from flwr.app import Context, Message
 from torch import Tensor
 
 from phoenix_pipeline.checkpoints import atomic_path, load_tensors, save_tensors
+from phoenix_pipeline.errors import CheckpointError
 from phoenix_pipeline.federated.client_state import ClientState
 from phoenix_pipeline.images import ImageSet
+
+logger = logging.getLogger(__name__)
 
 CLIENT_ID = "client-id"
 _IMAGES = "images.npy"
@@ -33,10 +37,25 @@ class Site:
     releases_personal_layers: bool = True
 
     def load_state(self, before_round: int) -> ClientState:
-        """Return what was kept in the newest round before ``before_round``; empty if nothing."""
+        """Return what was kept in the newest round before ``before_round``; empty if nothing.
+
+        Where that file is broken, the one before it is used, which is said.
+
+        Raises:
+            CheckpointError: all files are broken.
+        """
         rounds = [number for number in self._saved_rounds() if number < before_round]
-        tensors = load_tensors(self._state_path(max(rounds)))[0] if rounds else {}
-        return ClientState.from_tensors(tensors)
+        for number in sorted(rounds, reverse=True):
+            try:
+                return ClientState.from_tensors(load_tensors(self._state_path(number))[0])
+            except CheckpointError as error:
+                logger.warning("client %s: %s; trying the state before it", self.client_id, error)
+        if rounds:
+            raise CheckpointError(
+                f"client {self.client_id} has no intact state in {self.state_folder}; remove its "
+                "folder there to let it start anew"
+            )
+        return ClientState()
 
     def save_state(self, server_round: int, oldest_checkpoint: int, state: ClientState) -> None:
         """Keep ``state`` of ``server_round``; drop what no resumed run can ask for.
@@ -71,10 +90,7 @@ class InMemorySites:
         state_folder: Path,
     ) -> None:
         self._images = torch.from_numpy(images.images).to(device)
-        self._indices = {
-            client: torch.from_numpy(indices).to(device)
-            for client, indices in _indices_of(client_images).items()
-        }
+        self._indices = _indices_of(client_images)
         self._state_folder = state_folder
 
     def sizes(self) -> dict[int, int]:
@@ -87,7 +103,8 @@ class InMemorySites:
 
     def site(self, client_id: int) -> Site:
         """Return the site of ``client_id``."""
-        return Site(client_id, self._images[self._indices[client_id]], self._state_folder)
+        indices = torch.from_numpy(self._indices[client_id]).to(self._images.device)
+        return Site(client_id, self._images[indices], self._state_folder)
 
     def __call__(self, message: Message, context: Context) -> Site:
         """Return the site of the node that ``context`` belongs to."""
@@ -135,7 +152,9 @@ class StoredSites:
 
 
 def _indices_of(client_images: pd.DataFrame) -> dict[int, np.ndarray]:
-    return {
-        int(str(client)): rows["image_index"].to_numpy().copy()
-        for client, rows in client_images.groupby("client_id")
-    }
+    """Return image indices by client, in the table's order: parts of one array."""
+    clients = client_images["client_id"].to_numpy()
+    order = np.argsort(clients, kind="stable")
+    names, starts = np.unique(clients[order], return_index=True)
+    parts = np.split(client_images["image_index"].to_numpy()[order], starts[1:])
+    return dict(zip(names.tolist(), parts, strict=True))

@@ -4,11 +4,12 @@ It extends Flower's FedAvg by ``configure_train`` and ``aggregate_train``; ``sta
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
+from torch import Tensor
 
 from phoenix_pipeline.config import FederationConfig
 from phoenix_pipeline.errors import FederationError
@@ -25,14 +26,13 @@ from phoenix_pipeline.federated.records import (
     ARRAYS,
     CONFIG,
     INITIAL_PERSONAL,
-    METRICS,
     REFERENCE,
     ClientSettings,
-    check_size,
     count_bytes,
     pack_arrays,
 )
-from phoenix_pipeline.federated.round_table import Row, disconnected, new_row
+from phoenix_pipeline.federated.round_replies import check_usable, read_reply, say_reasons
+from phoenix_pipeline.federated.round_table import ABSENT, Row, new_row
 from phoenix_pipeline.federated.run_state import RunState
 from phoenix_pipeline.federated.server_optimizer import ServerOptimizer
 from phoenix_pipeline.federated.transport import ServerTransport
@@ -103,12 +103,11 @@ class PhoenixStrategy(FedAvg):
             self._settings.training.batch_size,
         )
         node_of = {client: node for node, client in self._clients.items()}
-        trained = {row["client_id"] for row in self._run.rows if row["status"] == "ok"}
         self._transport.open_round(current, chosen)
         messages = []
         for client in chosen:
             content = self._content(client, arrays, current, steps[client])
-            if self._run.initial_personal and client not in trained:
+            if self._run.initial_personal and client not in self._run.history.trained:
                 content[INITIAL_PERSONAL] = pack_arrays(self._run.initial_personal)
             self._bytes_down[client] = self._wire_bytes(content)
             messages.append(Message(content, node_of[client], MessageType.TRAIN))
@@ -120,9 +119,9 @@ class PhoenixStrategy(FedAvg):
         Raises:
             FederationError: fewer than ``federation.min_clients`` are there.
         """
-        away, gone = self._roll_call(current), disconnected(self._run.rows)
+        away, gone = self._roll_call(current), self._run.history.disconnected
         self._absent = [
-            new_row(current, client, self._sizes[client]) | {"status": "absent", "reason": reason}
+            new_row(current, client, self._sizes[client]) | {"status": ABSENT, "reason": reason}
             for client, reason in sorted(away.items())
             if client not in gone
         ]
@@ -130,7 +129,8 @@ class PhoenixStrategy(FedAvg):
         if len(there) < self._config.min_clients:
             raise FederationError(
                 f"round {current}: {len(there)} of {len(self._sizes)} clients are there, "
-                f"federation.min_clients is {self._config.min_clients} ({_reasons(self._absent)})"
+                f"federation.min_clients is {self._config.min_clients} "
+                f"({say_reasons(self._absent)})"
             )
         return there
 
@@ -148,7 +148,7 @@ class PhoenixStrategy(FedAvg):
         rule = build_aggregation(self._config, self._run.raw, self._settings.seed, current, private)
         rows = []
         for message in replies:
-            row = self._read_reply(message, current, rule)
+            row = self._read(message, current, rule)
             rows.append(row)
             if self._on_reply:
                 self._on_reply(current, row)
@@ -157,18 +157,18 @@ class PhoenixStrategy(FedAvg):
             if self._on_reply:
                 self._on_reply(current, row)
         usable = [row for row in rows if row["status"] == "ok"]
-        self._check_usable(current, rows, len(usable))
+        check_usable(self._config, current, rows)
         weights, moments = self._optimizer.step(
             self._run.raw, rule.result(), self._run.server_optimizer, current
         )
         if self._monitor:
-            self._monitor.judge(current, rows, self._run.rows, len(self._sizes))
-        self._privacy.account(current, rows, self._run.rows)
+            self._monitor.judge(current, rows, self._run.history, len(self._sizes))
+        self._privacy.account(current, rows, self._run.history)
         if isinstance(rule, PrivateMean):
             self._run.clip_norm = rule.next_clip_norm()
         self._transport.close_round()
         self._run.rounds_done = current
-        self._run.rows.extend(rows)
+        self._run.history.add(current, rows)
         self._run.server_optimizer = moments
         sizes = [row["num_examples"] for row in usable]
         total = sum(n * row["loss"] for n, row in zip(sizes, usable, strict=True))
@@ -208,7 +208,7 @@ class PhoenixStrategy(FedAvg):
             content[REFERENCE] = self._monitor.record
         return content
 
-    def _read_reply(self, message: Message, current: int, rule: Aggregation) -> Row:
+    def _read(self, message: Message, current: int, rule: Aggregation) -> Row:
         """Add one reply to ``rule`` and return its row."""
         client = self._clients[message.metadata.src_node_id]
         row = new_row(current, client, self._sizes[client])
@@ -217,50 +217,12 @@ class PhoenixStrategy(FedAvg):
         if message.has_error():
             return row | {"status": "failed", "reason": message.error.reason}
         row["bytes_up"] = self._wire_bytes(message.content)
-        try:
-            check_size(message.content, self._run.raw)
-            metrics = message.content[METRICS]
-            told = {
-                "images_trained": int(metrics["images-trained"]),
-                "loss": float(metrics["loss"]),
-                "seconds": float(metrics["seconds"]),
-                "score": float(metrics.get("score", float("nan"))),
-            }
-            weights = self._transport.read(client, message.content[ARRAYS])
-            rule.add(weights, float(metrics["num-examples"]))
-        except FederationError as error:
-            return row | {"status": "refused", "reason": str(error)}
-        except (KeyError, TypeError, ValueError) as error:
-            reason = f"the reply is malformed: {type(error).__name__}: {error}"
-            return row | {"status": "refused", "reason": reason}
-        return row | told
 
-    def _check_usable(self, current: int, rows: Sequence[Row], usable: int) -> None:
-        """Raise FederationError, with the first reasons, if ``usable`` replies are too few."""
-        rule = self._config.aggregation
-        needs = {
-            f"federation.min_clients is {self._config.min_clients}": self._config.min_clients,
-            f"federation.aggregation.rule {rule.rule} needs {rule.required_replies}": (
-                rule.required_replies
-            ),
-        }
-        said, fewest = max(needs.items(), key=lambda need: need[1])
-        if self._privacy.is_central:
-            # Chance may choose few, which is no failure.
-            fewest = min(fewest, len(rows))
-        if usable < fewest:
-            refused = [row for row in rows if row["status"] != "ok"]
-            raise FederationError(
-                f"round {current}: {usable} of {len(rows)} clients gave a usable reply, {said} "
-                f"({_reasons(refused)})"
-            )
+        def weights() -> Mapping[str, Tensor]:
+            return self._transport.read(client, message.content[ARRAYS])
+
+        return row | read_reply(message.content, self._run.raw, weights, rule)
 
     def _wire_bytes(self, content: RecordDict) -> int:
         """Return what crosses the wire; nothing does where all data lies in one place."""
         return 0 if self._config.pooled else count_bytes(content)
-
-
-def _reasons(rows: list[Row]) -> str:
-    """Return what the first three of ``rows`` say."""
-    said = [f"client {row['client_id']}: {row['reason']}" for row in rows[:3]]
-    return "; ".join(said) or "the others were disconnected"

@@ -102,8 +102,8 @@ class ServerTransport:
         done = self._run.rounds_done
         if not done:
             return set(clients)
-        rows = self._run.rows
-        return {r["client_id"] for r in rows if r["round"] == done and r["status"] == "ok"}
+        rows = self._run.history.of_round(done)
+        return set(rows.loc[rows["status"] == "ok", "client_id"])
 
 
 def receive_weights(

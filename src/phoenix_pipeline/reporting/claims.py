@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import pandas as pd
 
 from phoenix_pipeline.errors import DataError
-from phoenix_pipeline.reporting.vocabulary import describe_metric
+from phoenix_pipeline.reporting.vocabulary import (
+    describe_metric,
+)
 
 IID = "iid"
 FIDELITY = ("fid_inception_v3", "fid_classifier", "fid_efficientnet_lite0", "fid_pixels")

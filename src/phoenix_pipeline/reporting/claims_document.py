@@ -18,7 +18,9 @@ from phoenix_pipeline.reporting.claims import (
 from phoenix_pipeline.reporting.comparison import CONDITION_COLUMNS
 from phoenix_pipeline.reporting.formatting import format_values
 from phoenix_pipeline.reporting.sweep_tables import summarize, with_spread
-from phoenix_pipeline.reporting.vocabulary import describe_metric
+from phoenix_pipeline.reporting.vocabulary import (
+    describe_metric,
+)
 
 TABLES = {
     "Fidelity": FIDELITY,

@@ -4,7 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from phoenix_pipeline.reporting.formatting import MISSING, format_values
-from phoenix_pipeline.reporting.vocabulary import FINAL_AVERAGE, describe_metric
+from phoenix_pipeline.reporting.vocabulary import (
+    FINAL_AVERAGE,
+    describe_metric,
+)
 
 _NAMED_CLASSES = 5
 _SMALLEST_NAMED_SHARE = 0.05

@@ -11,7 +11,10 @@ import pandas as pd
 
 from phoenix_pipeline.reporting.formatting import MISSING, format_values
 from phoenix_pipeline.reporting.gap_closed import add_gap_closed
-from phoenix_pipeline.reporting.vocabulary import FEATURE_SPACES, describe_metric
+from phoenix_pipeline.reporting.vocabulary import (
+    FEATURE_SPACES,
+    describe_metric,
+)
 
 FLOOR_NAME = "real test images"
 TERMINAL_WIDTH = 110

@@ -6,7 +6,9 @@ from statistics import median_low
 
 import pandas as pd
 
-from phoenix_pipeline.reporting.vocabulary import Metric
+from phoenix_pipeline.reporting.metric import (
+    Metric,
+)
 
 MISSING = "\N{EN DASH}"
 

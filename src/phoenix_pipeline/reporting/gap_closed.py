@@ -4,7 +4,9 @@ from collections.abc import Collection
 
 import pandas as pd
 
-from phoenix_pipeline.reporting.vocabulary import GAP_CLOSED
+from phoenix_pipeline.reporting.vocabulary import (
+    GAP_CLOSED,
+)
 
 DEFAULT_ARM, CEILING_ARM = "fedavg", "centralized"
 

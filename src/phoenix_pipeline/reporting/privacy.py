@@ -8,7 +8,9 @@ import pandas as pd
 from phoenix_pipeline.reporting.comparison import FLOOR_NAME, headline_columns
 from phoenix_pipeline.reporting.formatting import MISSING, format_values
 from phoenix_pipeline.reporting.privacy_vocabulary import ATTACKS
-from phoenix_pipeline.reporting.vocabulary import describe_metric
+from phoenix_pipeline.reporting.vocabulary import (
+    describe_metric,
+)
 
 _SIGNIFICANT = 0.05
 _ENOUGH_HELD_OUT = 300

@@ -14,7 +14,9 @@ from phoenix_pipeline.reporting.figure_style import (
     style_axes,
 )
 from phoenix_pipeline.reporting.privacy import fidelity_column
-from phoenix_pipeline.reporting.vocabulary import describe_metric
+from phoenix_pipeline.reporting.vocabulary import (
+    describe_metric,
+)
 
 # By column: the title of its panel, and what an attack gets where nothing leaks.
 _PANELS = {

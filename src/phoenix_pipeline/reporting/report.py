@@ -19,6 +19,10 @@ from phoenix_pipeline.reporting.disclosure import describe_disclosure
 from phoenix_pipeline.reporting.embedding import figure_data_uri, image_data_uri
 from phoenix_pipeline.reporting.figure_style import arm_styles
 from phoenix_pipeline.reporting.formatting import format_values
+from phoenix_pipeline.reporting.metric import (
+    GROUPS,
+    Metric,
+)
 from phoenix_pipeline.reporting.privacy import (
     privacy_caveats,
     privacy_rows,
@@ -31,7 +35,9 @@ from phoenix_pipeline.reporting.settings_diff import (
     flatten_settings,
     read_setting,
 )
-from phoenix_pipeline.reporting.vocabulary import GROUPS, Metric, describe_metric
+from phoenix_pipeline.reporting.vocabulary import (
+    describe_metric,
+)
 
 AUDIT = "kedro run --pipelines privacy_audit,comparison"
 TEMPLATE = "report.html.j2"

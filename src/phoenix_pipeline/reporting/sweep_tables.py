@@ -7,7 +7,9 @@ import pandas as pd
 
 from phoenix_pipeline.reporting.comparison import compare_arms
 from phoenix_pipeline.reporting.formatting import format_values
-from phoenix_pipeline.reporting.vocabulary import describe_metric
+from phoenix_pipeline.reporting.vocabulary import (
+    describe_metric,
+)
 
 RUNS = "runs"
 

@@ -4,10 +4,18 @@ Metric names are flat (``fid_pixels``, ``recall_classifier``, ``histogram_entrop
 recognised by its beginning, the feature space by its end. Unknown names are shown as they are.
 """
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
+from phoenix_pipeline.reporting.metric import (
+    COPIES,
+    COVERAGE,
+    FIDELITY,
+    OTHER,
+    Better,
+    Metric,
+)
 from phoenix_pipeline.reporting.privacy_vocabulary import PRIVACY, PRIVACY_FAMILIES, attack_of
+from phoenix_pipeline.reporting.run_vocabulary import RUN_COLUMNS
 
 FEATURE_SPACES = {
     "inception_v3": "Inception-v3",
@@ -15,37 +23,8 @@ FEATURE_SPACES = {
     "classifier": "classifier",
     "pixels": "pixels",
 }
-FIDELITY, COVERAGE, COPIES = "Fidelity", "Coverage", "Memorisation"
-COST, OTHER = "Work and traffic", "Other"
 FINAL_AVERAGE = "final_average."
-GROUPS = (FIDELITY, COVERAGE, COPIES, PRIVACY, COST, OTHER)
 GAP_CLOSED = "gap_closed_"
-Better = Literal["lower", "higher"]
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One column: ``label`` and ``space`` for its header, ``phrase`` for a sentence about it."""
-
-    name: str
-    label: str
-    space: str
-    better: Better | None
-    group: str
-    phrase: str
-    kind: Literal["score", "count", "bytes", "seconds", "text"] = "score"
-
-    @property
-    def arrow(self) -> str:
-        """Return the direction that is better as an arrow; empty where there is none."""
-        return {"lower": "↓", "higher": "↑", None: ""}[self.better]
-
-    @property
-    def title(self) -> str:
-        """Return label, feature space and arrow in one line."""
-        return " ".join(part for part in (self.label, self.space, self.arrow) if part)
-
-
 _FAMILIES: tuple[tuple[str, str, Better | None, str, str], ...] = (
     (
         "fid_",
@@ -158,87 +137,6 @@ _FAMILIES: tuple[tuple[str, str, Better | None, str, str], ...] = (
         "0.01 is what unseen images get",
     ),
 )
-_RUN_COLUMNS: tuple[Metric, ...] = (
-    Metric("arm", "Arm", "", None, "", "what was run", "text"),
-    Metric("rounds", "Rounds", "", None, COST, "communication rounds", "count"),
-    Metric("clients", "Clients", "", None, COST, "data owners that took part", "count"),
-    Metric(
-        "images_trained",
-        "Images",
-        "trained",
-        None,
-        COST,
-        "training examples seen by all clients in all rounds, repeats included",
-        "count",
-    ),
-    Metric("bytes_up", "Sent", "", "lower", COST, "bytes from clients to the server", "bytes"),
-    Metric("bytes_down", "Received", "", "lower", COST, "bytes from server to clients", "bytes"),
-    Metric(
-        "bytes_total",
-        "Traffic",
-        "",
-        "lower",
-        COST,
-        "bytes sent and received by all clients in all rounds, without images that were pooled "
-        "or shared",
-        "bytes",
-    ),
-    Metric("bytes_per_round", "Traffic", "per round", "lower", COST, "the same, by round", "bytes"),
-    Metric(
-        "train_seconds",
-        "Training",
-        "",
-        "lower",
-        COST,
-        "seconds of local training, summed over clients",
-        "seconds",
-    ),
-    Metric(
-        "images_per_second",
-        "Images",
-        "per second",
-        "higher",
-        COST,
-        "training examples per second of local training",
-        "count",
-    ),
-    Metric(
-        "epsilon",
-        "Epsilon",
-        "",
-        "lower",
-        COST,
-        "differential privacy after the last round, of the client with the largest; delta and what "
-        "it covers are said under what left the clients",
-    ),
-    Metric(
-        "link_seconds",
-        "Time",
-        "on the link",
-        "lower",
-        COST,
-        "what the traffic takes on the simulated link (`federation.link`): each round as long as "
-        "its slowest client, training not counted",
-        "seconds",
-    ),
-    Metric(
-        "classifier_test_accuracy",
-        "Judge",
-        "",
-        None,
-        COVERAGE,
-        "accuracy of the label classifier on real test images",
-    ),
-    Metric("num_samples", "Samples", "", None, OTHER, "samples that were scored", "count"),
-    Metric("num_clients", "Models", "", None, OTHER, "clients whose models were sampled", "count"),
-    Metric("num_reference", "References", "", None, OTHER, "real images held against", "count"),
-    Metric("reference_split", "Split", "", None, OTHER, "where those came from", "text"),
-    Metric("sampler", "Sampler", "", None, OTHER, "how the samples were drawn", "text"),
-    Metric("num_steps", "Steps", "", None, OTHER, "network evaluations per sample", "count"),
-    Metric("timestep_spacing", "Spacing", "", None, OTHER, "timesteps that were visited", "text"),
-    Metric("weights", "Weights", "", None, OTHER, "weights that were sampled", "text"),
-    Metric("seed", "Seed", "", None, OTHER, "seed of the samples", "text"),
-)
 
 
 def describe_metric(name: str) -> Metric:
@@ -249,7 +147,7 @@ def describe_metric(name: str) -> Metric:
     if name.startswith(FINAL_AVERAGE):
         own = describe_metric(name.removeprefix(FINAL_AVERAGE))
         return replace(own, name=name, label=f"{own.label} of the average")
-    for metric in _RUN_COLUMNS:
+    for metric in RUN_COLUMNS:
         if metric.name == name:
             return metric
     space = next((f for f in FEATURE_SPACES if name.endswith(f"_{f}")), "")

@@ -1,5 +1,6 @@
 """What a client's reply must be, before any rule looks at it."""
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -43,13 +44,23 @@ class ReplyCheck:
                 f"array {name} is {tensor.dtype} {tuple(tensor.shape)}; "
                 f"the model has {dtype} {tuple(shape)}"
             )
-        if not torch.isfinite(tensor).all():
-            raise FederationError(f"array {name} holds a value that is not finite")
-        if tensor.numel() and tensor.abs().max() >= _LARGEST:
-            largest = tensor.abs().max().item()
-            raise FederationError(
-                f"array {name} holds {largest:g}; magnitudes below {_LARGEST:g} are allowed"
-            )
+        _check_values(name, tensor)
+
+
+def _check_values(name: str, tensor: Tensor) -> None:
+    """Raise FederationError for values that are not finite, or too large."""
+    if not tensor.numel():
+        return
+    # One pass over the memory; comparisons with NaN are false.
+    lowest, highest = map(float, torch.aminmax(tensor))
+    if -_LARGEST < lowest and highest < _LARGEST:
+        return
+    if not (math.isfinite(lowest) and math.isfinite(highest)):
+        raise FederationError(f"array {name} holds a value that is not finite")
+    largest = max(-lowest, highest)
+    raise FederationError(
+        f"array {name} holds {largest:g}; magnitudes below {_LARGEST:g} are allowed"
+    )
 
 
 def to_dtype(value: Tensor, dtype: torch.dtype) -> Tensor:

@@ -16,7 +16,8 @@ from phoenix_pipeline.federated.client_app import build_client_app
 from phoenix_pipeline.federated.engines.local_grid import LocalGrid
 from phoenix_pipeline.federated.fleet import Fleet
 from phoenix_pipeline.federated.job import FederatedJob, FederatedResult
-from phoenix_pipeline.federated.program import CLIENTS_FOLDER, Watch, run_program
+from phoenix_pipeline.federated.program import Watch, run_program
+from phoenix_pipeline.federated.resuming import CLIENTS_FOLDER
 from phoenix_pipeline.federated.sites import InMemorySites
 from phoenix_pipeline.hardware import available_cores, resolve_device
 

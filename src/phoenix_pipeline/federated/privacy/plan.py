@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 
 from phoenix_pipeline.config import FederationConfig
 from phoenix_pipeline.federated.aggregation.private_mean import PrivateRound
+from phoenix_pipeline.federated.history import History
 from phoenix_pipeline.federated.privacy import example_level
 from phoenix_pipeline.federated.privacy.client_level import ClientLevelPrivacy
 from phoenix_pipeline.federated.privacy.local_noise import secret_seed
 from phoenix_pipeline.federated.records import ClientSettings, LocalNoise
-from phoenix_pipeline.federated.round_table import Row
+from phoenix_pipeline.federated.round_table import ABSENT, Row
 from phoenix_pipeline.federated.work_plan import poisson_clients, select_clients
 from phoenix_pipeline.seeding import derive_seed
 
@@ -67,18 +68,20 @@ class PrivacyPlan:
             return None
         return self._clients.round(clip_norm, derive_seed(self._seed, "private_mean", current))
 
-    def account(self, current: int, rows: Sequence[Row], before: Sequence[Row]) -> None:
+    def account(self, current: int, rows: Sequence[Row], before: History) -> None:
         """Write into the ``rows`` of round ``current`` the epsilon that is spent after it.
 
         Whoever was asked has spent, also if no usable reply came.
         """
         for row in rows:
-            row["epsilon"] = self._epsilon(current, row, before)
+            if row["status"] != ABSENT:
+                row["epsilon"] = self._epsilon(current, row, before)
 
-    def _epsilon(self, current: int, row: Row, before: Sequence[Row]) -> float:
-        mine = [old for old in before if old["client_id"] == row["client_id"]]
+    def _epsilon(self, current: int, row: Row, before: History) -> float:
+        client = row["client_id"]
         if self._clients:
-            return self._clients.epsilon(current if self.is_central else len(mine) + 1)
+            times = before.rounds_asked[client] + 1
+            return self._clients.epsilon(current if self.is_central else times)
         if not self._dp_sgd.enabled:
             return float("nan")
         return example_level.epsilon(
@@ -86,7 +89,7 @@ class PrivacyPlan:
             self._settings.training.batch_size,
             row["num_examples"],
             row["steps"] * self._config.num_rounds,
-            row["steps"] + sum(old["steps"] for old in mine),
+            row["steps"] + before.steps_asked[client],
         )
 
     @staticmethod

@@ -16,7 +16,9 @@ from phoenix_pipeline.errors import PhoenixError, SettingsError
 from phoenix_pipeline.framework.settings_errors import hint
 from phoenix_pipeline.framework.sweeps.cells import Cell, digest
 from phoenix_pipeline.framework.sweeps.plan import Sweep
-from phoenix_pipeline.reporting.vocabulary import describe_metric
+from phoenix_pipeline.reporting.vocabulary import (
+    describe_metric,
+)
 
 if TYPE_CHECKING:
     from optuna import Study, Trial

@@ -10,7 +10,9 @@ from phoenix_pipeline.arms import ARMS
 from phoenix_pipeline.config.base import Group, Positive
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.framework.settings_errors import explain, hint
-from phoenix_pipeline.reporting.vocabulary import describe_metric
+from phoenix_pipeline.reporting.vocabulary import (
+    describe_metric,
+)
 
 SEED = "run.seed"
 ARM = "arm"

@@ -27,7 +27,9 @@ from phoenix_pipeline.pipelines.evaluation.references import (
     load_references,
 )
 from phoenix_pipeline.pipelines.progress import progress_bar
-from phoenix_pipeline.reporting.vocabulary import FINAL_AVERAGE
+from phoenix_pipeline.reporting.vocabulary import (
+    FINAL_AVERAGE,
+)
 
 _CLIENTS_BY = "fid_pixels"
 _UTILITY = ("utility", "utility_real")

@@ -23,6 +23,7 @@ from phoenix_pipeline.config import (
 from phoenix_pipeline.framework.tracking import round_logger
 from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.pipelines.progress import progress_bar
+from phoenix_pipeline.pipelines.shared_pool.nodes import client_settings
 from phoenix_pipeline.reporting.disclosure import describe_disclosure
 
 if TYPE_CHECKING:
@@ -48,21 +49,10 @@ def train(
 ) -> tuple[Callable[[Path], None], pd.DataFrame]:
     """Return a function that writes the models into a folder, and the table of rounds."""
     from phoenix_pipeline.federated.job import FederatedJob
-    from phoenix_pipeline.federated.records import ClientSettings
     from phoenix_pipeline.federated.server import train_federated
     from phoenix_pipeline.metrics.monitoring import build_monitor_reference
 
-    settings = ClientSettings(
-        model=model,
-        training=training,
-        channels=model_summary["channels"],
-        image_size=model_summary["image_size"],
-        seed=run.seed,
-        personal_layers=tuple(model_summary["personal_layers"]),
-        monitor_samples=rules.monitor_samples,
-        monitor_steps=rules.monitor_steps,
-        compression=federation.compression,
-    )
+    settings = client_settings(model_summary, model, training, federation, rules, run)
     weights: Literal["ema", "raw"] = (
         "ema" if sampling.weights == "ema" and training.ema_horizon > 0 else "raw"
     )

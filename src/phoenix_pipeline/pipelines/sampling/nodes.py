@@ -5,7 +5,6 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from PIL.Image import Image
 
 from phoenix_pipeline.config import ModelConfig, RunConfig, SamplingConfig
@@ -20,6 +19,7 @@ from phoenix_pipeline.images import (
     read_samples,
 )
 from phoenix_pipeline.pipelines.progress import progress_bar
+from phoenix_pipeline.pipelines.sampling.parts import Batch, SampleParts, fingerprint_weights
 from phoenix_pipeline.seeding import derive_seed
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ def draw_samples(
     """Return a function that streams the samples into a Parquet file, batch by batch.
 
     They come from the global model, or from the clients' models in proportion to what they hold;
-    where there are both, from the clients first and then as many from the global model.
+    where there are both, from the clients first and then as many from the global model. After a
+    kill the same function goes on behind the last part that was kept.
     """
     from phoenix_pipeline.families.model_folder import read_metadata
 
@@ -45,13 +46,26 @@ def draw_samples(
     shape = (model_summary["channels"], side, side)
     plan = plan_samples(read_metadata(model_folder), sampling.num_images)
     total = sum(plan.values())
-    seeds = (derive_seed(run.seed, "sample", i) for i in range(total))
+    seeds = [derive_seed(run.seed, "sample", i) for i in range(total)]
+    identity = {
+        "weights": fingerprint_weights(model_folder),
+        "model": model.model_dump(mode="json"),
+        "sampling": sampling.model_dump(mode="json", exclude={"grid_images"}),
+        "plan": sorted(plan.items()),
+        "seed": run.seed,
+        "device": str(device),
+    }
+
+    def draw(done: int) -> Iterator[Batch]:
+        return follow_plan(plan, seeds, model_folder, model, sampling, shape, device, done)
 
     def write(path: Path) -> None:
+        parts = SampleParts(path, identity)
         with SampleWriter(path) as writer, progress_bar("sampling", total) as advance:
-            for batch in follow_plan(plan, seeds, model_folder, model, sampling, shape, device):
+            for batch in parts.continued(draw):
                 writer.write(*batch)
                 advance(len(batch[0]))
+        parts.remove()
 
     return write
 
@@ -64,22 +78,28 @@ def follow_plan(
     sampling: SamplingConfig,
     shape: tuple[int, int, int],
     device: "torch.device",
-) -> Iterator[tuple[np.ndarray, int, list[int]]]:
+    done: int = 0,
+) -> Iterator[Batch]:
     """Yield batches: uint8 images [B, C, H, W], the client whose model drew them, their seeds.
 
-    ``plan`` is of :func:`plan_samples`; ``seeds`` are used up in its order.
+    ``plan`` is of :func:`plan_samples`; ``seeds`` are used up in its order. The first ``done``
+    images, which are whole batches, are left out.
     """
     from phoenix_pipeline.families import family_of
     from phoenix_pipeline.families.model_folder import load_network
 
     supply = iter(seeds)
     for client_id, count in plan.items():
-        network = load_network(model_folder, client_id).to(device)
         own = list(islice(supply, count))
-        done = 0
-        for batch in family_of(model).sample_images(network, model, sampling, shape, own, device):
-            yield batch, client_id, own[done : done + len(batch)]
-            done += len(batch)
+        begun = min(done, count)
+        done -= begun
+        if begun == count:
+            continue
+        network = load_network(model_folder, client_id).to(device)
+        left = own[begun:]
+        for batch in family_of(model).sample_images(network, model, sampling, shape, left, device):
+            yield batch, client_id, own[begun : begun + len(batch)]
+            begun += len(batch)
 
 
 def plan_samples(metadata: Mapping[str, Any], num_images: int) -> dict[int, int]:

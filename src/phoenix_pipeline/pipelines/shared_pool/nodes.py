@@ -1,6 +1,7 @@
 """Decide what each client trains on, and refuse settings that cannot work before any training."""
 
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -20,6 +21,9 @@ from phoenix_pipeline.hardware import resolve_device
 from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.partitioning.shared_pool import draw_shared_pool
 from phoenix_pipeline.reporting.partition_figure import draw_shared_pool as draw_shared_pool_figure
+
+if TYPE_CHECKING:
+    from phoenix_pipeline.federated.records import ClientSettings
 
 
 def assign_images(
@@ -74,16 +78,20 @@ def check_arm(
     pool: SharedPoolConfig,
     sampling: SamplingConfig,
     run: RunConfig,
+    checkpoints: Path,
 ) -> dict[str, Any]:
     """Build the model once and check what only the images can tell; return what it is.
 
     Raises:
         SettingsError: the model does not fit the images, or settings contradict each other.
+        CheckpointError: ``checkpoints`` has an unfinished run of other settings.
     """
     from phoenix_pipeline.families import family_of
     from phoenix_pipeline.federated.compression.partial_updates import layers_that_stay
+    from phoenix_pipeline.federated.job import identify_settings
     from phoenix_pipeline.federated.personal_layers import is_personal, personal_prefixes
     from phoenix_pipeline.federated.privacy.checks import check_privacy
+    from phoenix_pipeline.federated.resuming import SERVER_FOLDER, is_resumable
 
     resolve_device(run.device)
     family = family_of(model)
@@ -102,7 +110,7 @@ def check_arm(
     _check_personalization(personal, rules, federation, layers)
     _check_threshold(rules, train, test, run)
     _check_pool(pool)
-    return {
+    summary = {
         "num_parameters": sum(p.numel() for p in network.parameters()),
         "num_personal_parameters": sum(
             p.numel() for name, p in network.named_parameters() if is_personal(name, layers)
@@ -111,6 +119,37 @@ def check_arm(
         "channels": train.channels,
         "image_size": train.image_size,
     }
+    if federation.resume:
+        settings = client_settings(summary, model, training, federation, rules, run)
+        told = identify_settings(
+            federation, settings, rules if rules.enabled else None, pool.warmup_steps
+        )
+        is_resumable(checkpoints / SERVER_FOLDER, told)
+    return summary
+
+
+def client_settings(
+    summary: dict[str, Any],
+    model: ModelConfig,
+    training: TrainingConfig,
+    federation: FederationConfig,
+    rules: ThresholdFilterConfig,
+    run: RunConfig,
+) -> "ClientSettings":
+    """Return what every client is told; ``summary`` is of :func:`check_arm`."""
+    from phoenix_pipeline.federated.records import ClientSettings
+
+    return ClientSettings(
+        model=model,
+        training=training,
+        channels=summary["channels"],
+        image_size=summary["image_size"],
+        seed=run.seed,
+        personal_layers=tuple(summary["personal_layers"]),
+        monitor_samples=rules.monitor_samples,
+        monitor_steps=rules.monitor_steps,
+        compression=federation.compression,
+    )
 
 
 def _check_pool(pool: SharedPoolConfig) -> None:

@@ -23,6 +23,7 @@ def create_pipeline(arm: str) -> Pipeline:
                     "params:shared_pool",
                     "params:sampling",
                     "params:run",
+                    "checkpoints",
                 ],
                 "model_summary",
                 name="check",

@@ -1,0 +1,64 @@
+"""Measure the server's side of a round alone: replies are unpacked and go into the running mean.
+
+No training and no network: one packed reply is read again and again, as fast as the server can.
+Usage: ``python benchmarks/aggregation_path.py`` (both models of docs/scaling.md), or with
+``--parameters 35700000 --arrays 390 --replies 30`` for one.
+"""
+
+import argparse
+import resource
+import subprocess
+import sys
+import time
+
+MODELS = ((1_000_000, 144, 300), (35_700_000, 390, 20))
+
+
+def main() -> None:
+    """Measure one model, or each in a process of its own."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--parameters", type=int)
+    parser.add_argument("--arrays", type=int, default=144)
+    parser.add_argument("--replies", type=int, default=100)
+    asked = parser.parse_args()
+    if asked.parameters:
+        measure(asked.parameters, asked.arrays, asked.replies)
+        return
+    for parameters, arrays, replies in MODELS:
+        options = [f"--parameters={parameters}", f"--arrays={arrays}", f"--replies={replies}"]
+        subprocess.run([sys.executable, __file__, *options], check=True)
+
+
+def measure(parameters: int, arrays: int, replies: int) -> None:
+    """Print seconds and memory per reply of a model with that many parameters."""
+    import torch
+
+    from phoenix_pipeline.federated.aggregation import WeightedMean
+    from phoenix_pipeline.federated.records import pack_arrays, unpack_arrays
+
+    torch.set_num_threads(1)
+    generator = torch.Generator().manual_seed(0)
+    length = parameters // arrays
+    model = {f"w{i}": torch.randn(length, generator=generator) for i in range(arrays)}
+    packed = pack_arrays(model)
+    mean = WeightedMean(model)
+    mean.add(unpack_arrays(packed), 1.0)
+    before = peak_mb()
+    wall, used = time.perf_counter(), time.process_time()
+    for _ in range(replies):
+        mean.add(unpack_arrays(packed), 10.0)
+    wall, used = time.perf_counter() - wall, time.process_time() - used
+    print(
+        f"{parameters / 1e6:g} M parameters in {arrays} arrays, {replies} replies: "
+        f"{1000 * used / replies:.1f} ms of CPU per reply ({1000 * wall / replies:.1f} ms of wall "
+        f"clock), peak {peak_mb():.0f} MB, {peak_mb() - before:.0f} MB of it since the first reply"
+    )
+
+
+def peak_mb() -> float:
+    """Return the peak resident memory of this process; Linux counts in kibibytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""The rows of all rounds so far: a table per round in memory, a line per round on disk.
+
+The file only grows, so that a checkpoint costs what its own rounds cost; a checkpoint says how much
+of the file belongs to it.
+"""
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from phoenix_pipeline.errors import CheckpointError, StorageError
+from phoenix_pipeline.federated.round_table import ABSENT, SERVER, Row, new_row
+
+
+class History:
+    """Rows by round, and what the coming rounds must know of them.
+
+    ``strikes``: bad checks in a row by client, as of its last row. ``disconnected``: by the
+    threshold filter. ``trained``: clients that had a usable reply. ``rounds_asked`` and
+    ``steps_asked``: by client, whether or not a reply came.
+    """
+
+    def __init__(self, file: Path) -> None:
+        """Begin empty; ``file`` is written by :meth:`save`."""
+        self._file = file
+        self._tables: dict[int, pd.DataFrame] = {}
+        self._saved: set[int] = set()
+        self._size = 0
+        self._digest = hashlib.sha256()
+        self.strikes: dict[int, int] = {}
+        self.disconnected: set[int] = set()
+        self.trained: set[int] = set()
+        self.rounds_asked: Counter[int] = Counter()
+        self.steps_asked: Counter[int] = Counter()
+
+    def add(self, number: int, rows: Sequence[Row]) -> None:
+        """Append the rows of round ``number``; Poisson sampling may have chosen nobody."""
+        self._add(number, pd.DataFrame(list(rows), columns=list(new_row(number, SERVER, 0))))
+
+    def of_round(self, number: int) -> pd.DataFrame:
+        """Return the rows of round ``number``."""
+        return self._tables[number]
+
+    def table(self) -> pd.DataFrame:
+        """Return all rows, in the order in which they were added."""
+        filled = [table for table in self._tables.values() if len(table)]
+        if not filled:
+            return pd.DataFrame(columns=list(new_row(0, SERVER, 0)))
+        return pd.concat(filled, ignore_index=True)
+
+    def charge(self, number: int, traffic: Mapping[int, tuple[int, int]]) -> None:
+        """Add (bytes up, bytes down) by client to the rows of round ``number``."""
+        table = self._tables[number]
+        for position, column in enumerate(("bytes_up", "bytes_down")):
+            more = {client: both[position] for client, both in traffic.items()}
+            table[column] += table["client_id"].map(more).fillna(0).astype("int64")
+
+    def save(self) -> dict[str, Any]:
+        """Append what is new to the file; return the mark that :meth:`restore` asks for.
+
+        Raises StorageError when it cannot be written.
+        """
+        new = [number for number in self._tables if number not in self._saved]
+        lines = b"".join(_to_line(number, self._tables[number]) for number in new)
+        try:
+            self._append(lines)
+        except OSError as error:
+            raise StorageError(
+                f"{self._file} could not be written: {error.strerror}; the last checkpoint stands"
+            ) from error
+        self._saved.update(new)
+        return self._mark(lines)
+
+    @classmethod
+    def restore(cls, file: Path, mark: Mapping[str, Any]) -> "History":
+        """Return the history in that part of ``file`` which ``mark`` describes.
+
+        Raises CheckpointError when that part is missing or was altered.
+        """
+        try:
+            with file.open("rb") as stream:
+                content = stream.read(mark["bytes"])
+        except OSError as error:
+            raise CheckpointError(f"{file} cannot be read: {error.strerror}") from error
+        if hashlib.sha256(content).hexdigest() != mark["sha256"]:
+            raise CheckpointError(
+                f"{file} was truncated or altered after it was written: its checksum differs"
+            )
+        history = cls(file)
+        for line in content.splitlines():
+            number, columns = json.loads(line)
+            history._add(number, pd.DataFrame(columns))
+        history._saved = set(history._tables)
+        history._mark(content)
+        return history
+
+    def _add(self, number: int, table: pd.DataFrame) -> None:
+        self._tables[number] = table
+        if table.empty:
+            return
+        clients = table["client_id"].tolist()
+        self.strikes.update(zip(clients, table["strikes"].tolist(), strict=True))
+        self.disconnected.update(table.loc[~table["connected"], "client_id"].tolist())
+        self.trained.update(table.loc[table["status"] == "ok", "client_id"].tolist())
+        asked = table[table["status"] != ABSENT]
+        self.rounds_asked.update(asked["client_id"].tolist())
+        self.steps_asked.update(
+            dict(zip(asked["client_id"].tolist(), asked["steps"].tolist(), strict=True))
+        )
+
+    def _append(self, lines: bytes) -> None:
+        """Write ``lines`` after what was saved; drop what a killed process left behind it."""
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        with self._file.open("r+b" if self._size else "wb") as stream:
+            stream.truncate(self._size)
+            stream.seek(self._size)
+            stream.write(lines)
+            stream.flush()
+            os.fsync(stream.fileno())
+
+    def _mark(self, content: bytes) -> dict[str, Any]:
+        self._size += len(content)
+        self._digest.update(content)
+        return {"bytes": self._size, "sha256": self._digest.hexdigest()}
+
+
+def _to_line(number: int, table: pd.DataFrame) -> bytes:
+    """Return a round as one line of JSON, column by column; NaN and infinity stay what they are."""
+    columns = {name: table[name].tolist() for name in table}
+    return json.dumps([number, columns]).encode() + b"\n"

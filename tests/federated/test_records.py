@@ -1,0 +1,54 @@
+"""Arrays on the wire: Flower's own format, byte for byte, and nothing but numbers comes back."""
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Array, ArrayRecord
+
+from phoenix_pipeline.federated.records import pack_arrays, unpack_arrays
+
+STATE = {
+    "matrix": torch.arange(6.0).reshape(2, 3).T,
+    "scalar": torch.tensor(7),
+    "empty": torch.zeros(0, 4),
+    "half": torch.ones(3).half(),
+    "flags": torch.tensor([True, False]),
+}
+
+
+@pytest.mark.parametrize("name", STATE)
+def test_records_are_those_of_flower(name: str) -> None:
+    ours = pack_arrays(STATE)[name]
+    plain = STATE[name].contiguous().numpy()
+    theirs = Array(plain)
+    assert (ours.dtype, ours.shape, ours.stype, ours.data) == (
+        (theirs.dtype, theirs.shape, theirs.stype, theirs.data)
+    )
+    assert np.array_equal(ours.numpy(), plain)
+    back = unpack_arrays(ArrayRecord({name: theirs}))[name]
+    assert back.dtype == STATE[name].dtype and torch.equal(back, STATE[name])
+    back.zero_()
+    assert np.array_equal(ours.numpy(), plain)
+
+
+def test_arrays_in_fortran_order_keep_their_values() -> None:
+    turned = np.asfortranarray(np.arange(6.0).reshape(2, 3))
+    back = unpack_arrays(ArrayRecord({"x": Array(turned)}))["x"]
+    assert torch.equal(back, torch.from_numpy(np.ascontiguousarray(turned)))
+
+
+@pytest.mark.parametrize(
+    ("stype", "data"),
+    [
+        ("pickle", Array(np.ones(3)).data),
+        ("numpy.ndarray", b""),
+        ("numpy.ndarray", b"\x93NUMPY\x02" + Array(np.ones(3)).data[7:]),
+        ("numpy.ndarray", Array(np.ones(3)).data[:-1]),
+        ("numpy.ndarray", Array(np.ones(3)).data[:-8]),
+        ("numpy.ndarray", Array(np.ones(3)).data.replace(b"(3,)", b"(9,)")),
+        ("numpy.ndarray", Array(np.ones(3)).data.replace(b"<f8", b"|O8")),
+    ],
+)
+def test_malformed_arrays_are_refused(stype: str, data: bytes) -> None:
+    with pytest.raises(ValueError):
+        unpack_arrays(ArrayRecord({"x": Array("float64", (3,), stype, data)}))

@@ -1,0 +1,72 @@
+"""`kedro run`, killed as a whole and started again by the same command."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+PROJECT = Path(__file__).parents[2]
+COMMAND = "import sys; from phoenix_pipeline.__main__ import main; sys.exit(main())"
+
+
+def begin(project: Path, data_root: str) -> subprocess.Popen[str]:
+    options = ["--env", "smoke", "--pipelines", "personalization"]
+    return subprocess.Popen(
+        [sys.executable, "-c", COMMAND, *options, "--params", f"data_root={data_root}"],
+        cwd=project,
+        env={**os.environ, "PYTHONPATH": str(project / "src"), "PHOENIX_TRACKING": "0"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def begin_and_kill(project: Path, awaited: Path, more: float) -> None:
+    """Kill the run ``more`` seconds after the file or folder ``awaited`` is there."""
+    process = begin(project, "data/killed")
+    while not awaited.exists() and process.poll() is None:
+        time.sleep(0.05)
+    time.sleep(more)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+def finish(project: Path, data_root: str) -> None:
+    process = begin(project, data_root)
+    said = process.communicate()[1]
+    assert process.returncode == 0, said
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_like_an_undisturbed_one(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    skipped = shutil.ignore_patterns(
+        ".venv", ".git", "mlruns", "mlflow.db*", "logs", "0[2-8]_*", "cifar10*", "__pycache__"
+    )
+    shutil.copytree(PROJECT, project, ignore=skipped)
+    finish(project, "data/whole")
+    whole, killed = project / "data/whole", project / "data/killed"
+    models, drawn = "06_models/personalization", "07_model_output/personalization/samples.parquet"
+    clients = killed / "06_models/checkpoints/personalization/clients"
+    begin_and_kill(project, clients, 0.0)
+    begin_and_kill(project, killed / "06_models/checkpoints/personalization/server", 0.5)
+    begin_and_kill(project, killed / models / "rounds.parquet", 0.1)
+    finish(project, "data/killed")
+    for file in (whole / models).rglob("*.safetensors"):
+        expected = load_file(file)
+        found = load_file(killed / models / file.relative_to(whole / models))
+        assert expected.keys() == found.keys()
+        assert all(torch.equal(expected[name], found[name]) for name in expected)
+    tables = [pd.read_parquet(root / models / "rounds.parquet") for root in (whole, killed)]
+    pd.testing.assert_frame_equal(*(table.drop(columns="seconds") for table in tables))
+    assert (whole / drawn).read_bytes() == (killed / drawn).read_bytes()
+    scores = "08_reporting/personalization/metrics.json"
+    assert (whole / scores).read_bytes() == (killed / scores).read_bytes()
