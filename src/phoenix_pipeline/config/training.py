@@ -30,4 +30,8 @@ class TrainingConfig(Group):
     horizontal_flip: bool = Field(False, description="Mirror half of the images at random.")
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="Autocast type.")
     channels_last: bool = Field(False, description="NHWC memory layout of the network.")
-    compile: bool = Field(False, description="`torch.compile` the network; pays for long runs.")
+    compile: bool | Literal["auto"] = Field(
+        "auto",
+        description="`torch.compile` the network: `auto` where the run has steps enough to pay for "
+        "it, and a line in the log says which was chosen.",
+    )

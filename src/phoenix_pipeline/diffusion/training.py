@@ -88,7 +88,7 @@ def _descend(
         scaler.scale(loss).backward()
         if config.max_grad_norm is not None:
             scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_(unet.parameters(), config.max_grad_norm)
+            nn.utils.clip_grad_norm_(unet.parameters(), config.max_grad_norm, foreach=True)
         scaler.step(optimizer)
         scaler.update()
         losses[step] = loss.detach()

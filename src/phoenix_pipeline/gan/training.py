@@ -92,7 +92,7 @@ class _Player:
         scaler.scale(loss).backward(inputs=weights)
         if max_norm is not None:
             scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(weights, max_norm)
+            nn.utils.clip_grad_norm_(weights, max_norm, foreach=True)
         scaler.step(self.optimizer)
 
 
