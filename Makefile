@@ -1,7 +1,7 @@
 # Every target works from a fresh clone: it needs Python 3.11 to 3.13, make and a package index.
 # Options go in ARGS: make run ARGS="--env smoke --params federation.num_rounds=2"
 .DEFAULT_GOAL := help
-.PHONY: help run cifar10 sweep claims test test-all lint format ui viz lock clean distclean
+.PHONY: help run cifar10 sweep claims bench test test-all lint format ui viz lock clean distclean
 
 SUITABLE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
@@ -28,6 +28,9 @@ sweep: $(READY) ## a grid of runs: make sweep SWEEP=beta_alpha (conf/sweeps; res
 
 claims: $(READY) ## the paper's figures and claims, over seeds and partitions (resumes)
 	@$(BIN)/kedro claims $(ARGS)
+
+bench: $(READY) ## ratios of speed into benchmarks/latest.json (docs/speed.md); ARGS names some
+	@$(BIN)/python -W ignore::DeprecationWarning -m benchmarks $(ARGS)
 
 test: $(READY) ## the tests that take seconds
 	@$(BIN)/python -m pytest -m "not slow" $(ARGS)

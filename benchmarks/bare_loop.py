@@ -17,8 +17,9 @@ def train_bare(unet: nn.Module, images: Tensor, preset: Preset, tables: NoiseSch
     """Make ``preset.steps`` steps with the same batch, precision, clipping; return the losses."""
     device, config = images.device, preset.training
     batch, dtype = config.batch_size, _AUTOCAST.get(config.precision)
+    weights = list(unet.parameters())
     optimizer = torch.optim.AdamW(
-        unet.parameters(), config.learning_rate, weight_decay=config.weight_decay, fused=True
+        weights, config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
     losses = torch.empty(preset.steps, device=device)
     unet.train()
@@ -35,7 +36,7 @@ def train_bare(unet: nn.Module, images: Tensor, preset: Preset, tables: NoiseSch
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if config.max_grad_norm is not None:
-            nn.utils.clip_grad_norm_(unet.parameters(), config.max_grad_norm, foreach=True)
+            nn.utils.clip_grad_norm_(weights, config.max_grad_norm, foreach=True)
         optimizer.step()
         losses[step] = loss.detach()
     return losses

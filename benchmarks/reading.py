@@ -47,7 +47,6 @@ def _reading(source: Path, options: Options) -> Row:
         ours,
         one_by_one,
         options,
-        1.0,
         images=pq.ParquetFile(source).metadata.num_rows,
     )
 

@@ -11,9 +11,9 @@ from torch import nn
 
 from phoenix_pipeline.config import NoiseConfig, SamplingConfig
 from phoenix_pipeline.diffusion.noise import build_scheduler
-from phoenix_pipeline.diffusion.side_by_side import side_by_side
 from phoenix_pipeline.errors import SettingsError, TrainingError
 from phoenix_pipeline.images import to_uint8
+from phoenix_pipeline.threads import side_by_side
 
 # The cosine schedule has almost no signal at the last steps; the log-SNR starts here, as the
 # authors of DPM-Solver++ (arXiv 2211.01095) advise for it.

@@ -76,6 +76,7 @@ def _descend(
     generator = torch.Generator(device=device).manual_seed(work.seed)
     scaler = gradient_scaler(device, config)
     losses = torch.empty(work.steps, device=device)
+    weights = list(unet.parameters())
     unet.train()
     set_dropout_generator(unet, generator)
     batches = draw_batches(len(images), config.batch_size, work.steps, generator)
@@ -88,7 +89,7 @@ def _descend(
         scaler.scale(loss).backward()
         if config.max_grad_norm is not None:
             scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_(unet.parameters(), config.max_grad_norm, foreach=True)
+            nn.utils.clip_grad_norm_(weights, config.max_grad_norm, foreach=True)
         scaler.step(optimizer)
         scaler.update()
         losses[step] = loss.detach()

@@ -10,7 +10,7 @@ from phoenix_pipeline.hardware import resolve_device
 logger = logging.getLogger(__name__)
 
 # Steps of a whole run from which on compiling pays (docs/speed.md); other devices: never.
-_LEAST_STEPS = {"cpu": 20_000, "cuda": 10_000}
+_LEAST_STEPS = {"cpu": 15_000, "cuda": 10_000}
 
 
 def settle_compile(job: FederatedJob) -> FederatedJob:
