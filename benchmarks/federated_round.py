@@ -1,23 +1,22 @@
 """A whole federated round in process against the bare training of its clients.
 
-The bare side is what the engine could reach at best on this machine: the same clients with the same
-steps, each trained by the bare loop, as many at a time as the engine trains, with as many threads
+The bare side is what the engine could reach at best on this machine: the same clients with the
+same steps, each trained by the bare loop, as many at a time as the engine trains, with one thread
 each; no messages, no averaging, no checkpoint. It runs between the rounds, in the same process.
 """
 
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import nn
 
 from benchmarks.bare_loop import train_bare
-from benchmarks.harness import Options, Row, Work, row_of_pairs
+from benchmarks.harness import Options, Row, Work, row_of_pairs, side_by_side
 from benchmarks.presets import Preset, presets
 from phoenix_pipeline.config import FederationConfig
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
@@ -38,11 +37,9 @@ def run(options: Options) -> list[Row]:
 
 
 def _compare_rounds(preset: Preset, options: Options) -> Row:
-    on_cpu = options.device == "cpu"
-    workers = min(available_cores(), _CLIENTS) if on_cpu else 1
-    threads = max(1, available_cores() // workers)
+    workers = min(available_cores(), _CLIENTS) if options.device == "cpu" else 1
     now = time.process_time if options.clock == "cpu" else time.perf_counter
-    bare = _bare_round(preset, workers, threads, options)
+    bare = _bare_round(preset, workers, options)
     bare()
     rounds, peers, ends = [], [], []
 
@@ -55,12 +52,12 @@ def _compare_rounds(preset: Preset, options: Options) -> Row:
         ends.append(now())
 
     with tempfile.TemporaryDirectory() as folder:
-        job = _job(preset, workers, threads, options)
+        job = _job(preset, workers, options)
         train_federated(job, Path(folder), on_round=after_round)
     return row_of_pairs(
         f"federated_round_{preset.name}",
         f"a whole round of {_CLIENTS} clients, checkpoint included, against their bare training, "
-        f"{workers} at a time with {threads} thread(s) each",
+        f"{workers} at a time",
         rounds,
         peers,
         options,
@@ -70,7 +67,7 @@ def _compare_rounds(preset: Preset, options: Options) -> Row:
     )
 
 
-def _bare_round(preset: Preset, workers: int, threads: int, options: Options) -> Work:
+def _bare_round(preset: Preset, workers: int, options: Options) -> Work:
     images = preset.images(_IMAGES_PER_CLIENT).to(options.device)
     tables = NoiseSchedule.from_config(preset.model.noise, options.device)
     networks: SimpleQueue[nn.Module] = SimpleQueue()
@@ -85,11 +82,10 @@ def _bare_round(preset: Preset, workers: int, threads: int, options: Options) ->
         train_bare(network, images, preset, tables).cpu()
         networks.put(network)
 
-    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads,))
-    return lambda: list(pool.map(client, range(_CLIENTS)))
+    return partial(side_by_side, client, range(_CLIENTS), workers)
 
 
-def _job(preset: Preset, workers: int, threads: int, options: Options) -> FederatedJob:
+def _job(preset: Preset, workers: int, options: Options) -> FederatedJob:
     count = _CLIENTS * _IMAGES_PER_CLIENT
     table = pd.DataFrame(
         {
@@ -102,7 +98,7 @@ def _job(preset: Preset, workers: int, threads: int, options: Options) -> Federa
             "num_rounds": 1 + options.repetitions,
             "local_work": {"unit": "steps", "amount": preset.steps},
             "workers": workers,
-            "threads_per_client": threads,
+            "threads_per_client": 1,
         }
     )
     settings = ClientSettings(

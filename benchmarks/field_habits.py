@@ -1,12 +1,15 @@
 """Local training against how it is usually written for a simulated federation.
 
-The habits: for every client and round a new model and a new ``DataLoader`` with workers that decode
-with PIL, weights through NumPy in both directions, ``loss.item()`` in every step, fp32, diffusers'
-``add_noise``. Both sides train the same number of batches of the same U-Net with as many threads.
+The habits: clients one after another, each with all threads that torch takes by itself, and for
+each a new model and a new ``DataLoader`` with workers that decode with PIL, weights through NumPy
+in both directions, ``loss.item()`` in every step, fp32, diffusers' ``add_noise``. This project: as
+many clients at a time as there are cores, one thread each; on a GPU one. Both train the same
+clients, the same U-Net and the same number of batches.
 """
 
 import io
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,11 +18,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from benchmarks.harness import Options, Row, Work, compare
+from benchmarks.harness import Options, Row, Work, compare, side_by_side
 from benchmarks.presets import Preset, presets
 from phoenix_pipeline.diffusion.noise import NoiseSchedule, build_scheduler
 from phoenix_pipeline.diffusion.training import train_locally
 from phoenix_pipeline.diffusion.unet import build_unet
+from phoenix_pipeline.hardware import available_cores
 from phoenix_pipeline.images import encode_png
 from phoenix_pipeline.optimization.work import LocalWork
 
@@ -51,22 +55,24 @@ class EncodedImages(Dataset[Tensor]):
 
 
 def run(options: Options) -> list[Row]:
-    """Compare one client's share of a round, from the server's weights to the client's reply."""
+    """Compare clients' shares of a round, from the server's weights to the clients' replies."""
     goal = _GOALS["cuda" if options.device.startswith("cuda") else "cpu"]
     rows = []
     for preset in presets(options):
         pixels = preset.images(_IMAGES // (10 if options.quick else 1))
-        ours, habits = _ours(preset, pixels, options), _habits(preset, pixels, options)
+        clients = available_cores() if options.device == "cpu" else 1
+        ours = _ours(preset, pixels, clients, options)
+        habits = _habits(preset, pixels, clients, options)
         rows.append(
             compare(
                 f"field_habits_{preset.name}",
-                "one client's round against DataLoader with PIL and workers, a new model, NumPy "
-                "weights, loss.item()",
+                f"{clients} client(s) side by side against one after another with DataLoader, PIL "
+                "and workers, a new model each, NumPy weights, loss.item()",
                 ours,
                 habits,
                 options,
                 goal,
-                images=preset.steps * preset.training.batch_size,
+                images=clients * preset.steps * preset.training.batch_size,
                 loader_workers=_LOADER_WORKERS,
                 threads=torch.get_num_threads(),
             )
@@ -74,28 +80,30 @@ def run(options: Options) -> list[Row]:
     return rows
 
 
-def _ours(preset: Preset, pixels: Tensor, options: Options) -> Work:
-    """Return one client's round as a worker of the engine ``in_process`` makes it."""
-    images, network = pixels.to(options.device), preset.network(options.device)
-    if preset.training.compile is True:
-        network.compile()
+def _ours(preset: Preset, pixels: Tensor, clients: int, options: Options) -> Work:
+    """Return the clients' round as the engine ``in_process`` makes it."""
+    images = pixels.to(options.device)
     tables = NoiseSchedule.from_config(preset.model.noise, options.device)
-    weights = {name: tensor.cpu().clone() for name, tensor in network.state_dict().items()}
     work = LocalWork(preset.steps, 0.0, 1.0, seed=0)
+    networks = [preset.network(options.device) for _ in range(clients)]
+    weights = {name: tensor.cpu().clone() for name, tensor in networks[0].state_dict().items()}
+    if preset.training.compile is True:
+        networks[0].compile()
 
-    def client() -> dict[str, Tensor]:
+    def client(network: nn.Module) -> dict[str, Tensor]:
         network.load_state_dict(weights)
         train_locally(network, images, work, tables, preset.training)
         return {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
 
-    return client
+    return partial(side_by_side, client, networks)
 
 
-def _habits(preset: Preset, pixels: Tensor, options: Options) -> Work:
-    """Return one client's round as tutorials write it."""
+def _habits(preset: Preset, pixels: Tensor, clients: int, options: Options) -> Work:
+    """Return the clients' round as tutorials write it."""
     data = EncodedImages([encode_png(image) for image in pixels.numpy()], preset.channels)
     weights = [value.cpu().numpy() for value in preset.network("cpu").state_dict().values()]
-    return lambda: _client_by_habit(preset, data, weights, torch.device(options.device))
+    device = torch.device(options.device)
+    return lambda: [_client_by_habit(preset, data, weights, device) for _ in range(clients)]
 
 
 def _client_by_habit(

@@ -8,16 +8,19 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 
 from phoenix_pipeline.hardware import available_cores
 
 Work = Callable[[], object]
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,23 @@ def _cpu_name() -> str:
         return platform.machine()
     names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.machine())
+
+
+def side_by_side(work: Callable[[T], R], items: Sequence[T], workers: int | None = None) -> list[R]:
+    """Return ``work`` of each item, ``workers`` (default: all) at a time with one thread each.
+
+    A single worker keeps the number of threads that torch has.
+    """
+    workers = workers or len(items)
+    threads = torch.get_num_threads()
+    if workers == 1:
+        return [work(item) for item in items]
+    try:
+        with ThreadPoolExecutor(workers, "client", torch.set_num_threads, (1,)) as pool:
+            return list(pool.map(work, items))
+    finally:
+        # Threads that start later, and MKL, go by the number that was set last.
+        torch.set_num_threads(threads)
 
 
 def _synchronise(device: str) -> None:

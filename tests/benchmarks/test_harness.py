@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks.__main__ import main, merge, table_line
-from benchmarks.harness import Options, Row, compare, growth_exponent, ratio_of_pairs
+from benchmarks.harness import Options, Row, compare, growth_exponent, ratio_of_pairs, side_by_side
 
 
 def test_ratio_is_the_median_over_pairs_not_of_the_sides() -> None:
@@ -67,3 +68,10 @@ def test_a_device_that_is_not_there_is_refused_at_once(capsys: pytest.CaptureFix
     with pytest.raises(SystemExit):
         main(["--device", "cuda:99"])
     assert "allowed here: auto, cpu" in capsys.readouterr().err
+
+
+def test_side_by_side_keeps_the_order_and_the_callers_threads() -> None:
+    before = torch.get_num_threads()
+    found = side_by_side(lambda item: (item, torch.get_num_threads()), range(5), workers=2)
+    assert found == [(item, 1) for item in range(5)]
+    assert torch.get_num_threads() == before
