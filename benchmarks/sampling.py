@@ -44,7 +44,13 @@ def run(options: Options) -> list[Row]:
 
 def _ours(preset: Preset, sampler: str, steps: int, batch: int, options: Options) -> Work:
     config = SamplingConfig.model_validate(
-        {"sampler": sampler, "num_steps": steps, "batch_size": batch, "timestep_spacing": "leading"}
+        {
+            "sampler": sampler,
+            "num_steps": steps,
+            "batch_size": batch,
+            "timestep_spacing": "leading",
+            "precision": preset.training.precision,
+        }
     )
     network = preset.network(options.device)
     if preset.training.compile is True:

@@ -13,6 +13,7 @@ from phoenix_pipeline.config import NoiseConfig, SamplingConfig
 from phoenix_pipeline.diffusion.noise import build_scheduler
 from phoenix_pipeline.errors import SettingsError, TrainingError
 from phoenix_pipeline.images import to_uint8
+from phoenix_pipeline.optimization.precision import autocast
 from phoenix_pipeline.threads import side_by_side
 
 # The cosine schedule has almost no signal at the last steps; the log-SNR starts here, as the
@@ -73,7 +74,8 @@ def sample_images(
             options["eta"] = min(config.eta, _ETA_MAX)
         noise = torch.stack([torch.randn(image_shape, generator=g) for g in generators])
         # Multistep samplers keep earlier predictions: each batch has a scheduler of its own.
-        return _denoise(unet, copy.deepcopy(scheduler), noise.to(device), options)
+        with autocast(torch.device(device), config):
+            return _denoise(unet, copy.deepcopy(scheduler), noise.to(device), options)
 
     def batches() -> Iterator[np.ndarray]:
         with side_by_side(draw, torch.device(device)) as draw_batch:
@@ -98,7 +100,7 @@ def _denoise(
     # The scheduler's tables and its steps stay on the CPU, so that it never waits for a GPU.
     on_device = scheduler.timesteps.to(noise.device)
     for t, t_on_device in zip(scheduler.timesteps, on_device, strict=True):
-        prediction = unet(x_t, t_on_device, return_dict=False)[0]
+        prediction = unet(x_t, t_on_device, return_dict=False)[0].float()
         x_t = scheduler.step(prediction, t, x_t, return_dict=False, **options)[0]
     if not bool(torch.isfinite(x_t).all()):
         raise TrainingError(

@@ -74,6 +74,8 @@ def follow_plan(
     supply = iter(seeds)
     for client_id, count in plan.items():
         network = load_network(model_folder, client_id).to(device)
+        if sampling.compile:
+            network.compile()
         own = list(islice(supply, count))
         done = 0
         for batch in family_of(model).sample_images(network, model, sampling, shape, own, device):
