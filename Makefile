@@ -1,7 +1,7 @@
 # Every target works from a fresh clone: it needs Python 3.11 to 3.13, make and a package index.
 # Options go in ARGS: make run ARGS="--env smoke --params federation.num_rounds=2"
 .DEFAULT_GOAL := help
-.PHONY: help run audit cifar10 sweep claims test test-federation test-all lint format ui viz lock \
+.PHONY: help run audit cifar10 sweep claims bench test test-federation test-all lint format ui viz lock \
 	clean distclean
 
 SUITABLE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
@@ -32,6 +32,9 @@ sweep: $(READY) ## a grid of runs: make sweep SWEEP=beta_alpha (conf/sweeps; res
 
 claims: $(READY) ## the paper's figures and claims, over seeds and partitions (resumes)
 	@$(BIN)/kedro claims $(ARGS)
+
+bench: $(READY) ## ratios of speed into benchmarks/latest.json (docs/speed.md); ARGS names some
+	@$(BIN)/python -W ignore::DeprecationWarning -m benchmarks $(ARGS)
 
 test: $(READY) ## the tests that take seconds
 	@$(BIN)/python -m pytest -m "not slow" $(ARGS)

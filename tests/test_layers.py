@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "phoenix_pipeline"
 
 LAYERS = (
     {"config", "seeding", "errors", "arms"},
-    {"checkpoints", "hardware"},
+    {"checkpoints", "hardware", "threads"},
     {"images"},
     {"optimization"},
     {"diffusion", "gan"},

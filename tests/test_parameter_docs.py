@@ -38,7 +38,7 @@ def test_every_parameter_has_a_meaning_and_a_row(script: ModuleType) -> None:
         ("images", "channels", "integer or null", "`1`, `3`"),
         ("federation", "client_fraction", "number", "> 0 and <= 1"),
         ("training", "precision", "name", "`fp32`, `bf16`, `fp16`"),
-        ("training", "compile", "true or false", ""),
+        ("training", "compile", "true or false or name", "`auto`"),
     ],
 )
 def test_types_and_ranges(

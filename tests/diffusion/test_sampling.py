@@ -115,6 +115,15 @@ def test_diverged_network_is_refused(new_unet: NewUnet) -> None:
     assert unet.training
 
 
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_bf16_moves_pixels_a_little(new_unet: NewUnet, sampler: str) -> None:
+    unet = new_unet()
+    full, half = (draw(unet, range(4), sampler=sampler, precision=p) for p in ("fp32", "bf16"))
+    difference = np.abs(full.astype(int) - half)
+    assert 0 < difference.max()
+    assert difference.mean() < 3
+
+
 class CountsCalls(nn.Module):
     """Predicts zero and counts how often it is asked."""
 

@@ -42,7 +42,9 @@ def check(folder: Path, **changed: Any) -> dict[str, Any]:
 def store(folder: Path, rounds_done: int) -> None:
     """Leave a checkpoint as a training of these settings does."""
     summary = check(folder)
-    told = client_settings(summary, *(GROUPS[k] for k in ("model", "training", "rules", "run")))
+    told = client_settings(
+        summary, *(GROUPS[k] for k in ("model", "training", "federation", "rules", "run"))
+    )
     identity = identify_settings(GROUPS["federation"], told, None, 0)
     run = RunState(folder / "server", {**identity, "data": "these"}, {"w": torch.zeros(1)}, 0.1)
     run.rounds_done = rounds_done

@@ -24,6 +24,12 @@ class SamplingConfig(Group):
     eta: Fraction = Field(0.0, description="`ddim`: 0 deterministic, 1 ancestral.")
     weights: Literal["ema", "raw"] = Field("ema", description="Which weights are sampled.")
     grid_images: Positive = Field(100, description="Images in the grid PNG.")
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32", description="Autocast type of a diffusion model while it is sampled."
+    )
+    compile: bool = Field(
+        False, description="`torch.compile` a model that is sampled; pays for many images on a GPU."
+    )
 
 
 class JudgeFileConfig(Group):

@@ -37,12 +37,16 @@ class TrainingConfig(Group):
     horizontal_flip: bool = Field(False, description="Mirror half of the images at random.")
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="Autocast type.")
     channels_last: bool = Field(False, description="NHWC memory layout of the network.")
-    compile: bool = Field(False, description="`torch.compile` the network; pays for long runs.")
+    compile: bool | Literal["auto"] = Field(
+        "auto",
+        description="`torch.compile` the network: `auto` where the run has steps enough to pay for "
+        "it, and a line in the log says which was chosen.",
+    )
     dp_sgd: DpSgdConfig = DpSgdConfig()
 
     @model_validator(mode="after")
     def _gradients_can_be_taken_apart(self) -> Self:
-        if self.dp_sgd.enabled and (self.compile or self.precision == "fp16"):
+        if self.dp_sgd.enabled and (self.compile is True or self.precision == "fp16"):
             raise ValueError(
                 "dp_sgd takes gradients image by image, which works with compile: false and "
                 f"precision fp32 or bf16; got compile: {str(self.compile).lower()}, precision "

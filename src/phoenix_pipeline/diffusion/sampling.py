@@ -1,5 +1,6 @@
 """The reverse process: images from a trained network, each one decided by its own seed."""
 
+import copy
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
@@ -12,6 +13,8 @@ from phoenix_pipeline.config import NoiseConfig, SamplingConfig
 from phoenix_pipeline.diffusion.noise import build_scheduler
 from phoenix_pipeline.errors import SettingsError, TrainingError
 from phoenix_pipeline.images import to_uint8
+from phoenix_pipeline.optimization.precision import autocast
+from phoenix_pipeline.threads import side_by_side
 
 # The cosine schedule has almost no signal at the last steps; the log-SNR starts here, as the
 # authors of DPM-Solver++ (arXiv 2211.01095) advise for it.
@@ -44,7 +47,8 @@ def sample_images(
 
     The initial and the ancestral noise of image ``i`` come from a CPU generator seeded with
     ``seeds[i]``, so neither the batch size nor the other images change it. The network is switched
-    to evaluation for each batch and back afterwards.
+    to evaluation for each batch and back afterwards. On a CPU each of torch's threads takes a part
+    of the batch.
 
     Args:
         unet: the network, on ``device``.
@@ -63,17 +67,26 @@ def sample_images(
     scheduler = _prepare_scheduler(scheduler_config, config, steps)
     ancestral = config.sampler in ("ddpm", "ddim")
 
+    def draw(chunk: Sequence[int]) -> np.ndarray:
+        generators = [torch.Generator().manual_seed(int(seed)) for seed in chunk]
+        options: dict[str, Any] = {"generator": generators} if ancestral else {}
+        if config.sampler == "ddim":
+            options["eta"] = min(config.eta, _ETA_MAX)
+        noise = torch.stack([torch.randn(image_shape, generator=g) for g in generators])
+        # Multistep samplers keep earlier predictions: each batch has a scheduler of its own.
+        with autocast(torch.device(device), config):
+            return _denoise(unet, copy.deepcopy(scheduler), noise.to(device), options)
+
     def batches() -> Iterator[np.ndarray]:
-        for start in range(0, len(seeds), config.batch_size):
-            chunk = seeds[start : start + config.batch_size]
-            generators = [torch.Generator().manual_seed(int(seed)) for seed in chunk]
-            options: dict[str, Any] = {"generator": generators} if ancestral else {}
-            if config.sampler == "ddim":
-                options["eta"] = min(config.eta, _ETA_MAX)
-            # Multistep samplers keep earlier predictions; setting the timesteps forgets them.
-            _set_timesteps(scheduler, steps, device)
-            noise = torch.stack([torch.randn(image_shape, generator=g) for g in generators])
-            yield _denoise(unet, scheduler, noise.to(device), options)
+        with side_by_side(draw, torch.device(device)) as draw_batch:
+            for start in range(0, len(seeds), config.batch_size):
+                was_training = unet.training
+                unet.eval()
+                try:
+                    batch = draw_batch(seeds[start : start + config.batch_size])
+                finally:
+                    unet.train(was_training)
+                yield batch
 
     return batches()
 
@@ -83,21 +96,18 @@ def _denoise(
     unet: nn.Module, scheduler: Any, noise: torch.Tensor, options: dict[str, Any]
 ) -> np.ndarray:
     """Return uint8 [B, C, H, W] from Gaussian ``noise`` of that shape."""
-    was_training = unet.training
-    unet.eval()
-    try:
-        x_t = noise * scheduler.init_noise_sigma
-        for t in scheduler.timesteps:
-            prediction = unet(x_t, t, return_dict=False)[0]
-            x_t = scheduler.step(prediction, t, x_t, return_dict=False, **options)[0]
-        if not bool(torch.isfinite(x_t).all()):
-            raise TrainingError(
-                "the network gave images that are not finite; its weights diverged: lower "
-                "training.learning_rate or set training.max_grad_norm"
-            )
-        return to_uint8(x_t).cpu().numpy()
-    finally:
-        unet.train(was_training)
+    x_t = noise * scheduler.init_noise_sigma
+    # The scheduler's tables and its steps stay on the CPU, so that it never waits for a GPU.
+    on_device = scheduler.timesteps.to(noise.device)
+    for t, t_on_device in zip(scheduler.timesteps, on_device, strict=True):
+        prediction = unet(x_t, t_on_device, return_dict=False)[0].float()
+        x_t = scheduler.step(prediction, t, x_t, return_dict=False, **options)[0]
+    if not bool(torch.isfinite(x_t).all()):
+        raise TrainingError(
+            "the network gave images that are not finite; its weights diverged: lower "
+            "training.learning_rate or set training.max_grad_norm"
+        )
+    return to_uint8(x_t).cpu().numpy()
 
 
 def _prepare_scheduler(noise: NoiseConfig, sampling: SamplingConfig, steps: int) -> Any:
@@ -109,7 +119,7 @@ def _prepare_scheduler(noise: NoiseConfig, sampling: SamplingConfig, steps: int)
             "model.noise.num_train_timesteps"
         )
     scheduler = _build_sampler(noise, sampling)
-    _set_timesteps(scheduler, steps, "cpu")
+    _set_timesteps(scheduler, steps)
     visited = scheduler.timesteps.tolist()
     if len(visited) != steps or visited[-1] < 0 or any(a <= b for a, b in pairwise(visited)):
         raise SettingsError(
@@ -120,11 +130,11 @@ def _prepare_scheduler(noise: NoiseConfig, sampling: SamplingConfig, steps: int)
     return scheduler
 
 
-def _set_timesteps(scheduler: Any, steps: int, device: torch.device | str) -> None:
-    """Have ``scheduler`` visit ``steps`` timesteps and forget earlier predictions."""
+def _set_timesteps(scheduler: Any, steps: int) -> None:
+    """Have ``scheduler`` visit ``steps`` timesteps."""
     import diffusers
 
-    scheduler.set_timesteps(steps, device=device)
+    scheduler.set_timesteps(steps)
     visited = scheduler.timesteps.tolist()
     exact = len(visited) == steps and visited[-1] >= 0
     if isinstance(scheduler, diffusers.DPMSolverMultistepScheduler) and not exact:
@@ -132,7 +142,7 @@ def _set_timesteps(scheduler: Any, steps: int, device: torch.device | str) -> No
         # or rounds the last one to -1: spread all of them over the timesteps that are allowed.
         last = visited[0] + 1
         spread = [round(last * (steps - i) / steps) - 1 for i in range(steps)]
-        scheduler.set_timesteps(timesteps=spread, device=device)
+        scheduler.set_timesteps(timesteps=spread)
 
 
 def _build_sampler(noise: NoiseConfig, sampling: SamplingConfig) -> Any:

@@ -91,6 +91,7 @@ def _descend(
     generator = torch.Generator(device=device).manual_seed(work.seed)
     scaler = gradient_scaler(device, config)
     losses = torch.empty(work.steps, device=device)
+    weights = list(unet.parameters())
     unet.train()
     set_dropout_generator(unet, generator)
     draw = draw_poisson_batches if config.dp_sgd.enabled else draw_batches
@@ -113,7 +114,7 @@ def _descend(
         if proximal:
             proximal.add_to_gradients()
         if config.max_grad_norm is not None:
-            nn.utils.clip_grad_norm_(unet.parameters(), config.max_grad_norm)
+            nn.utils.clip_grad_norm_(weights, config.max_grad_norm, foreach=True)
         scaler.step(optimizer)
         scaler.update()
         losses[step] = loss.detach()

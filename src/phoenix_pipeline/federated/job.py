@@ -96,6 +96,6 @@ def identify_settings(
     return {
         **{f"federation.{key}": value for key, value in work.items()},
         **{f"threshold_filter.{key}": value for key, value in filtering.items()},
-        **settings.model_dump(mode="json"),
+        **settings.model_dump(mode="json", exclude={"training": {"compile"}}),
         "shared_pool.warmup_steps": warmup_steps,
     }

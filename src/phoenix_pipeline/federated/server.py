@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from phoenix_pipeline.federated.compile_choice import settle_compile
 from phoenix_pipeline.federated.engines import load_engine
 from phoenix_pipeline.federated.job import FederatedJob, FederatedResult
 from phoenix_pipeline.federated.program import OnRound, Watch
@@ -27,4 +28,4 @@ def train_federated(
         SettingsError: the engine cannot run with these settings, here.
     """
     train = load_engine(job.config.engine)
-    return train(job, folder, Watch(on_round, on_reply))
+    return train(settle_compile(job), folder, Watch(on_round, on_reply))

@@ -66,6 +66,6 @@ def _build(settings: ClientSettings, device: torch.device) -> Bench:
     initial = {name: tensor.clone() for name, tensor in personal.items()}
     if settings.training.channels_last:
         network.to(memory_format=torch.channels_last)
-    if settings.training.compile:
+    if settings.training.compile is True:
         network.compile()
     return Bench(family_of(settings.model), network, initial, initial_shared)

@@ -103,7 +103,7 @@ class _Player:
         if self.proximal:
             self.proximal.add_to_gradients()
         if max_norm is not None:
-            nn.utils.clip_grad_norm_(weights, max_norm)
+            nn.utils.clip_grad_norm_(weights, max_norm, foreach=True)
         scaler.step(self.optimizer)
 
 

@@ -1,7 +1,7 @@
 """What a feature extractor is and how a batch of images goes through one."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from phoenix_pipeline.errors import DataError, SettingsError
+from phoenix_pipeline.threads import side_by_side
 
 Progress = Callable[[int], None]
 
@@ -58,8 +59,8 @@ def extract_features(
 ) -> np.ndarray:
     """Return float32 features [N, D] of uint8 ``images`` [N, C, H, W], in order.
 
-    ``progress`` is called with the number of images just done. On a CPU batches are no larger
-    than the extractor runs fastest with.
+    ``progress`` is called with the number of images just done. On a CPU each of torch's threads
+    takes a batch of its own, no larger than the extractor runs fastest with.
 
     Raises:
         DataError: the images are not uint8 [N, 1 or 3, H, W], or a feature is not finite.
@@ -75,11 +76,18 @@ def extract_features(
     if extractor.device.type == "cpu":
         batch_size = min(batch_size, extractor.largest_batch)
     features = np.empty((len(images), extractor.num_features), dtype=np.float32)
-    for start in range(0, len(images), batch_size):
-        batch = torch.from_numpy(np.ascontiguousarray(images[start : start + batch_size]))
-        features[start : start + len(batch)] = extractor(batch).cpu().numpy()
-        if progress is not None:
-            progress(len(batch))
+
+    def extract(indices: Sequence[int]) -> np.ndarray:
+        batch = np.ascontiguousarray(images[indices[0] : indices[-1] + 1])
+        return extractor(torch.from_numpy(batch)).cpu().numpy()
+
+    at_once = batch_size * (torch.get_num_threads() if extractor.device.type == "cpu" else 1)
+    with side_by_side(extract, extractor.device) as extract_parts:
+        for start in range(0, len(images), at_once):
+            rows = range(start, min(start + at_once, len(images)))
+            features[rows.start : rows.stop] = extract_parts(rows)
+            if progress is not None:
+                progress(len(rows))
     if not np.isfinite(features).all():
         bad = int((~np.isfinite(features)).any(axis=1).sum())
         raise DataError(

@@ -45,7 +45,8 @@ def frechet_distance(a: GaussianStatistics, b: GaussianStatistics) -> float:
     """Return |mean_a - mean_b|^2 + tr(A + B - 2 (A B)^(1/2)), at least 0 (arXiv 1706.08500).
 
     The trace of the root is taken as the sum of the roots of the eigenvalues of the symmetric
-    A^(1/2) B A^(1/2), which are those of A B: no complex root, no ridge for singular covariances.
+    F^T B F with A = F F^T, which are those of A B: no complex root, no ridge for singular
+    covariances.
     The value falls with the number of images (roughly c + d / n): compare equal numbers only.
 
     Raises:
@@ -59,11 +60,19 @@ def frechet_distance(a: GaussianStatistics, b: GaussianStatistics) -> float:
         )
     if not all(np.isfinite(x).all() for x in (a.mean, a.covariance, b.mean, b.covariance)):
         raise DataError("A Frechet distance got non-finite statistics; allowed are finite numbers")
-    values, vectors = np.linalg.eigh(a.covariance)
-    root = (vectors * np.sqrt(values.clip(min=0.0))) @ vectors.T
-    product = root @ b.covariance @ root
+    root = _factor(a.covariance)
+    product = root.T @ b.covariance @ root
     eigenvalues = np.linalg.eigvalsh((product + product.T) / 2)
     trace_of_root = np.sqrt(eigenvalues.clip(min=0.0)).sum()
     offset = a.mean - b.mean
     distance = offset @ offset + np.trace(a.covariance) + np.trace(b.covariance) - 2 * trace_of_root
     return float(max(distance, 0.0))
+
+
+def _factor(covariance: np.ndarray) -> np.ndarray:
+    """Return F [D, D] with F F^T = ``covariance``: Cholesky's, or by eigenvalues if singular."""
+    try:
+        return np.linalg.cholesky(covariance)
+    except np.linalg.LinAlgError:
+        values, vectors = np.linalg.eigh(covariance)
+        return np.asarray(vectors * np.sqrt(values.clip(min=0.0)))

@@ -41,7 +41,7 @@ def manifold_scores(samples: np.ndarray, reference: np.ndarray, nearest_k: int) 
     balls_around_sample = np.zeros(len(samples), dtype=np.int64)
     recalled = np.zeros(len(reference), dtype=bool)
     covered = np.zeros(len(reference), dtype=bool)
-    for rows, distances in distance_blocks(reference, samples):
+    for rows, distances in distance_blocks(reference, samples, np.float32):
         inside_reference = distances < reference_radii[rows, None]
         balls_around_sample += inside_reference.sum(axis=0)
         covered[rows] = inside_reference.any(axis=1)
@@ -56,4 +56,4 @@ def manifold_scores(samples: np.ndarray, reference: np.ndarray, nearest_k: int) 
 
 def _radii(features: np.ndarray, nearest_k: int) -> np.ndarray:
     """Return each point's distance to its ``nearest_k``-th other point, shape [N]."""
-    return nearest_distances(features, features, nearest_k + 1)[:, nearest_k]
+    return nearest_distances(features, features, nearest_k + 1, np.float32)[:, nearest_k]

@@ -96,6 +96,8 @@ def follow_plan(
         if begun == count:
             continue
         network = load_network(model_folder, client_id).to(device)
+        if sampling.compile:
+            network.compile()
         left = own[begun:]
         for batch in family_of(model).sample_images(network, model, sampling, shape, left, device):
             yield batch, client_id, own[begun : begun + len(batch)]

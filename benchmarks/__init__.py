@@ -1,0 +1,1 @@
+"""Benchmarks against bare loops and against what is used elsewhere: ``python -m benchmarks``."""

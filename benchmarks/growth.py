@@ -1,0 +1,95 @@
+"""How time and peak memory of local training grow with images, image size and the network.
+
+Each point runs in a process of its own, so that a peak is its own. Growth with the number of
+clients is measured by ``benchmarks/scale.py``.
+"""
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from benchmarks.harness import Options, Row, growth_exponent, machine
+from phoenix_pipeline.config import NoiseConfig, TrainingConfig, UNetConfig
+from phoenix_pipeline.diffusion.noise import NoiseSchedule
+from phoenix_pipeline.diffusion.training import train_locally
+from phoenix_pipeline.diffusion.unet import build_unet
+from phoenix_pipeline.optimization.work import LocalWork
+
+# What is varied; everything else stays as in ``_BASE``.
+_BASE = {"images": 1000, "image_size": 8, "channels": 16, "steps": 6}
+AXES: Mapping[str, Sequence[int]] = {
+    "images": (1000, 5000, 20_000, 50_000),
+    "image_size": (8, 16, 32, 64),
+    "channels": (16, 32, 64, 128),
+}
+_BATCH = 32
+_PASSES = 0.1
+_KIBIBYTES_PER_MEGABYTE = 1e6 / 1024
+
+
+def run(options: Options) -> list[Row]:
+    """Return a row per axis: the points, and the exponents of time and memory."""
+    return [_row(axis, sizes[:2] if options.quick else sizes) for axis, sizes in AXES.items()]
+
+
+def _row(axis: str, sizes: Sequence[int]) -> Row:
+    points = [_in_a_process(axis, size) for size in sizes]
+    grown = [point["parameters"] if axis == "channels" else point[axis] for point in points]
+    memory = [point["peak_mb"] - point["imports_mb"] for point in points]
+    details = {
+        "points": points,
+        "exponent_of_seconds": growth_exponent(grown, [p["seconds"] for p in points]),
+        "exponent_of_memory": growth_exponent(grown, memory),
+    }
+    what = "parameters of the network" if axis == "channels" else axis.replace("_", " ")
+    return Row(
+        f"growth_{axis}",
+        f"curve only: seconds ~ n^{details['exponent_of_seconds']:.2f}, memory beyond the imports "
+        f"~ n^{details['exponent_of_memory']:.2f}, n: {what}",
+        machine=machine("cpu"),
+        details=details,
+    )
+
+
+def _in_a_process(axis: str, size: int) -> dict[str, float]:
+    asked = _BASE | {axis: size}
+    if axis == "images":
+        asked["steps"] = max(1, round(_PASSES * size / _BATCH))
+    command = [sys.executable, "-m", "benchmarks.growth", json.dumps(asked)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    point: dict[str, float] = json.loads(done.stdout)
+    return point
+
+
+def measure(images: int, image_size: int, channels: int, steps: int) -> dict[str, float]:
+    """Train for ``steps`` and return the point with its seconds and peak megabytes."""
+    before = _peak_mb()
+    unet = build_unet(UNetConfig(block_out_channels=(channels, 2 * channels)), 3, image_size, 0)
+    pixels = torch.ones((images, 3, image_size, image_size), dtype=torch.uint8)
+    tables = NoiseSchedule.from_config(NoiseConfig(), "cpu")
+    config = TrainingConfig(batch_size=_BATCH)
+    train_locally(unet, pixels, LocalWork(1, 0.0, 1.0, 0), tables, config)
+    start = time.perf_counter()
+    train_locally(unet, pixels, LocalWork(steps, 0.0, 1.0, 0), tables, config)
+    return {
+        "images": images,
+        "image_size": image_size,
+        "parameters": sum(p.numel() for p in unet.parameters()),
+        "steps": steps,
+        "seconds": time.perf_counter() - start,
+        "peak_mb": _peak_mb(),
+        "imports_mb": before,
+    }
+
+
+def _peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _KIBIBYTES_PER_MEGABYTE
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(**json.loads(sys.argv[1]))))

@@ -1,0 +1,97 @@
+"""Each benchmark runs, tiny, and gives rows; no speed is asserted."""
+
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from benchmarks import local_training, presets
+from benchmarks.bare_loop import train_bare
+from benchmarks.field_habits import EncodedImages
+from benchmarks.harness import Options, Row
+from phoenix_pipeline.config import TrainingConfig
+from phoenix_pipeline.diffusion.noise import NoiseSchedule
+from phoenix_pipeline.images import encode_png, to_model_range
+
+QUICK = Options(quick=True, repetitions=1)
+
+
+def run(name: str, options: Options = QUICK) -> list[Row]:
+    rows: list[Row] = import_module(f"benchmarks.{name}").run(options)
+    return rows
+
+
+def tiny(**training: object) -> presets.Preset:
+    preset = presets.presets(QUICK)[0]
+    config = TrainingConfig.model_validate(preset.training.model_dump() | training)
+    return replace(preset, training=config)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["local_training", "federated_round", "field_habits", "sampling"])
+def test_it_runs_on_both_presets(name: str) -> None:
+    rows = run(name)
+    assert {row.name.rsplit("_", 1)[1] for row in rows} == {"digits", "32x32"}
+    for row in rows:
+        assert row.ratio is not None
+        assert row.ratio > 0.0
+        assert row.goal is not None
+
+
+@pytest.mark.slow
+def test_scores_agree_with_those_of_the_peers() -> None:
+    rows = run("evaluation")
+    assert len(rows) == 3
+    assert all(row.details["relative_difference"] < 1e-3 for row in rows)
+
+
+def test_reading_compares_equal_arrays(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 3, 8, 8), dtype=np.uint8)
+    cells = [{"bytes": encode_png(image), "path": None} for image in pixels]
+    pd.DataFrame({"img": cells, "label": range(6)}).to_parquet(tmp_path / "train.parquet")
+    [row] = run("reading", replace(QUICK, cifar10=tmp_path))
+    assert row.details["images"] == 6
+
+
+@pytest.mark.slow
+def test_growth_has_a_curve_per_axis() -> None:
+    rows = run("growth")
+    assert [row.name for row in rows] == ["growth_images", "growth_image_size", "growth_channels"]
+    assert all(len(row.details["points"]) == 2 for row in rows)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_bare_loop_trains(precision: str) -> None:
+    preset = replace(tiny(precision=precision, learning_rate=5e-3), steps=12)
+    unet, images = preset.network("cpu"), torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
+    tables = NoiseSchedule.from_config(preset.model.noise, "cpu")
+    losses = train_bare(unet, images, preset, tables)
+    assert losses[-4:].mean() < losses[:4].mean()
+
+
+def test_the_habits_decode_what_the_model_is_given() -> None:
+    pixels = tiny().images(3)
+    data = EncodedImages([encode_png(image) for image in pixels.numpy()], channels=1)
+    decoded = torch.stack([data[i] for i in range(len(data))])
+    torch.testing.assert_close(decoded, to_model_range(pixels))
+
+
+def test_the_paper_network_is_what_the_gpu_rows_measure() -> None:
+    [preset] = presets.presets(Options(device="cuda"))
+    unet = preset.network("cpu")
+    assert sum(p.numel() for p in unet.parameters()) == 35_746_307
+    assert preset.training.batch_size == 128
+
+
+def test_flops_of_a_training_step_are_three_forward_passes() -> None:
+    preset = tiny()
+    unet = preset.network("cpu")
+    with torch.utils.flop_counter.FlopCounterMode(display=False) as counter:
+        unet(torch.zeros(1, 1, 8, 8), torch.zeros(1, dtype=torch.int64))
+    forward = counter.get_total_flops()
+    # The first layer needs no gradient of its input.
+    assert local_training.flops_per_image(unet, preset) == pytest.approx(3 * forward, rel=0.02)
