@@ -11,6 +11,8 @@ ARGS ?=
 PORT ?= 5000
 BIN := .venv/bin
 READY := .venv/.ready
+# Test files side by side, one thread each; the longest file alone takes about two minutes.
+WORKERS := --numprocesses auto --maxprocesses 4 --dist loadfile
 
 help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -37,7 +39,7 @@ bench: $(READY) ## ratios of speed into benchmarks/latest.json (docs/speed.md); 
 	@$(BIN)/python -W ignore::DeprecationWarning -m benchmarks $(ARGS)
 
 test: $(READY) ## the tests that take seconds
-	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" $(WORKERS) $(ARGS)
 
 # With the extra `ray` the third engine is held against the other two as well.
 test-federation: $(READY) ## a federation over TLS on loopback gives the bits of in_process (a minute or two)

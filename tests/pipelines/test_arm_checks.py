@@ -1,5 +1,6 @@
 """Settings that the clients at hand cannot satisfy are refused before any training."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from phoenix_pipeline.config import (
     SamplingConfig,
     SharedPoolConfig,
     ThresholdFilterConfig,
+    TrainingConfig,
     UNetConfig,
 )
 from phoenix_pipeline.errors import SettingsError
@@ -46,17 +48,19 @@ def test_the_nodes_of_a_deployment_are_counted_when_they_are_there() -> None:
     assert assign(3, engine="deployment")["client_id"].nunique() == 3
 
 
-def test_a_filter_may_not_leave_too_few_for_the_rule() -> None:
+def test_a_filter_may_not_leave_too_few_for_the_rule(tmp_path: Path) -> None:
     unet = UNetConfig(block_out_channels=(8,), attention_resolutions=(), norm_num_groups=4)
     with pytest.raises(SettingsError, match=r"min_clients is 2, but .*krum needs 5 replies"):
         check_arm(
             IMAGES,
             IMAGES,
             ModelConfig(unet=unet),
+            TrainingConfig(),
             FederationConfig(aggregation=KRUM),
             PersonalLayersConfig(),
             ThresholdFilterConfig(enabled=True, min_clients=2),
             SharedPoolConfig(),
             SamplingConfig(),
             RunConfig(),
+            tmp_path,
         )

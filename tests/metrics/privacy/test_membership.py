@@ -69,7 +69,7 @@ def test_false_alarms_are_as_rare_as_they_should_be(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(4))
 def test_whatever_was_memorised_is_found_and_nothing_else(
     seed: int,
     train_by_heart: Callable[[np.ndarray, int], nn.Module],
@@ -87,8 +87,8 @@ def test_whatever_was_memorised_is_found_and_nothing_else(
         wrong = judge_attack(other[attack], held_out[attack])
         assert found.auc_low > 0.8, attack
         assert found.auc_p_value < 1e-4 and found.tpr_p_value < 0.01, attack
-        # Twelve alarms are possible over the seeds; 0.05 / 12.
-        assert min(wrong.auc_p_value, wrong.tpr_p_value) > 0.004, attack
+        # Sixteen alarms are possible over the seeds; 0.05 / 16.
+        assert min(wrong.auc_p_value, wrong.tpr_p_value) > 0.003, attack
 
 
 def test_a_score_depends_on_its_image_alone(

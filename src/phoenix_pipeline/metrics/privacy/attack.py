@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import mannwhitneyu, nhypergeom, rankdata
 
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.metrics.privacy.intervals import (
@@ -51,6 +50,9 @@ def judge_attack(members: np.ndarray, held_out: np.ndarray) -> AttackResult:
     Raises:
         SettingsError: fewer than 8 of either, or a score that is not finite.
     """
+    # Half a second of imports, which commands that audit nothing do without.
+    from scipy.stats import mannwhitneyu, nhypergeom, rankdata
+
     for scores, name in ((members, "training"), (held_out, "held-out")):
         if len(scores) < FEWEST_IMAGES or not np.isfinite(scores).all():
             raise SettingsError(
