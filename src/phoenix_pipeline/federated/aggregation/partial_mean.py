@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from phoenix_pipeline.errors import FederationError
+from phoenix_pipeline.federated.aggregation.replies import ReplyCheck
 from phoenix_pipeline.federated.aggregation.weighted_mean import WeightedMean
 
 
@@ -13,7 +14,7 @@ class PartialMean:
 
     def __init__(self, base: Mapping[str, Tensor]) -> None:
         self._base = base
-        self._means = {name: WeightedMean({name: array}) for name, array in base.items()}
+        self._means: dict[str, WeightedMean] = {}
 
     def add(self, arrays: Mapping[str, Tensor], weight: float) -> None:
         """Add one client's ``arrays``, some or all of the model's; nothing if they are refused.
@@ -26,13 +27,13 @@ class PartialMean:
             raise FederationError(
                 f"the reply's arrays are not the model's: {odd[0] if odd else 'there are none'}"
             )
-        # Refuses them as a whole, before any is added.
-        WeightedMean({name: self._base[name] for name in arrays}).add(arrays, weight)
+        # As a whole, before any is added.
+        ReplyCheck({name: self._base[name] for name in arrays})(arrays, weight)
         for name, array in arrays.items():
-            self._means[name].add({name: array}, weight)
+            mean = self._means.setdefault(name, WeightedMean({name: self._base[name]}))
+            mean.add({name: array}, weight)
 
     def result(self) -> dict[str, Tensor]:
         """Return the mean of every array, in the dtypes of the model."""
-        return {
-            name: self._means[name].result().get(name, array) for name, array in self._base.items()
-        }
+        sent = {name: mean.result()[name] for name, mean in self._means.items()}
+        return {name: sent.get(name, array) for name, array in self._base.items()}
