@@ -27,8 +27,8 @@ def _of_clients(amount: str, central: bool) -> str:
     if central:
         return (
             f"Client-level differential privacy, {amount}, noise added by the server: who sees "
-            "only the global models, such as the other clients, can hardly tell whether one client took "
-            "part. It does not protect from the server, which sees each update, nor does it cover "
+            "only the global models, such as the other clients, can hardly tell whether one client "
+            "took part. It does not protect from the server, which sees each update, nor does it cover "
             "the table of rounds (losses, numbers of images)."
         )
     return (
