@@ -49,7 +49,7 @@ def job(*, rounds: int = 2, **options: Any) -> FederatedJob:
     """Return a job; options are those of the job first, then of the federation."""
     given = {k: options.pop(k) for k in list(options) if k in FederatedJob.__dataclass_fields__}
     work = LocalWorkConfig(unit="steps", amount=2)
-    config = FederationConfig(num_rounds=rounds, local_work=work, **options)
+    config = FederationConfig(**{"num_rounds": rounds, "local_work": work, **options})
     defaults = {
         "images": make_images(),
         "client_images": client_table(),

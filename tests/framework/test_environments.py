@@ -8,9 +8,11 @@ import torch
 
 from phoenix_pipeline.arms import ARMS
 from phoenix_pipeline.config import (
+    AggregationConfig,
     FederationConfig,
     ModelConfig,
     SamplingConfig,
+    ServerOptimizerConfig,
     TrainingConfig,
     UNetConfig,
 )
@@ -42,6 +44,24 @@ def test_every_arm_trains_on_as_many_images(env: str | None) -> None:
     clients = parameters["partition"]["num_clients"]
     seen = {images_trained(parameters[arm], clients) for arm in ARMS}
     assert len(seen) == 1
+
+
+def test_guards_of_a_federation_reach_every_arm_but_the_pooled_one() -> None:
+    guards = {
+        "federation": {
+            "aggregation": {"rule": "median", "clip_norm": {"bound": 2.0}},
+            "server_optimizer": {"name": "fedadam", "learning_rate": 0.1},
+        },
+        "training": {"proximal_mu": 0.1},
+    }
+    parameters = PhoenixConfigLoader(CONF, None, guards, **CONFIG_LOADER_ARGS)["parameters"]
+    for arm in ARMS:
+        federation = FederationConfig.model_validate(parameters[arm]["federation"])
+        training = TrainingConfig.model_validate(parameters[arm]["training"])
+        guarded = arm != "centralized"
+        assert (federation.aggregation != AggregationConfig()) == guarded
+        assert (federation.server_optimizer != ServerOptimizerConfig()) == guarded
+        assert (training.proximal_mu > 0.0) == guarded
 
 
 @pytest.mark.parametrize("env", CIFAR)

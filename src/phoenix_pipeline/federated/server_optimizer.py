@@ -15,6 +15,11 @@ from phoenix_pipeline.config import ServerOptimizerConfig
 from phoenix_pipeline.federated.records import ClientSettings
 
 _MOMENTUM, _EXP_AVG, _EXP_AVG_SQ = "momentum", "exp_avg", "exp_avg_sq"
+_MOMENTS = {
+    "fedavgm": (_MOMENTUM,),
+    "fedadam": (_EXP_AVG, _EXP_AVG_SQ),
+    "fedyogi": (_EXP_AVG, _EXP_AVG_SQ),
+}
 
 
 @dataclass(frozen=True)
@@ -60,8 +65,8 @@ class ServerOptimizer:
             wide = old.to(torch.promote_types(old.dtype, torch.float32))
             delta = aggregate[name].to(wide.dtype) - wide
             kept = {
-                moment: state.get(f"{moment}.{name}", torch.zeros_like(wide))
-                for moment in (_MOMENTUM, _EXP_AVG, _EXP_AVG_SQ)
+                moment: state.get(f"{moment}.{name}", torch.zeros_like(delta))
+                for moment in _MOMENTS[self.config.name]
             }
             step, kept = self._step_of(delta, kept, server_round)
             new[name] = (wide + step).to(old.dtype)

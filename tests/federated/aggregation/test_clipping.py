@@ -1,0 +1,55 @@
+"""Norm clipping against updates scaled by hand."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from phoenix_pipeline.config import AggregationConfig, ClipNormConfig, FederationConfig
+from phoenix_pipeline.federated.aggregation import build_aggregation
+
+START = {"w": torch.tensor([1.0, 1.0]), "var": torch.tensor([2.0]), "count": torch.tensor(10)}
+
+
+def moved(w: tuple[float, float], var: float = 0.0, count: int = 0) -> dict[str, Tensor]:
+    return {
+        "w": START["w"] + torch.tensor(w),
+        "var": START["var"] + var,
+        "count": START["count"] + count,
+    }
+
+
+def aggregate(given: list[tuple[dict[str, Tensor], float]], **clip: object) -> dict[str, Tensor]:
+    config = AggregationConfig(clip_norm=ClipNormConfig(**clip))
+    rule = build_aggregation(FederationConfig(aggregation=config), START, 0, 1)
+    for arrays, weight in given:
+        rule.add(arrays, weight)
+    return rule.result()
+
+
+def test_a_long_update_is_scaled_to_the_bound_and_a_short_one_is_not() -> None:
+    # Norms 10 and 0.5; the first is halved, buffers and counts included.
+    result = aggregate([(moved((6.0, 8.0), count=4), 1), (moved((0.3, 0.4)), 3)], bound=5.0)
+    torch.testing.assert_close(result["w"], torch.tensor([1.975, 2.3]))
+    assert result["count"].item() == 10  # (12 + 3 x 10) / 4, rounded
+
+
+def test_statistics_count_in_the_norm_and_are_scaled() -> None:
+    result = aggregate([(moved((3.0, 0.0), var=4.0, count=5), 1)], bound=1.0)
+    torch.testing.assert_close(result["w"], torch.tensor([1.6, 1.0]))
+    torch.testing.assert_close(result["var"], torch.tensor([2.8]))
+    assert result["count"].item() == 11
+    assert result["count"].dtype == torch.int64
+
+
+def test_an_update_within_the_bound_keeps_its_bits() -> None:
+    given = [({**START, "w": torch.tensor([1.1, 1.2])}, 1.0)]
+    assert torch.equal(aggregate(given, bound=0.5)["w"], torch.tensor([1.1, 1.2]))
+
+
+@pytest.mark.parametrize(("multiple", "bound"), [(1.0, 2.0), (1.5, 3.0)])
+def test_a_bound_in_medians_follows_the_round(multiple: float, bound: float) -> None:
+    norms = (1.0, 2.0, 100.0)
+    given = [(moved((norm, 0.0)), 1.0) for norm in norms]
+    result = aggregate(given, bound=multiple, unit="median")
+    expected = 1.0 + sum(min(norm, bound) for norm in norms) / 3
+    torch.testing.assert_close(result["w"], torch.tensor([expected, 1.0]))

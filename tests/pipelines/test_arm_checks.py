@@ -1,0 +1,62 @@
+"""Settings that the clients at hand cannot satisfy are refused before any training."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from phoenix_pipeline.config import (
+    FederationConfig,
+    ModelConfig,
+    PersonalLayersConfig,
+    RunConfig,
+    SamplingConfig,
+    SharedPoolConfig,
+    ThresholdFilterConfig,
+    UNetConfig,
+)
+from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.images import ImageSet
+from phoenix_pipeline.pipelines.shared_pool.nodes import assign_images, check_arm
+
+KRUM = {"rule": "krum", "num_byzantine": 1}
+IMAGES = ImageSet(np.zeros((8, 1, 8, 8), dtype=np.uint8))
+
+
+def assign(num_clients: int, **options: Any) -> pd.DataFrame:
+    partition = pd.DataFrame(
+        {"client_id": np.arange(8) % num_clients, "image_index": np.arange(8), "label": -1}
+    )
+    federation = FederationConfig(aggregation=KRUM, **options)
+    return assign_images(IMAGES, partition, SharedPoolConfig(), federation, RunConfig())[0]
+
+
+def test_a_rule_for_more_clients_than_there_are_is_refused() -> None:
+    assert assign(5)["client_id"].nunique() == 5
+    with pytest.raises(SettingsError, match=r"krum needs 5 replies.*4 clients"):
+        assign(4)
+    with pytest.raises(SettingsError, match=r"krum needs 5 replies.*3 clients"):
+        assign(5, client_fraction=0.6)
+    with pytest.raises(SettingsError, match=r"krum needs 5 replies.*1 clients"):
+        assign(5, pooled=True)
+
+
+def test_the_nodes_of_a_deployment_are_counted_when_they_are_there() -> None:
+    assert assign(3, engine="deployment")["client_id"].nunique() == 3
+
+
+def test_a_filter_may_not_leave_too_few_for_the_rule() -> None:
+    unet = UNetConfig(block_out_channels=(8,), attention_resolutions=(), norm_num_groups=4)
+    with pytest.raises(SettingsError, match=r"min_clients is 2, but .*krum needs 5 replies"):
+        check_arm(
+            IMAGES,
+            IMAGES,
+            ModelConfig(unet=unet),
+            FederationConfig(aggregation=KRUM),
+            PersonalLayersConfig(),
+            ThresholdFilterConfig(enabled=True, min_clients=2),
+            SharedPoolConfig(),
+            SamplingConfig(),
+            RunConfig(),
+        )
