@@ -71,8 +71,9 @@ def draw_sorted_classes(
             )
         axes.set_xlabel("classes, the most frequent first")
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        axes.set_ylim(bottom=0)
         style_axes(axes, partition)
+    # Shared, and only now: it ends the fitting to what is drawn.
+    panels[0].set_ylim(bottom=0)
     panels[0].set_ylabel("share of samples")
     shared_legend(figure, list(handles.values()), list(handles))
     return figure
