@@ -67,8 +67,9 @@ class FederatedJob:
 class FederatedResult:
     """The trained weights by name, their average over the run, and a row per round and client.
 
-    With personal layers, ``raw`` and ``ema`` hold the shared arrays only, ``client_state`` reads
-    what a client kept, and ``averaged_personal`` is the mean of the uploaded layers, or None.
+    ``connected``: clients at the end; with personal layers those of them that trained. Then ``raw``
+    and ``ema`` hold the shared arrays only, ``client_state`` reads what a client kept, and
+    ``averaged_personal`` is the mean of the uploaded layers, or None.
     ``run_key``: under which nodes keep their state. ``num_examples``: images by client.
     """
 
