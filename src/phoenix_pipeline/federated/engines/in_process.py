@@ -30,7 +30,7 @@ def train(job: FederatedJob, folder: Path, watch: Watch) -> FederatedResult:
     workers = min(job.config.workers or (cores if device.type == "cpu" else 1), len(sizes))
     app = build_client_app(sites)
     threads = job.config.threads_per_client or max(1, cores // workers)
-    roll_call = Attendance(job.config.attendance, sizes)
+    roll_call = Attendance.of(job.config, sizes)
     with InProcessGrid(app, sizes, workers, threads) as grid:
         fleet = Fleet(grid, grid.clients, sizes, sites.state, roll_call)
         return run_program(job, folder, fleet, watch)
