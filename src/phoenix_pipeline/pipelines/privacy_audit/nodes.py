@@ -54,9 +54,18 @@ def audit_privacy(
 
     A global model is attacked for the images of each client; a client's own model for that
     client's. ``scores`` has the numbers that arms are compared by.
-    """
-    from phoenix_pipeline.families.model_folder import read_metadata, weights_digest
 
+    Raises:
+        SettingsError: the clients' images are not here.
+    """
+    from phoenix_pipeline.families.model_folder import read_metadata
+
+    if federation.engine == "deployment":
+        raise SettingsError(
+            "privacy_audit attacks the images that clients trained on, but federation.engine is "
+            "deployment, where they lie at the nodes; audit a simulation of it with engine "
+            "in_process or ray"
+        )
     by_client = client_images.groupby("client_id")["image_index"]
     subject = Subject(
         folder=model_folder,
@@ -75,15 +84,7 @@ def audit_privacy(
     copies = _copies(subject, samples_file, skipped)
     reconstruction = reconstruct_images(subject, skipped, pooled=federation.pooled)
     return {
-        "conditions": {
-            "weights": subject.metadata["weights"],
-            "weights_digest": weights_digest(model_folder),
-            "num_train": train.num_images,
-            "num_held_out": test.num_images,
-            "classes_matched": train.labels is not None and test.labels is not None,
-            "seed": run.seed,
-            **config.model_dump(mode="json"),
-        },
+        "conditions": _conditions(subject),
         "scores": {
             **headline_scores(membership),
             **({"membership_auc_blind": blind.auc} if blind else {}),
@@ -95,6 +96,20 @@ def audit_privacy(
         "copies": asdict(copies) if copies else None,
         "reconstruction": reconstruction,
         "skipped": skipped,
+    }
+
+
+def _conditions(subject: Subject) -> dict[str, Any]:
+    from phoenix_pipeline.families.model_folder import weights_digest
+
+    return {
+        "weights": subject.metadata["weights"],
+        "weights_digest": weights_digest(subject.folder),
+        "num_train": subject.train.num_images,
+        "num_held_out": subject.test.num_images,
+        "classes_matched": subject.train.labels is not None and subject.test.labels is not None,
+        "seed": subject.seed,
+        **subject.config.model_dump(mode="json"),
     }
 
 
