@@ -94,6 +94,11 @@ class FederationConfig(Group):
         return self
 
     @property
+    def waits_for_released_layers(self) -> bool:
+        """Whether nodes must hand out their personal layers, where they have any."""
+        return self.engine == "deployment" and self.deployment.min_released > 0
+
+    @property
     def has_secret_noise(self) -> bool:
         """Whether private noise does not follow the run's seed."""
         if self.secret_noise is None:

@@ -88,7 +88,8 @@ def _begin(job: FederatedJob, folder: Path, device: torch.device) -> RunState:
         settings.training,
         network,
         filters_clients=job.reference is not None,
-        uploads_personal=bool(settings.personal_layers and job.final_average),
+        uploads_personal=bool(settings.personal_layers)
+        and (job.final_average is not None or job.config.waits_for_released_layers),
     )
     shared, _ = split_personal(network.state_dict(), settings.personal_layers)
     run = RunState(folder / SERVER_FOLDER, job.identity(), shared, settings.training.ema_horizon)

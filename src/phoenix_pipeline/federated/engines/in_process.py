@@ -1,7 +1,7 @@
 """Engine ``in_process``: the ClientApp is called in this process, several clients at a time.
 
-Each worker trains one client on one thread. A client that hangs keeps its thread until it ends by
-itself: a thread cannot be killed.
+Each worker is a thread that trains one client at a time. A client that hangs keeps its thread until
+it ends by itself: a thread cannot be killed.
 """
 
 from collections.abc import Iterable

@@ -58,26 +58,13 @@ def audit_privacy(
     Raises:
         SettingsError: the clients' images are not here.
     """
-    from phoenix_pipeline.families.model_folder import read_metadata
-
     if federation.engine == "deployment":
         raise SettingsError(
             "privacy_audit attacks the images that clients trained on, but federation.engine is "
             "deployment, where they lie at the nodes; audit a simulation of it with engine "
             "in_process or ray"
         )
-    by_client = client_images.groupby("client_id")["image_index"]
-    subject = Subject(
-        folder=model_folder,
-        metadata=read_metadata(model_folder),
-        rows={int(str(client)): rows.to_numpy() for client, rows in by_client},
-        train=train,
-        test=test,
-        model=model,
-        config=config,
-        seed=run.seed,
-        device=resolve_device(run.device),
-    )
+    subject = _subject(model_folder, client_images, train, test, model, config, run)
     skipped: dict[str, str] = {}
     membership = _attack(subject, skipped)
     blind = _blind(subject, skipped)
@@ -97,6 +84,31 @@ def audit_privacy(
         "reconstruction": reconstruction,
         "skipped": skipped,
     }
+
+
+def _subject(
+    folder: Path,
+    client_images: pd.DataFrame,
+    train: ImageSet,
+    test: ImageSet,
+    model: ModelConfig,
+    config: PrivacyAuditConfig,
+    run: RunConfig,
+) -> Subject:
+    from phoenix_pipeline.families.model_folder import read_metadata
+
+    by_client = client_images.groupby("client_id")["image_index"]
+    return Subject(
+        folder=folder,
+        metadata=read_metadata(folder),
+        rows={int(str(client)): rows.to_numpy() for client, rows in by_client},
+        train=train,
+        test=test,
+        model=model,
+        config=config,
+        seed=run.seed,
+        device=resolve_device(run.device),
+    )
 
 
 def _conditions(subject: Subject) -> dict[str, Any]:

@@ -91,7 +91,8 @@ def check_arm(
         training,
         network,
         filters_clients=rules.enabled,
-        uploads_personal=personal.final_average,
+        uploads_personal=personal.final_average
+        or (bool(layers) and federation.waits_for_released_layers),
         shares_images=pool.beta > 0 and pool.source == "clients",
     )
     check_personalization(personal, rules, federation, layers)
