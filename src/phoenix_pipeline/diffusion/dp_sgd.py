@@ -76,9 +76,22 @@ def set_private_gradients(
             "training.dp_sgd is enabled, but this training was given no noise multiplier; the "
             "federation solves it for each client"
         )
+    sums, loss = _clipped_sums(unet, batch, config)
+    std = noise_multiplier * config.dp_sgd.clip_norm
+    for name, parameter in unet.named_parameters():
+        total = sums[name]
+        noise = torch.randn(total.shape, generator=generator, device=total.device)
+        parameter.grad = (total + std * noise) / expected_batch
+    return loss / expected_batch
+
+
+def _clipped_sums(
+    unet: nn.Module, batch: tuple[Tensor, Tensor, Tensor], config: TrainingConfig
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Return the sums over the batch of clipped gradients, by name, and of losses."""
     parameters = dict(unet.named_parameters())
     sums = {name: torch.zeros_like(value) for name, value in parameters.items()}
-    loss = torch.zeros((), device=generator.device)
+    loss = torch.zeros((), device=batch[0].device)
     chunk = max(1, _GRADIENT_VALUES // sum(value.numel() for value in parameters.values()))
     for x_t, t, target in zip(*(part.split(chunk) for part in batch), strict=True):
         if not len(x_t):
@@ -88,11 +101,7 @@ def set_private_gradients(
         for name, gradient in gradients.items():
             sums[name] += torch.einsum("b,b...->...", scales.to(gradient.dtype), gradient)
         loss += losses.sum()
-    std = noise_multiplier * config.dp_sgd.clip_norm
-    for name, total in sums.items():
-        noise = torch.randn(total.shape, generator=generator, device=total.device)
-        parameters[name].grad = (total + std * noise) / expected_batch
-    return loss / expected_batch
+    return sums, loss
 
 
 def _clipping_scales(gradients: Mapping[str, Tensor], clip_norm: float) -> Tensor:

@@ -103,9 +103,8 @@ def _descend(
         batch = _diffuse(images[indices], schedule, config, generator)
         optimizer.zero_grad(set_to_none=True)
         if config.dp_sgd.enabled:
-            expected = _expected_batch(config, len(images))
-            noise = work.noise_multiplier
-            loss = set_private_gradients(unet, batch, config, noise, expected, generator)
+            told = (work.noise_multiplier, _expected_batch(config, len(images)))
+            loss = set_private_gradients(unet, batch, config, *told, generator)
         else:
             loss = _loss(unet, *batch, config)
             scaler.scale(loss).backward()

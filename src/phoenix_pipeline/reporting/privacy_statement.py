@@ -27,9 +27,9 @@ def _of_clients(amount: str, central: bool) -> str:
     if central:
         return (
             f"Client-level differential privacy, {amount}, noise added by the server: who sees "
-            "only the global models, such as the other clients, can hardly tell whether one client "
-            "took part. It does not protect from the server, which sees each update, nor does it "
-            "cover the table of rounds (losses, numbers of images)."
+            "only the global models, such as the other clients, can hardly tell whether one "
+            "client took part. It does not protect from the server, which sees each update, nor "
+            "does it cover the table of rounds (losses, numbers of images)."
         )
     return (
         f"Client-level differential privacy, {amount}, noise added by each client: who sees its "

@@ -41,18 +41,7 @@ def check_privacy(
     if not (of_clients.enabled or of_images.enabled):
         return
     _refuse_mixing(network, _DP if of_clients.enabled else "training.dp_sgd")
-    if of_images.target_epsilon is not None and federation.local_work.unit == "images_per_round":
-        raise SettingsError(
-            "training.dp_sgd.target_epsilon needs to know each client's steps, but with "
-            "federation.local_work.unit images_per_round they depend on who takes part; set unit "
-            "to steps or epochs, or give noise_multiplier"
-        )
-    if federation.has_secret_noise and federation.checkpoint_every > 1:
-        raise SettingsError(
-            f"federation.checkpoint_every is {federation.checkpoint_every}: a resumed run would "
-            "release rounds again with other noise than accounted for; set it to 1, or "
-            "federation.secret_noise to false"
-        )
+    _refuse_unaccounted(federation, training)
     if of_clients.enabled:
         outside = {
             "threshold_filter.enabled: scores of clients are sent": filters_clients,
@@ -65,6 +54,25 @@ def check_privacy(
                 f"{_DP} does not go with {found[0]} as they are, which its epsilon does not cover; "
                 "switch one of them off"
             )
+
+
+def _refuse_unaccounted(federation: FederationConfig, training: TrainingConfig) -> None:
+    """Refuse numbers of steps that are not known beforehand, and rounds that may be made twice."""
+    if (
+        training.dp_sgd.target_epsilon is not None
+        and federation.local_work.unit == "images_per_round"
+    ):
+        raise SettingsError(
+            "training.dp_sgd.target_epsilon needs to know each client's steps, but with "
+            "federation.local_work.unit images_per_round they depend on who takes part; set unit "
+            "to steps or epochs, or give noise_multiplier"
+        )
+    if federation.has_secret_noise and federation.checkpoint_every > 1:
+        raise SettingsError(
+            f"federation.checkpoint_every is {federation.checkpoint_every}: a resumed run would "
+            "release rounds again with other noise than accounted for; set it to 1, or "
+            "federation.secret_noise to false"
+        )
 
 
 def _refuse_mixing(network: nn.Module, setting: str) -> None:
