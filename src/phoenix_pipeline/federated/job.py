@@ -91,7 +91,8 @@ def identify_settings(
 ) -> dict[str, Any]:
     """Return the settings that the weights depend on, by name; ``rules``: None without a filter."""
     without = {"engine", "ray", "deployment", "workers", "resume", "checkpoint_every"}
-    without |= {"round_timeout_s", "threads_per_client", "link"}
+    # To go on with fewer clients is what min_clients is lowered for.
+    without |= {"round_timeout_s", "min_clients", "threads_per_client", "link"}
     work = config.model_dump(mode="json", exclude=without)
     filtering = rules.model_dump(mode="json") if rules else {}
     return {
