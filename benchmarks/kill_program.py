@@ -75,7 +75,7 @@ def watch_phases(enter: Callable[[int], int]) -> None:
     parts.BETWEEN_PARTS_S = 0.0
     for owner, name, phase in (
         (family, "train_locally", 1),
-        (PhoenixStrategy, "_read_reply", 2),
+        (PhoenixStrategy, "_read", 2),
         (Site, "save_state", 3),
         (RunState, "save", 4),
         (FolderDataset, "save", 5),
