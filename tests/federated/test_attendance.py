@@ -48,3 +48,5 @@ def test_what_attendance_may_say(tmp_path: Path) -> None:
         FederationConfig(engine="deployment", attendance={0: "1-"})
     with pytest.raises(SettingsError, match="names client 7; there are 2"):
         federate(tmp_path, attendance={7: "1-"})
+    pooled = FederationConfig(pooled=True, attendance={7: "2-"})
+    assert Attendance.of(pooled, [0])(1) == {}

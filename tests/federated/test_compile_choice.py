@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from phoenix_pipeline.config import LocalWorkConfig
+from phoenix_pipeline.config import DpSgdConfig, LocalWorkConfig
 from phoenix_pipeline.federated.compile_choice import count_steps, settle_compile
+from phoenix_pipeline.federated.records import ClientSettings
 from tests.federated.tiny import federate, job, same, settings
 
 
@@ -65,3 +66,11 @@ def test_a_compiled_run_learns_the_same(tmp_path: Path) -> None:
     plain = federate(tmp_path / "no", settings=settings(compile=False), workers=1)
     for name, tensor in plain.raw.items():
         assert (compiled.raw[name] - tensor).abs().max() < 2e-3
+
+
+def test_gradients_of_single_images_are_never_compiled() -> None:
+    private = settings(dp_sgd=DpSgdConfig(enabled=True, noise_multiplier=1.0))
+    settled = settle_compile(with_work(1, "steps", 50_000, settings=private))
+    told = settled.settings.model_dump_json()
+    # Clients validate what they are told.
+    assert ClientSettings.model_validate_json(told).training.compile is False

@@ -71,11 +71,25 @@ def test_an_altered_or_short_file_is_refused(tmp_path: Path) -> None:
         History.restore(file, mark)
 
 
-def test_traffic_is_added_to_a_round_by_client(tmp_path: Path) -> None:
+def test_traffic_is_added_to_the_newest_row_of_each_client(tmp_path: Path) -> None:
     history = History(tmp_path / "history.jsonl")
     history.add(1, rows(1, bytes_up=5))
-    history.charge(1, {5: (100, 7), 9: (1, 1)})
-    assert history.table()[["bytes_up", "bytes_down"]].to_numpy().tolist() == [[5, 0], [105, 7]]
+    history.add(2, rows(2, bytes_up=6)[:1])
+    history.add(3, [])
+    history.charge({3: (10, 1), 5: (100, 7), 9: (1, 1)})
+    traffic = history.table()[["bytes_up", "bytes_down"]].to_numpy().tolist()
+    assert traffic == [[5, 0], [105, 7], [16, 1]]
+
+
+def test_rounds_of_nobody_raise_epsilon_of_the_last_that_had_one(tmp_path: Path) -> None:
+    history = History(tmp_path / "history.jsonl")
+    history.add(1, rows(1, epsilon=0.5))
+    history.add(2, rows(2, epsilon=0.7))
+    history.add(3, [new_row(3, 3, 13) | {"status": ABSENT}])
+    history.add(4, [])
+    history.raise_epsilon(0.9)
+    assert history.table()["epsilon"].tolist()[:4] == [0.5, 0.5, 0.9, 0.9]
+    assert math.isnan(history.table()["epsilon"][4])
 
 
 def test_a_round_of_nobody_and_absent_clients_are_kept(tmp_path: Path) -> None:

@@ -6,8 +6,6 @@ import pytest
 import torch
 
 from phoenix_pipeline.config import DcganConfig, ModelConfig, PersonalLayersConfig, UNetConfig
-from phoenix_pipeline.diffusion.noise import NoiseSchedule
-from phoenix_pipeline.diffusion.training import train_locally
 from phoenix_pipeline.diffusion.unet import build_unet
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.federated.personal_layers import (
@@ -16,9 +14,7 @@ from phoenix_pipeline.federated.personal_layers import (
     samples_are_personal,
     split_personal,
 )
-from phoenix_pipeline.optimization.work import LocalWork
-from phoenix_pipeline.seeding import derive_seed
-from tests.federated.tiny import UNET, client_table, federate, make_images, same, settings
+from tests.federated.tiny import UNET, federate, make_images, same, settings, train_each_alone
 
 TWO_LEVELS = ModelConfig(
     unet=UNetConfig(block_out_channels=(8, 8), attention_resolutions=(), norm_num_groups=4)
@@ -74,15 +70,8 @@ def test_a_discriminator_stays_but_draws_no_samples() -> None:
 
 
 def test_one_round_averages_the_shared_layers_and_leaves_the_personal_ones(tmp_path: Path) -> None:
-    told, images = settings(("conv_out",)), make_images()
-    trained = []
-    for client, rows in client_table().groupby("client_id"):
-        unet = build_unet(UNET, 1, 8, told.seed)
-        work = LocalWork(2, 0.0, 1.0, derive_seed(told.seed, "local_training", client, 1))
-        pixels = torch.from_numpy(images.images[rows["image_index"].to_numpy()])
-        schedule = NoiseSchedule.from_config(told.model.noise, "cpu")
-        train_locally(unet, pixels, work, schedule, told.training)
-        trained.append(unet.state_dict())
+    told = settings(("conv_out",))
+    trained = train_each_alone(told)
     result = federate(tmp_path, rounds=1, settings=told)
     assert not any(name.startswith("conv_out") for name in result.raw)
     for name, tensor in result.raw.items():
@@ -161,3 +150,23 @@ def test_a_warm_up_gives_clients_its_personal_layers_to_start_from(tmp_path: Pat
     down = warm.rounds[warm.rounds["round"] == 1]["bytes_down"].to_numpy()
     assert (down > cold.rounds["bytes_down"].to_numpy()).all()
     assert not same(warm.client_state(0).personal, cold.client_state(0).personal)
+
+
+def test_who_never_trained_has_no_model_of_its_own(tmp_path: Path) -> None:
+    told = settings(("conv_out",))
+    result = federate(tmp_path, settings=told, final_average="raw", attendance={1: "9"})
+    assert result.connected == (0,)
+    assert result.averaged_personal is not None
+    for name, tensor in result.client_state(0).personal.items():
+        torch.testing.assert_close(result.averaged_personal[name], tensor)
+
+
+def test_the_upload_of_who_sat_out_the_last_round_is_counted(tmp_path: Path) -> None:
+    told = {"settings": settings(("conv_out",)), "rounds": 4, "client_fraction": 0.5}
+    counted = federate(tmp_path / "counted", final_average="raw", **told).rounds
+    plain = federate(tmp_path / "plain", **told).rounds
+    more = counted["bytes_up"] - plain["bytes_up"]
+    newest = counted.drop_duplicates("client_id", keep="last").index
+    assert len(newest) == 2
+    assert more[more > 0].index.tolist() == sorted(newest)
+    assert more.max() == more[more > 0].min()

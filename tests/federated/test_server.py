@@ -7,14 +7,12 @@ import pytest
 import torch
 
 from phoenix_pipeline.checkpoints import load_tensors
-from phoenix_pipeline.diffusion.noise import NoiseSchedule
-from phoenix_pipeline.diffusion.training import train_locally
 from phoenix_pipeline.diffusion.unet import build_unet
 from phoenix_pipeline.errors import FederationError
 from phoenix_pipeline.federated.records import pack_arrays, unpack_arrays
 from phoenix_pipeline.optimization.work import LocalWork
 from phoenix_pipeline.seeding import derive_seed
-from tests.federated.tiny import UNET, client_table, federate, make_images, same, settings
+from tests.federated.tiny import UNET, federate, same, settings, train_alone, train_each_alone
 
 
 def test_arrays_survive_the_wire_unchanged() -> None:
@@ -25,15 +23,7 @@ def test_arrays_survive_the_wire_unchanged() -> None:
 
 
 def test_one_round_is_the_mean_of_the_clients_by_example_count(tmp_path: Path) -> None:
-    told, images = settings(), make_images()
-    trained = []
-    for client, rows in client_table().groupby("client_id"):
-        unet = build_unet(UNET, 1, 8, told.seed)
-        work = LocalWork(2, 0.0, 1.0, derive_seed(told.seed, "local_training", client, 1))
-        pixels = torch.from_numpy(images.images[rows["image_index"].to_numpy()])
-        schedule = NoiseSchedule.from_config(told.model.noise, "cpu")
-        train_locally(unet, pixels, work, schedule, told.training)
-        trained.append(unet.state_dict())
+    trained = train_each_alone(settings())
     result = federate(tmp_path, rounds=1)
     for name, tensor in result.raw.items():
         expected = 0.25 * trained[0][name] + 0.75 * trained[1][name]
@@ -117,16 +107,13 @@ def test_too_few_replies_end_the_run_with_the_reason(tmp_path: Path) -> None:
 
 
 def test_warm_up_trains_the_global_model_on_the_pool_before_round_1(tmp_path: Path) -> None:
-    told, images, pool = settings(), make_images(), np.arange(5, 20)
-    unet = build_unet(UNET, 1, 8, told.seed)
+    told, pool = settings(), np.arange(5, 20)
     peak = told.training.lr_warmup
     work = LocalWork(3, peak, peak, derive_seed(told.seed, "warm_up"))
-    pixels = torch.from_numpy(images.images[pool])
-    schedule = NoiseSchedule.from_config(told.model.noise, "cpu")
-    train_locally(unet, pixels, work, schedule, told.training)
+    warm = train_alone(told, pool, work)
     cut = federate(tmp_path / "cut", rounds=1, pool=pool, warmup_steps=3, min_clients=1)
     assert cut.rounds["round"].tolist() == [0, 1, 1]
     assert cut.rounds["images_trained"].tolist() == [18, 12, 12]
     started = load_tensors(tmp_path / "cut/server/round-000000.safetensors")[0]
-    for name, tensor in unet.state_dict().items():
+    for name, tensor in warm.items():
         torch.testing.assert_close(started[f"raw/{name}"], tensor, rtol=0.0, atol=3e-5)

@@ -14,10 +14,15 @@ from phoenix_pipeline.config import (
     TrainingConfig,
     UNetConfig,
 )
+from phoenix_pipeline.diffusion.noise import NoiseSchedule
+from phoenix_pipeline.diffusion.training import train_locally
+from phoenix_pipeline.diffusion.unet import build_unet
 from phoenix_pipeline.federated.job import FederatedJob, FederatedResult
 from phoenix_pipeline.federated.records import ClientSettings
 from phoenix_pipeline.federated.server import train_federated
 from phoenix_pipeline.images import ImageSet
+from phoenix_pipeline.optimization.work import LocalWork
+from phoenix_pipeline.seeding import derive_seed
 
 UNET = UNetConfig(block_out_channels=(8,), attention_resolutions=(), norm_num_groups=4)
 SIZES = (12, 36)
@@ -60,6 +65,27 @@ def job(*, rounds: int = 2, **options: Any) -> FederatedJob:
     given = {**defaults, **given}
     told = given["settings"].model_copy(update={"compression": given["config"].compression})
     return FederatedJob(**{**given, "settings": told})
+
+
+def train_alone(told: ClientSettings, rows: np.ndarray, work: LocalWork) -> dict[str, torch.Tensor]:
+    """Return the weights after ``work`` on the images ``rows``, without any federation."""
+    unet = build_unet(UNET, 1, 8, told.seed)
+    pixels = torch.from_numpy(make_images().images[rows])
+    schedule = NoiseSchedule.from_config(told.model.noise, "cpu")
+    train_locally(unet, pixels, work, schedule, told.training)
+    return unet.state_dict()
+
+
+def train_each_alone(told: ClientSettings) -> list[dict[str, torch.Tensor]]:
+    """Return each client's weights as it sends them in a run of one round."""
+    return [
+        train_alone(
+            told,
+            rows["image_index"].to_numpy(),
+            LocalWork(2, 0.0, 1.0, derive_seed(told.seed, "local_training", client, 1)),
+        )
+        for client, rows in client_table().groupby("client_id")
+    ]
 
 
 def federate(folder: Path, *, on_round: Any = None, **options: Any) -> FederatedResult:

@@ -52,6 +52,11 @@ def test_guards_of_a_federation_reach_every_arm_but_the_pooled_one() -> None:
         "federation": {
             "aggregation": {"rule": "median", "clip_norm": {"bound": 2.0}},
             "server_optimizer": {"name": "fedadam", "learning_rate": 0.1},
+            "compression": {
+                "up": {"codec": "int8"},
+                "down": {"codec": "int8", "relative_to": "last_broadcast"},
+            },
+            "min_clients": 3,
         },
         "training": {"proximal_mu": 0.1},
     }
@@ -63,6 +68,8 @@ def test_guards_of_a_federation_reach_every_arm_but_the_pooled_one() -> None:
         assert (federation.aggregation != AggregationConfig()) == guarded
         assert (federation.server_optimizer != ServerOptimizerConfig()) == guarded
         assert (training.proximal_mu > 0.0) == guarded
+        assert federation.compression.is_active == guarded
+        assert (federation.min_clients > 1) == guarded
 
 
 @pytest.mark.parametrize("env", ["cifar10", "cifar10_h200"])

@@ -30,7 +30,7 @@ def assign(num_clients: int, **options: Any) -> pd.DataFrame:
     partition = pd.DataFrame(
         {"client_id": np.arange(8) % num_clients, "image_index": np.arange(8), "label": -1}
     )
-    federation = FederationConfig(aggregation=KRUM, **options)
+    federation = FederationConfig(**{"aggregation": KRUM, **options})
     return assign_images(IMAGES, partition, SharedPoolConfig(), federation, RunConfig())[0]
 
 
@@ -64,3 +64,13 @@ def test_a_filter_may_not_leave_too_few_for_the_rule(tmp_path: Path) -> None:
             RunConfig(),
             tmp_path,
         )
+
+
+def test_rounds_without_enough_clients_are_refused_beforehand() -> None:
+    plain = {"aggregation": {"rule": "mean"}}
+    assert assign(5, client_fraction=0.6, min_clients=3, **plain)["client_id"].nunique() == 5
+    with pytest.raises(SettingsError, match="min_clients is 4, but of 5 clients 3 train"):
+        assign(5, client_fraction=0.6, min_clients=4, **plain)
+    with pytest.raises(SettingsError, match="attendance names client 6"):
+        assign(5, attendance={6: "2-"}, **plain)
+    assert assign(3, engine="deployment", min_clients=7, **plain) is not None

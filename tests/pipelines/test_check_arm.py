@@ -62,6 +62,7 @@ def test_an_unfinished_run_of_other_settings_is_refused(tmp_path: Path) -> None:
         check(tmp_path, rules=filtered)
     check(tmp_path, training=other, federation=FederationConfig(num_rounds=2, resume=False))
     check(tmp_path, federation=FederationConfig(num_rounds=2, workers=3, checkpoint_every=2))
+    check(tmp_path, federation=FederationConfig(num_rounds=2, min_clients=2))
 
 
 def test_a_finished_run_is_no_obstacle(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """`kedro run`, killed as a whole and started again by the same command."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-PROJECT = Path(__file__).parents[2]
+from tests.pipelines.project_copy import copy_project
+
 COMMAND = "import sys; from phoenix_pipeline.__main__ import main; sys.exit(main())"
 
 
@@ -47,11 +47,7 @@ def finish(project: Path, data_root: str) -> None:
 
 @pytest.mark.slow
 def test_a_killed_run_ends_like_an_undisturbed_one(tmp_path: Path) -> None:
-    project = tmp_path / "project"
-    skipped = shutil.ignore_patterns(
-        ".venv", ".git", "mlruns", "mlflow.db*", "logs", "0[2-8]_*", "cifar10*", "__pycache__"
-    )
-    shutil.copytree(PROJECT, project, ignore=skipped)
+    project = copy_project(tmp_path / "project")
     finish(project, "data/whole")
     whole, killed = project / "data/whole", project / "data/killed"
     models, drawn = "06_models/personalization", "07_model_output/personalization/samples.parquet"

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.pipelines.test_smoke_run import PROJECT, project
+from tests.pipelines.project_copy import PROJECT
+from tests.pipelines.test_smoke_run import project
 
 __all__ = ["project"]
 

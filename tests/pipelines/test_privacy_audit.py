@@ -17,6 +17,7 @@ from phoenix_pipeline.config import (
     RunConfig,
     UNetConfig,
 )
+from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.families import family_of
 from phoenix_pipeline.families.model_folder import write_models
 from phoenix_pipeline.federated.personal_layers import split_personal
@@ -45,7 +46,7 @@ def audit(
     images: tuple[ImageSet, ImageSet],
     model: ModelConfig,
     personal: tuple[str, ...] = (),
-    pooled: bool = False,
+    **federation: Any,
 ) -> dict[str, Any]:
     """Audit untrained models of clients 0 and 4, which hold 60 images each."""
     train, test = images
@@ -73,7 +74,7 @@ def audit(
         model,
         CONFIG,
         RunConfig(device="cpu"),
-        FederationConfig(pooled=pooled),
+        FederationConfig(**federation),
     )
     return json.loads(json.dumps(result, allow_nan=False))
 
@@ -164,3 +165,10 @@ def test_too_few_images_are_said_and_not_scored(
     result = audit(tmp_path, (train, test.subset(slice(0, 60))), DIFFUSION)
     assert "copied_share" not in result["scores"]
     assert "100 or more" in result["skipped"]["copies"]
+
+
+def test_images_that_lie_at_nodes_are_not_audited(
+    tmp_path: Path, images: tuple[ImageSet, ImageSet]
+) -> None:
+    with pytest.raises(SettingsError, match="they lie at the nodes"):
+        audit(tmp_path, images, DIFFUSION, engine="deployment")

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-PROJECT = Path(__file__).parents[2]
+from tests.pipelines.project_copy import copy_project
+
 ARMS = ("centralized", "fedavg", "data_sharing", "personalization", "dcgan")
 
 
@@ -40,11 +40,7 @@ def kedro_run(project: Path, *arguments: str) -> subprocess.CompletedProcess[str
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("smoke") / "project"
-    skipped = shutil.ignore_patterns(
-        ".venv", ".git", "mlruns", "mlflow.db*", "logs", "0[2-8]_*", "cifar10*", "__pycache__"
-    )
-    shutil.copytree(PROJECT, folder, ignore=skipped)
+    folder = copy_project(tmp_path_factory.mktemp("smoke") / "project")
     ended = kedro_run(folder)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "make viz" in ended.stdout + ended.stderr

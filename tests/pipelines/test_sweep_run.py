@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 import yaml
 
-PROJECT = Path(__file__).parents[2]
+from tests.pipelines.project_copy import copy_project
+
 SWEEP = {
     "pipelines": ["fedavg", "centralized"],
     "env": "smoke",
@@ -41,15 +42,8 @@ def sweep(project: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("sweep") / "project"
-    skipped = shutil.ignore_patterns(
-        ".venv", ".git", "mlruns", "mlflow.db*", "logs", "0[2-8]_*", "sweeps", "__pycache__"
-    )
-    shutil.copytree(PROJECT, folder, ignore=skipped)
-    shutil.copytree(
-        PROJECT / "src/phoenix_pipeline/framework/sweeps",
-        folder / "src/phoenix_pipeline/framework/sweeps",
-    )
+    folder = copy_project(tmp_path_factory.mktemp("sweep") / "project")
+    shutil.rmtree(folder / "conf/sweeps")
     (folder / "conf/sweeps").mkdir()
     (folder / "conf/sweeps/tiny.yml").write_text(yaml.safe_dump(SWEEP))
     return folder

@@ -24,9 +24,14 @@ def test_default_federation_gives_weights_only() -> None:
 
 def test_partial_and_compressed_updates_are_named() -> None:
     federation = {"compression": {"partial_update": "udec", "up": {"codec": "int8"}}}
-    _, part, codec = describe_disclosure({"federation": federation})
-    assert "encoder and the bottleneck of its model stayed with it" in part
+    weights, part, codec = describe_disclosure({"federation": federation})
+    assert "whole model" not in weights
+    assert part == "The encoder and the bottleneck of its model stayed with it."
     assert "rounded to 8 bits" in codec
+    averaged = {"personal_layers": {"final_average": True}, "federation": federation}
+    assert "until they were uploaded once" in describe_disclosure(averaged)[1]
+    deployed = {"federation": {**federation, "engine": "deployment"}}
+    assert "unless its own node released them" in describe_disclosure(deployed)[1]
 
 
 def test_pooling_gives_everything() -> None:

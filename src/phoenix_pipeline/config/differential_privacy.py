@@ -66,6 +66,11 @@ class DifferentialPrivacyConfig(_PrivacyConfig):
     )
     adaptive: AdaptiveClippingConfig = AdaptiveClippingConfig()
 
+    @property
+    def is_central(self) -> bool:
+        """Whether it is on and the server keeps the clients private."""
+        return self.enabled and self.placement == "central"
+
     @model_validator(mode="after")
     def _can_adapt(self) -> Self:
         if self.enabled and self.clipping == "adaptive" and self.placement == "local":

@@ -57,13 +57,13 @@ class FederationConfig(Group):
     )
     workers: Positive | None = Field(
         None,
-        description="Clients trained at a time, one thread each; null: one per core. With `ray`: "
+        description="Clients trained at a time; null: one per core, and one on a GPU. With `ray`: "
         "most actors; null: as many as fit.",
     )
     threads_per_client: Positive | None = Field(
         None,
-        description="CPU threads that each of these uses; null: the cores divided among them. "
-        "Small networks are faster with 1.",
+        description="CPU threads that each of these uses in process; null: the cores divided "
+        "among them. Small networks are faster with 1.",
     )
     resume: bool = Field(
         True,
@@ -94,6 +94,11 @@ class FederationConfig(Group):
         return self
 
     @property
+    def waits_for_released_layers(self) -> bool:
+        """Whether nodes must hand out their personal layers, where they have any."""
+        return self.engine == "deployment" and self.deployment.min_released > 0
+
+    @property
     def has_secret_noise(self) -> bool:
         """Whether private noise does not follow the run's seed."""
         if self.secret_noise is None:
@@ -109,7 +114,7 @@ class FederationConfig(Group):
                 "all data; use training.dp_sgd, or set one of them to false"
             )
         combined = self.aggregation.rule != "mean" or self.aggregation.clip_norm.bound is not None
-        if privacy.enabled and privacy.placement == "central" and combined:
+        if privacy.is_central and combined:
             raise ValueError(
                 "differential_privacy with placement central is an aggregation of its own, which "
                 "clips and averages with equal weights; set aggregation.rule to mean and "

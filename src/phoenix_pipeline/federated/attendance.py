@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 
+from phoenix_pipeline.config import FederationConfig
 from phoenix_pipeline.errors import SettingsError
 
 _FOR_EVER = 1 << 30
@@ -23,6 +24,15 @@ class Attendance:
                 f"clients, {min(clients)} to {max(clients)}"
             )
         self._spans = {client: _spans(text) for client, text in rounds.items()}
+
+    @classmethod
+    def of(cls, config: FederationConfig, clients: Collection[int]) -> "Attendance":
+        """Return the attendance of a run over ``clients``; pooled data are always there.
+
+        Raises:
+            SettingsError: as above.
+        """
+        return cls({} if config.pooled else config.attendance, clients)
 
     def __call__(self, server_round: int) -> dict[int, str]:
         """Return the clients that are away in ``server_round``, with the reason."""

@@ -16,8 +16,8 @@ _LEAST_STEPS = {"cpu": 15_000, "cuda": 10_000}
 def settle_compile(job: FederatedJob) -> FederatedJob:
     """Return ``job`` with ``training.compile`` true or false; says which was chosen and why.
 
-    Only diffusion models in this machine's own clients are compiled: a DCGAN is too small, and of
-    the machines of a deployment nothing is known.
+    Only diffusion models in this machine's own clients are compiled: a DCGAN is too small, of the
+    machines of a deployment nothing is known, and DP-SGD takes gradients image by image.
     """
     training = job.settings.training
     if training.compile != "auto":
@@ -25,13 +25,14 @@ def settle_compile(job: FederatedJob) -> FederatedJob:
     steps = count_steps(job)
     kind = resolve_device(job.device).type
     here = job.config.engine != "deployment" and job.settings.model.family == "diffusion"
+    here = here and not training.dp_sgd.enabled
     chosen = here and kind in _LEAST_STEPS and steps >= _LEAST_STEPS[kind]
     logger.info(
         "training.compile: auto is %s: %s steps on %s; it pays from %s on",
         str(chosen).lower(),
         steps,
         kind,
-        _LEAST_STEPS.get(kind, "no number") if here else "no number here",
+        _LEAST_STEPS.get(kind, "no number") if here else "no number with these settings",
     )
     settled = training.model_copy(update={"compile": chosen})
     return replace(job, settings=job.settings.model_copy(update={"training": settled}))

@@ -19,8 +19,8 @@ def average_personal_layers(
 ) -> dict[str, Tensor] | None:
     """Return the mean of the clients' personal layers by example counts.
 
-    Clients that do not send theirs are left out; None if nobody does. The bytes are added to the
-    clients' rows of the last round.
+    Clients that do not send theirs are left out; None if nobody does. The bytes are added to each
+    client's newest row.
     """
     traffic: dict[int, tuple[int, int]] = {}
     mean: WeightedMean | None = None
@@ -28,7 +28,7 @@ def average_personal_layers(
         mean = mean or WeightedMean(upload.layers)
         mean.add(upload.layers, upload.num_examples)
         traffic[upload.client_id] = (upload.bytes_up, upload.bytes_down)
-    run.history.charge(run.rounds_done, traffic)
+    run.history.charge(traffic)
     if mean is None:
         logger.warning("no client sent its personal layers: there is no averaged model")
         return None

@@ -54,12 +54,26 @@ class History:
             return pd.DataFrame(columns=list(new_row(0, SERVER, 0)))
         return pd.concat(filled, ignore_index=True)
 
-    def charge(self, number: int, traffic: Mapping[int, tuple[int, int]]) -> None:
-        """Add (bytes up, bytes down) by client to the rows of round ``number``."""
-        table = self._tables[number]
-        for position, column in enumerate(("bytes_up", "bytes_down")):
-            more = {client: both[position] for client, both in traffic.items()}
-            table[column] += table["client_id"].map(more).fillna(0).astype("int64")
+    def charge(self, traffic: Mapping[int, tuple[int, int]]) -> None:
+        """Add (bytes up, bytes down) by client to the newest row of each, of whatever round."""
+        left = dict(traffic)
+        for table in reversed(self._tables.values()):
+            found = left.keys() & set(table["client_id"])
+            if not found:
+                continue
+            for position, column in enumerate(("bytes_up", "bytes_down")):
+                more = {client: left[client][position] for client in found}
+                table[column] += table["client_id"].map(more).fillna(0).astype("int64")
+            for client in found:
+                del left[client]
+
+    def raise_epsilon(self, epsilon: float) -> None:
+        """Note ``epsilon`` in the newest rows that have one; a round of nobody has no rows."""
+        for table in reversed(self._tables.values()):
+            known = table["epsilon"].notna()
+            if known.any():
+                table.loc[known, "epsilon"] = epsilon
+                return
 
     def save(self) -> dict[str, Any]:
         """Append what is new to the file; return the mark that :meth:`restore` asks for.

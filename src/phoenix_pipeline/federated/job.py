@@ -67,8 +67,9 @@ class FederatedJob:
 class FederatedResult:
     """The trained weights by name, their average over the run, and a row per round and client.
 
-    With personal layers, ``raw`` and ``ema`` hold the shared arrays only, ``client_state`` reads
-    what a client kept, and ``averaged_personal`` is the mean of the uploaded layers, or None.
+    ``connected``: clients at the end; with personal layers those of them that trained. Then ``raw``
+    and ``ema`` hold the shared arrays only, ``client_state`` reads what a client kept, and
+    ``averaged_personal`` is the mean of the uploaded layers, or None.
     ``run_key``: under which nodes keep their state. ``num_examples``: images by client.
     """
 
@@ -90,7 +91,8 @@ def identify_settings(
 ) -> dict[str, Any]:
     """Return the settings that the weights depend on, by name; ``rules``: None without a filter."""
     without = {"engine", "ray", "deployment", "workers", "resume", "checkpoint_every"}
-    without |= {"round_timeout_s", "threads_per_client", "link"}
+    # To go on with fewer clients is what min_clients is lowered for.
+    without |= {"round_timeout_s", "min_clients", "threads_per_client", "link"}
     work = config.model_dump(mode="json", exclude=without)
     filtering = rules.model_dump(mode="json") if rules else {}
     return {

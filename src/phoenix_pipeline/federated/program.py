@@ -20,6 +20,7 @@ from phoenix_pipeline.federated.job import FederatedJob, FederatedResult
 from phoenix_pipeline.federated.monitoring import Monitor
 from phoenix_pipeline.federated.personal_layers import split_personal
 from phoenix_pipeline.federated.privacy.checks import check_privacy
+from phoenix_pipeline.federated.privacy.client_level import ClientLevelPrivacy
 from phoenix_pipeline.federated.records import pack_arrays, unpack_arrays
 from phoenix_pipeline.federated.resuming import CLIENTS_FOLDER, SERVER_FOLDER
 from phoenix_pipeline.federated.round_table import round_means, with_link_seconds
@@ -59,7 +60,10 @@ def run_program(job: FederatedJob, folder: Path, fleet: Fleet, watch: Watch) -> 
             table = with_link_seconds(run.history.of_round(number), job.config.link)
             watch.on_round(number, round_means(table))
     _run_rounds(job, run, fleet, watch)
-    connected = sorted(fleet.sizes.keys() - run.history.disconnected)
+    if job.config.differential_privacy.is_central:
+        private = ClientLevelPrivacy.of(job.config, len(fleet.sizes))
+        run.history.raise_epsilon(private.epsilon(run.rounds_done))
+    connected = _with_a_model(job, run, fleet)
     averaged = None
     if job.settings.personal_layers and job.final_average:
         averaged = average_personal_layers(job, fleet, connected, run, job.final_average)
@@ -84,7 +88,8 @@ def _begin(job: FederatedJob, folder: Path, device: torch.device) -> RunState:
         settings.training,
         network,
         filters_clients=job.reference is not None,
-        uploads_personal=bool(settings.personal_layers and job.final_average),
+        uploads_personal=bool(settings.personal_layers)
+        and (job.final_average is not None or job.config.waits_for_released_layers),
     )
     shared, _ = split_personal(network.state_dict(), settings.personal_layers)
     run = RunState(folder / SERVER_FOLDER, job.identity(), shared, settings.training.ema_horizon)
@@ -143,6 +148,21 @@ def _run_rounds(job: FederatedJob, run: RunState, fleet: Fleet, watch: Watch) ->
         timeout=config.round_timeout_s,
         evaluate_fn=after_round,
     )
+
+
+def _with_a_model(job: FederatedJob, run: RunState, fleet: Fleet) -> list[int]:
+    """Return the clients that are connected at the end and, with personal layers, trained some."""
+    connected = fleet.sizes.keys() - run.history.disconnected
+    if not job.settings.personal_layers:
+        return sorted(connected)
+    if never := sorted(connected - run.history.trained):
+        logger.warning(
+            "%s of %s clients never trained and have no model of their own: %s first",
+            len(never),
+            len(fleet.sizes),
+            never[0],
+        )
+    return sorted(connected & run.history.trained)
 
 
 def _log_round(means: Mapping[str, float], done: int, num_rounds: int) -> None:

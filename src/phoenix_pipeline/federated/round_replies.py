@@ -9,7 +9,7 @@ from phoenix_pipeline.config import FederationConfig
 from phoenix_pipeline.errors import FederationError
 from phoenix_pipeline.federated.aggregation import Aggregation
 from phoenix_pipeline.federated.records import METRICS, check_size
-from phoenix_pipeline.federated.round_table import Row
+from phoenix_pipeline.federated.round_table import ABSENT, Row
 
 
 def read_reply(
@@ -51,10 +51,9 @@ def check_usable(config: FederationConfig, current: int, rows: Sequence[Row]) ->
         ),
     }
     said, fewest = max(needs.items(), key=lambda need: need[1])
-    private = config.differential_privacy
-    if private.enabled and private.placement == "central":
+    if config.differential_privacy.is_central:
         # Chance may choose few, which is no failure.
-        fewest = min(fewest, len(rows))
+        fewest = min(fewest, sum(row["status"] != ABSENT for row in rows))
     bad = [row for row in rows if row["status"] != "ok"]
     usable = len(rows) - len(bad)
     if usable < fewest:

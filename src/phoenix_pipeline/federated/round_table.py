@@ -51,12 +51,13 @@ def with_link_seconds(table: pd.DataFrame, link: LinkConfig) -> pd.DataFrame:
 def round_means(table: pd.DataFrame) -> dict[str, float]:
     """Return the totals of one round's rows, and its loss, weighted by example counts.
 
-    ``link_seconds`` is that of the slowest client, whom the round waits for.
+    ``loss`` is NaN in a round of nobody. ``link_seconds`` is that of the slowest client, whom the
+    round waits for.
     """
     usable = table[table["status"] == "ok"]
     weights = usable["num_examples"] / usable["num_examples"].sum()
     means = {
-        "loss": float((usable["loss"] * weights).sum()),
+        "loss": float((usable["loss"] * weights).sum()) if len(usable) else float("nan"),
         "clients": float(len(usable)),
         "clients_left_out": float(len(table) - len(usable)),
         "images_trained": float(usable["images_trained"].sum()),

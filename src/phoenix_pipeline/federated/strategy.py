@@ -71,7 +71,7 @@ class PhoenixStrategy(FedAvg):
         self._on_reply = on_reply
         self._roll_call = roll_call
         self._absent: list[Row] = []
-        self._transport = ServerTransport(settings, run)
+        self._transport = ServerTransport(settings, run, same_start=config.engine != "deployment")
         self._bytes_down: dict[int, int] = {}
         self._steps: dict[int, int] = {}
 

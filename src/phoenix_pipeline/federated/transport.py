@@ -36,7 +36,13 @@ _SENDS = "sends"
 class ServerTransport:
     """The server's side, a round at a time: open it, write to clients, read replies, close it."""
 
-    def __init__(self, settings: ClientSettings, run: RunState) -> None:
+    def __init__(self, settings: ClientSettings, run: RunState, *, same_start: bool = True) -> None:
+        """Begin with ``run``.
+
+        ``same_start``: clients' initial weights are the server's to the last bit; other machines
+        may round otherwise.
+        """
+        self._same_start = same_start
         self._config = settings.compression
         self._seed = settings.seed
         self._run = run
@@ -97,11 +103,11 @@ class ServerTransport:
     def _who_followed(self, clients: Sequence[int]) -> set[int]:
         """Return the clients that are known to hold the last broadcast.
 
-        Initial weights follow from the seed: before round 1 every client holds them.
+        Initial weights follow from the seed: before round 1 every client on this machine has them.
         """
         done = self._run.rounds_done
         if not done:
-            return set(clients)
+            return set(clients) if self._same_start else set()
         rows = self._run.history.of_round(done)
         return set(rows.loc[rows["status"] == "ok", "client_id"])
 

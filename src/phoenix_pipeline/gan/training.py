@@ -1,6 +1,7 @@
 """Local training of the DCGAN: one discriminator and one generator step per batch."""
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -53,9 +54,7 @@ def train_locally(
         restore_adam_state(player.optimizer, player.parameters, optimizer_state or {})
     losses = _descend(generator, discriminator, images, work, config, training)
     if optimizer_state is not None:
-        optimizer_state.clear()
-        for player in players:
-            optimizer_state.update(adam_state(player.optimizer, player.parameters))
+        _keep_moments(players, optimizer_state)
     return LocalResult(
         loss=_mean_generator_loss(losses),
         images_trained=work.steps * training.batch_size,
@@ -105,6 +104,13 @@ class _Player:
         if max_norm is not None:
             nn.utils.clip_grad_norm_(weights, max_norm, foreach=True)
         scaler.step(self.optimizer)
+
+
+def _keep_moments(players: Iterable[_Player], state: dict[str, Tensor]) -> None:
+    """Replace ``state`` by the moments of ``players``."""
+    state.clear()
+    for player in players:
+        state.update(adam_state(player.optimizer, player.parameters))
 
 
 def _descend(

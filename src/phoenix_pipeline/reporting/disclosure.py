@@ -6,10 +6,10 @@ from typing import Any
 from phoenix_pipeline.reporting.privacy_statement import describe_privacy
 from phoenix_pipeline.reporting.settings_diff import read_setting
 
-_PARTS = {
-    "usplit": "In each round it sent either the encoder's or the decoder's half of them.",
-    "ulatdec": "The encoder of its model stayed with it and was never averaged.",
-    "udec": "The encoder and the bottleneck of its model stayed with it and were never averaged.",
+_SPLIT = "In each round it sent either the encoder's or the decoder's half of them."
+_KEPT = {
+    "ulatdec": "The encoder of its model stayed with it",
+    "udec": "The encoder and the bottleneck of its model stayed with it",
 }
 _CODECS = {
     "fp16": "rounded to half precision",
@@ -55,8 +55,9 @@ def _weights(settings: Mapping[str, Any]) -> str:
     elif layers := read_setting(settings, "personal_layers.layers"):
         named = layers if isinstance(layers, str) else ", ".join(layers)
         sent = f"the weights of the shared layers; its personal layers ({named}) stayed with it"
-        if read_setting(settings, "personal_layers.final_average", False):
-            sent += " until they were uploaded once, at the end, to be averaged"
+        sent += _until(settings)
+    elif _scheme(settings) in _KEPT:
+        sent = "the weights of a part of its model"
     else:
         sent = "the weights of the whole model"
     if _gave_images(settings):
@@ -65,15 +66,30 @@ def _weights(settings: Mapping[str, Any]) -> str:
 
 
 def _compression(settings: Mapping[str, Any]) -> list[str]:
-    scheme = read_setting(settings, "federation.compression.partial_update", "full")
+    scheme = _scheme(settings)
     codec = read_setting(settings, "federation.compression.up.codec", "none")
-    sentences = [_PARTS[scheme]] if scheme in _PARTS else []
+    sentences = [_SPLIT] if scheme == "usplit" else []
+    if scheme in _KEPT:
+        sentences.append(f"{_KEPT[scheme]}{_until(settings)}.")
     if codec in _CODECS:
         sentences.append(
             f"What it sent was its update, {_CODECS[codec]}: that saves traffic and protects "
             "nothing."
         )
     return sentences
+
+
+def _scheme(settings: Mapping[str, Any]) -> str:
+    return str(read_setting(settings, "federation.compression.partial_update", "full"))
+
+
+def _until(settings: Mapping[str, Any]) -> str:
+    """Return how long personal layers stayed with the client."""
+    if read_setting(settings, "personal_layers.final_average", False):
+        return " until they were uploaded once, at the end, to be averaged"
+    if read_setting(settings, "federation.engine", "in_process") == "deployment":
+        return " unless its own node released them, once, at the end"
+    return ""
 
 
 def _gave_images(settings: Mapping[str, Any]) -> bool:

@@ -10,14 +10,16 @@ import torch
 from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord
 from flwr.clientapp import ClientApp
 
+from phoenix_pipeline.config import CompressionConfig
 from phoenix_pipeline.errors import FederationError
 from phoenix_pipeline.federated.client_app import answer_errors, build_client_app
+from phoenix_pipeline.federated.compression.partial_updates import assign_halves, sent_names
 from phoenix_pipeline.federated.engines.in_process import InProcessGrid
 from phoenix_pipeline.federated.fleet import Fleet
 from phoenix_pipeline.federated.job import FederatedResult
 from phoenix_pipeline.federated.program import Watch, run_program
 from phoenix_pipeline.federated.sites import CLIENT_ID, InMemorySites
-from tests.federated.tiny import job, same
+from tests.federated.tiny import job, same, settings
 
 Spoil = Callable[[Message], None]
 
@@ -115,6 +117,15 @@ def test_the_round_is_then_the_mean_of_the_others(tmp_path: Path) -> None:
     whole = federate_with(tmp_path / "whole", None)
     assert same(crashed.raw, spoiled.raw)
     assert not same(crashed.raw, whole.raw)
+
+
+def test_usplit_leaves_the_half_that_nobody_sent_as_it_was(tmp_path: Path) -> None:
+    config = CompressionConfig(partial_update="usplit")
+    result = federate_with(tmp_path, metric("num-examples", 0), compression=config)
+    start = settings().build_network().state_dict()
+    left = {name for name, tensor in result.raw.items() if torch.equal(tensor, start[name])}
+    halves = assign_halves([0, 1], "usplit", settings().seed, 1)
+    assert left == set(sent_names(start, halves[1]))
 
 
 def test_too_few_good_replies_end_the_run_with_the_reasons(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Real federations under differential privacy, and what is refused."""
 
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -89,7 +90,26 @@ def test_a_round_that_nobody_is_drawn_for_still_gets_its_noise(tmp_path: Path) -
     )
     start = settings().build_network().state_dict()
     assert result.rounds.empty and seen[2]["clients"] == 0.0
+    assert math.isnan(seen[2]["loss"])
     assert not torch.equal(result.raw["conv_out.weight"], start["conv_out.weight"])
+
+
+def test_absent_clients_do_not_make_a_round_of_nobody_a_failure(tmp_path: Path) -> None:
+    result = federate(
+        tmp_path, client_fraction=0.1, differential_privacy=private(), attendance={1: "9"}
+    )
+    assert result.rounds["status"].tolist() == ["absent"] * 2
+
+
+def test_epsilon_counts_rounds_of_nobody_at_the_end(tmp_path: Path) -> None:
+    drawn = [poisson_clients({0: 12, 1: 36}, 0.35, seed=5, server_round=r) for r in range(1, 40)]
+    last = next(r for r in range(2, 40) if drawn[r - 2] and not drawn[r - 1])
+    options = {"rounds": last, "client_fraction": 0.35, "differential_privacy": private()}
+    result = federate(tmp_path, **options)
+    assert result.rounds["round"].max() == last - 1
+    expected = epsilon_spent(2.0, 0.35, last, 1e-3)
+    assert result.rounds["epsilon"].max() == pytest.approx(expected)
+    assert same(result.raw, federate(tmp_path, **options).raw)
 
 
 def test_local_noise_reaches_the_server_and_epsilon_counts_each_client(tmp_path: Path) -> None:

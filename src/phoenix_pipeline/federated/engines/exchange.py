@@ -116,7 +116,7 @@ def write_result(
         groups[f"client-{client}"] = state.to_tensors()
     tensors = {f"{group}|{name}": t for group, ts in groups.items() for name, t in ts.items()}
     metadata = {
-        "rows": json.dumps(result.rounds.to_dict("records")),
+        "rows": json.dumps(result.rounds.to_dict("list")),
         "connected": list(result.connected),
         "has_averaged": result.averaged_personal is not None,
         "released": sorted(released),

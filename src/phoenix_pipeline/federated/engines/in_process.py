@@ -1,7 +1,7 @@
 """Engine ``in_process``: the ClientApp is called in this process, several clients at a time.
 
-Each worker trains one client on one thread. A client that hangs keeps its thread until it ends by
-itself: a thread cannot be killed.
+Each worker is a thread that trains one client at a time. A client that hangs keeps its thread until
+it ends by itself: a thread cannot be killed.
 """
 
 from collections.abc import Iterable
@@ -30,7 +30,7 @@ def train(job: FederatedJob, folder: Path, watch: Watch) -> FederatedResult:
     workers = min(job.config.workers or (cores if device.type == "cpu" else 1), len(sizes))
     app = build_client_app(sites)
     threads = job.config.threads_per_client or max(1, cores // workers)
-    roll_call = Attendance(job.config.attendance, sizes)
+    roll_call = Attendance.of(job.config, sizes)
     with InProcessGrid(app, sizes, workers, threads) as grid:
         fleet = Fleet(grid, grid.clients, sizes, sites.state, roll_call)
         return run_program(job, folder, fleet, watch)

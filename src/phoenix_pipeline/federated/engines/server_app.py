@@ -53,8 +53,11 @@ def main(grid: Grid, context: Context) -> None:
 def released_layers(
     job: FederatedJob, result: FederatedResult, fleet: Fleet
 ) -> dict[int, ClientState]:
-    """Return the personal layers of those clients whose own configuration releases them."""
-    if not job.settings.personal_layers:
+    """Return the personal layers of those clients whose own configuration releases them.
+
+    Nobody is asked under differential privacy of clients, which does not cover them.
+    """
+    if not job.settings.personal_layers or job.config.differential_privacy.enabled:
         return {}
     raw = ask_for_layers(job, result.run_key, fleet, result.connected, "raw")
     states = {upload.client_id: ClientState(personal=upload.layers) for upload in raw}

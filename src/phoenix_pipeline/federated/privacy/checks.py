@@ -26,7 +26,7 @@ def check_privacy(
         training: local training, and the privacy of images.
         network: the model, of which layers are named that do not fit.
         filters_clients: clients send scores of their models and may be disconnected.
-        uploads_personal: personal layers are sent at the end.
+        uploads_personal: personal layers are sent at the end, to be averaged or sampled from.
         shares_images: clients give images to a pool.
 
     Raises:
@@ -45,7 +45,8 @@ def check_privacy(
     if of_clients.enabled:
         outside = {
             "threshold_filter.enabled: scores of clients are sent": filters_clients,
-            "personal_layers.final_average: personal layers are sent": uploads_personal,
+            "personal_layers.final_average or federation.deployment.min_released above 0: "
+            "personal layers are sent": uploads_personal,
             "shared_pool.source clients: images are sent": shares_images,
         }
         if found := [what for what, applies in outside.items() if applies]:

@@ -43,29 +43,24 @@ def compare(
     def compare_all(
         parameters: dict[str, Any], floor: dict[str, Any], partition: pd.DataFrame, **by_arm: Any
     ) -> tuple[pd.DataFrame, str, Figure, Figure, Figure, Figure]:
-        metrics = {arm: {"arm": arm, **by_arm[f"{arm}__metrics"]} for arm in arms}
-        rounds = {arm: by_arm[f"{arm}__rounds"] for arm in arms}
+        def of(what: str) -> dict[str, Any]:
+            return {arm: by_arm[f"{arm}__{what}"] for arm in arms}
+
+        metrics = {arm: {"arm": arm, **scored} for arm, scored in of("metrics").items()}
+        rounds, models = of("rounds"), of("model")
         settings = {arm: _complete(parameters[arm], ARM_GROUPS) for arm in arms}
-        grids = {arm: _grid(by_arm[f"{arm}__samples"], settings[arm]) for arm in arms}
+        grids = {arm: _grid(file, settings[arm]) for arm, file in of("samples").items()}
         pooled = [arm for arm in arms if settings[arm]["federation"]["pooled"]]
-        privacy, notes = current_audits(
-            {arm: (by_arm[f"{arm}__privacy"], by_arm[f"{arm}__model"]) for arm in arms}
-        )
+        audits = {arm: (audit, models[arm]) for arm, audit in of("privacy").items()}
+        privacy, notes = current_audits(audits)
         table = compare_arms(metrics, rounds, floor, pooled, privacy)
-        trade = draw_trade(table)
         judged: dict[str, Any] = next(
             filter(None, (m["class_histogram"] for m in metrics.values())), {}
         )
         histograms = draw_class_histograms(metrics, judged.get("training_shares"))
-        figures = {
-            "scores": draw_scores(table),
-            "rounds": draw_round_curves(rounds),
-            **({"class_histograms": histograms} if judged else {}),
-            **({"trade": trade} if trade else {}),
-        }
+        figures = _figures(table, rounds, histograms if judged else None)
         names = judged.get("class_names", ())
-        held = {arm: by_arm[f"{arm}__clients"] for arm in arms}
-        detailed = {"partition": draw_partition(partition, names), **_details(held, rounds, names)}
+        detailed = _details(partition, of("clients"), rounds, names)
         report = render_report(
             table,
             metrics,
@@ -77,23 +72,33 @@ def compare(
             notes=notes,
             links=places(parameters),
         )
-        return (
-            table,
-            report,
-            figures["scores"],
-            figures["rounds"],
-            histograms,
-            draw_grids(grids),
-        )
+        curves = figures["scores"], figures["rounds"], histograms
+        return table, report, *curves, draw_grids(grids)
 
     compare_all.__name__ = "compare_arms"
     return compare_all
 
 
-def _details(
-    held: dict[str, pd.DataFrame], rounds: dict[str, pd.DataFrame], class_names: Sequence[str]
+def _figures(
+    table: pd.DataFrame, rounds: dict[str, pd.DataFrame], histograms: Figure | None
 ) -> dict[str, Figure]:
-    """Return what single arms have to show: received pool images, decisions of the filter."""
+    """Return the figures over all arms, by name."""
+    figures = {
+        "scores": draw_scores(table),
+        "rounds": draw_round_curves(rounds),
+        "class_histograms": histograms,
+        "trade": draw_trade(table),
+    }
+    return {name: figure for name, figure in figures.items() if figure is not None}
+
+
+def _details(
+    partition: pd.DataFrame,
+    held: dict[str, pd.DataFrame],
+    rounds: dict[str, pd.DataFrame],
+    class_names: Sequence[str],
+) -> dict[str, Figure]:
+    """Return who holds what, and what single arms have to show: pool images, filter decisions."""
     pools = {
         f"partition: {arm}, with what each client received": draw_shared_pool(table, class_names)
         for arm, table in held.items()
@@ -104,7 +109,7 @@ def _details(
         for arm, table in rounds.items()
         if table["score"].notna().any()
     }
-    return {**pools, **checks}
+    return {"partition": draw_partition(partition, class_names), **pools, **checks}
 
 
 def current_audits(

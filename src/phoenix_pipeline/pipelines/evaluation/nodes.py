@@ -86,11 +86,7 @@ def evaluate(
         "scores": {**scores.scores, **utility, **_renamed(final.scores if final else {})},
         "class_histogram": _histogram(scores, judge),
         "clients": _clients(samples, extractors, references, judge, config),
-        "skipped": {
-            **scores.skipped,
-            **no_utility,
-            **_renamed(final.skipped if final else {}),
-        },
+        "skipped": {**scores.skipped, **no_utility, **_renamed(final.skipped if final else {})},
     }
 
 

@@ -26,8 +26,10 @@ from phoenix_pipeline.pipelines.progress import progress_bar
 from phoenix_pipeline.pipelines.shared_pool.nodes import client_settings
 from phoenix_pipeline.reporting.disclosure import describe_disclosure
 
+Weights = Literal["ema", "raw"]
+
 if TYPE_CHECKING:
-    from phoenix_pipeline.federated.job import FederatedResult
+    from phoenix_pipeline.federated.job import FederatedJob, FederatedResult
     from phoenix_pipeline.federated.records import ClientSettings
 
 
@@ -49,18 +51,14 @@ def train(
 ) -> tuple[Callable[[Path], None], pd.DataFrame]:
     """Return a function that writes the models into a folder, and the table of rounds."""
     from phoenix_pipeline.federated.job import FederatedJob
-    from phoenix_pipeline.federated.server import train_federated
     from phoenix_pipeline.metrics.monitoring import build_monitor_reference
 
-    settings = client_settings(model_summary, model, training, federation, rules, run)
-    weights: Literal["ema", "raw"] = (
-        "ema" if sampling.weights == "ema" and training.ema_horizon > 0 else "raw"
-    )
+    weights: Weights = "ema" if sampling.weights == "ema" and training.ema_horizon > 0 else "raw"
     job = FederatedJob(
         images=train_images,
         client_images=client_images,
         config=federation,
-        settings=settings,
+        settings=client_settings(model_summary, model, training, federation, rules, run),
         device=run.device,
         threshold_filter=rules,
         reference=build_monitor_reference(test_images, run.seed) if rules.enabled else None,
@@ -68,32 +66,50 @@ def train(
         warmup_steps=pool.warmup_steps,
         final_average=weights if personal.final_average else None,
     )
-    clients = client_images["client_id"].nunique()
-    with progress_bar("training", federation.num_rounds * clients) as advance:
-        result = train_federated(
+    result = _run(job, checkpoints)
+    metadata = _describe(job, result, weights, personal, pool)
+    return lambda folder: _write(folder, result, job.settings, metadata), result.rounds
+
+
+def _run(job: "FederatedJob", checkpoints: Path) -> "FederatedResult":
+    """Train, with a bar of the replies and a line per round for the tracker."""
+    from phoenix_pipeline.federated.server import train_federated
+
+    clients = job.client_images["client_id"].nunique()
+    with progress_bar("training", job.config.num_rounds * clients) as advance:
+        return train_federated(
             job,
             checkpoints,
             on_round=round_logger(),
             on_reply=lambda server_round, row: advance(1),
         )
-    metadata: dict[str, Any] = {
+
+
+def _describe(
+    job: "FederatedJob",
+    result: "FederatedResult",
+    weights: Weights,
+    personal: PersonalLayersConfig,
+    pool: SharedPoolConfig,
+) -> dict[str, Any]:
+    """Return what stays with the models: settings, origin, and what left the clients."""
+    return {
         "weights": weights,
-        "rounds": federation.num_rounds,
-        "settings": settings.model_dump(mode="json"),
+        "rounds": job.config.num_rounds,
+        "settings": job.settings.model_dump(mode="json"),
         "disclosure": _disclosure(
             result.rounds["epsilon"].max(),
-            model=model,
-            training=training,
-            federation=federation,
+            model=job.settings.model,
+            training=job.settings.training,
+            federation=job.config,
             personal_layers=personal,
-            threshold_filter=rules,
+            threshold_filter=job.threshold_filter,
             shared_pool=pool,
         ),
         "num_examples": dict(result.num_examples),
         "phoenix_pipeline": __version__,
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    return lambda folder: _write(folder, result, settings, metadata), result.rounds
 
 
 def _disclosure(epsilon: float, **groups: Group) -> list[str]:

@@ -54,36 +54,24 @@ def audit_privacy(
 
     A global model is attacked for the images of each client; a client's own model for that
     client's. ``scores`` has the numbers that arms are compared by.
-    """
-    from phoenix_pipeline.families.model_folder import read_metadata, weights_digest
 
-    by_client = client_images.groupby("client_id")["image_index"]
-    subject = Subject(
-        folder=model_folder,
-        metadata=read_metadata(model_folder),
-        rows={int(str(client)): rows.to_numpy() for client, rows in by_client},
-        train=train,
-        test=test,
-        model=model,
-        config=config,
-        seed=run.seed,
-        device=resolve_device(run.device),
-    )
+    Raises:
+        SettingsError: the clients' images are not here.
+    """
+    if federation.engine == "deployment":
+        raise SettingsError(
+            "privacy_audit attacks the images that clients trained on, but federation.engine is "
+            "deployment, where they lie at the nodes; audit a simulation of it with engine "
+            "in_process or ray"
+        )
+    subject = _subject(model_folder, client_images, train, test, model, config, run)
     skipped: dict[str, str] = {}
     membership = _attack(subject, skipped)
     blind = _blind(subject, skipped)
     copies = _copies(subject, samples_file, skipped)
     reconstruction = reconstruct_images(subject, skipped, pooled=federation.pooled)
     return {
-        "conditions": {
-            "weights": subject.metadata["weights"],
-            "weights_digest": weights_digest(model_folder),
-            "num_train": train.num_images,
-            "num_held_out": test.num_images,
-            "classes_matched": train.labels is not None and test.labels is not None,
-            "seed": run.seed,
-            **config.model_dump(mode="json"),
-        },
+        "conditions": _conditions(subject),
         "scores": {
             **headline_scores(membership),
             **({"membership_auc_blind": blind.auc} if blind else {}),
@@ -95,6 +83,45 @@ def audit_privacy(
         "copies": asdict(copies) if copies else None,
         "reconstruction": reconstruction,
         "skipped": skipped,
+    }
+
+
+def _subject(
+    folder: Path,
+    client_images: pd.DataFrame,
+    train: ImageSet,
+    test: ImageSet,
+    model: ModelConfig,
+    config: PrivacyAuditConfig,
+    run: RunConfig,
+) -> Subject:
+    from phoenix_pipeline.families.model_folder import read_metadata
+
+    by_client = client_images.groupby("client_id")["image_index"]
+    return Subject(
+        folder=folder,
+        metadata=read_metadata(folder),
+        rows={int(str(client)): rows.to_numpy() for client, rows in by_client},
+        train=train,
+        test=test,
+        model=model,
+        config=config,
+        seed=run.seed,
+        device=resolve_device(run.device),
+    )
+
+
+def _conditions(subject: Subject) -> dict[str, Any]:
+    from phoenix_pipeline.families.model_folder import weights_digest
+
+    return {
+        "weights": subject.metadata["weights"],
+        "weights_digest": weights_digest(subject.folder),
+        "num_train": subject.train.num_images,
+        "num_held_out": subject.test.num_images,
+        "classes_matched": subject.train.labels is not None and subject.test.labels is not None,
+        "seed": subject.seed,
+        **subject.config.model_dump(mode="json"),
     }
 
 

@@ -16,13 +16,21 @@ from phoenix_pipeline.config import (
     ThresholdFilterConfig,
     TrainingConfig,
 )
-from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.hardware import resolve_device
 from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.partitioning.shared_pool import draw_shared_pool
+from phoenix_pipeline.pipelines.shared_pool.checks import (
+    check_clients,
+    check_personalization,
+    check_pool,
+    check_stored,
+    check_threshold,
+)
 from phoenix_pipeline.reporting.partition_figure import draw_shared_pool as draw_shared_pool_figure
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from phoenix_pipeline.federated.records import ClientSettings
 
 
@@ -40,25 +48,13 @@ def assign_images(
     Raises:
         SettingsError: there are too few clients for ``federation``.
     """
-    from phoenix_pipeline.federated.aggregation import check_num_replies
-    from phoenix_pipeline.federated.compression.partial_updates import check_split
-    from phoenix_pipeline.federated.work_plan import round_size
-
     pool = draw_shared_pool(partition, config, run.seed, train.num_classes)
     training = pool.training
     if federation.pooled:
         training = training.drop_duplicates("image_index").assign(client_id=0)
-    num_clients = training["client_id"].nunique()
-    if federation.min_clients > num_clients:
-        raise SettingsError(
-            f"federation.min_clients is {federation.min_clients}, but there are {num_clients} "
-            "clients; allowed: 1 to that number"
-        )
     # In a deployment the nodes are the clients, and are counted when they have connected.
     if federation.engine != "deployment":
-        count = round_size(num_clients, federation.client_fraction)
-        check_num_replies(federation, count)
-        check_split(federation, count)
+        check_clients(federation, training["client_id"].unique().tolist())
     return training, pool.shares
 
 
@@ -86,46 +82,68 @@ def check_arm(
         SettingsError: the model does not fit the images, or settings contradict each other.
         CheckpointError: ``checkpoints`` has an unfinished run of other settings.
     """
-    from phoenix_pipeline.families import family_of
-    from phoenix_pipeline.federated.compression.partial_updates import layers_that_stay
-    from phoenix_pipeline.federated.job import identify_settings
-    from phoenix_pipeline.federated.personal_layers import is_personal, personal_prefixes
     from phoenix_pipeline.federated.privacy.checks import check_privacy
-    from phoenix_pipeline.federated.resuming import SERVER_FOLDER, is_resumable
 
-    resolve_device(run.device)
-    family = family_of(model)
-    family.check(model, sampling, train.channels, train.image_size)
-    network = family.build(model, train.channels, train.image_size, run.seed)
-    layers = personal_prefixes(personal, model, network.state_dict())
-    layers = layers_that_stay(layers, federation, model, network.state_dict())
+    network = _build(train, model, sampling, run)
+    layers = _layers_that_stay(network, model, personal, federation)
     check_privacy(
         federation,
         training,
         network,
         filters_clients=rules.enabled,
-        uploads_personal=personal.final_average,
+        uploads_personal=personal.final_average
+        or (bool(layers) and federation.waits_for_released_layers),
         shares_images=pool.beta > 0 and pool.source == "clients",
     )
-    _check_personalization(personal, rules, federation, layers)
-    _check_threshold(rules, train, test, run)
-    _check_pool(pool)
-    summary = {
-        "num_parameters": sum(p.numel() for p in network.parameters()),
+    check_personalization(personal, rules, federation, layers)
+    check_pool(pool)
+    check_threshold(rules, train, test, run)
+    summary = _summarise(network, layers, train)
+    if federation.resume:
+        settings = client_settings(summary, model, training, federation, rules, run)
+        check_stored(checkpoints, settings, federation, rules, pool)
+    return summary
+
+
+def _build(
+    train: ImageSet, model: ModelConfig, sampling: SamplingConfig, run: RunConfig
+) -> "nn.Module":
+    from phoenix_pipeline.families import family_of
+
+    resolve_device(run.device)
+    family = family_of(model)
+    family.check(model, sampling, train.channels, train.image_size)
+    return family.build(model, train.channels, train.image_size, run.seed)
+
+
+def _layers_that_stay(
+    network: "nn.Module",
+    model: ModelConfig,
+    personal: PersonalLayersConfig,
+    federation: FederationConfig,
+) -> tuple[str, ...]:
+    """Return the prefixes of what clients keep, as personal layers or by a partial update."""
+    from phoenix_pipeline.federated.compression.partial_updates import layers_that_stay
+    from phoenix_pipeline.federated.personal_layers import personal_prefixes
+
+    names = network.state_dict()
+    layers = personal_prefixes(personal, model, names)
+    return layers_that_stay(layers, federation, model, names)
+
+
+def _summarise(network: "nn.Module", layers: tuple[str, ...], train: ImageSet) -> dict[str, Any]:
+    from phoenix_pipeline.federated.personal_layers import is_personal
+
+    sizes = {name: weight.numel() for name, weight in network.named_parameters()}
+    return {
+        "num_parameters": sum(sizes.values()),
         "num_personal_parameters": sum(
-            p.numel() for name, p in network.named_parameters() if is_personal(name, layers)
+            size for name, size in sizes.items() if is_personal(name, layers)
         ),
         "personal_layers": list(layers),
         "channels": train.channels,
         "image_size": train.image_size,
     }
-    if federation.resume:
-        settings = client_settings(summary, model, training, federation, rules, run)
-        told = identify_settings(
-            federation, settings, rules if rules.enabled else None, pool.warmup_steps
-        )
-        is_resumable(checkpoints / SERVER_FOLDER, told)
-    return summary
 
 
 def client_settings(
@@ -150,58 +168,3 @@ def client_settings(
         monitor_steps=rules.monitor_steps,
         compression=federation.compression,
     )
-
-
-def _check_pool(pool: SharedPoolConfig) -> None:
-    if pool.warmup_steps and not pool.beta:
-        raise SettingsError(
-            f"shared_pool.warmup_steps is {pool.warmup_steps}, but shared_pool.beta is 0: there is "
-            "no pool to warm up on; set beta above 0 or warmup_steps to 0"
-        )
-
-
-def _check_personalization(
-    personal: PersonalLayersConfig,
-    rules: ThresholdFilterConfig,
-    federation: FederationConfig,
-    layers: tuple[str, ...],
-) -> None:
-    if federation.pooled and (layers or rules.enabled):
-        raise SettingsError(
-            "federation.pooled puts all data in one place, where personal_layers.layers and "
-            "threshold_filter mean nothing; leave them out"
-        )
-    if personal.final_average and not layers:
-        raise SettingsError(
-            "personal_layers.final_average is true, but personal_layers.layers names no layers"
-        )
-    if rules.enabled and rules.min_clients < federation.min_clients:
-        raise SettingsError(
-            f"threshold_filter.min_clients is {rules.min_clients}, below "
-            f"federation.min_clients ({federation.min_clients}): filtering would end the run; "
-            "raise the first or lower the second"
-        )
-    required = federation.aggregation.required_replies
-    if rules.enabled and rules.min_clients < required:
-        raise SettingsError(
-            f"threshold_filter.min_clients is {rules.min_clients}, but "
-            f"federation.aggregation.rule {federation.aggregation.rule} needs {required} replies: "
-            "filtering would end the run; raise the first or change federation.aggregation"
-        )
-
-
-def _check_threshold(
-    rules: ThresholdFilterConfig, train: ImageSet, test: ImageSet, run: RunConfig
-) -> None:
-    """Refuse a reference that cannot be made, and a threshold that real images do not pass."""
-    from phoenix_pipeline.metrics.monitoring import build_monitor_reference, monitor_score
-
-    if not rules.enabled:
-        return
-    score = monitor_score(train.images, build_monitor_reference(test, run.seed))
-    if rules.absolute_threshold is not None and rules.absolute_threshold <= score:
-        raise SettingsError(
-            "threshold_filter.absolute_threshold is "
-            f"{rules.absolute_threshold:g}, but real images themselves score {score:.3g}: every "
-            "client would be disconnected; set it higher, or to null"
-        )

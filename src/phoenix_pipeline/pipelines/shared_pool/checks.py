@@ -1,0 +1,119 @@
+"""What settings, images and clients must have in common; refused before any training.
+
+All raise a SettingsError that says what is allowed; a stored run raises a CheckpointError.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from phoenix_pipeline.config import (
+    FederationConfig,
+    PersonalLayersConfig,
+    RunConfig,
+    SharedPoolConfig,
+    ThresholdFilterConfig,
+)
+from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.images import ImageSet
+
+if TYPE_CHECKING:
+    from phoenix_pipeline.federated.records import ClientSettings
+
+
+def check_clients(federation: FederationConfig, clients: list[int]) -> None:
+    """Refuse settings that these ``clients`` cannot satisfy, even if all of them answer."""
+    from phoenix_pipeline.federated.aggregation import check_num_replies
+    from phoenix_pipeline.federated.attendance import Attendance
+    from phoenix_pipeline.federated.compression.partial_updates import check_split
+    from phoenix_pipeline.federated.work_plan import round_size
+
+    Attendance.of(federation, clients)
+    count = round_size(len(clients), federation.client_fraction)
+    # With Poisson sampling a round may be smaller, and larger, than planned.
+    most = len(clients) if federation.differential_privacy.is_central else count
+    if federation.min_clients > most:
+        raise SettingsError(
+            f"federation.min_clients is {federation.min_clients}, but of {len(clients)} clients "
+            f"{most} train in a round (federation.client_fraction is "
+            f"{federation.client_fraction:g}); allowed: 1 to that number"
+        )
+    check_num_replies(federation, count)
+    check_split(federation, count)
+
+
+def check_personalization(
+    personal: PersonalLayersConfig,
+    rules: ThresholdFilterConfig,
+    federation: FederationConfig,
+    layers: tuple[str, ...],
+) -> None:
+    """Refuse personal ``layers`` and filters that contradict each other or the federation."""
+    from phoenix_pipeline.federated.work_plan import round_size
+
+    if federation.pooled and (layers or rules.enabled):
+        raise SettingsError(
+            "federation.pooled puts all data in one place, where personal_layers.layers and "
+            "threshold_filter mean nothing; leave them out"
+        )
+    if personal.final_average and not layers:
+        raise SettingsError(
+            "personal_layers.final_average is true, but personal_layers.layers names no layers"
+        )
+    left = round_size(rules.min_clients, federation.client_fraction)
+    if rules.enabled and left < federation.min_clients:
+        raise SettingsError(
+            f"threshold_filter.min_clients is {rules.min_clients}, of whom {left} train in a "
+            f"round, below federation.min_clients ({federation.min_clients}): filtering would end "
+            "the run; raise the first or lower the second"
+        )
+    required = federation.aggregation.required_replies
+    if rules.enabled and left < required:
+        raise SettingsError(
+            f"threshold_filter.min_clients is {rules.min_clients}, but "
+            f"federation.aggregation.rule {federation.aggregation.rule} needs {required} replies "
+            f"and of so few clients {left} train in a round: filtering would end the run; raise "
+            "the first or change federation.aggregation"
+        )
+
+
+def check_pool(pool: SharedPoolConfig) -> None:
+    """Refuse a warm-up without a pool."""
+    if pool.warmup_steps and not pool.beta:
+        raise SettingsError(
+            f"shared_pool.warmup_steps is {pool.warmup_steps}, but shared_pool.beta is 0: there is "
+            "no pool to warm up on; set beta above 0 or warmup_steps to 0"
+        )
+
+
+def check_threshold(
+    rules: ThresholdFilterConfig, train: ImageSet, test: ImageSet, run: RunConfig
+) -> None:
+    """Refuse a reference that cannot be made, and a threshold that real images do not pass."""
+    from phoenix_pipeline.metrics.monitoring import build_monitor_reference, monitor_score
+
+    if not rules.enabled:
+        return
+    score = monitor_score(train.images, build_monitor_reference(test, run.seed))
+    if rules.absolute_threshold is not None and rules.absolute_threshold <= score:
+        raise SettingsError(
+            "threshold_filter.absolute_threshold is "
+            f"{rules.absolute_threshold:g}, but real images themselves score {score:.3g}: every "
+            "client would be disconnected; set it higher, or to null"
+        )
+
+
+def check_stored(
+    checkpoints: Path,
+    settings: "ClientSettings",
+    federation: FederationConfig,
+    rules: ThresholdFilterConfig,
+    pool: SharedPoolConfig,
+) -> None:
+    """Refuse to train where an unfinished run of other settings lies."""
+    from phoenix_pipeline.federated.job import identify_settings
+    from phoenix_pipeline.federated.resuming import SERVER_FOLDER, is_resumable
+
+    asked = identify_settings(
+        federation, settings, rules if rules.enabled else None, pool.warmup_steps
+    )
+    is_resumable(checkpoints / SERVER_FOLDER, asked)
