@@ -146,12 +146,14 @@ def test_each_run_is_sorted_by_itself_before_the_mean() -> None:
 
 def test_the_figure_has_a_panel_per_partition_and_a_line_per_arm() -> None:
     runs = [[0.7, 0.3], [0.4, 0.6]]
-    shares = {"iid": {"fedavg": runs, "dcgan": runs}, "k2": {"fedavg": runs}, "k1": {"dcgan": runs}}
+    shares = {"iid": {"fedavg": runs, "dcgan": runs}, "k2": {"fedavg": runs}}
+    shares["k1"] = {"dcgan": [[0.95, 0.05]]}
     figure = draw_sorted_classes(shares, training_shares=[0.5, 0.5])
     drawn = [axes for axes in figure.axes if axes.axison]
     assert [axes.get_title(loc="left") for axes in drawn] == ["iid", "k2", "k1"]
     assert [len(axes.lines) for axes in drawn] == [3, 2, 2]
     np.testing.assert_allclose(drawn[0].lines[0].get_ydata(), [0.65, 0.35])
+    assert drawn[0].get_ylim()[0] == 0 and drawn[2].get_ylim()[1] > 0.95
     (legend,) = figure.legends
     labels = [text.get_text() for text in legend.get_texts()]
     assert labels == ["fedavg", "dcgan", "training images"]
