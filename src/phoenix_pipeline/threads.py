@@ -10,17 +10,20 @@ import torch
 
 Compute = Callable[[Sequence[int]], np.ndarray]
 
-# With fewer images, starting the operations of a layer costs as much as the layer.
-_LEAST_SHARE = 8
+LEAST_SHARE = 8
 
 
 @contextmanager
-def side_by_side(compute: Compute, device: torch.device) -> Iterator[Compute]:
+def side_by_side(
+    compute: Compute, device: torch.device, least_share: int = LEAST_SHARE
+) -> Iterator[Compute]:
     """Yield a ``compute`` that gives each of torch's CPU threads a part of the items, in order.
 
     ``compute`` maps items (seeds, indices) to an array with one row each. Threads that meet after
     every operation wait for each other, and for small networks two of them are slower than one. On
-    other devices, and where torch may use one thread, ``compute`` is yielded as it is.
+    other devices, and where torch may use one thread, ``compute`` is yielded as it is. No thread
+    gets fewer than ``least_share`` items: with few, starting a layer's operations costs as much as
+    the layer, and threads start them by turns.
     """
     threads = torch.get_num_threads() if device.type == "cpu" else 1
     if threads == 1:
@@ -28,7 +31,7 @@ def side_by_side(compute: Compute, device: torch.device) -> Iterator[Compute]:
         return
 
     def compute_parts(items: Sequence[int]) -> np.ndarray:
-        shares = min(threads, len(items) // _LEAST_SHARE)
+        shares = min(threads, len(items) // least_share)
         if shares <= 1:
             return compute(items)
         bounds = [len(items) * share // shares for share in range(shares + 1)]

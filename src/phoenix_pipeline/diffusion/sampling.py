@@ -14,7 +14,7 @@ from phoenix_pipeline.diffusion.noise import build_scheduler
 from phoenix_pipeline.errors import SettingsError, TrainingError
 from phoenix_pipeline.images import to_uint8
 from phoenix_pipeline.optimization.precision import autocast
-from phoenix_pipeline.threads import side_by_side
+from phoenix_pipeline.threads import LEAST_SHARE, side_by_side
 
 # The cosine schedule has almost no signal at the last steps; the log-SNR starts here, as the
 # authors of DPM-Solver++ (arXiv 2211.01095) advise for it.
@@ -22,6 +22,8 @@ _COSINE_LAMBDA_MIN = -5.1
 # With eta = 1, float32 rounding makes 1 - alpha_bar - sigma^2 of DDIM negative, and its root NaN,
 # where the cosine schedule has almost no signal.
 _ETA_MAX = 1.0 - 1e-6
+# Per core: 64 digits of 8x8 on two cores are slower divided, 250 are faster (docs/speed.md).
+_LEAST_PIXELS = 6000
 
 
 def check_sampling(sampling: SamplingConfig, noise: NoiseConfig) -> None:
@@ -78,7 +80,8 @@ def sample_images(
             return _denoise(unet, copy.deepcopy(scheduler), noise.to(device), options)
 
     def batches() -> Iterator[np.ndarray]:
-        with side_by_side(draw, torch.device(device)) as draw_batch:
+        least = max(LEAST_SHARE, _LEAST_PIXELS // (image_shape[-2] * image_shape[-1]))
+        with side_by_side(draw, torch.device(device), least) as draw_batch:
             for start in range(0, len(seeds), config.batch_size):
                 was_training = unet.training
                 unet.eval()
