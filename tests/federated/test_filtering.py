@@ -22,7 +22,7 @@ from phoenix_pipeline.federated.server import train_federated
 from phoenix_pipeline.images import ImageSet, read_images
 from phoenix_pipeline.metrics.monitoring import build_monitor_reference
 from phoenix_pipeline.seeding import numpy_generator
-from tests.federated.tiny import federate, job, make_images, same, settings
+from tests.federated.tiny import federate, interrupt, job, make_images, same, settings
 
 DIGITS = Path(__file__).parents[2] / "data" / "01_raw" / "digits"
 GOOD, INVERTED, NOISE = range(5), 5, 6
@@ -127,11 +127,7 @@ def test_strikes_survive_a_restart(tmp_path: Path) -> None:
     assert whole.rounds["strikes"].tolist()[:4] == [1, 1, 2, 2]
     assert "kept, because min_clients=1" in " ".join(whole.rounds["reason"])
 
-    def stop_after_one(server_round: int, means: object) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        federate(tmp_path / "cut", on_round=stop_after_one, **options)
+    interrupt(tmp_path / "cut", after=1, **options)
     resumed = federate(tmp_path / "cut", **options)
     assert resumed.connected == whole.connected
     assert same(resumed.raw, whole.raw)

@@ -14,7 +14,15 @@ from phoenix_pipeline.federated.personal_layers import (
     samples_are_personal,
     split_personal,
 )
-from tests.federated.tiny import UNET, federate, make_images, same, settings, train_each_alone
+from tests.federated.tiny import (
+    UNET,
+    federate,
+    interrupt,
+    make_images,
+    same,
+    settings,
+    train_each_alone,
+)
 
 TWO_LEVELS = ModelConfig(
     unet=UNetConfig(block_out_channels=(8, 8), attention_resolutions=(), norm_num_groups=4)
@@ -114,12 +122,7 @@ def test_an_interrupted_run_finds_its_personal_layers_again(tmp_path: Path, stat
     told = settings(("conv_out",), optimizer_state=state)
     undisturbed = federate(tmp_path / "whole", rounds=3, settings=told)
 
-    def stop_after_two(server_round: int, means: object) -> None:
-        if server_round == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        federate(tmp_path / "cut", rounds=3, settings=told, on_round=stop_after_two)
+    interrupt(tmp_path / "cut", after=2, rounds=3, settings=told)
     resumed = federate(tmp_path / "cut", rounds=3, settings=told)
     assert same(resumed.ema, undisturbed.ema)
     for client in (0, 1):

@@ -10,16 +10,7 @@ from phoenix_pipeline.errors import CheckpointError
 from phoenix_pipeline.federated.client_state import ClientState
 from phoenix_pipeline.federated.resuming import is_resumable
 from phoenix_pipeline.federated.sites import Site
-from tests.federated.tiny import federate, job, make_images, same, settings
-
-
-def stop(server_round: int, means: object) -> None:
-    raise KeyboardInterrupt
-
-
-def cut_after_one(folder: Path, **options: object) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        federate(folder, on_round=stop, **options)
+from tests.federated.tiny import federate, interrupt, job, make_images, same, settings
 
 
 def contents(folder: Path) -> dict[Path, bytes]:
@@ -27,7 +18,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
 
 
 def test_an_unfinished_run_of_other_settings_is_refused_and_kept(tmp_path: Path) -> None:
-    cut_after_one(tmp_path, rounds=3, settings=settings(learning_rate=1e-3))
+    interrupt(tmp_path, after=1, rounds=3, settings=settings(learning_rate=1e-3))
     stored = contents(tmp_path)
     with pytest.raises(CheckpointError) as refusal:
         federate(tmp_path, rounds=4, settings=settings(learning_rate=2e-3))
@@ -44,7 +35,7 @@ def test_an_unfinished_run_of_other_settings_is_refused_and_kept(tmp_path: Path)
 def test_resume_false_starts_over_and_says_so(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    cut_after_one(tmp_path, rounds=2)
+    interrupt(tmp_path, after=1, rounds=2)
     told = settings(learning_rate=2e-3)
     with caplog.at_level(logging.INFO):
         again = federate(tmp_path, settings=told, resume=False)
@@ -64,7 +55,7 @@ def test_a_finished_run_gives_way_to_other_settings(
 
 
 def test_other_data_and_absent_settings_differ(tmp_path: Path) -> None:
-    cut_after_one(tmp_path, rounds=2)
+    interrupt(tmp_path, after=1, rounds=2)
     asked = job(rounds=2).identity()
     server = tmp_path / "server"
     assert is_resumable(server, asked)
@@ -79,7 +70,7 @@ def test_other_data_and_absent_settings_differ(tmp_path: Path) -> None:
 
 
 def test_without_an_intact_checkpoint_nothing_is_replaced(tmp_path: Path) -> None:
-    cut_after_one(tmp_path, rounds=2)
+    interrupt(tmp_path, after=1, rounds=2)
     for file in (tmp_path / "server").glob("round-*"):
         file.write_bytes(file.read_bytes()[:-9])
     stored = contents(tmp_path)

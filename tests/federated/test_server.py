@@ -12,7 +12,15 @@ from phoenix_pipeline.errors import FederationError
 from phoenix_pipeline.federated.records import pack_arrays, unpack_arrays
 from phoenix_pipeline.optimization.work import LocalWork
 from phoenix_pipeline.seeding import derive_seed
-from tests.federated.tiny import UNET, federate, same, settings, train_alone, train_each_alone
+from tests.federated.tiny import (
+    UNET,
+    federate,
+    interrupt,
+    same,
+    settings,
+    train_alone,
+    train_each_alone,
+)
 
 
 def test_arrays_survive_the_wire_unchanged() -> None:
@@ -60,12 +68,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(tmp_path: Path, state: str) 
     told = settings(optimizer_state=state)
     undisturbed = federate(tmp_path / "whole", rounds=3, settings=told)
 
-    def stop_after_two(server_round: int, means: object) -> None:
-        if server_round == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        federate(tmp_path / "cut", rounds=3, settings=told, on_round=stop_after_two)
+    interrupt(tmp_path / "cut", after=2, rounds=3, settings=told)
     seen: list[int] = []
     resumed = federate(
         tmp_path / "cut", rounds=3, settings=told, on_round=lambda r, _: seen.append(r)

@@ -20,7 +20,7 @@ from phoenix_pipeline.federated.records import pack_arrays, unpack_arrays
 from phoenix_pipeline.federated.round_table import new_row
 from phoenix_pipeline.federated.run_state import RunState
 from phoenix_pipeline.federated.transport import ServerTransport, receive_weights, send_weights
-from tests.federated.tiny import client_table, federate, same, settings
+from tests.federated.tiny import client_table, federate, interrupt, same, settings
 
 INT8 = {"codec": "int8"}
 TOP_K = {"codec": "top_k", "density": 0.1}
@@ -156,12 +156,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(tmp_path: Path, partial_upda
     options = {"rounds": 4, "compression": config, "settings": settings(optimizer_state="keep")}
     whole = federate(tmp_path / "whole", **options)
 
-    def stop_after_two(server_round: int, means: object) -> None:
-        if server_round == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        federate(tmp_path / "cut", on_round=stop_after_two, **options)
+    interrupt(tmp_path / "cut", after=2, **options)
     resumed = federate(tmp_path / "cut", **options)
     assert same(resumed.raw, whole.raw)
     assert same(resumed.ema, whole.ema)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 
 from phoenix_pipeline.config import (
@@ -90,6 +91,17 @@ def train_each_alone(told: ClientSettings) -> list[dict[str, torch.Tensor]]:
 
 def federate(folder: Path, *, on_round: Any = None, **options: Any) -> FederatedResult:
     return train_federated(job(**options), folder, on_round)
+
+
+def interrupt(folder: Path, *, after: int, **options: Any) -> None:
+    """Run as :func:`federate` does, up to the checkpoint of round ``after``."""
+
+    def stop(server_round: int, means: object) -> None:
+        if server_round == after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        federate(folder, on_round=stop, **options)
 
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:

@@ -9,7 +9,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from torch import Tensor
 
 from phoenix_pipeline.errors import FederationError
-from phoenix_pipeline.federated.aggregation import WeightedMean
+from phoenix_pipeline.federated.aggregation.replies import ReplyCheck
 from phoenix_pipeline.federated.fleet import Fleet
 from phoenix_pipeline.federated.job import FederatedJob
 from phoenix_pipeline.federated.personal_layers import split_personal
@@ -66,14 +66,15 @@ def _read(reply: Message, client: int, template: Mapping[str, Tensor], bytes_dow
     """Return what ``reply`` holds; raises FederationError if it is no set of personal layers."""
     if reply.has_error():
         raise FederationError(reply.error.reason)
-    check_size(reply.content, template)
+    size = count_bytes(reply.content)
+    check_size(size, template)
     try:
         layers = unpack_arrays(reply.content[ARRAYS])
         num_examples = float(reply.content[METRICS]["num-examples"])
     except (KeyError, TypeError, ValueError) as error:
         raise FederationError(f"the reply is malformed: {error!r}") from error
-    WeightedMean(template).add(layers, num_examples)
-    return Upload(client, layers, num_examples, count_bytes(reply.content), bytes_down)
+    ReplyCheck(template)(layers, num_examples)
+    return Upload(client, layers, num_examples, size, bytes_down)
 
 
 def _template(job: FederatedJob) -> dict[str, Tensor]:

@@ -14,17 +14,18 @@ from phoenix_pipeline.federated.round_table import ABSENT, Row
 
 def read_reply(
     content: RecordDict,
+    size: int,
     template: Mapping[str, Tensor],
     read_weights: Callable[[], Mapping[str, Tensor]],
     rule: Aggregation,
 ) -> Row:
     """Add a reply to ``rule``; return what its row says, a refusal and its reason included.
 
-    ``template``: the server's weights, which bound the reply's size; ``read_weights`` decodes those
-    of the reply, once its size is known to be harmless.
+    ``template``: the server's weights, which bound ``size``, the reply's bytes; ``read_weights``
+    decodes those of the reply, once its size is known to be harmless.
     """
     try:
-        check_size(content, template)
+        check_size(size, template)
         metrics = content[METRICS]
         told = {
             "images_trained": int(metrics["images-trained"]),

@@ -5,6 +5,7 @@ It extends Flower's FedAvg by ``configure_train`` and ``aggregate_train``; ``sta
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
@@ -104,12 +105,15 @@ class PhoenixStrategy(FedAvg):
         )
         node_of = {client: node for node, client in self._clients.items()}
         self._transport.open_round(current, chosen)
+        initial = self._run.initial_personal
+        newcomers = set(chosen) - self._run.history.trained if initial else set()
+        initial_record = pack_arrays(initial if newcomers else {})
         messages = []
         for client in chosen:
             content = self._content(client, arrays, current, steps[client])
-            if self._run.initial_personal and client not in self._run.history.trained:
-                content[INITIAL_PERSONAL] = pack_arrays(self._run.initial_personal)
-            self._bytes_down[client] = self._wire_bytes(content)
+            if client in newcomers:
+                content[INITIAL_PERSONAL] = initial_record
+            self._bytes_down[client] = self._wire_bytes(count_bytes(content))
             messages.append(Message(content, node_of[client], MessageType.TRAIN))
         return messages
 
@@ -147,12 +151,7 @@ class PhoenixStrategy(FedAvg):
         private = self._privacy.round(current, self._run.clip_norm)
         rule = build_aggregation(self._config, self._run.raw, self._settings.seed, current, private)
         rows = []
-        for message in replies:
-            row = self._read(message, current, rule)
-            rows.append(row)
-            if self._on_reply:
-                self._on_reply(current, row)
-        for row in self._absent:
+        for row in chain((self._read(reply, current, rule) for reply in replies), self._absent):
             rows.append(row)
             if self._on_reply:
                 self._on_reply(current, row)
@@ -216,13 +215,14 @@ class PhoenixStrategy(FedAvg):
         row["steps"] = self._steps.get(client, 0)
         if message.has_error():
             return row | {"status": "failed", "reason": message.error.reason}
-        row["bytes_up"] = self._wire_bytes(message.content)
+        size = count_bytes(message.content)
+        row["bytes_up"] = self._wire_bytes(size)
 
         def weights() -> Mapping[str, Tensor]:
             return self._transport.read(client, message.content[ARRAYS])
 
-        return row | read_reply(message.content, self._run.raw, weights, rule)
+        return row | read_reply(message.content, size, self._run.raw, weights, rule)
 
-    def _wire_bytes(self, content: RecordDict) -> int:
+    def _wire_bytes(self, size: int) -> int:
         """Return what crosses the wire; nothing does where all data lies in one place."""
-        return 0 if self._config.pooled else count_bytes(content)
+        return 0 if self._config.pooled else size

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from phoenix_pipeline.checkpoints import load_tensors
 from phoenix_pipeline.config import DcganConfig, ModelConfig, ServerOptimizerConfig
 from phoenix_pipeline.federated.server_optimizer import ServerOptimizer
-from tests.federated.tiny import federate, same, settings
+from tests.federated.tiny import federate, interrupt, same, settings
 
 NAMES = ("w", "b")
 CASES = [
@@ -130,12 +130,7 @@ def test_an_interrupted_run_ends_with_the_same_bits(tmp_path: Path, name: str) -
     options: dict[str, Any] = {"rounds": 3, "server_optimizer": {"name": name}}
     undisturbed = federate(tmp_path / "whole", **options)
 
-    def stop_after_two(server_round: int, means: object) -> None:
-        if server_round == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        federate(tmp_path / "cut", on_round=stop_after_two, **options)
+    interrupt(tmp_path / "cut", after=2, **options)
     resumed = federate(tmp_path / "cut", **options)
     assert same(resumed.raw, undisturbed.raw)
     assert same(resumed.ema, undisturbed.ema)

@@ -24,7 +24,7 @@ from phoenix_pipeline.federated.privacy.local_noise import privatize
 from phoenix_pipeline.federated.records import LocalNoise
 from phoenix_pipeline.federated.work_plan import poisson_clients
 from phoenix_pipeline.gan.dcgan import build_dcgan
-from tests.federated.tiny import federate, same, settings
+from tests.federated.tiny import federate, interrupt, same, settings
 
 STEPS = {"unit": "steps", "amount": 2}
 
@@ -66,12 +66,7 @@ def test_an_interrupted_private_run_ends_with_the_same_bits_and_epsilon(tmp_path
     options["differential_privacy"] = private(clipping="adaptive")
     whole = federate(tmp_path / "whole", **options)
 
-    def stop(server_round: int, means: object) -> None:
-        if server_round == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        federate(tmp_path / "cut", on_round=stop, **options)
+    interrupt(tmp_path / "cut", after=2, **options)
     resumed = federate(tmp_path / "cut", **options)
     assert same(resumed.raw, whole.raw)
     for row in resumed.rounds.itertuples():
