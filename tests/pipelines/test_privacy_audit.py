@@ -86,7 +86,7 @@ def test_a_global_model_is_audited_for_all_and_for_each_client(
     assert set(result["membership"]["global_model"]) == {"all", "0", "4"}
     assert result["membership"]["client_models"] == {}
     scores = result["scores"]
-    for attack in ("loss", "pia"):
+    for attack in ("loss", "pia", "secmi"):
         whole = result["membership"]["global_model"]["all"][attack]
         assert scores[f"membership_auc_{attack}"] == whole["auc"]
         assert abs(whole["auc"] - 0.5) < 3 * whole["auc_standard_error"]
@@ -99,7 +99,7 @@ def test_a_global_model_is_audited_for_all_and_for_each_client(
     assert scores["reconstruction_psnr_db"] == image["psnr_db"]
     assert scores["reconstruction_mean_image_psnr_db"] == image["mean_image_psnr_db"] > 5
     assert result["skipped"] == {}
-    strongest = max(("loss", "pia"), key=lambda attack: scores[f"membership_auc_{attack}"])
+    strongest = max(("loss", "pia", "secmi"), key=lambda attack: scores[f"membership_auc_{attack}"])
     assert scores["membership_auc"] == scores[f"membership_auc_{strongest}"]
     assert scores["membership_auc_low"] < scores["membership_auc"] < scores["membership_auc_high"]
     # Nothing was trained: nothing can be told.

@@ -6,7 +6,13 @@ A tuple is the beginning of a name, its label, which way is better, and a phrase
 from typing import Literal
 
 PRIVACY = "Privacy, attacked"
-ATTACKS = {"loss": "loss", "pia": "PIA", "discriminator": "discriminator", "blind": "no model"}
+ATTACKS = {
+    "loss": "loss",
+    "pia": "PIA",
+    "secmi": "SecMI",
+    "discriminator": "discriminator",
+    "blind": "no model",
+}
 PRIVACY_FAMILIES: tuple[tuple[str, str, Literal["lower", "higher"] | None, str], ...] = (
     (
         "membership_auc_blind",
