@@ -5,7 +5,7 @@ It is the same on every engine, and knows none.
 
 import logging
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,8 @@ from phoenix_pipeline.federated.privacy.checks import check_privacy
 from phoenix_pipeline.federated.privacy.client_level import ClientLevelPrivacy
 from phoenix_pipeline.federated.records import pack_arrays, unpack_arrays
 from phoenix_pipeline.federated.resuming import CLIENTS_FOLDER, SERVER_FOLDER
-from phoenix_pipeline.federated.round_table import round_means, with_link_seconds
+from phoenix_pipeline.federated.round_table import with_link_seconds
+from phoenix_pipeline.federated.round_teller import OnRound, RoundTeller
 from phoenix_pipeline.federated.run_state import RunState
 from phoenix_pipeline.federated.strategy import OnReply, PhoenixStrategy
 from phoenix_pipeline.federated.warm_up import warm_up
@@ -32,12 +33,13 @@ from phoenix_pipeline.hardware import resolve_device
 
 logger = logging.getLogger(__name__)
 
-OnRound = Callable[[int, Mapping[str, float]], None]
-
 
 @dataclass(frozen=True)
 class Watch:
-    """Who is told of each round's means (restored rounds included), and of every reply."""
+    """Who is told of each round's means (restored rounds included), and of every reply.
+
+    The last round is told when all is done, with the upload of personal layers after it.
+    """
 
     on_round: OnRound | None = None
     on_reply: OnReply | None = None
@@ -55,11 +57,10 @@ def run_program(job: FederatedJob, folder: Path, fleet: Fleet, watch: Watch) -> 
     check_num_replies(job.config, count)
     check_split(job.config, count)
     run = _begin(job, folder, resolve_device(job.device))
-    if watch.on_round:
-        for number in range(1, run.rounds_done + 1):
-            table = with_link_seconds(run.history.of_round(number), job.config.link)
-            watch.on_round(number, round_means(table))
-    _run_rounds(job, run, fleet, watch)
+    teller = RoundTeller(run, job.config.link, job.config.num_rounds, watch.on_round)
+    for number in range(1, run.rounds_done + 1):
+        teller.tell(number)
+    _run_rounds(job, run, fleet, watch, teller)
     if job.config.differential_privacy.is_central:
         private = ClientLevelPrivacy.of(job.config, len(fleet.sizes))
         run.history.raise_epsilon(private.epsilon(run.rounds_done))
@@ -67,6 +68,7 @@ def run_program(job: FederatedJob, folder: Path, fleet: Fleet, watch: Watch) -> 
     averaged = None
     if job.settings.personal_layers and job.final_average:
         averaged = average_personal_layers(job, fleet, connected, run, job.final_average)
+    teller.finish()
     return FederatedResult(
         raw=run.raw,
         ema=run.ema,
@@ -111,7 +113,9 @@ def _begin(job: FederatedJob, folder: Path, device: torch.device) -> RunState:
     return run
 
 
-def _run_rounds(job: FederatedJob, run: RunState, fleet: Fleet, watch: Watch) -> None:
+def _run_rounds(
+    job: FederatedJob, run: RunState, fleet: Fleet, watch: Watch, teller: RoundTeller
+) -> None:
     """Run the rounds that are still to do."""
     config = job.config
     if run.rounds_done == config.num_rounds:
@@ -135,10 +139,8 @@ def _run_rounds(job: FederatedJob, run: RunState, fleet: Fleet, watch: Watch) ->
         done = run.rounds_done
         if done % config.checkpoint_every == 0 or done == config.num_rounds:
             run.save()
-        means = round_means(with_link_seconds(run.history.of_round(done), config.link))
-        _log_round(means, done, config.num_rounds)
-        if watch.on_round:
-            watch.on_round(done, means)
+        _log_round(teller.means(done), done, config.num_rounds)
+        teller.tell(done)
         return None
 
     strategy.start(

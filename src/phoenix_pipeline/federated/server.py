@@ -5,7 +5,8 @@ from pathlib import Path
 from phoenix_pipeline.federated.compile_choice import settle_compile
 from phoenix_pipeline.federated.engines import load_engine
 from phoenix_pipeline.federated.job import FederatedJob, FederatedResult
-from phoenix_pipeline.federated.program import OnRound, Watch
+from phoenix_pipeline.federated.program import Watch
+from phoenix_pipeline.federated.round_teller import OnRound
 from phoenix_pipeline.federated.strategy import OnReply
 
 

@@ -32,6 +32,8 @@ RUN_COLUMNS = (
     "link_seconds",
 )
 TRAFFIC_COLUMNS = tuple(n for n in RUN_COLUMNS if n.startswith("bytes_") or n == "link_seconds")
+# Text: what the attacker read that rebuilt an image from an update.
+SEEN = "reconstruction_seen"
 CONDITION_COLUMNS = (
     "reference_split",
     "num_samples",
@@ -100,7 +102,9 @@ def compare_arms(
             row.update(dict.fromkeys(TRAFFIC_COLUMNS))
     audits = [audit.get("scores", {}) for audit in (privacy or {}).values()]
     for row in rows:
-        row.update(_finite((privacy or {}).get(row["arm"], {}).get("scores", {})))
+        audit = (privacy or {}).get(row["arm"], {})
+        row.update(_finite(audit.get("scores", {})))
+        row[SEEN] = (audit.get("reconstruction") or {}).get("seen")
     scores = [m.get("scores", {}) for m in metrics.values()]
     names = list(dict.fromkeys(name for found in (*scores, *audits) for name in found))
     if floor:
@@ -108,7 +112,8 @@ def compare_arms(
         rows.append({"arm": FLOOR_NAME, **_finite(floor)})
     others = [*RUN_COLUMNS, "classifier_test_accuracy", *CONDITION_COLUMNS]
     names = [name for name in names if name not in others]
-    columns = ["arm", *names, *others]
+    seen = [SEEN] if any(row.get(SEEN) for row in rows) else []
+    columns = ["arm", *names, *seen, *others]
     table = pd.DataFrame(rows, columns=columns)
     for column in columns:
         if column in _INTEGERS:

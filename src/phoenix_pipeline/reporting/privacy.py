@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from phoenix_pipeline.reporting.comparison import FLOOR_NAME, headline_columns
+from phoenix_pipeline.reporting.comparison import FLOOR_NAME, SEEN, headline_columns
 from phoenix_pipeline.reporting.formatting import MISSING, format_values
 from phoenix_pipeline.reporting.privacy_vocabulary import ATTACKS
 from phoenix_pipeline.reporting.vocabulary import (
@@ -53,7 +53,8 @@ def privacy_rows(table: pd.DataFrame) -> list[list[str]]:
         if not {"membership_auc", "copied_share"} & values.keys():
             continue
         lead = [str(arm["arm"]), *([written[place] or MISSING] if written else [])]
-        rows.append([*lead, *_cells(values)])
+        seen = arm.get(SEEN)
+        rows.append([*lead, *_cells(values, seen if isinstance(seen, str) else "")])
     return rows
 
 
@@ -105,16 +106,17 @@ def skipped_attacks(privacy: Mapping[str, Mapping[str, Any]]) -> dict[str, list[
     return skipped
 
 
-def _cells(values: Mapping[str, float]) -> Sequence[str]:
+def _cells(values: Mapping[str, float], seen: str) -> Sequence[str]:
     exposed, attacked = values.get("clients_exposed"), values.get("clients_attacked")
     rebuilt, mean = (values.get(f"reconstruction_{name}psnr_db") for name in ("", "mean_image_"))
+    read = f" from {seen}" if seen else ""
     return (
         _strongest(values),
         _with_interval(values, "membership_auc"),
         _with_interval(values, "membership_tpr"),
         MISSING if exposed is None or not attacked else f"{exposed:.0f} of {attacked:.0f}",
         f"{values['copied_share']:.3f}" if "copied_share" in values else MISSING,
-        MISSING if rebuilt is None else f"{rebuilt:.0f} dB (mean image {mean:.0f} dB)",
+        MISSING if rebuilt is None else f"{rebuilt:.0f} dB (mean image {mean:.0f} dB){read}",
     )
 
 

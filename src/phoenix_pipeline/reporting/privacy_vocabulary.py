@@ -6,7 +6,13 @@ A tuple is the beginning of a name, its label, which way is better, and a phrase
 from typing import Literal
 
 PRIVACY = "Privacy, attacked"
-ATTACKS = {"loss": "loss", "pia": "PIA", "discriminator": "discriminator", "blind": "no model"}
+ATTACKS = {
+    "loss": "loss",
+    "pia": "PIA",
+    "secmi": "SecMI",
+    "discriminator": "discriminator",
+    "blind": "no model",
+}
 PRIVACY_FAMILIES: tuple[tuple[str, str, Literal["lower", "higher"] | None, str], ...] = (
     (
         "membership_auc_blind",
@@ -53,8 +59,10 @@ PRIVACY_FAMILIES: tuple[tuple[str, str, Literal["lower", "higher"] | None, str],
         "Rebuilt",
         "lower",
         "likeness (PSNR, dB; 100 is the same) of images rebuilt from one client's update of one "
-        "step on one image, before any clipping, noise or compression",
+        "step on one image, as the server gets it: after the client's own clipping, noise and "
+        "compression",
     ),
+    ("reconstruction_seen", "Read", None, "what the attacker read of that update"),
     (
         "reconstruction_mean_image_psnr_db",
         "Mean image",

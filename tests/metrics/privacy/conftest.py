@@ -36,15 +36,15 @@ def memorised(digits: tuple[ImageSet, ImageSet]) -> tuple[np.ndarray, nn.Module]
     return images, memorise(images, seed=0)
 
 
-def memorise(images: np.ndarray, seed: int) -> nn.Module:
-    """Return a network that was trained on ``images`` and nothing else."""
+def memorise(images: np.ndarray, seed: int, steps: int = 250) -> nn.Module:
+    """Return a network that was trained for ``steps`` on ``images`` and nothing else."""
     network = family.build(MODEL, 1, 8, seed=seed)
-    work = LocalWork(steps=250, progress_start=0.0, progress_end=1.0, seed=seed + 1)
+    work = LocalWork(steps=steps, progress_start=0.0, progress_end=1.0, seed=seed + 1)
     training = TrainingConfig(batch_size=MEMORISED, learning_rate=5e-3)
     family.train_locally(network, torch.from_numpy(images), work, MODEL, training)
     return network
 
 
 @pytest.fixture(scope="session")
-def train_by_heart() -> Callable[[np.ndarray, int], nn.Module]:
+def train_by_heart() -> Callable[..., nn.Module]:
     return memorise

@@ -85,11 +85,7 @@ def layers_that_stay(
         SettingsError: the settings of ``federation.compression`` make no sense for this arm.
     """
     config, key = federation.compression, "federation.compression"
-    if federation.pooled and (config.is_active or config.partial_update != "full"):
-        raise SettingsError(
-            f"federation.pooled puts all data in one place, where nothing is sent and {key} means "
-            "nothing; leave it out"
-        )
+    _refuse_pooled(federation)
     scheme = config.partial_update
     if scheme == "full":
         return personal
@@ -113,9 +109,19 @@ def layers_that_stay(
 
 def check_split(federation: FederationConfig, num_clients: int) -> None:
     """Raise SettingsError where the ``num_clients`` of a round cannot be paired for ``usplit``."""
+    _refuse_pooled(federation)
     if federation.compression.is_split and num_clients < 2:
         raise SettingsError(
             f"federation.compression.partial_update usplit pairs the clients of a round, but "
             f"{num_clients} client trains in one; raise federation.client_fraction or the number "
             "of clients, or set partial_update to full"
+        )
+
+
+def _refuse_pooled(federation: FederationConfig) -> None:
+    config = federation.compression
+    if federation.pooled and (config.is_active or config.partial_update != "full"):
+        raise SettingsError(
+            "federation.pooled puts all data in one place, where nothing is sent and "
+            "federation.compression means nothing; leave it out"
         )

@@ -1,11 +1,12 @@
 """A score per image that is higher for images that a model was trained on, without shadow models.
 
 The scores are those of the literature: the training loss itself (Matsumoto et al.,
-arXiv 2302.03262), PIA (Kong et al., arXiv 2305.18355), and for a GAN the discriminator's logit
-(LOGAN, Hayes et al., arXiv 1705.07663). The attacker has the weights, as the server and every
-client do.
+arXiv 2302.03262), PIA (Kong et al., arXiv 2305.18355), SecMI (Duan et al., arXiv 2302.01316), and
+for a GAN the discriminator's logit (LOGAN, Hayes et al., arXiv 1705.07663). The attacker has the
+weights, as the server and every client do.
 """
 
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from phoenix_pipeline.config import ModelConfig, NoiseConfig, PrivacyAuditConfig
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
+from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.images import to_model_range
 from phoenix_pipeline.seeding import torch_generator
 
@@ -52,9 +54,11 @@ def membership_scores(
         noises = fixed_noises(images.shape[1:], config.timesteps, seed, device)
         timesteps = loss_timesteps(model.noise, config.timesteps)
         step = int(config.attack_timestep * model.noise.num_train_timesteps)
+        walk = secmi_timesteps(model.noise, config.secmi_timestep, config.secmi_interval)
         attacks = {
             "loss": lambda x_0: -denoising_loss(network, schedule, x_0, timesteps, noises),
             "pia": lambda x_0: -pia_distance(network, schedule, x_0, step),
+            "secmi": lambda x_0: -secmi_error(network, schedule, x_0, walk),
         }
     parts: dict[str, list[Tensor]] = {name: [] for name in attacks}
     with _evaluating(network):
@@ -115,6 +119,56 @@ def pia_distance(network: nn.Module, schedule: NoiseSchedule, x_0: Tensor, step:
     t = torch.full_like(zero, step)
     second = _predicted_noise(network, schedule, schedule.diffuse(x_0, t, first), t)
     return torch.linalg.vector_norm((first - second).flatten(1), ord=_PIA_NORM, dim=1)
+
+
+def secmi_timesteps(noise: NoiseConfig, timestep: float, interval: float) -> list[int]:
+    """Return the timesteps 0, k, 2k, ..., t, t + k of SecMI's walk, all below T.
+
+    Args:
+        noise: T.
+        timestep: t as a fraction of T, rounded down to a multiple of k, one at the least.
+        interval: k as a fraction of T, one timestep at the least.
+
+    Raises:
+        SettingsError: T is too small for one step there and one beyond.
+    """
+    total = noise.num_train_timesteps
+    k = max(1, round(interval * total))
+    last = max(1, round(timestep * total) // k) * k
+    if last + k >= total:
+        raise SettingsError(
+            f"privacy_audit.secmi_timestep {timestep:g} and secmi_interval {interval:g} lead to "
+            f"timestep {last + k} of {total}; together they must stay below 1"
+        )
+    return [*range(0, last + 1, k), last + k]
+
+
+def secmi_error(
+    network: nn.Module, schedule: NoiseSchedule, x_0: Tensor, timesteps: list[int]
+) -> Tensor:
+    """Return each image's t-error [N], SecMI's statistic (arXiv 2302.01316, eqs. 8 to 11).
+
+    The image is taken to noise by deterministic DDIM steps up to the timestep before the last of
+    ``timesteps``, one step further and back again; the error is the squared distance by which that
+    misses. In the paper t = 100 and k = 10 of 1000.
+    """
+    *walk, beyond = timesteps
+    x_t = x_0
+    for start, end in itertools.pairwise(walk):
+        x_t = _ddim_step(network, schedule, x_t, start, end)
+    there = _ddim_step(network, schedule, x_t, walk[-1], beyond)
+    back = _ddim_step(network, schedule, there, beyond, walk[-1])
+    return (back - x_t).square().flatten(1).sum(dim=1)
+
+
+def _ddim_step(
+    network: nn.Module, schedule: NoiseSchedule, x: Tensor, start: int, end: int
+) -> Tensor:
+    """Return ``x`` at timestep ``end``: the image and the noise that the network sees in it."""
+    t = torch.full((len(x),), start, device=x.device)
+    epsilon = _predicted_noise(network, schedule, x, t)
+    x_0 = (x - schedule.noise[start] * epsilon) / schedule.signal[start]
+    return schedule.diffuse(x_0, torch.full_like(t, end), epsilon)
 
 
 def _predicted_noise(network: nn.Module, schedule: NoiseSchedule, x_t: Tensor, t: Tensor) -> Tensor:

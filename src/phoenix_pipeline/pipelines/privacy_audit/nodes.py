@@ -69,7 +69,7 @@ def audit_privacy(
     membership = _attack(subject, skipped)
     blind = _blind(subject, skipped)
     copies = _copies(subject, samples_file, skipped)
-    reconstruction = reconstruct_images(subject, skipped, pooled=federation.pooled)
+    reconstruction = reconstruct_images(subject, skipped, federation)
     return {
         "conditions": _conditions(subject),
         "scores": {

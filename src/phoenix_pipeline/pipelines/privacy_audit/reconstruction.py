@@ -1,52 +1,66 @@
 """Images out of the update that a client would send after one step on one image."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from phoenix_pipeline.config import FederationConfig
+from phoenix_pipeline.diffusion.dp_sgd import set_private_gradients
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
-from phoenix_pipeline.images import GLOBAL_MODEL
+from phoenix_pipeline.images import GLOBAL_MODEL, to_model_range
 from phoenix_pipeline.metrics.privacy.inversion import client_gradient, likeness, reconstruct
 from phoenix_pipeline.pipelines.privacy_audit.subject import Subject
 from phoenix_pipeline.pipelines.progress import progress_bar
 from phoenix_pipeline.seeding import numpy_generator, torch_generator
 
+if TYPE_CHECKING:
+    from phoenix_pipeline.federated.records import ClientSettings
+
 
 def reconstruct_images(
-    subject: Subject, skipped: dict[str, str], pooled: bool
+    subject: Subject, skipped: dict[str, str], federation: FederationConfig
 ) -> dict[str, Any] | None:
     """Return PSNR and SSIM of reconstructions, beside those of the mean training image.
 
-    An attacker who reads nothing out of the update can still answer with the mean image. Only what
-    a client sends is read: not its personal layers. None, and the reason in ``skipped``, where
-    nothing is reconstructed.
+    An attacker who reads nothing out of the update can still answer with the mean image. What is
+    read is what reaches the server, as ``seen`` says; personal layers do not. None, and the reason
+    in ``skipped``, where nothing is reconstructed.
     """
-    if reason := _why_not(subject, pooled):
+    if reason := _why_not(subject, federation.pooled):
         skipped["reconstruction"] = reason
         return None
-    owners = {owner: np.concatenate(list(c.values())) for owner, c in subject.models().items()}
+    from phoenix_pipeline.federated.one_step import settings_of_clients
+
+    told = settings_of_clients(subject.told, federation, subject.sizes)
+    owners = subject.models()
     # Where clients have models of their own, it is these that they update.
     candidates = [
-        (owner, int(row))
-        for owner, rows in owners.items()
+        (owner, client, row)
+        for owner, clients in owners.items()
         if owner != GLOBAL_MODEL or len(owners) == 1
-        for row in np.unique(rows)
+        for row, client in sorted(_holders(clients).items())
     ]
     generator = numpy_generator(subject.seed, "reconstructed_images")
     count = min(subject.config.reconstructions, len(candidates))
     images = []
     with progress_bar("reconstructing", count) as advance:
         for place in generator.choice(len(candidates), size=count, replace=False):
-            owner, row = candidates[place]
-            images.append(_reconstruct_one(subject, subject.network(owner), row))
+            images.append(_reconstruct_one(subject, told, federation, *candidates[place]))
             advance(1)
     psnr = float(np.mean([image["psnr_db"] for image in images]))
     of_mean = float(np.mean([image["mean_image_psnr_db"] for image in images]))
     scores = {"reconstruction_psnr_db": psnr, "reconstruction_mean_image_psnr_db": of_mean}
-    return {"scores": scores, "images": images}
+    seen = " or ".join(dict.fromkeys(image["seen"] for image in images))
+    return {"scores": scores, "seen": seen, "images": images}
+
+
+def _holders(clients: Mapping[int, np.ndarray]) -> dict[int, int]:
+    """Return, by image, the first of the clients that hold it."""
+    return {int(row): client for client in sorted(clients, reverse=True) for row in clients[client]}
 
 
 def _why_not(subject: Subject, pooled: bool) -> str:
@@ -62,20 +76,60 @@ def _why_not(subject: Subject, pooled: bool) -> str:
     return ""
 
 
-def _reconstruct_one(subject: Subject, network: nn.Module, row: int) -> dict[str, Any]:
+def _reconstruct_one(
+    subject: Subject,
+    told: "ClientSettings",
+    federation: FederationConfig,
+    owner: int,
+    client: int,
+    row: int,
+) -> dict[str, Any]:
     """Return how like training image ``row`` its reconstruction and the mean image are."""
+    from phoenix_pipeline.federated.one_step import see_update, step_noise
+
+    network = subject.network(owner)
     image = _as_tensor(subject.train.images[row]).to(subject.device)
     mean = _as_tensor(subject.train.images.mean(axis=0).round().astype(np.uint8))
     schedule = NoiseSchedule.from_config(subject.model.noise, subject.device)
     generator = torch_generator(subject.seed, "reconstruction", row)
     step = int(torch.randint(schedule.num_timesteps, (), generator=generator))
     epsilon = torch.randn(image.shape, generator=generator).to(subject.device)
-    sent = subject.sent(network)
-    gradient = client_gradient(network, sent, schedule, image, step, epsilon)
+    weights = {name: w for name, w in network.named_parameters() if w.requires_grad}
+    noise = step_noise(told, federation, subject.sizes, client)
+    gradient = _gradient(subject, network, told, noise, schedule, image, step, epsilon, row)
+    update = see_update(network, gradient, told, client, subject.rows, row)
+    sent = [name for name in weights if name in update.arrays]
+    # Descent: the gradient is where the weights came from.
+    found = [-update.arrays[name].to(subject.device) for name in sent]
+    read = [weights[name] for name in sent]
     steps = subject.config.reconstruction_steps
-    made = reconstruct(network, sent, schedule, gradient, step, epsilon, steps, generator)
+    made = reconstruct(network, read, schedule, found, step, epsilon, steps, generator)
     of_mean = {f"mean_image_{name}": value for name, value in asdict(likeness(mean, image)).items()}
-    return {"image_index": row, "timestep": step, **asdict(likeness(made, image)), **of_mean}
+    seen = {"seen": update.words, **asdict(likeness(made, image))}
+    return {"image_index": row, "timestep": step, **seen, **of_mean}
+
+
+def _gradient(
+    subject: Subject,
+    network: nn.Module,
+    told: "ClientSettings",
+    noise: float | None,
+    schedule: NoiseSchedule,
+    image: Tensor,
+    step: int,
+    epsilon: Tensor,
+    row: int,
+) -> dict[str, Tensor]:
+    """Return the gradient that the client steps against, by name; clipped and noisy by DP-SGD."""
+    weights = {name: w for name, w in network.named_parameters() if w.requires_grad}
+    if noise is None:
+        found = client_gradient(network, list(weights.values()), schedule, image, step, epsilon)
+        return dict(zip(weights, found, strict=True))
+    x_0, t = to_model_range(image), torch.tensor([step], device=subject.device)
+    batch = schedule.diffuse(x_0, t, epsilon), t, schedule.target(x_0, t, epsilon)
+    generator = torch_generator(subject.seed, "reconstruction_noise", row, device=subject.device)
+    set_private_gradients(network, batch, told.training, noise, 1.0, generator)
+    return {name: weight.grad for name, weight in weights.items() if weight.grad is not None}
 
 
 def _as_tensor(image: np.ndarray) -> Tensor:

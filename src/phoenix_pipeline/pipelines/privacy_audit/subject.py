@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -11,6 +11,9 @@ from torch import nn
 
 from phoenix_pipeline.config import ModelConfig, PrivacyAuditConfig
 from phoenix_pipeline.images import GLOBAL_MODEL, ImageSet
+
+if TYPE_CHECKING:
+    from phoenix_pipeline.federated.records import ClientSettings
 
 
 @dataclass(frozen=True)
@@ -43,16 +46,17 @@ class Subject:
 
         return load_network(self.folder, owner).to(self.device)
 
-    def sent(self, network: nn.Module) -> list[nn.Parameter]:
-        """Return the trained weights of ``network`` that leave a client in its update."""
-        from phoenix_pipeline.federated.personal_layers import is_personal
+    @property
+    def told(self) -> "ClientSettings":
+        """Return what the clients were told when the models were trained."""
+        from phoenix_pipeline.federated.records import ClientSettings
 
-        personal = tuple(self.metadata["settings"]["personal_layers"])
-        return [
-            weight
-            for name, weight in network.named_parameters()
-            if weight.requires_grad and not is_personal(name, personal)
-        ]
+        return ClientSettings.model_validate(self.metadata["settings"])
+
+    @property
+    def sizes(self) -> dict[int, int]:
+        """Return each client's number of images."""
+        return {client: len(rows) for client, rows in self.rows.items()}
 
     def cannot_be_attacked(self, owner: int) -> str:
         """Return why the model of ``owner`` tells nothing of its training images, or ``""``."""

@@ -1,0 +1,122 @@
+"""What reaches the server of one client's one step: the update that an audit tries to invert.
+
+It takes the client's own way out (clipping and noise, partial update, codec) and the server's way
+in, so that an attack reads what such a server reads.
+"""
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from flwr.app import ArrayRecord, ConfigRecord
+from torch import Tensor, nn
+
+from phoenix_pipeline.config import FederationConfig
+from phoenix_pipeline.federated.client_state import ClientState
+from phoenix_pipeline.federated.personal_layers import split_personal
+from phoenix_pipeline.federated.privacy import example_level
+from phoenix_pipeline.federated.privacy.local_noise import privatize
+from phoenix_pipeline.federated.privacy.plan import PrivacyPlan
+from phoenix_pipeline.federated.records import ClientSettings
+from phoenix_pipeline.federated.run_state import RunState
+from phoenix_pipeline.federated.transport import ServerTransport, send_weights
+from phoenix_pipeline.federated.work_plan import plan_steps
+from phoenix_pipeline.seeding import derive_seed
+
+_ROUND = 1
+
+
+@dataclass(frozen=True)
+class SeenUpdate:
+    """``arrays``: the update as the server decodes it, by name; ``words``: what that is of it."""
+
+    arrays: dict[str, Tensor]
+    words: str
+
+
+def settings_of_clients(
+    settings: ClientSettings, federation: FederationConfig, sizes: Mapping[int, int]
+) -> ClientSettings:
+    """Return what clients of ``sizes`` images are told: ``settings``, with the noise to add."""
+    return PrivacyPlan(federation, settings, sizes).settings_for_clients()
+
+
+def step_noise(
+    settings: ClientSettings, federation: FederationConfig, sizes: Mapping[int, int], client: int
+) -> float | None:
+    """Return the noise multiplier of the client's DP-SGD; None where that is off."""
+    dp_sgd, batch_size = settings.training.dp_sgd, settings.training.batch_size
+    if not dp_sgd.enabled:
+        return None
+    steps = plan_steps(sizes, federation.local_work, batch_size)[client] * federation.num_rounds
+    return example_level.noise_multiplier(dp_sgd, batch_size, sizes[client], steps)
+
+
+def see_update(
+    network: nn.Module,
+    gradient: Mapping[str, Tensor],
+    settings: ClientSettings,
+    client: int,
+    clients: Collection[int],
+    attempt: int = 0,
+) -> SeenUpdate:
+    """Return what the server sees of a step of ``client`` against ``gradient``.
+
+    The step has the gradient's direction, which gives most away, and the length of AdamW's first
+    step: ``learning_rate`` times the root of the number of weights. Nothing is left over from
+    earlier messages.
+
+    Args:
+        network: as the client received it; it is not changed.
+        gradient: by the names of the trained parameters.
+        settings: of :func:`settings_of_clients`.
+        client: who makes the step.
+        clients: who takes part in the round, which decides on halves of the model.
+        attempt: tells apart the noise of several steps.
+    """
+    start = {name: array.detach().cpu() for name, array in network.state_dict().items()}
+    trained = {**start, **_step(start, gradient, settings.training.learning_rate)}
+    received, _ = split_personal(start, settings.personal_layers)
+    shared, _ = split_personal(trained, settings.personal_layers)
+    # Fields of noise must differ between images, which are one client's in one round here.
+    settings = settings.model_copy(update={"seed": derive_seed(settings.seed, "audit", attempt)})
+    if settings.local_noise:
+        seed = derive_seed(settings.seed, "local_noise", client, _ROUND)
+        shared = privatize(shared, received, settings.local_noise, seed)
+    run = RunState(Path(), {}, received, 0.0)
+    run.broadcast = received
+    transport = ServerTransport(settings, run)
+    transport.open_round(_ROUND, sorted(clients))
+    _, told = transport.write(client, ArrayRecord())
+    config = ConfigRecord({"round": _ROUND, **told})
+    record = send_weights(shared, received, config, settings, ClientState(), client)
+    seen = {name: a - received[name] for name, a in transport.read(client, record).items()}
+    return SeenUpdate(seen, _words(settings, len(seen) < len(received), seen))
+
+
+def _step(
+    start: Mapping[str, Tensor], gradient: Mapping[str, Tensor], learning_rate: float
+) -> dict[str, Tensor]:
+    """Return the arrays of ``gradient`` after the step."""
+    norm = math.sqrt(sum(float(g.double().square().sum()) for g in gradient.values()))
+    length = learning_rate * math.sqrt(sum(g.numel() for g in gradient.values()))
+    scale = length / norm if norm else 0.0
+    return {name: start[name] - scale * g.detach().cpu() for name, g in gradient.items()}
+
+
+def _words(settings: ClientSettings, is_half: bool, seen: Mapping[str, Tensor]) -> str:
+    """Return what is seen, most telling first, such as ``"int4, difference"``."""
+    up = settings.compression.up
+    named = {"none": "", "top_k": f"top {up.density:.0%}"}.get(up.codec, up.codec)
+    parts = [named, "difference" if settings.compression.is_active else "weights"]
+    if is_half:
+        part = "encoder" if any(name.startswith("conv_in") for name in seen) else "decoder"
+        parts.append(f"{part} half")
+    if settings.personal_layers:
+        parts.append("shared layers only")
+    if settings.local_noise:
+        parts.append("clipped and noisy")
+    if settings.training.dp_sgd.enabled:
+        parts.append("of a noisy gradient")
+    return ", ".join(filter(None, parts))

@@ -1,0 +1,59 @@
+"""Tells a run's rounds to whoever watches, once each, with what the last upload adds to them."""
+
+import math
+from collections.abc import Callable, Mapping
+
+from phoenix_pipeline.config import LinkConfig
+from phoenix_pipeline.federated.round_table import round_means, with_link_seconds
+from phoenix_pipeline.federated.run_state import RunState
+
+OnRound = Callable[[int, Mapping[str, float]], None]
+
+
+class RoundTeller:
+    """Tells the means of the rounds of ``run``; nothing where nobody listens.
+
+    The last of ``num_rounds`` waits for :meth:`finish`, as clients may upload personal layers after
+    it, whose bytes belong to it.
+    """
+
+    def __init__(
+        self, run: RunState, link: LinkConfig, num_rounds: int, on_round: OnRound | None
+    ) -> None:
+        self._run = run
+        self._link = link
+        self._num_rounds = num_rounds
+        self._on_round = on_round
+        self._told: dict[int, dict[str, float]] = {}
+
+    def means(self, number: int) -> dict[str, float]:
+        """Return the totals and the loss of round ``number``."""
+        return round_means(with_link_seconds(self._run.history.of_round(number), self._link))
+
+    def tell(self, number: int) -> None:
+        """Tell round ``number``, unless it is the last."""
+        if number < self._num_rounds:
+            self._tell(number)
+
+    def finish(self) -> None:
+        """Tell the last round that was made, and again what has changed in those before it.
+
+        A client that did not take part in the last round has its upload in an earlier one's row.
+        """
+        for number in self._told:
+            before, now = self._told[number], self.means(number)
+            changed = {name: value for name, value in now.items() if _differs(before, name, value)}
+            if changed and self._on_round:
+                self._on_round(number, changed)
+        if self._run.rounds_done == self._num_rounds:
+            self._tell(self._num_rounds)
+
+    def _tell(self, number: int) -> None:
+        if self._on_round:
+            self._told[number] = self.means(number)
+            self._on_round(number, self._told[number])
+
+
+def _differs(before: Mapping[str, float], name: str, value: float) -> bool:
+    old = before.get(name, math.nan)
+    return old != value and not (math.isnan(old) and math.isnan(value))
