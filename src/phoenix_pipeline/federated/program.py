@@ -21,12 +21,13 @@ from phoenix_pipeline.federated.monitoring import Monitor
 from phoenix_pipeline.federated.personal_layers import split_personal
 from phoenix_pipeline.federated.privacy.checks import check_privacy
 from phoenix_pipeline.federated.privacy.client_level import ClientLevelPrivacy
-from phoenix_pipeline.federated.records import pack_arrays, unpack_arrays
+from phoenix_pipeline.federated.records import pack_weights, unpack_weights
 from phoenix_pipeline.federated.resuming import CLIENTS_FOLDER, SERVER_FOLDER
 from phoenix_pipeline.federated.round_table import round_means, with_link_seconds
 from phoenix_pipeline.federated.run_state import RunState
 from phoenix_pipeline.federated.strategy import OnReply, PhoenixStrategy
 from phoenix_pipeline.federated.warm_up import warm_up
+from phoenix_pipeline.federated.wire import Layout
 from phoenix_pipeline.federated.work_plan import round_size
 from phoenix_pipeline.hardware import resolve_device
 
@@ -131,7 +132,8 @@ def _run_rounds(job: FederatedJob, run: RunState, fleet: Fleet, watch: Watch) ->
     def after_round(server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
         if server_round == 0:
             return None
-        run.finish_round(unpack_arrays(arrays))
+        weights = unpack_weights(arrays, Layout.of(run.raw))
+        run.finish_round({name: tensor.clone() for name, tensor in weights.items()})
         done = run.rounds_done
         if done % config.checkpoint_every == 0 or done == config.num_rounds:
             run.save()
@@ -143,7 +145,7 @@ def _run_rounds(job: FederatedJob, run: RunState, fleet: Fleet, watch: Watch) ->
 
     strategy.start(
         fleet.grid,
-        pack_arrays(run.raw),
+        pack_weights(run.raw),
         num_rounds=config.num_rounds - run.rounds_done,
         timeout=config.round_timeout_s,
         evaluate_fn=after_round,

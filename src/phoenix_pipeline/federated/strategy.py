@@ -31,6 +31,7 @@ from phoenix_pipeline.federated.records import (
     ClientSettings,
     count_bytes,
     pack_arrays,
+    pack_weights,
 )
 from phoenix_pipeline.federated.round_replies import check_usable, read_reply, say_reasons
 from phoenix_pipeline.federated.round_table import ABSENT, Row, new_row
@@ -172,7 +173,7 @@ class PhoenixStrategy(FedAvg):
         sizes = [row["num_examples"] for row in usable]
         total = sum(n * row["loss"] for n, row in zip(sizes, usable, strict=True))
         loss = total / sum(sizes) if sizes else float("nan")
-        return pack_arrays(weights), MetricRecord({"loss": loss, "clients": len(usable)})
+        return pack_weights(weights), MetricRecord({"loss": loss, "clients": len(usable)})
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
