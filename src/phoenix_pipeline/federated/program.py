@@ -108,6 +108,10 @@ def _begin(job: FederatedJob, folder: Path, device: torch.device) -> RunState:
         state = {name: tensor.cpu().clone() for name, tensor in network.state_dict().items()}
         shared, personal = split_personal(state, settings.personal_layers)
         run.start_from(shared, personal, row)
+    of_images = settings.training.dp_sgd.enabled
+    private = of_images or job.config.differential_privacy.enabled
+    # A private run that is cut short in round 1 has spent, and must find its ledger again.
+    if job.warmup_steps or (private and job.config.has_secret_noise):
         run.save()
     return run
 

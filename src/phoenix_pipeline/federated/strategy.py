@@ -63,7 +63,7 @@ class PhoenixStrategy(FedAvg):
         self._config = config
         self._settings = settings
         self._optimizer = ServerOptimizer.of(config.server_optimizer, settings)
-        self._privacy = PrivacyPlan(config, settings, sizes)
+        self._privacy = PrivacyPlan(config, settings, sizes, run.history, run.folder)
         self._told = self._privacy.settings_for_clients().model_dump_json()
         # Not copied: clients may join between rounds.
         self._clients = nodes
@@ -104,6 +104,7 @@ class PhoenixStrategy(FedAvg):
             self._config.local_work,
             self._settings.training.batch_size,
         )
+        self._privacy.begin(steps)
         node_of = {client: node for node, client in self._clients.items()}
         self._transport.open_round(current, chosen)
         initial = self._run.initial_personal
