@@ -34,19 +34,20 @@ def measure(parameters: int, arrays: int, replies: int) -> None:
     import torch
 
     from phoenix_pipeline.federated.aggregation import WeightedMean
-    from phoenix_pipeline.federated.records import pack_arrays, unpack_arrays
+    from phoenix_pipeline.federated.records import pack_weights, unpack_weights
+    from phoenix_pipeline.federated.wire import Layout
 
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(0)
     length = parameters // arrays
     model = {f"w{i}": torch.randn(length, generator=generator) for i in range(arrays)}
-    packed = pack_arrays(model)
+    packed, layout = pack_weights(model), Layout.of(model)
     mean = WeightedMean(model)
-    mean.add(unpack_arrays(packed), 1.0)
+    mean.add(unpack_weights(packed, layout), 1.0)
     before = peak_mb()
     wall, used = time.perf_counter(), time.process_time()
     for _ in range(replies):
-        mean.add(unpack_arrays(packed), 10.0)
+        mean.add(unpack_weights(packed, layout), 10.0)
     wall, used = time.perf_counter() - wall, time.process_time() - used
     print(
         f"{parameters / 1e6:g} M parameters in {arrays} arrays, {replies} replies: "

@@ -1,11 +1,12 @@
 """Kill -9 at many instants, restart, compare.
 
 ``python benchmarks/kill.py --kills 50`` prints how many kills struck which phase.
-Two small arms go through the stages' own functions: federated training (Adam's moments kept, EMA;
-personal layers, warm-up, threshold filter), sampling, a score, all written as the catalog writes
-them. Each process is forked from this one, which has imported everything. Every other kill comes
-at a random instant, the others at a random step (a file operation, or the start of a phase such as
-the aggregation of a reply), where an instant would rarely fall.
+Three small arms go through the stages' own functions: federated training (Adam's moments kept, EMA;
+personal layers, warm-up, threshold filter; compression with error feedback both ways), sampling, a
+score, all written as the catalog writes them. Each process is forked from this one, which has
+imported everything. Every other kill comes at a random instant, the others at a random step (a file
+operation, or the start of a phase such as the aggregation of a reply), where an instant would
+rarely fall.
 Killed processes are started again until one ends; its files must be those of an undisturbed run.
 """
 
@@ -20,12 +21,13 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from kill_program import CLOCKS, PHASES, import_all, run_arms, watch_phases
+from kill_program import ARMS, CLOCKS, PHASES, import_all, run_arms, watch_phases
 from safetensors.torch import load_file
 
 _FILE_EVENTS = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"}
@@ -66,7 +68,9 @@ class Shared:
         return before
 
 
-def start(folder: Path, shared: Shared, kill_at: tuple[int, int] | None = None) -> int:
+def start(
+    folder: Path, shared: Shared, arms: Sequence[str], kill_at: tuple[int, int] | None = None
+) -> int:
     """Fork a process that runs the arms in ``folder``; it kills itself at step n of a phase."""
     shared.clear()
     child = os.fork()
@@ -90,7 +94,7 @@ def start(folder: Path, shared: Shared, kill_at: tuple[int, int] | None = None) 
     try:
         watch_phases(enter)
         sys.addaudithook(hook)
-        run_arms(folder)
+        run_arms(folder, arms)
         status = 0
     except BaseException as error:
         sys.stderr.write(f"the child failed: {type(error).__name__}: {error}\n")
@@ -126,7 +130,7 @@ def outcome(folder: Path) -> dict[str, Any]:
     return kept
 
 
-def survive(kills: int, seed: int, root: Path) -> Counter[str]:
+def survive(kills: int, seed: int, root: Path, arms: Sequence[str]) -> Counter[str]:
     """Spread ``kills`` over as many runs as it takes; return how many struck which phase.
 
     Raises RuntimeError for a run that does not end as the undisturbed one.
@@ -134,7 +138,7 @@ def survive(kills: int, seed: int, root: Path) -> Counter[str]:
     import_all()
     shared, generator, struck = Shared(), random.Random(seed), Counter[str]()
     began = time.monotonic()
-    if not ended(start(root / "whole", shared)):
+    if not ended(start(root / "whole", shared, arms)):
         raise RuntimeError("the undisturbed run was killed")
     seconds, steps = time.monotonic() - began, shared.steps
     expected, runs = outcome(root / "whole"), 0
@@ -145,7 +149,7 @@ def survive(kills: int, seed: int, root: Path) -> Counter[str]:
             by_step = generator.random() < 0.5
             phase = generator.randrange(len(PHASES))
             aim = (phase, generator.randint(1, steps[phase])) if by_step else None
-            child = start(folder, shared, aim)
+            child = start(folder, shared, arms, aim)
             if not by_step:
                 time.sleep(generator.uniform(0.0, seconds))
                 os.kill(child, signal.SIGKILL)
@@ -153,7 +157,7 @@ def survive(kills: int, seed: int, root: Path) -> Counter[str]:
                 break
             struck[shared.phase] += 1
         else:
-            ended(start(folder, shared))
+            ended(start(folder, shared, arms))
         found = outcome(folder)
         names = expected.keys() | found.keys()
         if differing := [n for n in names if expected.get(n) != found.get(n)]:
@@ -170,11 +174,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--arm", choices=ARMS, help="this one alone")
     asked = parser.parse_args()
+    arms = [asked.arm] if asked.arm else ARMS
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory() as folder:
-        struck = survive(asked.kills, asked.seed, Path(folder))
+        struck = survive(asked.kills, asked.seed, Path(folder), arms)
     for phase, count in struck.most_common():
         print(f"{count:4d}  {phase}")
 

@@ -1,7 +1,7 @@
-"""What the kill harness kills: two arms through the stages' own functions, on a few images."""
+"""What the kill harness kills: three arms through the stages' own functions, on a few images."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import pandas as pd
 
 from phoenix_pipeline.checkpoints import write_json
 from phoenix_pipeline.config import (
+    CompressionConfig,
     FederationConfig,
     LocalWorkConfig,
     ModelConfig,
@@ -33,7 +34,7 @@ from phoenix_pipeline.pipelines.federated_training.nodes import train
 from phoenix_pipeline.pipelines.sampling import parts
 from phoenix_pipeline.pipelines.sampling.nodes import draw_samples
 
-ARMS = ("fedavg", "personalization")
+ARMS = ("fedavg", "personalization", "compressed")
 CLOCKS = ("seconds",)
 PHASES = (
     "between the stages",
@@ -53,6 +54,10 @@ _SAMPLING = SamplingConfig(num_images=24, batch_size=6, num_steps=2)
 _RULES = ThresholdFilterConfig(
     monitor_every=1, monitor_samples=16, monitor_steps=2, absolute_threshold=1.0001, patience=2
 )
+# Memory on both sides: residuals at the clients, the last broadcast at both.
+_COMPRESSION = CompressionConfig(
+    up={"codec": "top_k", "density": 0.1}, down={"codec": "int8", "relative_to": "last_broadcast"}
+)
 
 
 def import_all() -> None:
@@ -64,9 +69,9 @@ def import_all() -> None:
     build_unet(_UNET, 1, 8, 0)
 
 
-def run_arms(folder: Path) -> None:
+def run_arms(folder: Path, arms: Sequence[str]) -> None:
     """Run the program: the same command before and after a kill."""
-    for arm in ARMS:
+    for arm in arms:
         _run_arm(arm, folder)
 
 
@@ -117,6 +122,7 @@ def _run_arm(arm: str, folder: Path) -> None:
             client_fraction=1.0 if personal else 0.5,
             workers=2,
             threads_per_client=1,
+            compression=_COMPRESSION if arm == "compressed" else CompressionConfig(),
         ),
         PersonalLayersConfig(layers=tuple(layers) or None, final_average=personal),
         _RULES.model_copy(update={"enabled": personal}),

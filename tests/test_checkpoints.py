@@ -145,7 +145,7 @@ def test_leftovers_of_killed_processes_go_once_they_are_old(tmp_path):
         for name in (
             ".a.00000000.partial.json",
             ".a.11111111.partial.json",
-            ".b.00000000.partial.json",
+            ".b.00000000.hidden.json",
         )
     )
     for leftover in (old, young, other):
@@ -154,3 +154,8 @@ def test_leftovers_of_killed_processes_go_once_they_are_old(tmp_path):
         os.utime(leftover, (0, 0))
     write_json(tmp_path / "a.json", 1)
     assert [old.exists(), young.exists(), other.exists()] == [False, True, True]
+    # Once per folder: thousands of files in one would else be listed for each of them.
+    old.touch()
+    os.utime(old, (0, 0))
+    write_json(tmp_path / "b.json", 1)
+    assert old.exists()

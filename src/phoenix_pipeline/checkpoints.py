@@ -3,7 +3,6 @@
 Nothing here uses pickle, and torch is imported only where tensors are handled.
 """
 
-import glob
 import hashlib
 import json
 import os
@@ -12,6 +11,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +37,7 @@ def atomic_path(final: Path) -> Iterator[Path]:
     temporary = final.with_name(f".{final.stem}.{secrets.token_hex(4)}.partial{final.suffix}")
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        _remove_stale(final)
+        _remove_stale(final.parent.absolute())
         yield temporary
         _flush(temporary)
         _rename(temporary, final)
@@ -204,10 +204,13 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _remove_stale(final: Path) -> None:
-    """Remove what killed processes left; younger files may belong to a running one."""
-    pattern = f".{glob.escape(final.stem)}.????????.partial{glob.escape(final.suffix)}*"
-    for leftover in final.parent.glob(pattern):
+@lru_cache(maxsize=1024)
+def _remove_stale(folder: Path) -> None:
+    """Remove what killed processes left; younger files may belong to a running one.
+
+    Once per folder and process: a folder of 10,000 models would else be read 10,000 times.
+    """
+    for leftover in folder.glob(".*.????????.partial*"):
         with suppress(OSError):  # Another process may be removing it as well.
             if time.time() - leftover.stat().st_mtime > _STALE_AFTER_S:
                 _remove(leftover)

@@ -113,8 +113,8 @@ def test_the_bytes_show_what_stays(tmp_path: Path) -> None:
     weights = 4 * sum(t.numel() for t in personal.values())
     for column in ("bytes_up", "bytes_down"):
         saved = everything[column] - shared[column]
-        assert (saved >= weights).all()
-        assert (saved <= weights + 1000).all()  # names, shapes and settings
+        # Settings name the layers, and the header of the one array has other digits.
+        assert ((saved - weights).abs() <= 20).all()
 
 
 @pytest.mark.parametrize("state", ["keep", "reset"])

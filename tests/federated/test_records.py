@@ -5,7 +5,14 @@ import pytest
 import torch
 from flwr.app import Array, ArrayRecord
 
-from phoenix_pipeline.federated.records import pack_arrays, unpack_arrays
+from phoenix_pipeline.errors import FederationError
+from phoenix_pipeline.federated.records import (
+    pack_arrays,
+    pack_weights,
+    unpack_arrays,
+    unpack_weights,
+)
+from phoenix_pipeline.federated.wire import Layout
 
 STATE = {
     "matrix": torch.arange(6.0).reshape(2, 3).T,
@@ -35,6 +42,29 @@ def test_arrays_in_fortran_order_keep_their_values() -> None:
     turned = np.asfortranarray(np.arange(6.0).reshape(2, 3))
     back = unpack_arrays(ArrayRecord({"x": Array(turned)}))["x"]
     assert torch.equal(back, torch.from_numpy(np.ascontiguousarray(turned)))
+
+
+def test_a_models_weights_are_one_array_per_dtype_and_come_back_by_name() -> None:
+    state = {name: STATE[name] for name in ("matrix", "scalar", "empty", "half")}
+    record, layout = pack_weights(state), Layout.of(state)
+    assert set(record) == {"float32", "int64", "float16"}
+    back = unpack_weights(record, layout)
+    assert back.keys() == state.keys()
+    assert all(torch.equal(back[name], tensor) for name, tensor in state.items())
+    assert Layout.of(back) == layout
+    renamed = {name.upper(): tensor for name, tensor in state.items()}
+    assert Layout.of(renamed).fingerprint != layout.fingerprint
+    turned = state | {"matrix": state["matrix"].T}
+    assert Layout.of(turned).fingerprint != layout.fingerprint
+    with pytest.raises(FederationError, match=r"array float32 is torch.float32 \(6,\).*\(9,\)"):
+        unpack_weights(record, Layout.of(state | {"matrix": torch.zeros(3, 3)}))
+
+
+@pytest.mark.parametrize("dtype", [">f4", "S4", "M8[s]"])
+def test_weights_of_a_foreign_dtype_are_malformed(dtype: str) -> None:
+    record = ArrayRecord({"float32": Array(np.zeros(6).astype(dtype))})
+    with pytest.raises((ValueError, TypeError), match="cannot be read"):
+        unpack_weights(record, Layout.of({"matrix": torch.zeros(6)}))
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from phoenix_pipeline.federated.client_state import ClientState
 from phoenix_pipeline.federated.compression.codecs import codec_of
 from phoenix_pipeline.federated.compression.partial_updates import assign_halves, sent_names
 from phoenix_pipeline.federated.compression.updates import encoded_bytes
-from phoenix_pipeline.federated.records import pack_arrays, unpack_arrays
+from phoenix_pipeline.federated.records import pack_arrays, pack_weights, unpack_arrays
 from phoenix_pipeline.federated.round_table import new_row
 from phoenix_pipeline.federated.run_state import RunState
 from phoenix_pipeline.federated.transport import ServerTransport, receive_weights, send_weights
@@ -42,20 +42,34 @@ def distance(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
     return float(torch.cat([(a[n] - b[n]).reshape(-1) for n in a]).norm())
 
 
-def test_without_compression_weights_travel_by_name_as_they_are(tmp_path: Path) -> None:
+def test_without_compression_weights_travel_as_they_are(tmp_path: Path) -> None:
     run = RunState(tmp_path, {}, shared_template(), 0.5)
-    plain, told = pack_arrays(run.raw), settings()
+    plain, told = pack_weights(run.raw), settings()
+    assert set(plain) == {"float32"}
     server = ServerTransport(told, run)
     server.open_round(1, [0, 1])
-    assert server.write(0, plain) == (plain, {})
+    record, config = server.write(0, plain)
+    assert record is plain
     state = ClientState()
-    got = receive_weights(plain, ConfigRecord(), told, state, {})
-    back = send_weights(got, got, ConfigRecord(), told, state, 0)
+    got = receive_weights(plain, ConfigRecord(config), told, state, shared_template())
+    assert same(dict(got), run.raw)
+    back = send_weights(dict(got), got, ConfigRecord(), told, state, 0)
     assert back == plain
-    assert same(server.read(0, back), run.raw)
+    assert same(dict(server.read(0, back)), run.raw)
     assert state.to_tensors() == {}
     server.close_round()
     assert run.broadcast == {}
+
+
+def test_a_model_of_another_layout_is_refused_by_the_client(tmp_path: Path) -> None:
+    run = RunState(tmp_path, {}, shared_template(), 0.5)
+    server = ServerTransport(settings(), run)
+    server.open_round(1, [0])
+    plain, config = server.write(0, pack_weights(run.raw))
+    # As many values of the same type, under another name.
+    other = {name.replace("conv_in", "conv_first"): t for name, t in run.raw.items()}
+    with pytest.raises(FederationError, match=r"has the layout .* this client's"):
+        receive_weights(plain, ConfigRecord(config), settings(), ClientState(), other)
 
 
 @pytest.mark.parametrize(
@@ -203,8 +217,8 @@ def test_personal_layers_stay_and_the_rest_is_compressed(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda a: {}, "the compressed arrays are none"),
-        (lambda a: a | {"float16": a["float16"][:-1]}, "compressed array float16"),
+        (lambda a: {}, "the message's arrays are none"),
+        (lambda a: a | {"float16": a["float16"][:-1]}, "the message's array float16"),
         (lambda a: a | {"float16": a["float16"] * float("nan")}, "not finite"),
         (lambda a: a | {"int16": a["int16"].flip(0)}, "must be ascending"),
     ],

@@ -11,7 +11,6 @@ from flwr.common.constant import ErrorCode
 
 from phoenix_pipeline.config import SamplingConfig
 from phoenix_pipeline.errors import FederationError, PhoenixError, TrainingError
-from phoenix_pipeline.federated.personal_layers import split_personal
 from phoenix_pipeline.federated.privacy.example_level import noise_multiplier
 from phoenix_pipeline.federated.privacy.local_noise import privatize, secret_seed
 from phoenix_pipeline.federated.records import (
@@ -105,9 +104,9 @@ def _train(content: RecordDict, settings: ClientSettings, site: Site, bench: Ben
     result = bench.family.train_locally(
         bench.network, site.images, work, settings.model, settings.training, moments
     )
-    shared, personal = split_personal(bench.network.state_dict(), settings.personal_layers)
-    if personal:
-        state.keep_personal(personal, settings.training.ema_horizon)
+    if bench.personal:
+        state.keep_personal(bench.personal, settings.training.ema_horizon)
+    shared = bench.shared
     if settings.local_noise:
         seed = _seed(settings, "local_noise", site.client_id, server_round)
         shared = privatize(shared, received, settings.local_noise, seed)

@@ -21,13 +21,14 @@ from phoenix_pipeline.federated.monitoring import Monitor
 from phoenix_pipeline.federated.personal_layers import split_personal
 from phoenix_pipeline.federated.privacy.checks import check_privacy
 from phoenix_pipeline.federated.privacy.client_level import ClientLevelPrivacy
-from phoenix_pipeline.federated.records import pack_arrays, unpack_arrays
+from phoenix_pipeline.federated.records import pack_weights, unpack_weights
 from phoenix_pipeline.federated.resuming import CLIENTS_FOLDER, SERVER_FOLDER
 from phoenix_pipeline.federated.round_table import with_link_seconds
 from phoenix_pipeline.federated.round_teller import OnRound, RoundTeller
 from phoenix_pipeline.federated.run_state import RunState
 from phoenix_pipeline.federated.strategy import OnReply, PhoenixStrategy
 from phoenix_pipeline.federated.warm_up import warm_up
+from phoenix_pipeline.federated.wire import Layout
 from phoenix_pipeline.federated.work_plan import round_size
 from phoenix_pipeline.hardware import resolve_device
 
@@ -109,6 +110,10 @@ def _begin(job: FederatedJob, folder: Path, device: torch.device) -> RunState:
         state = {name: tensor.cpu().clone() for name, tensor in network.state_dict().items()}
         shared, personal = split_personal(state, settings.personal_layers)
         run.start_from(shared, personal, row)
+    of_images = settings.training.dp_sgd.enabled
+    private = of_images or job.config.differential_privacy.enabled
+    # A private run that is cut short in round 1 has spent, and must find its ledger again.
+    if job.warmup_steps or (private and job.config.has_secret_noise):
         run.save()
     return run
 
@@ -135,7 +140,8 @@ def _run_rounds(
     def after_round(server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
         if server_round == 0:
             return None
-        run.finish_round(unpack_arrays(arrays))
+        weights = unpack_weights(arrays, Layout.of(run.raw))
+        run.finish_round({name: tensor.clone() for name, tensor in weights.items()})
         done = run.rounds_done
         if done % config.checkpoint_every == 0 or done == config.num_rounds:
             run.save()
@@ -145,7 +151,7 @@ def _run_rounds(
 
     strategy.start(
         fleet.grid,
-        pack_arrays(run.raw),
+        pack_weights(run.raw),
         num_rounds=config.num_rounds - run.rounds_done,
         timeout=config.round_timeout_s,
         evaluate_fn=after_round,

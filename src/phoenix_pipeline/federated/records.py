@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from phoenix_pipeline.config import CompressionConfig, Group, ModelConfig, TrainingConfig
 from phoenix_pipeline.errors import FederationError
 from phoenix_pipeline.families import family_of
+from phoenix_pipeline.federated.wire import Joined, Layout, join
 
 ARRAYS = "arrays"
 CONFIG = "config"
@@ -72,7 +73,22 @@ def unpack_arrays(record: ArrayRecord) -> dict[str, Tensor]:
     Raises:
         ValueError: an array's bytes are not NumPy's format, or not as many as its shape says.
     """
-    return {name: _to_tensor(array) for name, array in record.items()}
+    return {name: torch.from_numpy(_read(array).copy(order="C")) for name, array in record.items()}
+
+
+def pack_weights(weights: Mapping[str, Tensor], layout: Layout | None = None) -> ArrayRecord:
+    """Return a model's arrays as a record of one vector per dtype; names are not in it."""
+    return pack_arrays(join(weights, layout).vectors)
+
+
+def unpack_weights(record: ArrayRecord, layout: Layout) -> Joined:
+    """Return the arrays of :func:`pack_weights`: read-only, since they lie in the message itself.
+
+    Raises:
+        ValueError: see :func:`unpack_arrays`.
+        FederationError: they are not of ``layout``.
+    """
+    return Joined({name: _view(_read(array)) for name, array in record.items()}, layout)
 
 
 def _to_array(tensor: Tensor) -> Array:
@@ -83,14 +99,22 @@ def _to_array(tensor: Tensor) -> Array:
     return Array(dtype, plain.shape, _NUMPY, b"".join((header, content)))
 
 
-def _to_tensor(array: Array) -> Tensor:
+def _view(plain: np.ndarray) -> Tensor:
+    # torch.from_numpy warns of memory that may only be read.
+    try:
+        return torch.from_dlpack(plain)
+    except (BufferError, RuntimeError) as error:
+        raise ValueError(f"an array of dtype {plain.dtype} cannot be read: {error}") from error
+
+
+def _read(array: Array) -> np.ndarray:
+    """Return the array in the memory of the message."""
     if array.stype != _NUMPY:
         raise ValueError(f"an array is serialised as {array.stype!r}; only {_NUMPY!r} is read")
     start = _NPY_PREFIX + int.from_bytes(array.data[_NPY_PREFIX - 2 : _NPY_PREFIX], "little")
     shape, fortran, dtype = _read_npy_header(array.data[:start])
     flat = np.frombuffer(array.data, dtype, offset=start)
-    plain = flat.reshape(shape, order="F" if fortran else "C").copy(order="C")
-    return torch.from_numpy(plain)
+    return flat.reshape(shape, order="F" if fortran else "C")
 
 
 @lru_cache(maxsize=1024)

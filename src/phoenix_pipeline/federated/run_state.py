@@ -31,14 +31,15 @@ class RunState:
     do. ``broadcast`` is what the last round's clients started from, where differences to it are
     sent: before round 1 the initial weights. ``oldest_checkpoint`` is the earliest round that a
     resumed run may continue after: clients keep what they had then. ``key`` tells this run from
-    others for as long as it is resumed; nodes keep their state under it.
+    others for as long as it is resumed; nodes keep their state under it. ``folder`` is where all
+    of this is saved.
     """
 
     def __init__(
         self, folder: Path, settings: dict[str, Any], raw: dict[str, Tensor], ema_horizon: float
     ) -> None:
         """Start at round 0 with the weights ``raw``."""
-        self._folder = folder
+        self.folder = folder
         self._settings = settings
         self._horizon = ema_horizon
         self.raw = raw
@@ -58,21 +59,21 @@ class RunState:
         Raises:
             CheckpointError: what is stored may not be replaced; see :func:`is_resumable`.
         """
-        if not is_resumable(self._folder, self._settings):
+        if not is_resumable(self.folder, self._settings):
             return False
-        for path in reversed(checkpoints(self._folder)):
+        for path in reversed(checkpoints(self.folder)):
             try:
                 self._take_over(path)
             except CheckpointError as error:
                 logger.warning("%s; trying the one before it", error)
                 continue
-            self.oldest_checkpoint = min(map(_round_of, checkpoints(self._folder)))
+            self.oldest_checkpoint = min(map(_round_of, checkpoints(self.folder)))
             return True
-        raise unreadable(self._folder)
+        raise unreadable(self.folder)
 
     def _take_over(self, path: Path) -> None:
         tensors, metadata = load_tensors(path)
-        self.history = History.restore(self._folder / HISTORY_FILE, metadata["history"])
+        self.history = History.restore(self.folder / HISTORY_FILE, metadata["history"])
         self.raw, self.ema, self.initial_personal, self.server_optimizer, self.broadcast = (
             {n.removeprefix(p): t for n, t in tensors.items() if n.startswith(p)} for p in _GROUPS
         )
@@ -109,7 +110,7 @@ class RunState:
             for name, tensor in state.items()
         }
         save_tensors(
-            self._folder / f"round-{self.rounds_done:06d}.safetensors",
+            self.folder / f"round-{self.rounds_done:06d}.safetensors",
             tensors,
             {
                 "round": self.rounds_done,
@@ -119,7 +120,7 @@ class RunState:
                 "key": self.key,
             },
         )
-        written = checkpoints(self._folder)
+        written = checkpoints(self.folder)
         for path in written[:-_KEPT]:
             path.unlink()
         self.oldest_checkpoint = _round_of(written[-_KEPT:][0])

@@ -31,6 +31,7 @@ from phoenix_pipeline.federated.records import (
     ClientSettings,
     count_bytes,
     pack_arrays,
+    pack_weights,
 )
 from phoenix_pipeline.federated.round_replies import check_usable, read_reply, say_reasons
 from phoenix_pipeline.federated.round_table import ABSENT, Row, new_row
@@ -62,7 +63,7 @@ class PhoenixStrategy(FedAvg):
         self._config = config
         self._settings = settings
         self._optimizer = ServerOptimizer.of(config.server_optimizer, settings)
-        self._privacy = PrivacyPlan(config, settings, sizes)
+        self._privacy = PrivacyPlan(config, settings, sizes, run.history, run.folder)
         self._told = self._privacy.settings_for_clients().model_dump_json()
         # Not copied: clients may join between rounds.
         self._clients = nodes
@@ -103,6 +104,7 @@ class PhoenixStrategy(FedAvg):
             self._config.local_work,
             self._settings.training.batch_size,
         )
+        self._privacy.begin(steps)
         node_of = {client: node for node, client in self._clients.items()}
         self._transport.open_round(current, chosen)
         initial = self._run.initial_personal
@@ -172,7 +174,7 @@ class PhoenixStrategy(FedAvg):
         sizes = [row["num_examples"] for row in usable]
         total = sum(n * row["loss"] for n, row in zip(sizes, usable, strict=True))
         loss = total / sum(sizes) if sizes else float("nan")
-        return pack_arrays(weights), MetricRecord({"loss": loss, "clients": len(usable)})
+        return pack_weights(weights), MetricRecord({"loss": loss, "clients": len(usable)})
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

@@ -1,8 +1,8 @@
 """How weights are written into messages and read from them, on both sides.
 
-Without compression a message holds the arrays by name. With it, it holds one vector per dtype, and
-the configuration says what a vector cannot: the kind of broadcast, the fingerprint of the weights
-that it leads to, and which arrays the client is to send.
+A message holds one vector per dtype, and the configuration says what a vector cannot: the
+fingerprint of the layout or, with compression, of the weights that it leads to, the kind of
+broadcast, and which arrays the client is to send.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from flwr.app import ArrayRecord, ConfigRecord
 from torch import Tensor
 
+from phoenix_pipeline.errors import FederationError
 from phoenix_pipeline.federated.client_state import ClientState
 from phoenix_pipeline.federated.compression.broadcast import (
     Broadcast,
@@ -24,10 +25,18 @@ from phoenix_pipeline.federated.compression.updates import (
     difference,
     encode,
 )
-from phoenix_pipeline.federated.records import ClientSettings, pack_arrays, unpack_arrays
+from phoenix_pipeline.federated.records import (
+    ClientSettings,
+    pack_arrays,
+    pack_weights,
+    unpack_arrays,
+    unpack_weights,
+)
 from phoenix_pipeline.federated.run_state import RunState
+from phoenix_pipeline.federated.wire import Layout
 from phoenix_pipeline.seeding import torch_generator
 
+_LAYOUT = "layout"
 _KIND = "broadcast"
 _FINGERPRINT = "fingerprint"
 _SENDS = "sends"
@@ -47,6 +56,7 @@ class ServerTransport:
         self._seed = settings.seed
         self._run = run
         self._codec = codec_of(self._config.up)
+        self._layout = Layout.of(run.raw)
         self._sends: dict[int, str] = {}
         self._holders: set[int] = set()
         self._broadcast: Broadcast | None = None
@@ -54,6 +64,7 @@ class ServerTransport:
 
     def open_round(self, current: int, clients: Sequence[int]) -> None:
         """Decide what ``clients`` are sent in round ``current``, and what each of them sends."""
+        self._layout = Layout.of(self._run.raw)
         if not self._config.is_active:
             return
         self._sends = assign_halves(clients, self._config.partial_update, self._seed, current)
@@ -72,14 +83,14 @@ class ServerTransport:
         ``plain``: the server's weights as a record.
         """
         if self._broadcast is None:
-            return plain, {}
+            return plain, {_LAYOUT: self._layout.fingerprint}
         kind, arrays = self._broadcast.arrays_for(client in self._holders)
         if kind not in self._packed:
             self._packed[kind] = pack_arrays(arrays)
         told = {_KIND: kind, _FINGERPRINT: self._broadcast.fingerprint}
         return self._packed[kind], told | {_SENDS: self._sends[client]}
 
-    def read(self, client: int, record: ArrayRecord) -> dict[str, Tensor]:
+    def read(self, client: int, record: ArrayRecord) -> Mapping[str, Tensor]:
         """Return the client's weights: the server's own, moved by the client's update.
 
         With ``usplit`` they are those arrays that the client was asked for.
@@ -87,9 +98,9 @@ class ServerTransport:
         Raises:
             FederationError: the arrays are not what such a client writes.
         """
-        arrays = unpack_arrays(record)
         if self._broadcast is None:
-            return arrays
+            return unpack_weights(record, self._layout)
+        arrays = unpack_arrays(record)
         names = sent_names(self._run.raw, self._sends[client])
         template = {name: self._run.raw[name] for name in names}
         return apply_update(self._run.raw, decode(arrays, self._codec, template))
@@ -118,17 +129,23 @@ def receive_weights(
     settings: ClientSettings,
     state: ClientState,
     initial: Mapping[str, Tensor],
-) -> dict[str, Tensor]:
+) -> Mapping[str, Tensor]:
     """Return the shared weights that a client is to start from; ``state`` keeps what it must.
 
-    ``initial``: the network's initial shared arrays.
+    ``initial``: the network's initial shared arrays; without compression their layout will do.
 
     Raises:
-        FederationError: see :func:`receive_broadcast`.
+        FederationError: the message is for another network, or see :func:`receive_broadcast`.
     """
-    arrays = unpack_arrays(record)
     if not settings.compression.is_active:
-        return arrays
+        layout = Layout.of(initial)
+        if layout.fingerprint != config[_LAYOUT]:
+            raise FederationError(
+                f"the server's model has the layout {config[_LAYOUT]}, this client's "
+                f"{layout.fingerprint}; both need the same version of this project and of diffusers"
+            )
+        return unpack_weights(record, layout)
+    arrays = unpack_arrays(record)
     down = settings.compression.down
     reference = receive_broadcast(
         str(config[_KIND]),
@@ -156,7 +173,7 @@ def send_weights(
     ``reference``: what :func:`receive_weights` returned in this round.
     """
     if not settings.compression.is_active:
-        return pack_arrays(trained)
+        return pack_weights(trained, Layout.of(reference))
     up = settings.compression.up
     codec = codec_of(up)
     names = sent_names(trained, str(config[_SENDS]))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from phoenix_pipeline.families import Family, family_of
 from phoenix_pipeline.federated.personal_layers import split_personal
 from phoenix_pipeline.federated.records import ClientSettings
+from phoenix_pipeline.federated.wire import join
 
 # Initial weights come from torch's one generator per process: two builds at once would mix.
 _BUILDING = threading.Lock()
@@ -19,25 +20,26 @@ _BUILDING = threading.Lock()
 class Bench:
     """A network with the verbs of its family, and the personal layers that clients start from.
 
-    ``initial_shared``: the initial weights of all other layers on the CPU; empty where weights are
-    not compressed, since nobody asks for them then.
+    ``shared`` and ``personal`` are the network's own arrays. ``initial_shared``: the initial shared
+    weights on the CPU; without values where nothing is compressed, since nobody asks for them then.
     """
 
     family: Family
     network: nn.Module
     initial_personal: Mapping[str, Tensor]
     initial_shared: Mapping[str, Tensor]
+    shared: Mapping[str, Tensor]
+    personal: Mapping[str, Tensor]
 
     def load(self, shared: Mapping[str, Tensor], personal: Mapping[str, Tensor] | None) -> None:
         """Become one client's model: the server's arrays and its own layers."""
         given = {**self.initial_personal, **(personal or {}), **shared}
-        own = self.network.state_dict()
+        own = {**self.shared, **self.personal}
         shapes = {name: tensor.shape for name, tensor in given.items()}
         if shapes != {name: tensor.shape for name, tensor in own.items()}:
             # Slower, and says what is wrong.
             self.network.load_state_dict(given)
-        for name, tensor in given.items():
-            own[name].copy_(tensor)
+        torch._foreach_copy_([own[name] for name in given], list(given.values()))
 
 
 class Workbench(threading.local):
@@ -59,8 +61,9 @@ def _build(settings: ClientSettings, device: torch.device) -> Bench:
     with _BUILDING:
         network = settings.build_network()
     shared, _ = split_personal(network.state_dict(), settings.personal_layers)
-    known = shared if settings.compression.is_active else {}
-    initial_shared = {name: tensor.clone() for name, tensor in known.items()}
+    initial_shared: Mapping[str, Tensor] = {n: tensor.clone() for n, tensor in shared.items()}
+    if not settings.compression.is_active:
+        initial_shared = join({name: tensor.to("meta") for name, tensor in shared.items()})
     network.to(device)
     _, personal = split_personal(network.state_dict(), settings.personal_layers)
     initial = {name: tensor.clone() for name, tensor in personal.items()}
@@ -68,4 +71,6 @@ def _build(settings: ClientSettings, device: torch.device) -> Bench:
         network.to(memory_format=torch.channels_last)
     if settings.training.compile is True:
         network.compile()
-    return Bench(family_of(settings.model), network, initial, initial_shared)
+    # Once: walking through the modules for every client costs more than copying the weights.
+    own = split_personal(network.state_dict(), settings.personal_layers)
+    return Bench(family_of(settings.model), network, initial, initial_shared, *own)

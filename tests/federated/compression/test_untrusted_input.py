@@ -28,7 +28,7 @@ def put(key: str, index: int, value: float) -> Callable[[Arrays], Arrays]:
 
 
 CASES: list[tuple[Codec | None, Callable[[Arrays], Arrays], str]] = [
-    (None, lambda a: {}, "the compressed arrays are none"),
+    (None, lambda a: {}, "the message's arrays are none"),
     (None, lambda a: a | {"extra": torch.zeros(1)}, "extra"),
     (None, lambda a: {k: v for k, v in a.items() if k != "int64"}, "need float32, int64"),
     (None, lambda a: a | {"float32": a["float32"].double()}, "float64"),

@@ -52,7 +52,7 @@ def metric(name: str, value: float) -> Spoil:
 def array(change: Callable[[np.ndarray], np.ndarray]) -> Spoil:
     def spoil(reply: Message) -> None:
         arrays = reply.content["arrays"]
-        arrays["conv_in.weight"] = Array(change(arrays["conv_in.weight"].numpy().copy()))
+        arrays["float32"] = Array(change(arrays["float32"].numpy().copy()))
 
     return spoil
 
@@ -89,9 +89,10 @@ FAULTS = {
     "nan": (array(set_first(math.nan)), "not finite"),
     "infinity": (array(set_first(-math.inf)), "not finite"),
     "enormous": (array(set_first(1e30)), "1e+30"),
-    "shape": (array(lambda values: values[:1]), "conv_in.weight"),
+    "shape": (array(lambda values: values[:1]), "array float32 is torch.float32 (1,)"),
     "dtype": (array(lambda values: values.astype(np.float64)), "float64"),
-    "missing array": (drop_array, "1 differ"),
+    "byte order": (array(lambda values: values.astype(">f4")), "malformed: ValueError"),
+    "missing array": (drop_array, "arrays are none; the model and the settings need float32"),
     "no metrics": (no_metrics, "malformed: KeyError"),
     "no arrays": (no_arrays, "malformed: KeyError"),
     "too large": (too_large, "at most"),

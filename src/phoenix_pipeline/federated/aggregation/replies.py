@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from phoenix_pipeline.errors import FederationError
+from phoenix_pipeline.federated.wire import Joined, Layout, extremes, join
 
 # Above what any network or data set has; the products still fit into float32.
 _LARGEST = 1e15
@@ -16,10 +17,10 @@ class ReplyCheck:
     """Knows the names, shapes and dtypes of ``template``."""
 
     def __init__(self, template: Mapping[str, Tensor]) -> None:
-        self._template = {name: (t.shape, t.dtype) for name, t in template.items()}
+        self.layout = Layout.of(template)
 
-    def __call__(self, arrays: Mapping[str, Tensor], weight: float) -> None:
-        """Refuse a reply that cannot be aggregated.
+    def __call__(self, arrays: Mapping[str, Tensor], weight: float) -> Joined:
+        """Return a reply that can be aggregated as one vector per dtype.
 
         Raises:
             FederationError: names, shapes or dtypes differ from the model's, a value is not
@@ -29,32 +30,41 @@ class ReplyCheck:
             raise FederationError(
                 f"the reply counts {weight:g} examples; more than 0 are needed, below {_LARGEST:g}"
             )
-        if arrays.keys() != self._template.keys():
-            odd = sorted(arrays.keys() ^ self._template.keys())
+        if Layout.of(arrays) != self.layout:
+            self._refuse(arrays)
+        joined = join(arrays)
+        if not all(map(_is_sane, joined.vectors.values())):
+            for name, tensor in joined.items():
+                _check_values(name, tensor)
+        return joined
+
+    def _refuse(self, arrays: Mapping[str, Tensor]) -> None:
+        """Raise FederationError with the first array that is not the model's."""
+        shapes = self.layout.shapes
+        if odd := sorted(arrays.keys() ^ shapes.keys()):
             raise FederationError(
                 f"the reply's arrays are not the model's: {len(odd)} differ, {odd[0]} first"
             )
         for name, tensor in arrays.items():
-            self._check_array(name, tensor)
+            shape, dtype = shapes[name]
+            if tensor.shape != shape or tensor.dtype != dtype:
+                raise FederationError(
+                    f"array {name} is {tensor.dtype} {tuple(tensor.shape)}; "
+                    f"the model has {dtype} {tuple(shape)}"
+                )
 
-    def _check_array(self, name: str, tensor: Tensor) -> None:
-        shape, dtype = self._template[name]
-        if tensor.shape != shape or tensor.dtype != dtype:
-            raise FederationError(
-                f"array {name} is {tensor.dtype} {tuple(tensor.shape)}; "
-                f"the model has {dtype} {tuple(shape)}"
-            )
-        _check_values(name, tensor)
+
+def _is_sane(tensor: Tensor) -> bool:
+    # Comparisons with NaN are false.
+    lowest, highest = extremes(tensor)
+    return -_LARGEST < lowest and highest < _LARGEST
 
 
 def _check_values(name: str, tensor: Tensor) -> None:
     """Raise FederationError for values that are not finite, or too large."""
-    if not tensor.numel():
+    if _is_sane(tensor):
         return
-    # One pass over the memory; comparisons with NaN are false.
-    lowest, highest = map(float, torch.aminmax(tensor))
-    if -_LARGEST < lowest and highest < _LARGEST:
-        return
+    lowest, highest = extremes(tensor)
     if not (math.isfinite(lowest) and math.isfinite(highest)):
         raise FederationError(f"array {name} holds a value that is not finite")
     largest = max(-lowest, highest)

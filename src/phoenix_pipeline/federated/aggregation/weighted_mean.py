@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from phoenix_pipeline.federated.aggregation.replies import ReplyCheck, to_dtype
+from phoenix_pipeline.federated.wire import Joined
 
 
 class WeightedMean:
@@ -13,9 +14,9 @@ class WeightedMean:
 
     def __init__(self, template: Mapping[str, Tensor]) -> None:
         self._check = ReplyCheck(template)
-        self._dtypes = {name: tensor.dtype for name, tensor in template.items()}
         self._sums = {
-            name: torch.zeros(t.shape, dtype=_summed_in(t.dtype)) for name, t in template.items()
+            key: torch.zeros(length, dtype=_summed_in(dtype))
+            for key, (length, dtype) in self._check.layout.lengths.items()
         }
         self._total_weight = 0.0
 
@@ -25,18 +26,19 @@ class WeightedMean:
         Raises:
             FederationError: see :class:`ReplyCheck`.
         """
-        self._check(arrays, weight)
-        values = [arrays[name].to(total.dtype) for name, total in self._sums.items()]
-        # In place and in one call: a model has hundreds of small arrays.
-        torch._foreach_add_(list(self._sums.values()), values, alpha=weight)
+        vectors = self._check(arrays, weight).vectors
+        for key, total in self._sums.items():
+            total.add_(vectors[key].to(total.dtype), alpha=weight)
         self._total_weight += weight
 
     def result(self) -> dict[str, Tensor]:
         """Return the mean, in the dtypes of the model; integers are rounded."""
-        return {
-            name: to_dtype(total / self._total_weight, self._dtypes[name])
-            for name, total in self._sums.items()
+        layout = self._check.layout
+        means = {
+            key: to_dtype(self._sums[key] / self._total_weight, dtype)
+            for key, (_, dtype) in layout.lengths.items()
         }
+        return dict(Joined(means, layout))
 
 
 def _summed_in(dtype: torch.dtype) -> torch.dtype:

@@ -3,12 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
-from torch import Generator, Size, Tensor
+from torch import Generator, Size, Tensor, dtype
 
 from phoenix_pipeline.errors import FederationError, TrainingError
 from phoenix_pipeline.federated.compression.codecs import Codec, codec_for, is_state
-from phoenix_pipeline.federated.compression.wire import Layout, join, joined_bytes, split
+from phoenix_pipeline.federated.wire import Joined, Layout, is_finite, join
 
 _WHOLE = "whole"
 
@@ -68,7 +67,7 @@ def encode(
     left = dict(residual or {})
     for name in sorted(update):
         array = update[name]
-        if array.is_floating_point() and not bool(torch.isfinite(array).all()):
+        if array.is_floating_point() and not is_finite(array):
             raise TrainingError(f"the update of {name} holds a value that is not finite")
         writer = codec_for(name, array, codec)
         if writer is None:
@@ -79,7 +78,7 @@ def encode(
         parts |= {f"{name}/{part}": tensor for part, tensor in written.items()}
         if residual is not None:
             left[name] = corrected - writer.decode(written, array.shape)
-    return Encoded(join(parts), left)
+    return Encoded(join(parts).vectors, left)
 
 
 def decode(
@@ -91,7 +90,10 @@ def decode(
         FederationError: ``arrays`` are not what :func:`encode` writes for such arrays: other names,
             shapes or dtypes, a value out of range or not finite.
     """
-    parts = split(arrays, layout(template, codec))
+    parts = Joined(arrays, layout(template, codec))
+    for key, vector in parts.vectors.items():
+        if vector.is_floating_point() and not is_finite(vector):
+            raise FederationError(f"the message's array {key} holds a value that is not finite")
     update = {}
     for name, like in template.items():
         reader = codec_for(name, like, codec)
@@ -103,21 +105,21 @@ def decode(
             update[name] = reader.decode(own, like.shape).to(like.dtype)
         except FederationError as error:
             raise FederationError(f"array {name}: {error}") from error
-        if not bool(torch.isfinite(update[name]).all()):
+        if not is_finite(update[name]):
             raise FederationError(f"array {name} decodes to a value that is not finite")
     return update
 
 
 def encoded_bytes(template: Mapping[str, Tensor], codec: Codec | None) -> int:
     """Return how many bytes :func:`encode` writes for arrays like ``template``, headers aside."""
-    return joined_bytes(layout(template, codec))
+    return layout(template, codec).nbytes
 
 
 def layout(template: Mapping[str, Tensor], codec: Codec | None) -> Layout:
     """Return shape and dtype of every part that is written for arrays like ``template``."""
-    described: dict[str, tuple[Size, torch.dtype]] = {}
+    described: dict[str, tuple[Size, dtype]] = {}
     for name, array in template.items():
         writer = codec_for(name, array, codec)
         parts = writer.parts(array.shape) if writer else {_WHOLE: (array.shape, array.dtype)}
         described |= {f"{name}/{part}": shape for part, shape in parts.items()}
-    return described
+    return Layout(described)

@@ -2,12 +2,14 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from phoenix_pipeline.config import FederationConfig
 from phoenix_pipeline.federated.aggregation.private_mean import PrivateRound
 from phoenix_pipeline.federated.history import History
 from phoenix_pipeline.federated.privacy import example_level
 from phoenix_pipeline.federated.privacy.client_level import ClientLevelPrivacy
+from phoenix_pipeline.federated.privacy.ledger import LEDGER_FILE, Ledger
 from phoenix_pipeline.federated.privacy.local_noise import secret_seed
 from phoenix_pipeline.federated.records import ClientSettings, LocalNoise
 from phoenix_pipeline.federated.round_table import ABSENT, Row
@@ -20,11 +22,17 @@ logger = logging.getLogger(__name__)
 class PrivacyPlan:
     """Both kinds of differential privacy, each of which may be off, over clients of ``sizes``.
 
-    Epsilon follows from the settings and the rows so far, so that a resumed run goes on with it.
+    Epsilon follows from the settings and the rows so far, so that a resumed run goes on with it;
+    where clients draw secret noise, from the ledger in ``folder``, which knows rounds cut short.
     """
 
     def __init__(
-        self, config: FederationConfig, settings: ClientSettings, sizes: Mapping[int, int]
+        self,
+        config: FederationConfig,
+        settings: ClientSettings,
+        sizes: Mapping[int, int],
+        before: History,
+        folder: Path,
     ) -> None:
         """Solve for the noise; raises SettingsError if a target cannot be reached."""
         self._config = config
@@ -37,6 +45,8 @@ class PrivacyPlan:
             self._warn(config.differential_privacy.delta, len(sizes), "clients")
         elif self._dp_sgd.enabled:
             self._warn(self._dp_sgd.delta, min(sizes.values()), "images of the smallest client")
+        told = self.settings_for_clients()
+        self._ledger = Ledger(folder / LEDGER_FILE, before) if told.secret_noise else None
 
     @property
     def is_central(self) -> bool:
@@ -62,6 +72,11 @@ class PrivacyPlan:
             return poisson_clients(connected, fraction, self._seed, current)
         return select_clients(connected, fraction, self._settings.seed, current)
 
+    def begin(self, steps: Mapping[int, int]) -> None:
+        """Charge clients with the ``steps`` that they are about to be asked for."""
+        if self._ledger:
+            self._ledger.begin(steps)
+
     def round(self, current: int, clip_norm: float | None) -> PrivateRound | None:
         """Return what the rule of round ``current`` needs; None where it is not private."""
         if self._clients is None or not self._clients.is_central:
@@ -71,7 +86,7 @@ class PrivacyPlan:
     def account(self, current: int, rows: Sequence[Row], before: History) -> None:
         """Write into the ``rows`` of round ``current`` the epsilon that is spent after it.
 
-        Whoever was asked has spent, also if no usable reply came.
+        Whoever was asked has spent, also if no usable reply came, or the round was made again.
         """
         for row in rows:
             if row["status"] != ABSENT:
@@ -79,8 +94,10 @@ class PrivacyPlan:
 
     def _epsilon(self, current: int, row: Row, before: History) -> float:
         client = row["client_id"]
+        times, steps = before.rounds_asked[client] + 1, before.steps_asked[client] + row["steps"]
+        if self._ledger:
+            times, steps = self._ledger.rounds[client], self._ledger.steps[client]
         if self._clients:
-            times = before.rounds_asked[client] + 1
             return self._clients.epsilon(current if self.is_central else times)
         if not self._dp_sgd.enabled:
             return float("nan")
@@ -89,7 +106,7 @@ class PrivacyPlan:
             self._settings.training.batch_size,
             row["num_examples"],
             row["steps"] * self._config.num_rounds,
-            row["steps"] + before.steps_asked[client],
+            steps,
         )
 
     @staticmethod
