@@ -57,7 +57,8 @@ def test_predictions_are_those_of_diffusers(
 
 
 def test_predictions_of_many_images_in_nhwc_are_those_of_diffusers() -> None:
-    assert largest_difference(network(1, 32, attention_resolutions=(16,)), images(66, 1, 32)) < 2e-5
+    unet = network(1, 32, block_out_channels=(4, 8), attention_resolutions=())
+    assert largest_difference(unet, images(66, 1, 32)) < 2e-5
 
 
 def test_channels_last_weights_are_read_too() -> None:
