@@ -63,11 +63,16 @@ def compare(
     theirs: Work,
     options: Options,
     goal: float | None = None,
+    warm: bool = False,
     **details: Any,
 ) -> Row:
-    """Run both by turns, the first one alternating, after one unmeasured run of each."""
-    ours()
-    theirs()
+    """Run both by turns, the first one alternating, after one unmeasured run of each.
+
+    ``warm``: both have run before.
+    """
+    if not warm:
+        ours()
+        theirs()
     seconds: tuple[list[float], list[float]] = ([], [])
     for repetition in range(options.repetitions):
         order = (0, 1) if repetition % 2 == 0 else (1, 0)

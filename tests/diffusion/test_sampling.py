@@ -82,6 +82,14 @@ def test_num_steps_can_be_replaced(new_unet: NewUnet) -> None:
     assert not np.array_equal(replaced, draw(unet, range(2)))
 
 
+def test_weights_swapped_in_place_are_used(new_unet: NewUnet) -> None:
+    unet, other = new_unet(), new_unet(seed=5)
+    first = draw(unet, range(2))
+    unet.load_state_dict(other.state_dict())
+    np.testing.assert_array_equal(draw(unet, range(2)), draw(other, range(2)))
+    assert not np.array_equal(first, draw(unet, range(2)))
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_mode_and_global_generator_are_left_alone(new_unet: NewUnet, training: bool) -> None:
     unet, before = new_unet().train(training), torch.random.get_rng_state()

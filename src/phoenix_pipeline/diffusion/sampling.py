@@ -1,27 +1,20 @@
 """The reverse process: images from a trained network, each one decided by its own seed."""
 
-import copy
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from phoenix_pipeline.config import NoiseConfig, SamplingConfig
-from phoenix_pipeline.diffusion.noise import build_scheduler
-from phoenix_pipeline.errors import SettingsError, TrainingError
+from phoenix_pipeline.diffusion.sampler_steps import TakeStep, sampler_steps
+from phoenix_pipeline.diffusion.schedulers import prepare_scheduler
+from phoenix_pipeline.diffusion.unet_inference import predict_at
+from phoenix_pipeline.errors import TrainingError
 from phoenix_pipeline.images import to_uint8
 from phoenix_pipeline.optimization.precision import autocast
 from phoenix_pipeline.threads import LEAST_SHARE, side_by_side
 
-# The cosine schedule has almost no signal at the last steps; the log-SNR starts here, as the
-# authors of DPM-Solver++ (arXiv 2211.01095) advise for it.
-_COSINE_LAMBDA_MIN = -5.1
-# With eta = 1, float32 rounding makes 1 - alpha_bar - sigma^2 of DDIM negative, and its root NaN,
-# where the cosine schedule has almost no signal.
-_ETA_MAX = 1.0 - 1e-6
 # Per core: 64 digits of 8x8 on two cores are slower divided, 250 are faster (docs/speed.md).
 _LEAST_PIXELS = 6000
 
@@ -33,7 +26,7 @@ def check_sampling(sampling: SamplingConfig, noise: NoiseConfig) -> None:
         SettingsError: more steps than the forward process has, or a spacing that cannot make
             exactly as many different ones.
     """
-    _prepare_scheduler(noise, sampling, sampling.num_steps)
+    prepare_scheduler(noise, sampling, sampling.num_steps)
 
 
 def sample_images(
@@ -66,18 +59,14 @@ def sample_images(
         TrainingError: the network gives values that are not finite.
     """
     steps = config.num_steps if num_steps is None else num_steps
-    scheduler = _prepare_scheduler(scheduler_config, config, steps)
-    ancestral = config.sampler in ("ddpm", "ddim")
+    scheduler = prepare_scheduler(scheduler_config, config, steps)
+    new_steps = sampler_steps(scheduler, config)
 
     def draw(chunk: Sequence[int]) -> np.ndarray:
         generators = [torch.Generator().manual_seed(int(seed)) for seed in chunk]
-        options: dict[str, Any] = {"generator": generators} if ancestral else {}
-        if config.sampler == "ddim":
-            options["eta"] = min(config.eta, _ETA_MAX)
         noise = torch.stack([torch.randn(image_shape, generator=g) for g in generators])
-        # Multistep samplers keep earlier predictions: each batch has a scheduler of its own.
         with autocast(torch.device(device), config):
-            return _denoise(unet, copy.deepcopy(scheduler), noise.to(device), options)
+            return _denoise(unet, scheduler.timesteps, noise.to(device), new_steps(generators))
 
     def batches() -> Iterator[np.ndarray]:
         least = max(LEAST_SHARE, _LEAST_PIXELS // (image_shape[-2] * image_shape[-1]))
@@ -96,71 +85,18 @@ def sample_images(
 
 @torch.inference_mode()
 def _denoise(
-    unet: nn.Module, scheduler: Any, noise: torch.Tensor, options: dict[str, Any]
+    unet: nn.Module, timesteps: torch.Tensor, noise: torch.Tensor, take_step: TakeStep
 ) -> np.ndarray:
-    """Return uint8 [B, C, H, W] from Gaussian ``noise`` of that shape."""
-    x_t = noise * scheduler.init_noise_sigma
-    # The scheduler's tables and its steps stay on the CPU, so that it never waits for a GPU.
-    on_device = scheduler.timesteps.to(noise.device)
-    for t, t_on_device in zip(scheduler.timesteps, on_device, strict=True):
-        prediction = unet(x_t, t_on_device, return_dict=False)[0].float()
-        x_t = scheduler.step(prediction, t, x_t, return_dict=False, **options)[0]
+    """Return uint8 [B, C, H, W] from Gaussian ``noise`` of that shape, which is written over."""
+    kind = noise.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else noise.dtype
+    predict = predict_at(unet, timesteps.to(noise.device), noise.shape[-1], dtype)
+    x_t = noise
+    for index in range(len(timesteps)):
+        x_t = take_step(x_t, predict(x_t, index).float(), index)
     if not bool(torch.isfinite(x_t).all()):
         raise TrainingError(
             "the network gave images that are not finite; its weights diverged: lower "
             "training.learning_rate or set training.max_grad_norm"
         )
     return to_uint8(x_t).cpu().numpy()
-
-
-def _prepare_scheduler(noise: NoiseConfig, sampling: SamplingConfig, steps: int) -> Any:
-    """Return diffusers' scheduler of ``sampling.sampler``, its ``steps`` timesteps checked."""
-    if not 1 <= steps <= noise.num_train_timesteps:
-        raise SettingsError(
-            f"sampling.num_steps is {steps}, but the forward process has "
-            f"{noise.num_train_timesteps} steps; set it to 1..{noise.num_train_timesteps} or raise "
-            "model.noise.num_train_timesteps"
-        )
-    scheduler = _build_sampler(noise, sampling)
-    _set_timesteps(scheduler, steps)
-    visited = scheduler.timesteps.tolist()
-    if len(visited) != steps or visited[-1] < 0 or any(a <= b for a, b in pairwise(visited)):
-        raise SettingsError(
-            f"sampling.num_steps={steps} with timestep_spacing={sampling.timestep_spacing} makes "
-            f"{sampling.sampler} visit a timestep twice or one below 0; set sampling.num_steps "
-            "lower or choose another sampling.timestep_spacing"
-        )
-    return scheduler
-
-
-def _set_timesteps(scheduler: Any, steps: int) -> None:
-    """Have ``scheduler`` visit ``steps`` timesteps."""
-    import diffusers
-
-    scheduler.set_timesteps(steps)
-    visited = scheduler.timesteps.tolist()
-    exact = len(visited) == steps and visited[-1] >= 0
-    if isinstance(scheduler, diffusers.DPMSolverMultistepScheduler) and not exact:
-        # With spacing "trailing" diffusers leaves out the steps that the clipped log-SNR forbids,
-        # or rounds the last one to -1: spread all of them over the timesteps that are allowed.
-        last = visited[0] + 1
-        spread = [round(last * (steps - i) / steps) - 1 for i in range(steps)]
-        scheduler.set_timesteps(timesteps=spread)
-
-
-def _build_sampler(noise: NoiseConfig, sampling: SamplingConfig) -> Any:
-    import diffusers
-
-    options: dict[str, Any] = {"timestep_spacing": sampling.timestep_spacing}
-    if sampling.sampler == "dpm_solver++":
-        options["algorithm_type"] = "dpmsolver++"
-        if noise.schedule == "cosine":
-            options["lambda_min_clipped"] = _COSINE_LAMBDA_MIN
-    schedulers = {
-        "ddpm": diffusers.DDPMScheduler,
-        "ddim": diffusers.DDIMScheduler,
-        "dpm_solver++": diffusers.DPMSolverMultistepScheduler,
-        "unipc": diffusers.UniPCMultistepScheduler,
-    }
-    trained_with: Any = build_scheduler(noise)
-    return schedulers[sampling.sampler].from_config(trained_with.config, **options)

@@ -9,7 +9,7 @@ import threading
 import time
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from itertools import islice
 from queue import SimpleQueue
@@ -91,8 +91,10 @@ class LocalGrid(MessageGrid):
     ) -> Iterator[Message]:
         """Yield the reply to each message, in the order of the messages.
 
-        Behind a slow client at most ``workers`` replies wait in memory; when half of the time is
-        gone the others go ahead without it, so that one that hangs costs the round only itself.
+        A message for each worker lies ready, so that none waits while the caller is busy with a
+        reply. Behind a slow client at most ``2 * workers`` replies wait in memory; when half of
+        the time is gone the others go ahead without it, so that one that hangs costs the round
+        only itself.
         """
         queue, sent = iter(messages), deque[Task]()
         start = time.monotonic()
@@ -104,9 +106,9 @@ class LocalGrid(MessageGrid):
                 return
             patient = timeout is None or left > timeout / 2
             running = [task.reply for task in sent if not task.reply.done()]
-            room = self._workers - len(running)
+            room = 2 * self._workers - len(running)
             if patient:
-                room = min(room, 2 * self._workers - len(sent))
+                room = min(room, 3 * self._workers - len(sent))
             sent.extend(self._send(message) for message in islice(queue, max(0, room)))
             if not sent:
                 return
@@ -156,15 +158,17 @@ class LocalGrid(MessageGrid):
         return task
 
     def _close_round(
-        self, sent: Iterable[Task], unsent: Iterable[Message], passed: float
+        self, sent: Collection[Task], unsent: Iterable[Message], passed: float
     ) -> Iterator[Message]:
         """Yield what is there and an error for the rest; who hangs is left behind."""
+        # What no worker has begun is called off first: the workers started below would begin it.
+        late = [task for task in sent if not task.reply.done() and not task.reply.cancel()]
+        for task in late:
+            task.abandoned = True
+            if not self._abandon(task):
+                self._hanging[task.message.metadata.dst_node_id] = task
+            self._start_worker()
         for task in sent:
-            if not task.reply.done() and not task.reply.cancel():
-                task.abandoned = True
-                if not self._abandon(task):
-                    self._hanging[task.message.metadata.dst_node_id] = task
-                self._start_worker()
             if task.abandoned or task.reply.cancelled():
                 yield _error(task.message, f"no reply within {passed:.0f} s")
             else:
