@@ -16,8 +16,9 @@ from phoenix_pipeline.config import FederationConfig
 from phoenix_pipeline.federated.client_state import ClientState
 from phoenix_pipeline.federated.personal_layers import split_personal
 from phoenix_pipeline.federated.privacy import example_level
+from phoenix_pipeline.federated.privacy.client_level import ClientLevelPrivacy
 from phoenix_pipeline.federated.privacy.local_noise import privatize
-from phoenix_pipeline.federated.privacy.plan import PrivacyPlan
+from phoenix_pipeline.federated.privacy.plan import with_noise_to_add
 from phoenix_pipeline.federated.records import ClientSettings
 from phoenix_pipeline.federated.run_state import RunState
 from phoenix_pipeline.federated.transport import ServerTransport, send_weights
@@ -39,7 +40,9 @@ def settings_of_clients(
     settings: ClientSettings, federation: FederationConfig, sizes: Mapping[int, int]
 ) -> ClientSettings:
     """Return what clients of ``sizes`` images are told: ``settings``, with the noise to add."""
-    return PrivacyPlan(federation, settings, sizes).settings_for_clients()
+    private = federation.differential_privacy.enabled
+    clients = ClientLevelPrivacy.of(federation, len(sizes)) if private else None
+    return with_noise_to_add(settings, federation, clients)
 
 
 def step_noise(

@@ -19,6 +19,20 @@ from phoenix_pipeline.seeding import derive_seed
 logger = logging.getLogger(__name__)
 
 
+def with_noise_to_add(
+    settings: ClientSettings, config: FederationConfig, clients: ClientLevelPrivacy | None
+) -> ClientSettings:
+    """Return ``settings`` with the noise that clients are to add; ``clients``: None where off."""
+    noise = None
+    if clients and not clients.is_central:
+        noise = LocalNoise(
+            clip_norm=clients.config.clip_norm, noise_multiplier=clients.noise_multiplier
+        )
+    private = noise is not None or settings.training.dp_sgd.enabled
+    secret = private and config.has_secret_noise
+    return settings.model_copy(update={"local_noise": noise, "secret_noise": secret})
+
+
 class PrivacyPlan:
     """Both kinds of differential privacy, each of which may be off, over clients of ``sizes``.
 
@@ -55,15 +69,7 @@ class PrivacyPlan:
 
     def settings_for_clients(self) -> ClientSettings:
         """Return what clients are told, with the noise that they are to add."""
-        noise = None
-        if self._clients and not self._clients.is_central:
-            noise = LocalNoise(
-                clip_norm=self._clients.config.clip_norm,
-                noise_multiplier=self._clients.noise_multiplier,
-            )
-        private = noise is not None or self._dp_sgd.enabled
-        secret = private and self._config.has_secret_noise
-        return self._settings.model_copy(update={"local_noise": noise, "secret_noise": secret})
+        return with_noise_to_add(self._settings, self._config, self._clients)
 
     def choose(self, connected: Mapping[int, int], current: int) -> list[int]:
         """Return the clients of round ``current``; none may be chosen where noise is central."""
