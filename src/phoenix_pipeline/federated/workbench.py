@@ -1,7 +1,7 @@
 """One network per worker thread, built once; weights are swapped in place for each client."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from phoenix_pipeline.families import Family, family_of
 from phoenix_pipeline.federated.personal_layers import split_personal
 from phoenix_pipeline.federated.records import ClientSettings
-from phoenix_pipeline.federated.wire import join
+from phoenix_pipeline.federated.wire import Joined, join
 
 # Initial weights come from torch's one generator per process: two builds at once would mix.
 _BUILDING = threading.Lock()
@@ -20,7 +20,8 @@ _BUILDING = threading.Lock()
 class Bench:
     """A network with the verbs of its family, and the personal layers that clients start from.
 
-    ``shared`` and ``personal`` are the network's own arrays. ``initial_shared``: the initial shared
+    ``shared`` and ``personal`` are the network's own arrays, the shared ones on a CPU parts of one
+    vector per dtype, as they are in messages. ``initial_shared``: the initial shared
     weights on the CPU; without values where nothing is compressed, since nobody asks for them then.
     """
 
@@ -33,13 +34,16 @@ class Bench:
 
     def load(self, shared: Mapping[str, Tensor], personal: Mapping[str, Tensor] | None) -> None:
         """Become one client's model: the server's arrays and its own layers."""
-        given = {**self.initial_personal, **(personal or {}), **shared}
-        own = {**self.shared, **self.personal}
+        given = {**self.initial_personal, **(personal or {})}
+        own = self.personal
+        if not _copy_vectors(shared, self.shared):
+            given, own = {**given, **shared}, {**self.shared, **own}
         shapes = {name: tensor.shape for name, tensor in given.items()}
         if shapes != {name: tensor.shape for name, tensor in own.items()}:
             # Slower, and says what is wrong.
-            self.network.load_state_dict(given)
-        torch._foreach_copy_([own[name] for name in given], list(given.values()))
+            self.network.load_state_dict({**given, **shared})
+        if given:
+            torch._foreach_copy_([own[name] for name in given], list(given.values()))
 
 
 class Workbench(threading.local):
@@ -65,6 +69,10 @@ def _build(settings: ClientSettings, device: torch.device) -> Bench:
     if not settings.compression.is_active:
         initial_shared = join({name: tensor.to("meta") for name, tensor in shared.items()})
     network.to(device)
+    joined = None
+    # The kernels of a GPU want arrays that begin at round addresses.
+    if device.type == "cpu" and not settings.training.channels_last:
+        joined = _lay_out(network, shared)
     _, personal = split_personal(network.state_dict(), settings.personal_layers)
     initial = {name: tensor.clone() for name, tensor in personal.items()}
     if settings.training.channels_last:
@@ -72,5 +80,27 @@ def _build(settings: ClientSettings, device: torch.device) -> Bench:
     if settings.training.compile is True:
         network.compile()
     # Once: walking through the modules for every client costs more than copying the weights.
-    own = split_personal(network.state_dict(), settings.personal_layers)
-    return Bench(family_of(settings.model), network, initial, initial_shared, *own)
+    own, personal = split_personal(network.state_dict(), settings.personal_layers)
+    return Bench(
+        family_of(settings.model), network, initial, initial_shared, joined or own, personal
+    )
+
+
+def _lay_out(network: nn.Module, shared: Collection[str]) -> Joined:
+    """Make the arrays of ``network`` named in ``shared`` parts of one vector per dtype."""
+    arrays = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    joined = join({name: arrays[name] for name in shared})
+    for name, part in joined.items():
+        arrays[name].data = part
+    return joined
+
+
+def _copy_vectors(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> bool:
+    """Copy ``source`` into ``target`` at one go and return True, if they are laid out alike."""
+    if not isinstance(source, Joined) or not isinstance(target, Joined):
+        return False
+    if source.layout != target.layout:
+        return False
+    for name, vector in target.vectors.items():
+        vector.copy_(source.vectors[name])
+    return True
