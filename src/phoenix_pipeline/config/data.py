@@ -38,6 +38,12 @@ class ImagesConfig(Group):
         None, description="Keep a class-stratified random subset of this size; null: all."
     )
     max_test_images: Positive | None = Field(None, description="The same for the test split.")
+    seed: int = Field(
+        0,
+        ge=0,
+        description="Draws the held-out share and the subsets; not `run.seed`: runs of several "
+        "seeds are held against the same images.",
+    )
 
 
 class PartitionConfig(Group):

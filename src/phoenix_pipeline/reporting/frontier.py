@@ -77,9 +77,13 @@ def _draw_panel(
     )
     reference = float(table.loc[table[axis] == baseline, score].iloc[0])
     axes.axhline(ALLOWED_LOSS * reference, color=ALARM, linestyle="--", linewidth=1.0)
-    for label, x, y in zip(table[axis], table[cost], table[score], strict=True):
+    # By turns above and below: neighbours often have nearly the same cost and score.
+    for number, (label, x, y) in enumerate(
+        zip(table[axis], table[cost], table[score], strict=True)
+    ):
+        offset = (5, -10 if number % 2 else 4)
         axes.annotate(
-            label, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=7.5, color=INK
+            label, (x, y), xytext=offset, textcoords="offset points", fontsize=7.5, color=INK
         )
     metric = describe_metric(cost)
     axes.set_xlabel(f"{metric.label} {metric.space}".strip())

@@ -21,13 +21,11 @@ from phoenix_pipeline.reporting.partition_figure import draw_partition
 logger = logging.getLogger(__name__)
 
 
-def decode_images(
-    raw_images: ImageSplits, config: ImagesConfig, run: RunConfig
-) -> tuple[ImageSet, ImageSet]:
+def decode_images(raw_images: ImageSplits, config: ImagesConfig) -> tuple[ImageSet, ImageSet]:
     """Return the training and test images; raises DataError when the splits do not fit."""
     train = read_images(raw_images.train, config)
     if raw_images.test is None:
-        train, test = split_held_out(train, config.test_fraction, run.seed)
+        train, test = split_held_out(train, config.test_fraction, config.seed)
     else:
         test = read_images(raw_images.test, config, require_all_classes=False)
         if test.images.shape[1:] != train.images.shape[1:]:
@@ -39,9 +37,9 @@ def decode_images(
         if train.labels is not None and test.labels is not None:
             test = align_classes(test, train.class_names)
     if config.max_train_images is not None and config.max_train_images < train.num_images:
-        train = take_stratified(train, config.max_train_images, run.seed)
+        train = take_stratified(train, config.max_train_images, config.seed)
     if config.max_test_images is not None and config.max_test_images < test.num_images:
-        test = take_stratified(test, config.max_test_images, run.seed)
+        test = take_stratified(test, config.max_test_images, config.seed)
     logger.info("%s training and %s test images", train.num_images, test.num_images)
     return train, test
 

@@ -15,7 +15,7 @@ def create_pipeline() -> Pipeline:
         [
             node(
                 decode_images,
-                ["raw_images", "params:images", "params:run"],
+                ["raw_images", "params:images"],
                 ["train_images", "test_images"],
                 name="decode_images",
             ),
