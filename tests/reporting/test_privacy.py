@@ -35,6 +35,7 @@ def privacy() -> dict[str, dict]:
                 "reconstruction_mean_image_psnr_db": 12.1,
             },
             "blind": {"auc": 0.51, "auc_p_value": 0.4},
+            "reconstruction": {"seen": "int4, difference"},
             "skipped": {},
         },
         "dcgan": {

@@ -62,7 +62,6 @@ PRIVACY_FAMILIES: tuple[tuple[str, str, Literal["lower", "higher"] | None, str],
         "step on one image, as the server gets it: after the client's own clipping, noise and "
         "compression",
     ),
-    ("reconstruction_seen", "Read", None, "what the attacker read of that update"),
     (
         "reconstruction_mean_image_psnr_db",
         "Mean image",

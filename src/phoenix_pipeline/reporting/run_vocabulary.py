@@ -1,6 +1,7 @@
 """What the columns about work, traffic and conditions mean; scores are in ``vocabulary``."""
 
 from phoenix_pipeline.reporting.metric import COST, COVERAGE, OTHER, Metric
+from phoenix_pipeline.reporting.privacy_vocabulary import PRIVACY
 
 RUN_COLUMNS: tuple[Metric, ...] = (
     Metric("arm", "Arm", "", None, "", "what was run", "text"),
@@ -81,5 +82,14 @@ RUN_COLUMNS: tuple[Metric, ...] = (
     Metric("num_steps", "Steps", "", None, OTHER, "network evaluations per sample", "count"),
     Metric("timestep_spacing", "Spacing", "", None, OTHER, "timesteps that were visited", "text"),
     Metric("weights", "Weights", "", None, OTHER, "weights that were sampled", "text"),
+    Metric(
+        "reconstruction_seen",
+        "Read",
+        "",
+        None,
+        PRIVACY,
+        "what the attacker read of a client's update",
+        "text",
+    ),
     Metric("seed", "Seed", "", None, OTHER, "seed of the samples", "text"),
 )
