@@ -60,7 +60,7 @@ def test_rows_stand_beside_fidelity(metrics, rounds, floor, privacy) -> None:
     tpr = f"0.030 (0.00{MISSING}0.09)"
     assert privacy_rows(table) == [
         ["fedavg", "5.25", "PIA", f"0.600 {interval}", tpr, "2 of 10", "0.020",
-         "56 dB (mean image 12 dB)"],
+         "56 dB (mean image 12 dB) from int4, difference"],
         ["dcgan", "31.50", "discriminator", f"0.610 {interval}", tpr, "0 of 10", MISSING, MISSING],
     ]  # fmt: skip
 
