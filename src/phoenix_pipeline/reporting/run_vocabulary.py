@@ -1,4 +1,7 @@
-"""What the columns about work, traffic and conditions mean; scores are in ``vocabulary``."""
+"""What the columns about work, traffic and conditions, and those of text, mean.
+
+Scores are in ``vocabulary``.
+"""
 
 from phoenix_pipeline.reporting.metric import COST, COVERAGE, OTHER, Metric
 from phoenix_pipeline.reporting.privacy_vocabulary import PRIVACY
@@ -82,6 +85,7 @@ RUN_COLUMNS: tuple[Metric, ...] = (
     Metric("num_steps", "Steps", "", None, OTHER, "network evaluations per sample", "count"),
     Metric("timestep_spacing", "Spacing", "", None, OTHER, "timesteps that were visited", "text"),
     Metric("weights", "Weights", "", None, OTHER, "weights that were sampled", "text"),
+    Metric("seed", "Seed", "", None, OTHER, "seed of the samples", "text"),
     Metric(
         "reconstruction_seen",
         "Read",
@@ -91,5 +95,4 @@ RUN_COLUMNS: tuple[Metric, ...] = (
         "what the attacker read of a client's update",
         "text",
     ),
-    Metric("seed", "Seed", "", None, OTHER, "seed of the samples", "text"),
 )
