@@ -1,7 +1,8 @@
-"""How time and peak memory of local training grow with images, image size and the network.
+"""How time and peak memory grow with images, image size, the network, and the number of clients.
 
-Each point runs in a process of its own, so that a peak is its own. Growth with the number of
-clients is measured by ``benchmarks/scale.py``.
+Each point runs in a process of its own, so that a peak is its own. The first three are local
+training; clients are whole rounds of ``benchmarks/scale.py``, in which each makes one step.
+``python -m benchmarks.growth_figure`` draws the curves.
 """
 
 import json
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 
@@ -27,6 +29,9 @@ AXES: Mapping[str, Sequence[int]] = {
     "image_size": (8, 16, 32, 64),
     "channels": (16, 32, 64, 128),
 }
+_CLIENTS = (10, 100, 1000)
+_ROUNDS = 2
+_SCALE = Path(__file__).with_name("scale.py")
 _BATCH = 32
 _PASSES = 0.1
 _KIBIBYTES_PER_MEGABYTE = 1e6 / 1024
@@ -34,11 +39,15 @@ _KIBIBYTES_PER_MEGABYTE = 1e6 / 1024
 
 def run(options: Options) -> list[Row]:
     """Return a row per axis: the points, and the exponents of time and memory."""
-    return [_row(axis, sizes[:2] if options.quick else sizes) for axis, sizes in AXES.items()]
+    rows = []
+    for axis, sizes in (AXES | {"clients": _CLIENTS}).items():
+        point = _round if axis == "clients" else _training
+        few = sizes[:2] if options.quick else sizes
+        rows.append(_row(axis, [point(axis, size) for size in few]))
+    return rows
 
 
-def _row(axis: str, sizes: Sequence[int]) -> Row:
-    points = [_in_a_process(axis, size) for size in sizes]
+def _row(axis: str, points: Sequence[Mapping[str, float]]) -> Row:
     grown = [point["parameters"] if axis == "channels" else point[axis] for point in points]
     memory = [point["peak_mb"] - point["imports_mb"] for point in points]
     details = {
@@ -56,11 +65,23 @@ def _row(axis: str, sizes: Sequence[int]) -> Row:
     )
 
 
-def _in_a_process(axis: str, size: int) -> dict[str, float]:
+def _training(axis: str, size: int) -> dict[str, float]:
     asked = _BASE | {axis: size}
     if axis == "images":
         asked["steps"] = max(1, round(_PASSES * size / _BATCH))
-    command = [sys.executable, "-m", "benchmarks.growth", json.dumps(asked)]
+    return _in_a_process(["-m", "benchmarks.growth", json.dumps(asked)])
+
+
+def _round(axis: str, clients: int) -> dict[str, float]:
+    """Return the seconds of a round in which all clients train, and the peak."""
+    asked = {"clients": clients, "per-round": clients, "rounds": _ROUNDS}
+    arguments = [f"--{key}={value}" for key, value in asked.items()]
+    point = _in_a_process([str(_SCALE), *arguments])
+    return point | {"seconds": clients * point["wall_ms_per_client"] / 1000}
+
+
+def _in_a_process(arguments: Sequence[str]) -> dict[str, float]:
+    command = [sys.executable, *arguments]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     point: dict[str, float] = json.loads(done.stdout)
     return point
@@ -69,7 +90,10 @@ def _in_a_process(axis: str, size: int) -> dict[str, float]:
 def measure(images: int, image_size: int, channels: int, steps: int) -> dict[str, float]:
     """Train for ``steps`` and return the point with its seconds and peak megabytes."""
     before = _peak_mb()
-    unet = build_unet(UNetConfig(block_out_channels=(channels, 2 * channels)), 3, image_size, 0)
+    shape = UNetConfig(
+        block_out_channels=(channels, 2 * channels), attention_resolutions=(image_size // 2,)
+    )
+    unet = build_unet(shape, 3, image_size, 0)
     pixels = torch.ones((images, 3, image_size, image_size), dtype=torch.uint8)
     tables = NoiseSchedule.from_config(NoiseConfig(), "cpu")
     config = TrainingConfig(batch_size=_BATCH)

@@ -53,7 +53,7 @@ def measure(clients: int, per_round: int, rounds: int, state: str) -> dict[str, 
     """Run a federation and return its figures: seconds, milliseconds, megabytes."""
     from phoenix_pipeline.federated.server import train_federated
 
-    job = make_job(clients, per_round, rounds, state)
+    job, before = make_job(clients, per_round, rounds, state), peak_mb()
     ends: list[tuple[float, float]] = []
     with tempfile.TemporaryDirectory() as folder:
         began = clocks()
@@ -75,6 +75,7 @@ def measure(clients: int, per_round: int, rounds: int, state: str) -> dict[str, 
         "wall_ms_per_client": round(1000 * wall / len(later), 2),
         "cpu_ms_per_client": round(1000 * used / len(later), 2),
         "peak_mb": round(peak_mb()),
+        "imports_mb": round(before),
         "disk_mb": round(disk / 1e6, 1),
     }
 

@@ -60,7 +60,8 @@ def test_reading_compares_equal_arrays(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_growth_has_a_curve_per_axis() -> None:
     rows = run("growth")
-    assert [row.name for row in rows] == ["growth_images", "growth_image_size", "growth_channels"]
+    axes = ("images", "image_size", "channels", "clients")
+    assert [row.name for row in rows] == [f"growth_{axis}" for axis in axes]
     assert all(len(row.details["points"]) == 2 for row in rows)
 
 

@@ -37,11 +37,7 @@ def read_parquet(files: Sequence[Path], config: ImagesConfig) -> ImageSet:
     for file, shard in zip(files, shards, strict=True):
         row = 0
         for batch in iterate_batches(shard, file):
-            for offset, data in enumerate(_image_bytes(batch.column(config.image_column))):
-                name = f"row {row + offset} of {file}"
-                if data is None:
-                    raise DataError(f"{name} has no image bytes in column {config.image_column!r}")
-                stack.add(data, name)
+            stack.add_all(_image_bytes(batch, config.image_column, row, file))
             if config.label_column is not None:
                 labels.append(_check_nulls(batch.column(config.label_column), row, file))
             row += batch.num_rows
@@ -90,10 +86,16 @@ def iterate_batches(shard: pq.ParquetFile, file: Path) -> Iterator[pa.RecordBatc
         yield from shard.iter_batches(_BATCH_ROWS, use_threads=False)
 
 
-def _image_bytes(column: pa.Array) -> list[bytes | None]:
-    return (
-        pc.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column
-    ).to_pylist()
+def _image_bytes(
+    batch: pa.RecordBatch, name: str, first_row: int, file: Path
+) -> Iterator[tuple[bytes, str]]:
+    """Yield the bytes of each image and what errors call it."""
+    column = batch.column(name)
+    cells = pc.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column
+    for row, data in enumerate(cells.to_pylist(), first_row):
+        if data is None:
+            raise DataError(f"row {row} of {file} has no image bytes in column {name!r}")
+        yield data, f"row {row} of {file}"
 
 
 def _check_nulls(column: pa.Array, first_row: int, file: Path) -> pa.Array:

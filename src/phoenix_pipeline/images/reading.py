@@ -1,4 +1,4 @@
-"""Read a source into an :class:`ImageSet`; images are decoded one by one into the final array."""
+"""Read a source into an :class:`ImageSet`; images are decoded into the final array."""
 
 import logging
 from pathlib import Path
@@ -47,12 +47,7 @@ def read_images(
 
 def _read_folder(source: ImageSource, config: ImagesConfig) -> ImageSet:
     stack = ImageStack(len(source.files), config.channels, config.image_size)
-    for file in source.files:
-        try:
-            data = file.read_bytes()
-        except OSError as error:
-            raise DataError(f"{file} cannot be read: {error.strerror}") from error
-        stack.add(data, str(file))
+    stack.add_all(map(_read_file, source.files))
     if source.kind == "flat_folder" or config.label_column is None:
         return ImageSet(stack.images())
     folders = [file.parent.name for file in source.files]
@@ -60,3 +55,10 @@ def _read_folder(source: ImageSource, config: ImagesConfig) -> ImageSet:
     positions = {name: position for position, name in enumerate(class_names)}
     labels = np.array([positions[folder] for folder in folders], dtype=np.int64)
     return ImageSet(stack.images(), labels, class_names)
+
+
+def _read_file(file: Path) -> tuple[bytes, str]:
+    try:
+        return file.read_bytes(), str(file)
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror}") from error
