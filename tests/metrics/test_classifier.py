@@ -62,11 +62,26 @@ def test_same_seed_same_weights_and_the_global_generator_is_untouched():
     assert not torch.equal(weights[0], weights[2])
 
 
-@pytest.mark.parametrize("side", [9, 32, 64])
-def test_learns_colours_at_any_size(side: int):
+@pytest.mark.parametrize(
+    ("side", "network", "precision"),
+    [
+        (9, "residual", "auto"),
+        (32, "residual", "bf16"),
+        (64, "residual", "fp32"),
+        (16, "airbench", "auto"),
+        (33, "airbench", "bf16"),
+    ],
+)
+def test_learns_colours_at_any_size(side: int, network: str, precision: str):
     images = colour_squares(side, count=16)
     config = ClassifierConfig(
-        channels=4, epochs=15, batch_size=8, learning_rate=0.02, horizontal_flip=True
+        network=network,
+        precision=precision,
+        channels=4,
+        epochs=15,
+        batch_size=8,
+        learning_rate=0.02,
+        horizontal_flip=True,
     )
     ticks: list[int] = []
     judge = train_classifier(images, images, config, CPU, progress=ticks.append)

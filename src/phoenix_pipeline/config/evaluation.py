@@ -81,12 +81,24 @@ class ClassifierConfig(Group):
     """The label judge: trained on the real training split, or from a file."""
 
     file: JudgeFileConfig = JudgeFileConfig()
+    network: Literal["residual", "airbench"] = Field(
+        "residual",
+        description="`residual`: a ResNet for any images; `airbench` (arXiv 2404.00498): learns "
+        "photographs of 16 pixels and more in fewer passes.",
+    )
     channels: Positive = Field(32, description="Channels of the first of three stages.")
-    blocks_per_stage: Positive = Field(1, description="Residual blocks in each stage.")
+    blocks_per_stage: Positive = Field(
+        1, description="Residual blocks in each stage; `residual` alone has them."
+    )
     epochs: Positive = Field(20, description="Passes over the training images.")
     batch_size: Positive = Field(128, description="Images per step.")
     learning_rate: float = Field(2e-3, gt=0.0, description="Peak AdamW step size (one-cycle).")
     weight_decay: float = Field(0.05, ge=0.0, description="AdamW's decoupled weight decay.")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto",
+        description="Autocast type in training; auto: bf16 on a GPU, else fp32. bf16 is the faster "
+        "one on a CPU that has instructions for it.",
+    )
     horizontal_flip: bool = Field(
         False,
         description="Mirror half of the images at random in training, and judge by the mean of an "

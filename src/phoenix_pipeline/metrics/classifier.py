@@ -18,7 +18,7 @@ from phoenix_pipeline.config import ClassifierConfig
 from phoenix_pipeline.errors import CheckpointError, DataError, SettingsError
 from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.metrics.feature_extractor import Progress
-from phoenix_pipeline.metrics.judge_network import JudgeNetwork, build_judge_network
+from phoenix_pipeline.metrics.judge_networks import JudgeNetwork, build_judge_network
 from phoenix_pipeline.metrics.judge_training import fit
 from phoenix_pipeline.metrics.network_file import FileNetwork
 

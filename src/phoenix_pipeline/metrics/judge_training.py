@@ -1,7 +1,5 @@
 """Fitting the label judge's network: augmentation, one-cycle schedule, the loop."""
 
-import contextlib
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -10,10 +8,11 @@ from torch.nn import functional
 from phoenix_pipeline.config import ClassifierConfig
 from phoenix_pipeline.errors import TrainingError
 from phoenix_pipeline.metrics.feature_extractor import Progress
-from phoenix_pipeline.metrics.judge_network import JudgeNetwork
+from phoenix_pipeline.metrics.judge_networks import JudgeNetwork
 from phoenix_pipeline.seeding import torch_generator
 
 LARGEST_SHIFT = 1 / 8
+_ADAPTED_TO = 5000
 _GREY = 128
 
 
@@ -66,8 +65,7 @@ def fit(
 ) -> None:
     """Train ``network`` in place with AdamW under a one-cycle schedule (arXiv 1708.07120).
 
-    Images (uint8) and labels stay on ``device``; a GPU computes in bfloat16. ``progress`` is
-    called with 1 after each epoch.
+    Images (uint8) and labels stay on ``device``. ``progress`` is called with 1 after each epoch.
 
     Raises:
         TrainingError: the loss is not finite.
@@ -77,6 +75,7 @@ def fit(
     generator = torch_generator(config.seed, "label_judge_training")
     batches = -(-len(data) // config.batch_size)
     optimizer, schedule = _one_cycle(network, config, config.epochs * batches)
+    network.adapt(data[:_ADAPTED_TO])
     network.train()
     for epoch in range(config.epochs):
         loss_sum = torch.zeros((), device=device)
@@ -86,7 +85,7 @@ def fit(
             view = augment(data[batch], config.horizontal_flip, generator)
             if config.cutout > 0:
                 view = cut_out(view, config.cutout, generator)
-            with _autocast(device):
+            with _autocast(device, config):
                 loss = functional.cross_entropy(network(view), targets[batch])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -119,7 +118,7 @@ def _one_cycle(
     return optimizer, schedule
 
 
-def _autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    if device.type == "cuda":
-        return torch.autocast("cuda", dtype=torch.bfloat16)
-    return contextlib.nullcontext()
+def _autocast(device: torch.device, config: ClassifierConfig) -> torch.autocast:
+    auto = "bf16" if device.type == "cuda" else "fp32"
+    precision = auto if config.precision == "auto" else config.precision
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")

@@ -1,13 +1,12 @@
-"""The label judge's network: a small residual network for 8 to 256 pixels. No training here."""
+"""A small residual network for images of 8 to 256 pixels."""
 
 import math
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from phoenix_pipeline.config import ClassifierConfig
-from phoenix_pipeline.seeding import derive_seed
+from phoenix_pipeline.metrics.judge_networks.base import JudgeNetwork
 
 LARGEST_FIRST_STAGE = 32
 
@@ -34,15 +33,11 @@ class ResidualBlock(nn.Module):
         return functional.relu(self.norm2(self.conv2(hidden)) + self.shortcut(x))
 
 
-class JudgeNetwork(nn.Module):
+class ResidualNetwork(JudgeNetwork):
     """A stem that brings the image to at most 32 pixels, three stages, average pooling, a layer."""
 
     def __init__(
-        self,
-        image_channels: int,
-        image_size: int,
-        num_classes: int,
-        config: ClassifierConfig,
+        self, image_channels: int, image_size: int, num_classes: int, config: ClassifierConfig
     ) -> None:
         super().__init__()
         channels = config.channels
@@ -69,18 +64,4 @@ class JudgeNetwork(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Return penultimate features [N, 4 x channels] of uint8 images [N, C, H, W]."""
-        scaled = images.to(self.head.weight.dtype) / 127.5 - 1.0
-        return self.stages(self.stem(scaled)).mean(dim=(2, 3))
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return logits [N, num_classes] of uint8 images [N, C, H, W]."""
-        return self.head(self.features(images))
-
-
-def build_judge_network(
-    image_channels: int, image_size: int, num_classes: int, config: ClassifierConfig
-) -> JudgeNetwork:
-    """Return a network whose weights depend on ``config.seed``; no global generator changes."""
-    with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(derive_seed(config.seed, "label_judge"))
-        return JudgeNetwork(image_channels, image_size, num_classes, config)
+        return self.stages(self.stem(self.scaled(images))).mean(dim=(2, 3))
