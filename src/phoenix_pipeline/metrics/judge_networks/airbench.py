@@ -11,6 +11,7 @@ from phoenix_pipeline.metrics.judge_networks.base import JudgeNetwork
 SMALLEST_IMAGE = 16
 _PATCH = 2
 _EPSILON = 5e-4
+_CHUNK = 500
 _LOGIT_SCALE = 1 / 9
 # Few steps: batch statistics are averaged over fewer of them than torch's 0.1 means.
 _NORM_MOMENTUM = 0.4
@@ -65,13 +66,19 @@ class AirbenchNetwork(JudgeNetwork):
         Each is an eigenvector of the patches' second moments, divided by the root of its
         eigenvalue; what is added to that keeps noise from being blown up.
         """
-        patches = self.scaled(images).unfold(2, _PATCH, 1).unfold(3, _PATCH, 1)
-        rows = patches.permute(0, 2, 3, 1, 4, 5).reshape(-1, self.whiten.weight[0].numel())
-        values, vectors = torch.linalg.eigh(rows.T @ rows / len(rows))
+        moments = torch.stack([self._moments(part) for part in images.split(_CHUNK)]).sum(0)
+        values, vectors = torch.linalg.eigh(moments / len(images))
         filters = (vectors / (values + _EPSILON * values.mean()).sqrt()).T.flip(0)
         both = torch.cat([filters, -filters]).view_as(self.whiten.weight)
         with torch.no_grad():
             self.whiten.weight.copy_(both)
+
+    def _moments(self, images: Tensor) -> Tensor:
+        """Return the sum over images of their patches' mean outer product."""
+        patches = self.scaled(images).unfold(2, _PATCH, 1).unfold(3, _PATCH, 1)
+        places = patches.shape[2] * patches.shape[3]
+        rows = patches.permute(0, 2, 3, 1, 4, 5).reshape(len(images) * places, -1)
+        return rows.T @ rows / places
 
     def features(self, images: Tensor) -> Tensor:
         """Return penultimate features [N, 4 x channels] of uint8 images [N, C, H, W]."""
