@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 
 import numpy as np
 
@@ -15,8 +14,8 @@ Encoded = tuple[bytes, str]
 
 _CHUNK_IMAGES = 256
 _CHUNK_BYTES = 1 << 24
-# Pillow parses headers with the interpreter locked: files smaller than this (on average, in a
-# chunk) are read sooner by one thread (measured: docs/speed.md).
+# Pillow parses headers with the interpreter locked: files that are smaller, on average of a chunk,
+# are read sooner by one thread.
 _LEAST_BYTES = 4096
 
 
@@ -44,14 +43,20 @@ class ImageStack:
         """
         with ThreadPoolExecutor(available_cores(), "decode") as pool:
             for chunk in _chunks(encoded):
-                for images in pool.map(self._decode, _parts(chunk)):
-                    for image, name in images:
-                        self._place(image, name)
+                for (_, name), image in zip(chunk, self._decoded(chunk, pool), strict=True):
+                    self._place(image, name)
 
-    def _decode(self, part: Sequence[Encoded]) -> list[tuple[np.ndarray, str]]:
-        return [(self._decode_one(data, name), name) for data, name in part]
+    def _decoded(self, chunk: Sequence[Encoded], pool: ThreadPoolExecutor) -> Iterator[np.ndarray]:
+        if sum(len(data) for data, _ in chunk) < _LEAST_BYTES * len(chunk):
+            yield from map(self._decode, chunk)
+            return
+        size = -(-len(chunk) // available_cores())
+        parts = [chunk[start : start + size] for start in range(0, len(chunk), size)]
+        for images in pool.map(lambda part: [*map(self._decode, part)], parts):
+            yield from images
 
-    def _decode_one(self, data: bytes, name: str) -> np.ndarray:
+    def _decode(self, encoded: Encoded) -> np.ndarray:
+        data, name = encoded
         try:
             return decode_image(data, self._channels, self._image_size)
         except DataError as error:
@@ -113,11 +118,3 @@ def _chunks(encoded: Iterable[Encoded]) -> Iterator[list[Encoded]]:
             chunk, held = [], 0
     if chunk:
         yield chunk
-
-
-def _parts(chunk: Sequence[Encoded]) -> list[Sequence[Encoded]]:
-    """Divide a chunk among the cores if its files are large enough."""
-    mean_bytes = sum(len(data) for data, _ in chunk) / len(chunk)
-    shares = min(available_cores(), len(chunk)) if mean_bytes >= _LEAST_BYTES else 1
-    bounds = [len(chunk) * share // shares for share in range(shares + 1)]
-    return [chunk[a:b] for a, b in pairwise(bounds)]
