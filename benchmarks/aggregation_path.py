@@ -1,15 +1,16 @@
 """Measure the server's side of a round alone: replies are unpacked and go into the running mean.
 
 No training and no network: one packed reply is read again and again, as fast as the server can.
-Usage: ``python benchmarks/aggregation_path.py`` (both models of docs/scaling.md), or with
+Usage: ``python -m benchmarks.aggregation_path`` (both models of docs/scaling.md), or with
 ``--parameters 35700000 --arrays 390 --replies 30`` for one.
 """
 
 import argparse
-import resource
 import subprocess
 import sys
 import time
+
+from benchmarks.peak_memory import peak_mb
 
 MODELS = ((1_000_000, 144, 300), (35_700_000, 390, 20))
 
@@ -26,7 +27,7 @@ def main() -> None:
         return
     for parameters, arrays, replies in MODELS:
         options = [f"--parameters={parameters}", f"--arrays={arrays}", f"--replies={replies}"]
-        subprocess.run([sys.executable, __file__, *options], check=True)
+        subprocess.run([sys.executable, "-m", "benchmarks.aggregation_path", *options], check=True)
 
 
 def measure(parameters: int, arrays: int, replies: int) -> None:
@@ -54,11 +55,6 @@ def measure(parameters: int, arrays: int, replies: int) -> None:
         f"{1000 * used / replies:.1f} ms of CPU per reply ({1000 * wall / replies:.1f} ms of wall "
         f"clock), peak {peak_mb():.0f} MB, {peak_mb() - before:.0f} MB of it since the first reply"
     )
-
-
-def peak_mb() -> float:
-    """Return the peak resident memory of this process; Linux counts in kibibytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
 if __name__ == "__main__":

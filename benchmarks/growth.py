@@ -1,21 +1,20 @@
 """How time and peak memory grow with images, image size, the network, and the number of clients.
 
 Each point runs in a process of its own, so that a peak is its own. The first three are local
-training; clients are whole rounds of ``benchmarks/scale.py``, in which each makes one step.
+training; clients are whole rounds of ``benchmarks.scale``, in which each makes one step.
 ``python -m benchmarks.growth_figure`` draws the curves.
 """
 
 import json
-import resource
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import torch
 
 from benchmarks.harness import Options, Row, growth_exponent, machine
+from benchmarks.peak_memory import peak_mb
 from phoenix_pipeline.config import NoiseConfig, TrainingConfig, UNetConfig
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
 from phoenix_pipeline.diffusion.training import train_locally
@@ -31,10 +30,8 @@ AXES: Mapping[str, Sequence[int]] = {
 }
 _CLIENTS = (10, 100, 1000)
 _ROUNDS = 2
-_SCALE = Path(__file__).with_name("scale.py")
 _BATCH = 32
 _PASSES = 0.1
-_KIBIBYTES_PER_MEGABYTE = 1e6 / 1024
 
 
 def run(options: Options) -> list[Row]:
@@ -76,7 +73,7 @@ def _round(axis: str, clients: int) -> dict[str, float]:
     """Return the seconds of a round in which all clients train, and the peak."""
     asked = {"clients": clients, "per-round": clients, "rounds": _ROUNDS}
     arguments = [f"--{key}={value}" for key, value in asked.items()]
-    point = _in_a_process([str(_SCALE), *arguments])
+    point = _in_a_process(["-m", "benchmarks.scale", *arguments])
     return point | {"seconds": clients * point["wall_ms_per_client"] / 1000}
 
 
@@ -89,7 +86,7 @@ def _in_a_process(arguments: Sequence[str]) -> dict[str, float]:
 
 def measure(images: int, image_size: int, channels: int, steps: int) -> dict[str, float]:
     """Train for ``steps`` and return the point with its seconds and peak megabytes."""
-    before = _peak_mb()
+    before = peak_mb()
     shape = UNetConfig(
         block_out_channels=(channels, 2 * channels), attention_resolutions=(image_size // 2,)
     )
@@ -106,13 +103,9 @@ def measure(images: int, image_size: int, channels: int, steps: int) -> dict[str
         "parameters": sum(p.numel() for p in unet.parameters()),
         "steps": steps,
         "seconds": time.perf_counter() - start,
-        "peak_mb": _peak_mb(),
+        "peak_mb": peak_mb(),
         "imports_mb": before,
     }
-
-
-def _peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _KIBIBYTES_PER_MEGABYTE
 
 
 if __name__ == "__main__":

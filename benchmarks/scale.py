@@ -3,22 +3,23 @@
 Each size runs in a process of its own, on engine ``in_process`` with one worker and one thread;
 every client makes one step on one image. Usage::
 
-    python benchmarks/scale.py                                       # the table of docs/scaling.md
-    python benchmarks/scale.py --clients 1000 --per-round 100        # one size, as JSON
-    python benchmarks/scale.py --clients 1000 --per-round 100 --state keep
-    python benchmarks/scale.py --clients 1000 --per-round 100 --no-training   # the rest alone
-    python benchmarks/scale.py --history 1000                        # rounds of 100 rows, no model
+    python -m benchmarks.scale                                       # the table of docs/scaling.md
+    python -m benchmarks.scale --clients 1000 --per-round 100        # one size, as JSON
+    python -m benchmarks.scale --clients 1000 --per-round 100 --state keep
+    python -m benchmarks.scale --clients 1000 --per-round 100 --no-training   # the rest alone
+    python -m benchmarks.scale --history 1000                        # rounds of 100 rows, no model
 """
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from benchmarks.peak_memory import peak_mb
 
 SIZES = ((10, 10, 10), (1000, 100, 3), (10_000, 100, 2))
 IMAGES_PER_CLIENT = 4
@@ -46,7 +47,9 @@ def main() -> None:
         options = {"clients": clients, "per-round": per_round, "rounds": rounds}
         arguments = [f"--{key}={value}" for key, value in options.items()]
         for more in ([], ["--no-training"]):
-            subprocess.run([sys.executable, __file__, *arguments, *more], check=True)
+            subprocess.run(
+                [sys.executable, "-m", "benchmarks.scale", *arguments, *more], check=True
+            )
 
 
 def measure(clients: int, per_round: int, rounds: int, state: str) -> dict[str, Any]:
@@ -128,11 +131,6 @@ def leave_training_out() -> None:
 def clocks() -> tuple[float, float]:
     """Return (wall clock, CPU time of this process) in seconds."""
     return time.perf_counter(), time.process_time()
-
-
-def peak_mb() -> float:
-    """Return the peak resident memory of this process; Linux counts in kibibytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
 def make_job(clients: int, per_round: int, rounds: int, state: str) -> Any:
