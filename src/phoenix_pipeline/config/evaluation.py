@@ -81,10 +81,10 @@ class ClassifierConfig(Group):
     """The label judge: trained on the real training split, or from a file."""
 
     file: JudgeFileConfig = JudgeFileConfig()
-    network: Literal["residual", "airbench"] = Field(
+    network: Literal["residual", "pooled"] = Field(
         "residual",
-        description="`residual`: a ResNet for any images; `airbench` (arXiv 2404.00498): learns "
-        "photographs of 16 pixels and more in fewer passes.",
+        description="`residual`: a ResNet; `pooled` (after arXiv 2404.00498): learns photographs "
+        "in fewer passes.",
     )
     channels: Positive = Field(32, description="Channels of the first of three stages.")
     blocks_per_stage: Positive = Field(

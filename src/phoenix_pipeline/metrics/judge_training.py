@@ -12,7 +12,6 @@ from phoenix_pipeline.metrics.judge_networks import JudgeNetwork
 from phoenix_pipeline.seeding import torch_generator
 
 LARGEST_SHIFT = 1 / 8
-_ADAPTED_TO = 5000
 _GREY = 128
 
 
@@ -75,7 +74,6 @@ def fit(
     generator = torch_generator(config.seed, "label_judge_training")
     batches = -(-len(data) // config.batch_size)
     optimizer, schedule = _one_cycle(network, config, config.epochs * batches)
-    network.adapt(data[:_ADAPTED_TO])
     network.train()
     for epoch in range(config.epochs):
         loss_sum = torch.zeros((), device=device)

@@ -17,9 +17,6 @@ class JudgeNetwork(nn.Module):
         """Return logits [N, num_classes] of uint8 images [N, C, H, W]."""
         return self.head(self.features(images))
 
-    def adapt(self, images: Tensor) -> None:
-        """Set what uint8 training images [N, C, H, W] decide without being learnt: nothing."""
-
     def scaled(self, images: Tensor) -> Tensor:
         """Map uint8 images to [-1, 1] in the type of the weights."""
         weights: torch.Tensor = self.head.weight
