@@ -13,6 +13,7 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.ticker import NullLocator
 
 _LATEST = Path(__file__).with_name("latest.json")
 _TARGET = Path(__file__).parents[1] / "docs" / "images" / "growth.png"
@@ -47,11 +48,21 @@ def _draw(panels: Sequence[Axes], name: str, details: Mapping[str, Any]) -> None
         "memory": [point["peak_mb"] - point["imports_mb"] for point in points],
     }
     for panel, (what, values) in zip(panels, curves.items(), strict=True):
-        panel.loglog(sizes, values, marker="o")
+        panel.plot(sizes, values, marker="o")
         panel.set_title(f"~ n^{details[f'exponent_of_{what}']:.2f}", fontsize=10)
-        panel.set_ylim(min(values) / 2, 2 * max(values))
+        panel.set_xscale("log")
+        panel.set_xticks(sizes, [_short(size) for size in sizes])
+        panel.xaxis.set_minor_locator(NullLocator())
         panel.grid(which="major", alpha=0.3)
+    panels[0].set_yscale("log")
+    panels[1].set_ylim(0, 1.2 * max(curves["memory"]))
     panels[1].set_xlabel(label)
+
+
+def _short(size: float) -> str:
+    units = ((1e6, " M"), (1e3, " k"), (1, ""))
+    scale, unit = next((scale, unit) for scale, unit in units if size >= scale)
+    return f"{size / scale:.3g}{unit}"
 
 
 if __name__ == "__main__":
