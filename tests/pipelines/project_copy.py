@@ -5,12 +5,18 @@ from pathlib import Path
 
 PROJECT = Path(__file__).parents[2]
 
+_ANYWHERE = shutil.ignore_patterns(
+    ".venv", ".git", "mlruns", "mlflow.db*", "logs", "cifar10*", "__pycache__"
+)
+_RESULTS = shutil.ignore_patterns("0[2-8]_*", "sweeps")
+
 
 def copy_project(folder: Path) -> Path:
     """Copy the project to ``folder``, without environments, results and CIFAR-10; return it."""
-    skipped = shutil.ignore_patterns(
-        ".venv", ".git", "mlruns", "mlflow.db*", "logs", "0[2-8]_*", "cifar10*", "__pycache__"
-    )
-    shutil.copytree(PROJECT, folder, ignore=skipped)
-    shutil.rmtree(folder / "data/sweeps", ignore_errors=True)
+    shutil.copytree(PROJECT, folder, ignore=_skipped)
     return folder
+
+
+def _skipped(folder: str, names: list[str]) -> set[str]:
+    found = _ANYWHERE(folder, names)
+    return found | _RESULTS(folder, names) if Path(folder) == PROJECT / "data" else found
