@@ -34,6 +34,15 @@ def test_a_cell_has_its_name_and_axes_in_front(
     assert part.set_index("arm").loc["fedavg", "bytes_up"] == 500
 
 
+def test_an_axis_takes_the_place_of_a_condition_of_its_name(
+    metrics: dict[str, dict], rounds: pd.DataFrame
+) -> None:
+    conditions = {arm: {**scores, "sampler": "dpm_solver++"} for arm, scores in metrics.items()}
+    part = cell_table("sampler=few", {"sampler": "few"}, conditions, {"fedavg": rounds})
+    assert list(part.columns).count("sampler") == 1
+    assert set(part["sampler"]) == {"few"}
+
+
 def test_cells_with_other_scores_are_joined() -> None:
     first = pd.DataFrame({"cell": ["a"], "arm": ["fedavg"], "x": [1.0], "y": [None]})
     second = pd.DataFrame({"cell": ["b"], "arm": ["fedavg"], "y": [2.0]})

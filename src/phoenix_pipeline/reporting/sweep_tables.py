@@ -20,9 +20,12 @@ def cell_table(
     metrics: Mapping[str, Mapping[str, Any]],
     rounds: Mapping[str, pd.DataFrame],
 ) -> pd.DataFrame:
-    """Return the comparison of one cell's arms, with the cell's name and its axes in front."""
-    table = compare_arms(metrics, rounds)
+    """Return the comparison of one cell's arms, with the cell's name and its axes in front.
+
+    An axis takes the place of a condition of the same name (``sampler``).
+    """
     place = {"cell": cell, **values}
+    table = compare_arms(metrics, rounds).drop(columns=list(place), errors="ignore")
     for position, (name, value) in enumerate(place.items()):
         table.insert(position, name, [value] * len(table))
     return table
