@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.harness import Options, Row
+from benchmarks.harness import LATEST, Options, Row
 from phoenix_pipeline.checkpoints import write_json
 from phoenix_pipeline.errors import PhoenixError
 from phoenix_pipeline.hardware import resolve_device
@@ -30,7 +30,6 @@ BENCHMARKS = (
     "growth",
 )
 ON_GPU = BENCHMARKS[:4]
-LATEST = Path(__file__).with_name("latest.json")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

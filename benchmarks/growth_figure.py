@@ -15,7 +15,8 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
-_LATEST = Path(__file__).with_name("latest.json")
+from benchmarks.harness import LATEST
+
 _TARGET = Path(__file__).parents[1] / "docs" / "images" / "growth.png"
 _AXES = {
     "growth_images": ("images", "images (a tenth of a pass)"),
@@ -27,7 +28,7 @@ _AXES = {
 
 def main() -> None:
     """Draw seconds above, memory below, one column for each axis that was measured."""
-    rows = {row["name"]: row for row in json.loads(_LATEST.read_text(encoding="utf-8"))}
+    rows = {row["name"]: row for row in json.loads(LATEST.read_text(encoding="utf-8"))}
     found = [name for name in _AXES if name in rows]
     figure, panels = plt.subplots(
         2, len(found), figsize=(3.2 * len(found), 5), squeeze=False, layout="constrained"

@@ -22,6 +22,8 @@ Work = Callable[[], object]
 T = TypeVar("T")
 R = TypeVar("R")
 
+LATEST = Path(__file__).with_name("latest.json")
+
 
 @dataclass(frozen=True)
 class Options:

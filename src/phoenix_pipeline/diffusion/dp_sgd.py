@@ -37,7 +37,7 @@ def per_image_gradients(
 
     def loss_of(parameters: Mapping[str, Tensor], x: Tensor, t: Tensor, target: Tensor) -> Tensor:
         options = {"return_dict": False}
-        with autocast(x.device, config):
+        with autocast(x.device, config.precision):
             predicted = functional_call(unet, dict(parameters), (x[None], t[None]), options)[0]
         return nn.functional.mse_loss(predicted.float(), target[None])
 

@@ -65,7 +65,7 @@ def sample_images(
     def draw(chunk: Sequence[int]) -> np.ndarray:
         generators = [torch.Generator().manual_seed(int(seed)) for seed in chunk]
         noise = torch.stack([torch.randn(image_shape, generator=g) for g in generators])
-        with autocast(torch.device(device), config):
+        with autocast(torch.device(device), config.precision):
             return _denoise(unet, scheduler.timesteps, noise.to(device), new_steps(generators))
 
     def batches() -> Iterator[np.ndarray]:

@@ -135,7 +135,7 @@ def _loss(
     unet: nn.Module, x_t: Tensor, t: Tensor, target: Tensor, config: TrainingConfig
 ) -> Tensor:
     """Return the mean squared error of the prediction."""
-    with autocast(x_t.device, config):
+    with autocast(x_t.device, config.precision):
         predicted = unet(x_t, t, return_dict=False)[0]
     return nn.functional.mse_loss(predicted.float(), target)
 

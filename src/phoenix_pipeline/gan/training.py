@@ -136,14 +136,14 @@ def _descend(
                 group["lr"] = rate
         real = prepare_batch(images[indices], training, random)
         latent = torch.randn(len(real), config.latent_dim, 1, 1, generator=random, device=device)
-        with autocast(device, training):
+        with autocast(device, training.precision):
             fake = generator.network(latent)
             on_real = discriminator.network(real).float()
             on_fake = discriminator.network(fake.detach()).float()
         # softplus(-x) is the cross-entropy of the logit x with the label 1, softplus(x) with 0.
         to_judge = softplus(-on_real).mean() + softplus(on_fake).mean()
         discriminator.step(to_judge, scaler, training.max_grad_norm)
-        with autocast(device, training):
+        with autocast(device, training.precision):
             to_deceive = softplus(-discriminator.network(fake).float()).mean()
         generator.step(to_deceive, scaler, training.max_grad_norm)
         scaler.update()

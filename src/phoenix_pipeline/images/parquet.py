@@ -34,13 +34,17 @@ def read_parquet(files: Sequence[Path], config: ImagesConfig) -> ImageSet:
         raise DataError(f"{files[0]} holds no rows; at least one image is needed")
     stack = ImageStack(num_images, config.channels, config.image_size)
     labels: list[pa.Array] = []
-    for file, shard in zip(files, shards, strict=True):
-        row = 0
-        for batch in iterate_batches(shard, file):
-            stack.add_all(_image_bytes(batch, config.image_column, row, file))
-            if config.label_column is not None:
-                labels.append(_check_nulls(batch.column(config.label_column), row, file))
-            row += batch.num_rows
+
+    def encoded() -> Iterator[tuple[bytes, str]]:
+        for file, shard in zip(files, shards, strict=True):
+            row = 0
+            for batch in iterate_batches(shard, file):
+                yield from _image_bytes(batch, config.image_column, row, file)
+                if config.label_column is not None:
+                    labels.append(_check_nulls(batch.column(config.label_column), row, file))
+                row += batch.num_rows
+
+    stack.add_all(encoded())
     if config.label_column is None:
         return ImageSet(stack.images())
     names = _declared_names(files, shards, config.label_column)

@@ -9,6 +9,7 @@ from phoenix_pipeline.config import ClassifierConfig
 from phoenix_pipeline.errors import TrainingError
 from phoenix_pipeline.metrics.feature_extractor import Progress
 from phoenix_pipeline.metrics.judge_networks import JudgeNetwork
+from phoenix_pipeline.optimization.precision import autocast
 from phoenix_pipeline.seeding import torch_generator
 
 LARGEST_SHIFT = 1 / 8
@@ -74,6 +75,7 @@ def fit(
     generator = torch_generator(config.seed, "label_judge_training")
     batches = -(-len(data) // config.batch_size)
     optimizer, schedule = _one_cycle(network, config, config.epochs * batches)
+    precision = _precision(device, config)
     network.train()
     for epoch in range(config.epochs):
         loss_sum = torch.zeros((), device=device)
@@ -83,7 +85,7 @@ def fit(
             view = augment(data[batch], config.horizontal_flip, generator)
             if config.cutout > 0:
                 view = cut_out(view, config.cutout, generator)
-            with _autocast(device, config):
+            with autocast(device, precision):
                 loss = functional.cross_entropy(network(view), targets[batch])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -116,7 +118,7 @@ def _one_cycle(
     return optimizer, schedule
 
 
-def _autocast(device: torch.device, config: ClassifierConfig) -> torch.autocast:
-    auto = "bf16" if device.type == "cuda" else "fp32"
-    precision = auto if config.precision == "auto" else config.precision
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+def _precision(device: torch.device, config: ClassifierConfig) -> str:
+    if config.precision != "auto":
+        return config.precision
+    return "bf16" if device.type == "cuda" else "fp32"

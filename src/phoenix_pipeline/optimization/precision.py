@@ -1,15 +1,15 @@
-"""Lower precision in the forward pass, as ``training.precision`` or ``sampling.precision`` asks."""
+"""Lower precision in the forward pass, as a group's ``precision`` asks."""
 
 import torch
 
-from phoenix_pipeline.config import SamplingConfig, TrainingConfig
+from phoenix_pipeline.config import TrainingConfig
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def autocast(device: torch.device, config: TrainingConfig | SamplingConfig) -> torch.autocast:
+def autocast(device: torch.device, precision: str) -> torch.autocast:
     """Return the context in which networks run; it changes nothing for fp32."""
-    dtype = _AUTOCAST.get(config.precision)
+    dtype = _AUTOCAST.get(precision)
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 

@@ -1,17 +1,18 @@
 """What the label judge's networks have in common. No training here."""
 
-import torch
+from abc import ABC, abstractmethod
+
 from torch import Tensor, nn
 
 
-class JudgeNetwork(nn.Module):
+class JudgeNetwork(nn.Module, ABC):
     """Features of uint8 images, and a linear layer on them."""
 
     head: nn.Linear
 
+    @abstractmethod
     def features(self, images: Tensor) -> Tensor:
         """Return penultimate features [N, 4 x channels] of uint8 images [N, C, H, W]."""
-        raise NotImplementedError
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits [N, num_classes] of uint8 images [N, C, H, W]."""
@@ -19,5 +20,4 @@ class JudgeNetwork(nn.Module):
 
     def scaled(self, images: Tensor) -> Tensor:
         """Map uint8 images to [-1, 1] in the type of the weights."""
-        weights: torch.Tensor = self.head.weight
-        return images.to(weights.dtype) / 127.5 - 1.0
+        return images.to(self.head.weight.dtype) / 127.5 - 1.0
