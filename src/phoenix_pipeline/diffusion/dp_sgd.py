@@ -13,6 +13,7 @@ from torch.func import functional_call, grad_and_value, vmap
 
 from phoenix_pipeline.config import TrainingConfig
 from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.optimization.adam_state import laid_out_like
 from phoenix_pipeline.optimization.precision import autocast
 
 # Attention on the CPU goes image by image under vmap: measured, it costs nothing of note.
@@ -81,7 +82,7 @@ def set_private_gradients(
     for name, parameter in unet.named_parameters():
         total = sums[name]
         noise = torch.randn(total.shape, generator=generator, device=total.device)
-        parameter.grad = (total + std * noise) / expected_batch
+        parameter.grad = laid_out_like(parameter, (total + std * noise) / expected_batch)
     return loss / expected_batch
 
 
