@@ -65,6 +65,12 @@ class FederationConfig(Group):
         description="CPU threads that each of these uses in process; null: the cores divided "
         "among them. Small networks are faster with 1.",
     )
+    stacked_clients: Positive | Literal["auto"] = Field(
+        "auto",
+        description="In process: clients whose weights are stacked and trained as one program. "
+        "`auto`: as many as a worker has where that is faster and memory allows, and a line in the "
+        "log says how many; 1: one after another, with the bits of the other engines.",
+    )
     resume: bool = Field(
         True,
         description="Continue from the newest checkpoint of the same settings; an unfinished run "

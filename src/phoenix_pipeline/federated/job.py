@@ -92,7 +92,7 @@ def identify_settings(
     """Return the settings that the weights depend on, by name; ``rules``: None without a filter."""
     without = {"engine", "ray", "deployment", "workers", "resume", "checkpoint_every"}
     # To go on with fewer clients is what min_clients is lowered for.
-    without |= {"round_timeout_s", "min_clients", "threads_per_client", "link"}
+    without |= {"round_timeout_s", "min_clients", "threads_per_client", "stacked_clients", "link"}
     work = config.model_dump(mode="json", exclude=without)
     filtering = rules.model_dump(mode="json") if rules else {}
     return {

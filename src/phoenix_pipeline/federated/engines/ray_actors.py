@@ -109,8 +109,9 @@ class RayGrid(LocalGrid):
         """Kill the actor: unlike a thread it can be, and its CPUs are free again."""
         import ray
 
-        if actor := self._at_work.get(task.message.metadata.dst_node_id):
-            ray.kill(actor)
+        for message in task.messages:
+            if actor := self._at_work.get(message.metadata.dst_node_id):
+                ray.kill(actor)
         return True
 
 
