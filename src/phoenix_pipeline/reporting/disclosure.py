@@ -15,6 +15,8 @@ _CODECS = {
     "fp16": "rounded to half precision",
     "int8": "rounded to 8 bits",
     "int4": "rounded to 4 bits",
+    "int3": "rounded to 3 bits",
+    "int2": "rounded to 2 bits",
     "top_k": "cut to its largest values",
 }
 
