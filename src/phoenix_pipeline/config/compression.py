@@ -16,7 +16,8 @@ class CodecConfig(Group):
     codec: Literal["none", "fp16", "int8", "int4", "int3", "int2", "top_k"] = Field(
         "none",
         description="`none`: as they are; `fp16`; `int8`, `int4`: a scale per output channel, "
-        "stochastic rounding; `int3`, `int2`: the scale of least squares, nearest codes; `top_k`: the largest values only, as fp16, with their positions.",
+        "stochastic rounding; `int3`, `int2`: the scale of least squares, nearest codes; `top_k`: "
+        "the largest values only, as fp16, with their positions.",
     )
     density: float = Field(
         0.05, gt=0.0, le=1.0, description="`top_k`: share of the values of each array that is sent."

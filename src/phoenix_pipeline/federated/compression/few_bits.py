@@ -24,7 +24,7 @@ _SEARCH_STEPS = 4
 
 @dataclass(frozen=True)
 class FewBits:
-    """``value = code x scale``, codes of ``bits`` bits, a scale for each index of the first axis."""
+    """``value = code x scale``: codes of ``bits`` bits, a scale per index of the first axis."""
 
     bits: int
 
