@@ -156,15 +156,20 @@ def _descend(
 ) -> Tensor:
     """Make the steps of all ``rows``; return their losses [C, most steps] on the CPU."""
     losses = torch.zeros(len(rows), rows[0].task.work.steps, device=stack.device)
+    compute = torch.compile(_losses) if config.compile is True else _losses
     unet.train()
     set_dropout_generators(unet, [row.generator for row in rows])
+    drawn: list[tuple[Tensor, Tensor, Tensor]] = []
     for step in range(losses.shape[1]):
         working = [row for row in rows if step < row.task.work.steps]
-        drawn = zip(*(row.draw(schedule, config) for row in working), strict=True)
-        batch = [torch.stack(part) for part in drawn]
-        leaf = stack[: len(working)].detach().requires_grad_()
-        each = _losses(unet, columns.views(leaf), batch, config)
+        new = [row.draw(schedule, config) for row in working]
+        # Compiled code is for one number of rows: who is done comes along and is moved no more.
+        drawn = new + drawn[len(new) :] if config.compile is True else new
+        batch = [torch.stack(part) for part in zip(*drawn, strict=True)]
+        leaf = stack[: len(drawn)].detach().requires_grad_()
+        each = compute(unet, columns.views(leaf), batch, config)
         (gradients,) = torch.autograd.grad(each.sum(), leaf)
+        gradients = gradients[: len(working)]
         for row, own in zip(working, gradients, strict=True):
             row.correct(own, columns)
         if config.max_grad_norm is not None:
@@ -173,7 +178,7 @@ def _descend(
             gradients.mul_((config.max_grad_norm / (norms + 1e-6)).clamp_(max=1.0))
         for row in working:
             row.step(step, config)
-        losses[: len(working), step] = each.detach()
+        losses[: len(working), step] = each[: len(working)].detach()
     set_dropout_generators(unet, ())
     return losses.cpu()
 
