@@ -16,7 +16,7 @@ _CODECS = {
     "int8": "rounded to 8 bits",
     "int4": "rounded to 4 bits",
     "int3": "rounded to 3 bits",
-    "int2": "rounded to 2 bits",
+    "ternary": "rounded to three values per channel",
     "top_k": "cut to its largest values",
 }
 
