@@ -24,7 +24,7 @@ def test_first_update_forgets_the_initial_weights(horizon: float) -> None:
 
 def test_a_horizon_of_the_whole_run_is_refused() -> None:
     # 0 ** 0 = 1: the untrained weights would be kept, and sampled, for ever.
-    with pytest.raises(ValidationError, match="ema_horizon.*\n.*less than 1"):
+    with pytest.raises(ValidationError, match=r"ema_horizon.*\n.*less than 1"):
         TrainingConfig.model_validate({"ema_horizon": 1.0})
     assert TrainingConfig(ema_horizon=0.99).ema_horizon == 0.99
 
