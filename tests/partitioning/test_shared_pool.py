@@ -107,8 +107,8 @@ def test_unbalanced_pool_follows_the_data_and_needs_no_labels():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"beta": 0.004, "num_classes": 2}, "a pool of 1, fewer than one .* beta from 0.01"),
-        ({"beta": 0.002, "class_balanced": False}, "a pool of 0; possible is beta from 0.005"),
+        ({"beta": 0.004, "num_classes": 2}, "a pool of 1, fewer than one .*[.]beta from 0.01"),
+        ({"beta": 0.002, "class_balanced": False}, "a pool of 0; possible is .*beta from 0.005"),
         ({"beta": 0.05, "alpha": 0.01}, "a pool of 10 images gives no client any; .* from 0.1 "),
         ({"beta": 0.99, "alpha": 0.0, "source": "held_out", "partition": "one"},
          "client 0 would have nothing to train on"),

@@ -51,8 +51,8 @@ class TrainingConfig(Group):
     def _gradients_can_be_taken_apart(self) -> Self:
         if self.dp_sgd.enabled and (self.compile is True or self.precision == "fp16"):
             raise ValueError(
-                "dp_sgd takes gradients image by image, which works with compile: false and "
-                f"precision fp32 or bf16; got compile: {str(self.compile).lower()}, precision "
-                f"{self.precision}"
+                "dp_sgd takes gradients image by image, which works with training.compile: false "
+                f"and training.precision fp32 or bf16; got compile: {str(self.compile).lower()}, "
+                f"precision {self.precision}"
             )
         return self

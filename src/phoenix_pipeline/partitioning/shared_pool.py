@@ -55,10 +55,15 @@ def draw_shared_pool(
     training = _training_table(partition, config, pool, shares)
     without = np.setdiff1d(clients, training["client_id"])
     if len(without):
+        keep = (
+            "shared_pool.keep_private_copy: true"
+            if config.source == "clients"
+            else "shared_pool.source: clients"
+        )
         raise SettingsError(
             f"client {without[0]} would have nothing to train on after its images left for the "
             f"pool; raise shared_pool.alpha ({config.alpha:g}), lower shared_pool.beta "
-            f"({config.beta:g}) or set shared_pool.keep_private_copy: true"
+            f"({config.beta:g}) or set {keep}"
         )
     return SharedPool(np.sort(pool), shares, training)
 
@@ -80,12 +85,12 @@ def _check_size(
         kind = f", fewer than one of each of {num_classes} classes" if config.class_balanced else ""
         raise SettingsError(
             f"shared_pool.beta {config.beta:g} of {images} images gives a pool of {size}{kind}; "
-            f"possible is beta from {_ceil(needed / images)}"
+            f"possible is shared_pool.beta from {_ceil(needed / images)}"
         )
     if config.alpha > 0 and round(config.alpha * size) == 0:
         raise SettingsError(
             f"shared_pool.alpha {config.alpha:g} of a pool of {size} images gives no client any; "
-            f"possible is alpha from {_ceil(1 / size)} or a larger beta"
+            f"possible is shared_pool.alpha from {_ceil(1 / size)} or a larger beta"
         )
 
 
