@@ -162,7 +162,8 @@ CASES = {
     ),
     "all images set aside": Case(
         {
-            "partition.num_clients": 20,
+            **IID,
+            "partition.num_clients": 60,
             "shared_pool.beta": 0.99,
             "shared_pool.alpha": 0.0,
             "shared_pool.source": "held_out",
@@ -171,7 +172,8 @@ CASES = {
     ),
     "all images given away": Case(
         {
-            "partition.num_clients": 20,
+            **IID,
+            "partition.num_clients": 60,
             "shared_pool.beta": 0.99,
             "shared_pool.alpha": 0.0,
             "shared_pool.keep_private_copy": False,
