@@ -2,6 +2,7 @@
 
 import warnings
 
+from phoenix_pipeline.framework.advice import AdviceHook
 from phoenix_pipeline.framework.config_loader import PhoenixConfigLoader
 from phoenix_pipeline.framework.node_log import NodeLogHook
 from phoenix_pipeline.framework.tracking import ArmMlflowHook
@@ -18,6 +19,6 @@ CONFIG_LOADER_ARGS = {
     # whole, since one type's arguments make no sense to another.
     "merge_strategy": {"parameters": "soft", "globals": "soft", "mlflow": "soft"},
 }
-HOOKS = (NodeLogHook(), ArmMlflowHook())
+HOOKS = (NodeLogHook(), ArmMlflowHook(), AdviceHook())
 # kedro-mlflow, where a user has installed it, would open a second run for the same session.
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro-mlflow", "kedro_mlflow")

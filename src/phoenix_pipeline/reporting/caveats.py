@@ -6,6 +6,8 @@ from typing import Any
 import pandas as pd
 
 from phoenix_pipeline.reporting.comparison import FLOOR_NAME
+from phoenix_pipeline.reporting.gap_closed import IMPLAUSIBLE_MARK, is_implausible
+from phoenix_pipeline.reporting.vocabulary import GAP_CLOSED, describe_metric
 
 _EQUAL_WORK = 1.02
 
@@ -23,13 +25,7 @@ def list_caveats(table: pd.DataFrame) -> list[str]:
             "No Inception-v3 features were at hand: the FIDs here rank arms against each other and "
             "must not be compared with published figures."
         )
-    accuracy = arms["classifier_test_accuracy"].dropna()
-    if len(accuracy):
-        caveats.append(
-            "Class histograms, entropy, KL and the Inception Score rest on a classifier that is "
-            f"right on {accuracy.min():.1%} of real test images; it also gives a class to what is "
-            "no such thing."
-        )
+    caveats += [*_gap_closed(arms), *_judge(arms)]
     caveats.append(
         "Precision and density rise with blur, and one dull image repeated scores well on both: "
         "read them with recall and coverage."
@@ -76,6 +72,42 @@ def _floor(arms: pd.DataFrame, floor: pd.DataFrame) -> list[str]:
     if count < arms["num_samples"].max():
         text += ": fewer than the samples, so its FID would be lower at equal numbers"
     return [f"{text}."]
+
+
+def _gap_closed(arms: pd.DataFrame) -> list[str]:
+    marked = [
+        f"{arm} {share:.1f} in {describe_metric(name).space}"
+        for name in arms.columns
+        if name.startswith(GAP_CLOSED)
+        for arm, share in zip(arms["arm"], arms[name], strict=True)
+        if is_implausible(share)
+    ]
+    if not marked:
+        return []
+    return [
+        f"A share of the gap closed that is marked {IMPLAUSIBLE_MARK} ({'; '.join(marked)}) is "
+        "outside -1 to 1.5: the gap between fedavg and centralized is too small there for a share "
+        "of it to mean anything."
+    ]
+
+
+def _judge(arms: pd.DataFrame) -> list[str]:
+    accuracy = arms["classifier_test_accuracy"].dropna()
+    if accuracy.empty:
+        return []
+    majority = arms["classifier_majority_share"].dropna()
+    text = f"right on {accuracy.min():.1%} of real test images"
+    if len(majority):
+        text += f", of which {majority.max():.1%} are of the commonest class"
+        if accuracy.min() <= majority.max():
+            return [
+                f"The label classifier is {text}: it knows no more than that, and all that rests "
+                "on it is left out."
+            ]
+    return [
+        "Class histograms, entropy, KL and the Inception Score rest on a classifier that is "
+        f"{text}; it also gives a class to what is no such thing."
+    ]
 
 
 def _work(arms: pd.DataFrame) -> list[str]:

@@ -6,9 +6,11 @@ from statistics import median_low
 
 import pandas as pd
 
+from phoenix_pipeline.reporting.gap_closed import IMPLAUSIBLE_MARK, is_implausible
 from phoenix_pipeline.reporting.metric import (
     Metric,
 )
+from phoenix_pipeline.reporting.vocabulary import GAP_CLOSED
 
 MISSING = "\N{EN DASH}"
 
@@ -18,6 +20,8 @@ def format_values(
 ) -> list[str]:
     """Write one column's values with the same number of decimals; missing values become ``""``.
 
+    A share of the gap that is outside -1..1.5 is marked with ``*``.
+
     ``like``: other values of the metric, whose decimals to use.
     """
     if metric.kind == "text":
@@ -26,7 +30,11 @@ def format_values(
     write = {"count": _count, "bytes": format_bytes, "seconds": _seconds}.get(metric.kind)
     if write is None:
         decimals = _decimals(numbers if like is None else _numbers(like))
-        return ["" if math.isnan(x) else f"{x:,.{decimals}f}" for x in numbers]
+        marks = [_mark(x, metric) if like is None else "" for x in numbers]
+        return [
+            "" if math.isnan(x) else f"{x:,.{decimals}f}{mark}"
+            for x, mark in zip(numbers, marks, strict=True)
+        ]
     return ["" if math.isnan(x) else write(x) for x in numbers]
 
 
@@ -37,6 +45,10 @@ def format_bytes(value: float) -> str:
     power = min(int(math.log10(value) // 3), 5)
     scaled = value / 1000**power
     return f"{scaled:.{max(0, 2 - int(math.log10(scaled)))}f} {' kMGTP'[power]}B"
+
+
+def _mark(value: float, metric: Metric) -> str:
+    return IMPLAUSIBLE_MARK if metric.name.startswith(GAP_CLOSED) and is_implausible(value) else ""
 
 
 def _missing(value: object) -> bool:

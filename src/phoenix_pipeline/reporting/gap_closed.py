@@ -9,6 +9,9 @@ from phoenix_pipeline.reporting.vocabulary import (
 )
 
 DEFAULT_ARM, CEILING_ARM = "fedavg", "centralized"
+# Beyond these a share says that the gap is small or noisy, not that the arm is good or bad.
+_PLAUSIBLE = (-1.0, 1.5)
+IMPLAUSIBLE_MARK = "*"
 
 
 def add_gap_closed(table: pd.DataFrame, before: str, beside: Collection[str] = ()) -> pd.DataFrame:
@@ -32,3 +35,8 @@ def add_gap_closed(table: pd.DataFrame, before: str, beside: Collection[str] = (
             place = list(result.columns).index(before)
             result.insert(place, column, ((default - table[name]) / gap).where(others))
     return result
+
+
+def is_implausible(share: float) -> bool:
+    """Say whether ``share`` of a gap is outside -1..1.5; False for a missing one."""
+    return share < _PLAUSIBLE[0] or share > _PLAUSIBLE[1]

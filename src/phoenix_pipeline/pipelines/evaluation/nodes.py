@@ -167,4 +167,5 @@ def _histogram(scores: Scores, judge: LabelJudge | None) -> dict[str, Any] | Non
         "training_shares": [int(count) / total for count in judge.class_counts],
         "classifier": judge.origin,
         "classifier_test_accuracy": float(judge.test_accuracy),
+        "classifier_majority_share": float(judge.majority_share),
     }
