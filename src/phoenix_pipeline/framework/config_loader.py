@@ -15,6 +15,7 @@ from kedro.config import OmegaConfigLoader
 from phoenix_pipeline import config
 from phoenix_pipeline.arms import ARMS
 from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.framework.deployment_check import check_deployment
 from phoenix_pipeline.framework.settings_errors import explain, hint
 
 SHARED_GROUPS: dict[str, type[config.Group]] = {
@@ -82,9 +83,17 @@ class PhoenixConfigLoader(OmegaConfigLoader):
             own = self._block(parameters, (arm,), problems)
             problems += self._unknown_names(own, (arm,), tuple(ARM_GROUPS), "group")
             composed[arm] = self._arm_groups(arm, own, composed, problems)
+        if not problems:
+            problems += check_deployment(composed, ARMS, self._named_sources())
         if problems:
             raise SettingsError("; ".join(dict.fromkeys(problems)))
         return composed
+
+    def _named_sources(self) -> dict[str, Any]:
+        """Return the globals that the environment or the command sets, without the base's."""
+        environment = self.env or self.default_run_env
+        own = _read_yaml(self._conf_folder / str(environment) / "globals.yml")
+        return {**own, **(self.runtime_params or {})}
 
     def _arm_groups(
         self, arm: str, own: dict[str, Any], shared: dict[str, Any], problems: list[str]

@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from phoenix_pipeline.reporting.comparison import FLOOR_NAME
+from phoenix_pipeline.reporting.gap_closed import incredible_shares
 
 _EQUAL_WORK = 1.02
 
@@ -17,7 +18,12 @@ def list_caveats(table: pd.DataFrame) -> list[str]:
     """
     arms = table[table["arm"] != FLOOR_NAME]
     floor = table[table["arm"] == FLOOR_NAME]
-    caveats = [_sample_size(arms), *_floor(arms, floor), *_work(arms)]
+    caveats = [
+        *incredible_shares(table),
+        _sample_size(arms),
+        *_floor(arms, floor),
+        *_work(arms),
+    ]
     if "fid_inception_v3" not in arms or arms["fid_inception_v3"].isna().all():
         caveats.append(
             "No Inception-v3 features were at hand: the FIDs here rank arms against each other and "

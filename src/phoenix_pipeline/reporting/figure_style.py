@@ -53,6 +53,13 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
+def draw_sentence(text: str) -> Figure:
+    """Return a figure that says why there is nothing to draw."""
+    figure = new_figure(8.0, 1.2)
+    figure.text(0.5, 0.5, text, ha="center", va="center", fontsize=11, color=MUTED)
+    return figure
+
+
 def style_axes(axes: Axes, title: str = "", grid: str = "y") -> None:
     """Draw ``axes`` with two thin spines, quiet ticks and a left-aligned title."""
     axes.set_title(title, loc="left", fontsize=10.5, fontweight="bold", color=INK)

@@ -4,11 +4,28 @@ from collections.abc import Collection
 
 import pandas as pd
 
-from phoenix_pipeline.reporting.vocabulary import (
-    GAP_CLOSED,
-)
+from phoenix_pipeline.reporting.vocabulary import CREDIBLE, GAP_CLOSED
 
 DEFAULT_ARM, CEILING_ARM = "fedavg", "centralized"
+
+
+def incredible_shares(table: pd.DataFrame) -> list[str]:
+    """Return a sentence for each share outside of :data:`CREDIBLE`; see :func:`add_gap_closed`."""
+    low, high = CREDIBLE
+    shares = {
+        (str(row["arm"]), column.removeprefix(GAP_CLOSED)): float(row[column])
+        for column in table.columns
+        if column.startswith(GAP_CLOSED)
+        for _, row in table.iterrows()
+        if pd.notna(row[column])
+    }
+    return [
+        f"“Gap closed” of {arm} is {share:.1f} by the features {space}, outside of {low:g} to "
+        f"{high:g}: the gap between {DEFAULT_ARM} and {CEILING_ARM} is small there, or these "
+        "features tell little of these images. Do not quote it."
+        for (arm, space), share in shares.items()
+        if not low <= share <= high
+    ]
 
 
 def add_gap_closed(table: pd.DataFrame, before: str, beside: Collection[str] = ()) -> pd.DataFrame:
