@@ -10,7 +10,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from phoenix_pipeline.reporting.figure_style import new_figure, style_axes
+from phoenix_pipeline.reporting.figure_style import INK, MUTED, RULE, new_figure, style_axes
 
 _MAX_WRITTEN_CLIENTS = 20
 _MAX_NAMED_CLASSES = 30
@@ -59,7 +59,7 @@ def draw_shared_pool(training: pd.DataFrame, class_names: Sequence[str] = ()) ->
         _draw_counts(figure, bottom, counts, class_names)
     _draw_bars(top, np.zeros_like(private), private, _PRIVATE, "private")
     _draw_bars(top, private, private + shared, _SHARED, "from the shared pool")
-    figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=8)
+    figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=8, labelcolor=INK)
     title = f"{private.sum():,} private and {shared.sum():,} shared images at {len(order)} clients"
     _finish(top, private + shared, title)
     return figure
@@ -100,7 +100,7 @@ def _make_figure(heights: list[float], num_clients: int) -> tuple[Figure, list[A
     axes = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights, squeeze=False)
     ordered_by = "their largest classes" if len(heights) > 1 else "size"
     many = num_clients > _MAX_CLIENTS_IN_ORDER
-    axes[-1, 0].set_xlabel(f"clients, ordered by {ordered_by}" if many else "client")
+    axes[-1, 0].set_xlabel(f"clients, ordered by {ordered_by}" if many else "client", color=MUTED)
     return figure, list(axes[:, 0])
 
 
@@ -121,7 +121,8 @@ def _finish(axes: Axes, totals: np.ndarray, title: str) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(nbins=_MAX_WRITTEN_CLIENTS, integer=True))
     if len(totals) <= _MAX_WRITTEN_CLIENTS:
         for client, total in enumerate(totals):
-            axes.text(client, total, f"{total:,}", ha="center", va="bottom", fontsize=8)
+            number = f"{total:,}"
+            axes.text(client, total, number, ha="center", va="bottom", fontsize=8, color=INK)
 
 
 def _draw_counts(
@@ -132,11 +133,17 @@ def _draw_counts(
         masked, aspect="auto", cmap=_COUNT_COLORS, vmin=0, vmax=counts.max(),
         interpolation="nearest",
     )  # fmt: skip
-    axes.set_ylabel("class")
+    axes.set_ylabel("class", color=MUTED)
+    axes.tick_params(colors=MUTED)
+    for spine in axes.spines.values():
+        spine.set_color(RULE)
     if len(counts) <= _MAX_NAMED_CLASSES:
         names = list(class_names) or [str(label) for label in range(len(counts))]
         axes.set_yticks(range(len(counts)), names)
-    figure.colorbar(image, ax=axes, label="images", pad=0.01)
+    bar = figure.colorbar(image, ax=axes, pad=0.01)
+    bar.set_label("images", color=MUTED)
+    bar.ax.tick_params(colors=MUTED)
+    bar.outline.set_visible(False)
     if counts.shape[1] > _MAX_WRITTEN_CLIENTS or len(counts) > _MAX_NAMED_CLASSES:
         return
     for label, client in zip(*np.nonzero(counts), strict=True):

@@ -13,11 +13,12 @@ from matplotlib.figure import Figure
 
 from phoenix_pipeline.reporting.caveats import list_caveats, skipped_metrics
 from phoenix_pipeline.reporting.client_models import describe_client_models
-from phoenix_pipeline.reporting.comparison import FLOOR_NAME, headline_columns
-from phoenix_pipeline.reporting.embedding import figure_data_uri, image_data_uri
+from phoenix_pipeline.reporting.comparison import FLOOR_NAME, OTHER_SETTINGS, headline_columns
+from phoenix_pipeline.reporting.embedding import csv_data_uri, figure_data_uri, image_data_uri
 from phoenix_pipeline.reporting.figure_style import arm_styles
-from phoenix_pipeline.reporting.formatting import format_values
-from phoenix_pipeline.reporting.gallery import Gallery
+from phoenix_pipeline.reporting.formatting import DOUBTFUL, format_values
+from phoenix_pipeline.reporting.gallery import MOST_CLASSES, Gallery
+from phoenix_pipeline.reporting.gap_closed import incredible_shares
 from phoenix_pipeline.reporting.metric import (
     GROUPS,
     Metric,
@@ -34,6 +35,7 @@ from phoenix_pipeline.reporting.settings_diff import (
     flatten_settings,
     read_setting,
 )
+from phoenix_pipeline.reporting.summary import summarise
 from phoenix_pipeline.reporting.vocabulary import (
     describe_metric,
 )
@@ -74,15 +76,20 @@ def render_report(
     ``"<section>:<caption>"`` for several in a section; any other key is shown under "More" with
     the key as its caption. ``settings``: arm -> the nested parameters that it was made with.
     ``disclosures``: arm -> sentences on what left its clients, as they were written with its model.
-    ``privacy``: arm -> its ``privacy.json``, of the arms that were audited and whose
-    scores are in ``table``. ``notes``: further caveats. ``links``: label -> command or path,
-    shown as text.
+    ``privacy``: arm -> its ``privacy.json``, of the arms that were audited and whose scores are in
+    ``table``. ``notes``: what a reader must know first. ``links``: label -> command or path, shown
+    as text.
     """
     pooled = {a for a, nested in settings.items() if read_setting(nested, "federation.pooled")}
     headline = headline_columns(table)
     everything = [c for c in table.columns if c != "arm" and table[c].notna().any()]
     return _load_template().render(
         title=title,
+        summary=summarise(table, pooled),
+        notes=notes,
+        marks=_marks(table),
+        doubtful=DOUBTFUL if incredible_shares(table) else "",
+        csv=csv_data_uri(table),
         run=run,
         styles=arm_styles(arm for arm in table["arm"] if arm != FLOOR_NAME),
         floor_name=FLOOR_NAME,
@@ -91,6 +98,7 @@ def render_report(
         everything=_table_view(table, everything, pooled),
         glossary=_glossary(headline),
         cards=_sample_cards(table, gallery, headline),
+        class_names=gallery.class_names[:MOST_CLASSES] if gallery.by_class else (),
         client_models=describe_client_models(metrics, headline),
         figures=_figure_views(figures),
         disclosures=_disclosures(table, disclosures, pooled),
@@ -100,7 +108,7 @@ def render_report(
         audit_command=AUDIT,
         differing=differing_settings(settings),
         complete={arm: flatten_settings(nested) for arm, nested in settings.items()},
-        caveats=[*list_caveats(table), *privacy_caveats(privacy or {}), *notes],
+        caveats=[*list_caveats(table), *privacy_caveats(privacy or {})],
         skipped={**skipped_metrics(metrics), **skipped_attacks(privacy or {})},
         num_arms=len(metrics),
         links=links or {},
@@ -119,16 +127,29 @@ def _load_template() -> Template:
 
 
 def _table_view(table: pd.DataFrame, columns: Sequence[str], pooled: set[str]) -> dict[str, Any]:
-    """Return ``groups`` (name, span), ``columns`` (metrics) and ``rows`` (arm, cells)."""
+    """Return ``groups`` (name, span), ``columns`` (metrics) and ``rows`` (arm, cells).
+
+    A cell is its text, whether it is the best, and the value that it is sorted by.
+    """
     described = sorted((describe_metric(c) for c in columns), key=lambda m: GROUPS.index(m.group))
     texts = [format_values(list(table[m.name]), m) for m in described]
     best = [_best_places(table, m, pooled) for m in described]
+    sorted_by = [["" if pd.isna(value) else value for value in table[m.name]] for m in described]
+    cells = list(zip(texts, best, sorted_by, strict=True))
     rows = [
-        (str(arm), [(text[i], i in places) for text, places in zip(texts, best, strict=True)])
+        (str(arm), [(text[i], i in places, values[i]) for text, places, values in cells])
         for i, arm in enumerate(table["arm"])
     ]
     spans = [(group, sum(m.group == group for m in described)) for group in GROUPS]
     return {"groups": [s for s in spans if s[1]], "columns": described, "rows": rows}
+
+
+def _marks(table: pd.DataFrame) -> dict[str, str]:
+    """Return arm -> the settings in which it is not of today's."""
+    if OTHER_SETTINGS not in table:
+        return {}
+    marked = table.set_index("arm")[OTHER_SETTINGS].dropna()
+    return {str(arm): str(keys) for arm, keys in marked.items()}
 
 
 def _best_places(table: pd.DataFrame, metric: Metric, pooled: set[str]) -> set[int]:
