@@ -5,7 +5,15 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from phoenix_pipeline.reporting.comparison import FLOOR_NAME, compare_arms, headline_columns
+from phoenix_pipeline.reporting.caveats import list_caveats
+from phoenix_pipeline.reporting.comparison import (
+    FLOOR_NAME,
+    compare_arms,
+    format_table,
+    headline_columns,
+)
+from phoenix_pipeline.reporting.formatting import format_values
+from phoenix_pipeline.reporting.vocabulary import describe_metric
 
 
 def compare(floor: dict[str, float] | None = None, **fids: dict[str, float]) -> pd.DataFrame:
@@ -62,3 +70,15 @@ def test_both_ends_are_needed(missing: str) -> None:
     arms = {"centralized": {"pixels": 2.0}, "fedavg": {"pixels": 6.0}, "dcgan": {"pixels": 1.0}}
     arms.pop(missing)
     assert "gap_closed_pixels" not in compare(None, **arms)
+
+
+def test_a_share_that_nobody_can_believe_is_marked_and_said() -> None:
+    fids = {"centralized": 10.0, "fedavg": 10.5, "data_sharing": 3.7, "dcgan": 10.25}
+    table = compare(None, **{arm: {"classifier": fid} for arm, fid in fids.items()}).reset_index()
+    shares = table.set_index("arm")["gap_closed_classifier"]
+    assert (shares["data_sharing"], shares["dcgan"]) == (pytest.approx(13.6), 0.5)
+    texts = format_values(list(shares), describe_metric("gap_closed_classifier"))
+    assert texts == ["", "", "13.600?", "0.500"]
+    assert "13.600?" in format_table(table)
+    (caveat,) = [text for text in list_caveats(table) if "Gap closed" in text]
+    assert "data_sharing is 13.6 by the features classifier, outside of -1 to 1.5" in caveat

@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from phoenix_pipeline.reporting.formatting import MISSING, format_values
-from phoenix_pipeline.reporting.gap_closed import add_gap_closed
+from phoenix_pipeline.reporting.formatting import DOUBTFUL, MISSING, format_values
+from phoenix_pipeline.reporting.gap_closed import add_gap_closed, incredible_shares
 from phoenix_pipeline.reporting.vocabulary import (
     FEATURE_SPACES,
     describe_metric,
@@ -199,6 +199,8 @@ def format_table(table: pd.DataFrame, width: int = TERMINAL_WIDTH) -> str:
         ]
         lines.append("  ".join(padded).rstrip())
     lines.insert(2, "-" * _line_width(blocks))
+    if incredible_shares(table):
+        lines.append(f"{DOUBTFUL} behind a number: not credible; see the report")
     if OTHER_SETTINGS in table:
         lines.append(f"{MARK} made with other settings than those of this command; see the report")
     return "\n".join(lines)

@@ -57,7 +57,7 @@ def draw_class_histograms(
     """
     histograms = {a: m["class_histogram"] for a, m in metrics.items() if m.get("class_histogram")}
     if not histograms:
-        return draw_sentence("No class histogram: without labels there is no classifier.")
+        return draw_sentence("No class histogram: there are no labels to train a classifier on.")
     count = len(histograms)
     figure = new_figure(max(8.0, 2.5 * count), 6.0)
     (top,), (bottom,) = figure.subfigures(2, 1, squeeze=False, height_ratios=(1, 1.25))

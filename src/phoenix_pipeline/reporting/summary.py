@@ -36,9 +36,10 @@ def summarise(table: pd.DataFrame, pooled: Collection[str]) -> list[str]:
 
 
 def _write(rows: pd.DataFrame, arm: str, name: str) -> str:
-    metric = describe_metric(name)
-    everything = list(rows[name])
-    return format_values([rows.at[arm, name]], metric, like=everything)[0]
+    """Return a value with as many decimals as tell the arms apart; real images are far below."""
+    value = [rows.at[arm, name]]
+    arms = value if arm == FLOOR_NAME else list(rows[name].drop(FLOOR_NAME, errors="ignore"))
+    return format_values(value, describe_metric(name), like=arms)[0]
 
 
 def _number(rows: pd.DataFrame, arm: str, name: str) -> float:
