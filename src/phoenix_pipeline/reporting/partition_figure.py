@@ -24,10 +24,12 @@ _COUNT_COLORS = ListedColormap(colormaps["Blues"](np.linspace(0.12, 1.0, 256)))
 def draw_partition(training: pd.DataFrame, class_names: Sequence[str] = ()) -> Figure:
     """Draw client totals above a map of image counts, classes x clients.
 
-    ``training``: client_id and label (-1 unlabelled, then only totals are drawn). Counts are
-    written into the cells while there is room; very many clients are ordered by their largest
-    classes, because in the order of their ids they would look like noise.
+    ``training``: client_id and label (-1 unlabelled, then only totals are drawn). Ids may have
+    gaps: nobody is drawn there. Counts are written into the cells while there is room; very many
+    clients are ordered by their largest classes, because in the order of their ids they would look
+    like noise.
     """
+    ids, training = _without_gaps(training)
     counts = _count(training, class_names)
     order = _order_clients(counts, training)
     counts = counts[:, order]
@@ -39,6 +41,7 @@ def draw_partition(training: pd.DataFrame, class_names: Sequence[str] = ()) -> F
         _draw_counts(figure, bottom, counts, class_names)
     _draw_bars(top, np.zeros_like(totals), totals, _PRIVATE, "")
     _finish(top, totals, f"{totals.sum():,} images held by {len(totals)} clients")
+    _name_clients(top, ids)
     return figure
 
 
@@ -47,6 +50,7 @@ def draw_shared_pool(training: pd.DataFrame, class_names: Sequence[str] = ()) ->
 
     ``training``: client_id, label (-1 unlabelled) and shared (bool).
     """
+    ids, training = _without_gaps(training)
     counts = _count(training, class_names)
     order = _order_clients(counts, training)
     counts = counts[:, order]
@@ -62,7 +66,19 @@ def draw_shared_pool(training: pd.DataFrame, class_names: Sequence[str] = ()) ->
     figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=8, labelcolor=INK)
     title = f"{private.sum():,} private and {shared.sum():,} shared images at {len(order)} clients"
     _finish(top, private + shared, title)
+    _name_clients(top, ids)
     return figure
+
+
+def _without_gaps(training: pd.DataFrame) -> tuple[np.ndarray, pd.DataFrame]:
+    """Return the ids of the clients, and the table with their places among these instead."""
+    ids, places = np.unique(training["client_id"].to_numpy(), return_inverse=True)
+    return ids, training.assign(client_id=places)
+
+
+def _name_clients(axes: Axes, ids: np.ndarray) -> None:
+    if len(ids) <= _MAX_WRITTEN_CLIENTS:
+        axes.set_xticks(range(len(ids)), [str(client) for client in ids])
 
 
 def _count(training: pd.DataFrame, class_names: Sequence[str]) -> np.ndarray:

@@ -77,7 +77,7 @@ def train(
         final_average=weights if personal.final_average else None,
     )
     result = _run(job, checkpoints)
-    trained_images = _trained_images(job, result)
+    held = trained_images(job, result)
     groups: dict[str, Group] = {
         "run": run,
         "images": images,
@@ -92,15 +92,15 @@ def train(
     }
     told = {name: group.model_dump(mode="json") for name, group in groups.items()}
     metadata = _describe(job, result, weights, told)
-    metadata[DATA] = fingerprint_data(train_images, test_images, trained_images)
+    metadata[DATA] = fingerprint_data(train_images, test_images, held)
 
     def write(folder: Path) -> None:
         _write(folder, result, job.settings, metadata)
 
-    return write, result.rounds, trained_images
+    return write, result.rounds, held
 
 
-def _trained_images(job: "FederatedJob", result: "FederatedResult") -> pd.DataFrame:
+def trained_images(job: "FederatedJob", result: "FederatedResult") -> pd.DataFrame:
     """Return a row per image of each client, as in ``client_images``.
 
     Of the sites of a deployment only the numbers of images are known here: image and label are -1.
