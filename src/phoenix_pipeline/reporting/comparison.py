@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from phoenix_pipeline.reporting.formatting import DOUBTFUL, MISSING, format_values
-from phoenix_pipeline.reporting.gap_closed import add_gap_closed, incredible_shares
+from phoenix_pipeline.reporting.gap_closed import add_gap_closed, doubtful_shares
 from phoenix_pipeline.reporting.vocabulary import (
     FEATURE_SPACES,
     describe_metric,
@@ -32,6 +32,7 @@ RUN_COLUMNS = (
     "link_seconds",
 )
 TRAFFIC_COLUMNS = tuple(n for n in RUN_COLUMNS if n.startswith("bytes_") or n == "link_seconds")
+JUDGE_COLUMNS = ("classifier_test_accuracy", "classifier_majority_share")
 # Text: what the attacker read that rebuilt an image from an update.
 SEEN = "reconstruction_seen"
 # Text: the settings that an arm was made with and that are others today.
@@ -89,8 +90,8 @@ def compare_arms(
 
     Columns: ``arm``; every score, in the order in which they first appear; the share of the gap
     that is closed (:func:`~phoenix_pipeline.reporting.gap_closed.add_gap_closed`); what the run
-    cost (:data:`RUN_COLUMNS`); the classifier's accuracy; the conditions of the scores. What an
-    arm does not have is missing, never text.
+    cost (:data:`RUN_COLUMNS`); how good the classifier is (:data:`JUDGE_COLUMNS`); the
+    conditions of the scores. What an arm does not have is missing, never text.
 
     ``metrics``: arm -> its ``metrics.json``; gives the order of the rows. ``rounds``: arm -> its
     ``rounds.parquet``; arms found only there come last. ``floor``: the scores that real test
@@ -118,7 +119,7 @@ def compare_arms(
     for row in rows:
         row[OTHER_SETTINGS] = (marks or {}).get(row["arm"])
     marked = [OTHER_SETTINGS] if marks else []
-    others = [*RUN_COLUMNS, "classifier_test_accuracy", *CONDITION_COLUMNS, *marked]
+    others = [*RUN_COLUMNS, *JUDGE_COLUMNS, *CONDITION_COLUMNS, *marked]
     names = [name for name in names if name not in others]
     seen = [SEEN] if any(row.get(SEEN) for row in rows) else []
     columns = ["arm", *names, *seen, *others]
@@ -199,7 +200,7 @@ def format_table(table: pd.DataFrame, width: int = TERMINAL_WIDTH) -> str:
         ]
         lines.append("  ".join(padded).rstrip())
     lines.insert(2, "-" * _line_width(blocks))
-    if incredible_shares(table):
+    if doubtful_shares(table):
         lines.append(f"{DOUBTFUL} behind a number: not credible; see the report")
     if OTHER_SETTINGS in table:
         lines.append(f"{MARK} made with other settings than those of this command; see the report")
@@ -211,7 +212,7 @@ def _arm_row(arm: str, metrics: Mapping[str, Any], rounds: pd.DataFrame | None) 
     histogram = metrics.get("class_histogram") or {}
     return {
         "arm": arm,
-        "classifier_test_accuracy": histogram.get("classifier_test_accuracy"),
+        **{name: histogram.get(name) for name in JUDGE_COLUMNS},
         **_finite(metrics.get("scores", {})),
         **(run_totals(rounds) if rounds is not None else {}),
         **{name: conditions.get(name) for name in CONDITION_COLUMNS},

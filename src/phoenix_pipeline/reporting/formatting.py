@@ -27,7 +27,8 @@ def format_values(
         return ["" if _missing(value) else str(value) for value in values]
     numbers = _numbers(values)
     texts = _write(numbers, metric, numbers if like is None else _numbers(like))
-    if metric.credible is None:
+    # What is written like others is a spread or a difference of the metric, no value of it.
+    if metric.credible is None or like is not None:
         return texts
     low, high = metric.credible
     doubtful = [bool(text) and not low <= x <= high for text, x in zip(texts, numbers, strict=True)]

@@ -4,27 +4,20 @@ from collections.abc import Collection
 
 import pandas as pd
 
-from phoenix_pipeline.reporting.vocabulary import CREDIBLE, GAP_CLOSED
+from phoenix_pipeline.reporting.vocabulary import CREDIBLE, GAP_CLOSED, describe_metric
 
 DEFAULT_ARM, CEILING_ARM = "fedavg", "centralized"
 
 
-def incredible_shares(table: pd.DataFrame) -> list[str]:
-    """Return a sentence for each share outside of :data:`CREDIBLE`; see :func:`add_gap_closed`."""
+def doubtful_shares(table: pd.DataFrame) -> list[str]:
+    """Return each share outside of what is credible, such as ``dcgan -9.6 in pixels``."""
     low, high = CREDIBLE
-    shares = {
-        (str(row["arm"]), column.removeprefix(GAP_CLOSED)): float(row[column])
-        for column in table.columns
-        if column.startswith(GAP_CLOSED)
-        for _, row in table.iterrows()
-        if pd.notna(row[column])
-    }
     return [
-        f"“Gap closed” of {arm} is {share:.1f} by the features {space}, outside of {low:g} to "
-        f"{high:g}: the gap between {DEFAULT_ARM} and {CEILING_ARM} is small there, or these "
-        "features tell little of these images. Do not quote it."
-        for (arm, space), share in shares.items()
-        if not low <= share <= high
+        f"{arm} {share:.1f} in {describe_metric(name).space}"
+        for name in table.columns
+        if name.startswith(GAP_CLOSED)
+        for arm, share in zip(table["arm"], table[name], strict=True)
+        if pd.notna(share) and not low <= share <= high
     ]
 
 

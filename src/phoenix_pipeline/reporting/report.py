@@ -18,7 +18,7 @@ from phoenix_pipeline.reporting.embedding import csv_data_uri, figure_data_uri, 
 from phoenix_pipeline.reporting.figure_style import arm_styles
 from phoenix_pipeline.reporting.formatting import DOUBTFUL, format_values
 from phoenix_pipeline.reporting.gallery import MOST_CLASSES, Gallery
-from phoenix_pipeline.reporting.gap_closed import incredible_shares
+from phoenix_pipeline.reporting.gap_closed import doubtful_shares
 from phoenix_pipeline.reporting.metric import (
     GROUPS,
     Metric,
@@ -88,7 +88,7 @@ def render_report(
         summary=summarise(table, pooled),
         notes=notes,
         marks=_marks(table),
-        doubtful=DOUBTFUL if incredible_shares(table) else "",
+        doubtful=DOUBTFUL if doubtful_shares(table) else "",
         csv=csv_data_uri(table),
         run=run,
         styles=arm_styles(arm for arm in table["arm"] if arm != FLOOR_NAME),

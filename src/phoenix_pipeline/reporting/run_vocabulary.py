@@ -77,6 +77,15 @@ RUN_COLUMNS: tuple[Metric, ...] = (
         COVERAGE,
         "accuracy of the label classifier on real test images",
     ),
+    Metric(
+        "classifier_majority_share",
+        "Majority",
+        "",
+        None,
+        COVERAGE,
+        "share of real test images that are of the commonest class: what the label classifier has "
+        "to exceed",
+    ),
     Metric("num_samples", "Samples", "", None, OTHER, "samples that were scored", "count"),
     Metric("num_clients", "Models", "", None, OTHER, "clients whose models were sampled", "count"),
     Metric("num_reference", "References", "", None, OTHER, "real images held against", "count"),

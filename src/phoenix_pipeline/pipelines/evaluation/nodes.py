@@ -109,9 +109,10 @@ def evaluate(
 def _sample_classes(samples: Samples, main: np.ndarray, judge: LabelJudge | None) -> pd.DataFrame:
     """Return the class that the judge gives to samples spread evenly over the file.
 
-    Columns: row (place in the file), label (int), class_name, confidence. No rows without a judge.
+    Columns: row (place in the file), label (int), class_name, confidence. No rows without a judge,
+    or of one that knows the commonest class alone.
     """
-    if judge is None:
+    if judge is None or judge.refusal:
         return pd.DataFrame({"row": [], "label": [], "class_name": [], "confidence": []})
     count = min(_JUDGED, len(main))
     rows = main[np.linspace(0, len(main), count, endpoint=False).astype(int)]
@@ -200,4 +201,5 @@ def _histogram(scores: Scores, judge: LabelJudge | None) -> dict[str, Any] | Non
         "training_shares": [int(count) / total for count in judge.class_counts],
         "classifier": judge.origin,
         "classifier_test_accuracy": float(judge.test_accuracy),
+        "classifier_majority_share": float(judge.majority_share),
     }
