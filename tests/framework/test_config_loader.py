@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 from kedro.framework.project import settings
 
-from phoenix_pipeline.arms import ARMS
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.framework.config_loader import ARM_GROUPS, PhoenixConfigLoader
+
+ARMS = ("centralized", "fedavg", "data_sharing", "personalization", "dcgan")
 
 
 def load(project: Path, env: str | None = None, **runtime: Any) -> PhoenixConfigLoader:

@@ -28,15 +28,15 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def read_report(project: Path) -> str:
-    return (project / "data/08_reporting/comparison.html").read_text(encoding="utf-8")
+    return (project / "data/smoke/08_reporting/comparison.html").read_text(encoding="utf-8")
 
 
 def test_the_arms_that_are_there_are_compared(project: Path) -> None:
-    table = pd.read_csv(project / "data/08_reporting/comparison.csv")
+    table = pd.read_csv(project / "data/smoke/08_reporting/comparison.csv")
     assert table["arm"].tolist() == ["fedavg", "real test images"]
     assert not [name for name in table if name.startswith("gap_closed")]
     assert "fedavg reaches a FID" in read_report(project)
-    assert not (project / "data/06_models/centralized").exists()
+    assert not (project / "data/smoke/06_models/centralized").exists()
 
 
 def test_nothing_to_compare_is_said_before_anything_runs(project: Path) -> None:
@@ -47,7 +47,7 @@ def test_nothing_to_compare_is_said_before_anything_runs(project: Path) -> None:
 
 
 def test_the_report_tells_what_the_model_was_trained_with(project: Path) -> None:
-    metrics = (project / "data/08_reporting/fedavg/metrics.json").read_bytes()
+    metrics = (project / "data/smoke/08_reporting/fedavg/metrics.json").read_bytes()
     ended = kedro_run(project, "--pipelines", "comparison", "--params", TODAY)
     assert ended.returncode == 0, ended.stderr
     for told in (
@@ -64,13 +64,13 @@ def test_the_report_tells_what_the_model_was_trained_with(project: Path) -> None
     assert "<dt>Partition</dt><dd>pathological, 3 classes per client</dd>" in report
     assert "Example-level differential privacy" not in report
     assert "run.seed 0 (now 7)" in report
-    assert (project / "data/08_reporting/fedavg/metrics.json").read_bytes() == metrics
+    assert (project / "data/smoke/08_reporting/fedavg/metrics.json").read_bytes() == metrics
 
 
 def test_samples_are_drawn_and_scored_as_the_model_is_whatever_the_command_says(
     project: Path,
 ) -> None:
-    samples = project / "data/07_model_output/fedavg/samples.parquet"
+    samples = project / "data/smoke/07_model_output/fedavg/samples.parquet"
     before = samples.read_bytes()
     # Another prediction type would read the network's output as what it is not.
     nodes = "fedavg.sample,fedavg.evaluate"
@@ -82,7 +82,7 @@ def test_samples_are_drawn_and_scored_as_the_model_is_whatever_the_command_says(
     assert fewer.returncode == 0, fewer.stderr
     scored = kedro_run(project, "--nodes", "fedavg.evaluate", "--params", "run.seed=5")
     assert scored.returncode == 0, scored.stderr
-    metrics = json.loads((project / "data/08_reporting/fedavg/metrics.json").read_text())
+    metrics = json.loads((project / "data/smoke/08_reporting/fedavg/metrics.json").read_text())
     assert (metrics["conditions"]["num_steps"], metrics["conditions"]["seed"]) == (3, 0)
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from phoenix_pipeline.config import Group
-from phoenix_pipeline.framework.config_loader import ARM_GROUPS, SHARED_GROUPS
+from phoenix_pipeline.framework.arm_blocks import ARM_GROUPS, SHARED_GROUPS
 from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.pipelines.comparison.gallery import draw_gallery, draw_grid
 from phoenix_pipeline.pipelines.comparison.results import (
@@ -48,9 +48,8 @@ _WITHOUT_EFFECT = (
 
 def places(parameters: dict[str, Any]) -> dict[str, str]:
     """Return where to look next, and the command for each."""
-    folder = parameters.get("data_root") or "data"
     return {
-        "Report": f"open {folder}/08_reporting/comparison.html",
+        "Report": f"open {parameters['data_root']}/08_reporting/comparison.html",
         "Runs side by side in MLflow": "make ui",
         "The flow of the data": "make viz",
     }
