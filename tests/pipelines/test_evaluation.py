@@ -9,7 +9,6 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from phoenix_pipeline.checkpoints import write_json
 from phoenix_pipeline.config import EvaluationConfig, RunConfig, SamplingConfig
 from phoenix_pipeline.errors import CheckpointError, SettingsError
 from phoenix_pipeline.images import ImageSet, SampleWriter
@@ -56,20 +55,21 @@ def score(
     family: str = "diffusion",
     config: EvaluationConfig = CONFIG,
 ) -> dict[str, Any]:
-    with SampleWriter(folder / "samples.parquet") as writer:
+    drawn = {
+        "weights_digest": "0123",
+        "weights": "raw",
+        "family": family,
+        "sampling": SamplingConfig(num_steps=7).model_dump(mode="json"),
+        "seed": 3,
+    }
+    with SampleWriter(folder / "samples.parquet", drawn) as writer:
         for client_id, batch in samples:
             writer.write(batch, client_id, range(len(batch)))
-    description = {"weights": "raw", "settings": {"model": {"family": family}}}
-    write_json(folder / "model/phoenix.json", description)
-    return evaluate(
-        folder / "samples.parquet",
-        folder / "model",
-        *(images or digits()),
-        *made,
-        config,
-        SamplingConfig(weights="ema"),
-        RUN,
+    metrics, classes = evaluate(
+        folder / "samples.parquet", *(images or digits()), *made, config, RUN
     )
+    assert len(classes) <= sum(len(batch) for _, batch in samples)
+    return metrics
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -96,6 +96,15 @@ RUN_COLUMNS: tuple[Metric, ...] = (
     Metric("weights", "Weights", "", None, OTHER, "weights that were sampled", "text"),
     Metric("seed", "Seed", "", None, OTHER, "seed of the samples", "text"),
     Metric(
+        "other_settings",
+        "Settings",
+        "not today's",
+        None,
+        OTHER,
+        "settings that the arm was made with and that this command has otherwise",
+        "text",
+    ),
+    Metric(
         "reconstruction_seen",
         "Read",
         "",
