@@ -78,7 +78,9 @@ def test_a_registered_model_has_versions_that_load(trained: Path, runs: SessionR
     runs.log_model("fedavg", trained, "model", SAMPLING.model_dump(mode="json"))
     for _ in range(2):
         runs.register_model("fedavg", "model", "phoenix-fedavg")
-    versions = MlflowClient(mlflow.get_tracking_uri()).search_model_versions("name='phoenix-fedavg'")
+    versions = MlflowClient(mlflow.get_tracking_uri()).search_model_versions(
+        "name='phoenix-fedavg'"
+    )
     assert sorted(int(version.version) for version in versions) == [1, 2]
     model = mlflow.pyfunc.load_model("models:/phoenix-fedavg/2")
     assert model.predict(pd.DataFrame({"count": [1], "seed": [0]})).shape == (1, 1, 8, 8)

@@ -121,10 +121,9 @@ def test_the_experiment_comes_from_the_environment_first(
 
 def test_what_a_killed_session_left_running_is_killed(tracked: Path) -> None:
     code = (
-        "import os; from pathlib import Path; from kedro.framework.startup import bootstrap_project;"
-        "bootstrap_project(Path.cwd())\n"
+        "import os; from pathlib import Path\n"
+        "from kedro.framework.startup import bootstrap_project as b; b(Path.cwd())\n"
         "from kedro.framework.project import pipelines; pipelines.configure('tiny_registry')\n"
-        "import tiny_registry; tiny_registry.FederationConfig\n"
         "from kedro.framework.session import KedroSession\n"
         "from phoenix_pipeline.framework import tracking\n"
         "tracking.ArmMlflowHook._finish = lambda self, status: os.kill(os.getpid(), 9)\n"

@@ -2,6 +2,7 @@
 
 from kedro.pipeline import Pipeline, node
 
+from phoenix_pipeline.pipelines.arm import in_stage
 from phoenix_pipeline.pipelines.comparison.nodes import announce, compare
 
 _PARTS = {
@@ -18,7 +19,7 @@ def create_pipeline(arms: tuple[str, ...]) -> Pipeline:
     """Return the stage."""
     inputs = {f"{arm}__{part}": f"{arm}.{name}" for arm in arms for part, name in _PARTS.items()}
     shared = {"parameters": "parameters", "floor": "reference_scores", "partition": "partition"}
-    return Pipeline(
+    return in_stage(
         [
             node(
                 compare(arms),
@@ -34,5 +35,6 @@ def create_pipeline(arms: tuple[str, ...]) -> Pipeline:
                 name="compare_arms",
             ),
             node(announce, ["comparison", "report", "parameters"], None, name="announce"),
-        ]
+        ],
+        "comparison",
     )

@@ -33,4 +33,5 @@ def create_pipeline(arm: str) -> Pipeline:
             )
         ],
         arm,
+        "federated_training",
     )

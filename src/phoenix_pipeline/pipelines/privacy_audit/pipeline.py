@@ -28,4 +28,5 @@ def create_pipeline(arm: str) -> Pipeline:
             )
         ],
         arm,
+        "privacy_audit",
     )
