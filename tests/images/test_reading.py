@@ -136,7 +136,7 @@ def test_declared_class_without_image(tmp_path):
     write_images(given, tmp_path / "a.parquet")
     with pytest.raises(DataError, match="class 'b' has no image"):
         read_images(tmp_path / "a.parquet", ImagesConfig())
-    read = read_images(tmp_path / "a.parquet", ImagesConfig(), require_all_classes=False)
+    read = read_images(tmp_path / "a.parquet", ImagesConfig(), keep_empty_classes=True)
     assert read.labels.tolist() == [0, 2]
 
 
