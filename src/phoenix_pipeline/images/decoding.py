@@ -65,7 +65,7 @@ def _check_header(image: Image.Image, config: ImagesConfig) -> None:
     megapixels = width * height / 1e6
     if megapixels > config.max_megapixels:
         raise DataError(
-            f"is {width}x{height} px, {megapixels:.0f} megapixels, more than images.max_megapixels "
+            f"is {width}x{height} px, {megapixels:.3g} megapixels, more than images.max_megapixels "
             f"({config.max_megapixels:g}): raise that to {-(-width * height // 10**6)} (each such "
             f"image takes about {4 * megapixels:.0f} MB while it is read), or make the file smaller"
         )
@@ -80,8 +80,8 @@ def _why_broken(data: bytes, error: Exception) -> str:
     missing = missing_decoder(data[:16])
     if missing is not None:
         return (
-            f"cannot be decoded as an image ({len(data)} bytes): it is {missing.name}; "
-            f"install {missing.remedy}"
+            f"cannot be decoded as an image ({len(data)} bytes): it is {missing.name}, for which "
+            f"there is no decoder: {missing.remedy}"
         )
     reason = str(error).split("<")[0].strip() or type(error).__name__
     return f"cannot be decoded as an image ({len(data)} bytes): {reason}"

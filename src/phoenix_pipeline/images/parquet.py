@@ -98,6 +98,8 @@ def _open(file: Path, config: ImagesConfig) -> pq.ParquetFile:
 def _holds_bytes(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
         kind = kind.field("bytes").type
+        if pa.types.is_null(kind):
+            return True  # every row says by itself that it has no bytes
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
