@@ -117,7 +117,7 @@ class SharedPoolConfig(Group):
         "the partition, so no client owned them.",
     )
     class_balanced: bool = Field(
-        True, description="Draw the pool in equal numbers per class (needs labels)."
+        True, description="Draw the pool in equal numbers per class, where there are labels."
     )
     keep_private_copy: bool = Field(
         True, description="`clients` only: owners keep the images that they gave to the pool."
