@@ -23,7 +23,7 @@ def make_job(side: int, family: str = "diffusion", **training: object) -> Federa
     unet = UNetConfig(block_out_channels=(8,), attention_resolutions=(), norm_num_groups=4)
     return FederatedJob(
         images=ImageSet(np.zeros((8, 1, side, side), np.uint8)),
-        client_images=pd.DataFrame({"client_id": [0, 0, 0, 0, 1, 1, 1, 1], "image_index": range(8)}),
+        client_images=pd.DataFrame({"client_id": [0] * 4 + [1] * 4, "image_index": range(8)}),
         config=FederationConfig(
             num_rounds=3, workers=2, threads_per_client=1,
             local_work=LocalWorkConfig(unit="steps", amount=5),

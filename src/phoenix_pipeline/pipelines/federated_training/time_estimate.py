@@ -38,8 +38,8 @@ def announce_time(job: FederatedJob, arm: str) -> None:
     )
     if device.type == "cpu" and side >= _LARGE_SIDE:
         line += (
-            f"; {side}-pixel images without a GPU: this budget gives coarse samples, and ten times "
-            "as much would be needed for good ones; images.image_size=32 is four times as fast"
+            f"; {side}-pixel images without a GPU: expect coarse samples; better ones take longer "
+            "training or smaller images (docs/own-data.md)"
         )
         logger.warning("%s", line)
     else:
