@@ -12,7 +12,7 @@ from phoenix_pipeline.images.encoding import (
     to_uint8,
 )
 from phoenix_pipeline.images.image_set import MAX_SIDE, MIN_SIDE, ImageSet, align_classes
-from phoenix_pipeline.images.names import readable_name, readable_path
+from phoenix_pipeline.images.names import encodable, readable_name, readable_path
 from phoenix_pipeline.images.png_folder import PngFolderWriter
 from phoenix_pipeline.images.reading import read_images
 from phoenix_pipeline.images.sources import ImageSource, find_image_source, find_splits
@@ -39,6 +39,7 @@ __all__ = [
     "align_classes",
     "apportion",
     "decode_image",
+    "encodable",
     "encode_png",
     "find_image_source",
     "find_splits",

@@ -23,6 +23,13 @@ def readable_name(name: str | os.PathLike[str]) -> str:
     return "".join(map(_shown, composed))
 
 
+def encodable(text: str) -> str:
+    r"""Return ``text`` with what is no Unicode escaped (``\xe9``), and nothing else changed."""
+    if text.isascii():
+        return text
+    return "".join(_shown(c) if unicodedata.category(c) == "Cs" else c for c in text)
+
+
 def readable_path(path: Path | str) -> str:
     """Return a path for a message; see :func:`readable_name`. It may not open the file."""
     return readable_name(path)

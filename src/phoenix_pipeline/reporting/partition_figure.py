@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from phoenix_pipeline.reporting.figure_style import new_figure, style_axes
+from phoenix_pipeline.reporting.figure_text import set_name_ticks
 
 _MAX_WRITTEN_CLIENTS = 20
 _MAX_NAMED_CLASSES = 30
@@ -135,7 +136,7 @@ def _draw_counts(
     axes.set_ylabel("class")
     if len(counts) <= _MAX_NAMED_CLASSES:
         names = list(class_names) or [str(label) for label in range(len(counts))]
-        axes.set_yticks(range(len(counts)), names)
+        set_name_ticks(axes, "y", range(len(counts)), names)
     figure.colorbar(image, ax=axes, label="images", pad=0.01)
     if counts.shape[1] > _MAX_WRITTEN_CLIENTS or len(counts) > _MAX_NAMED_CLASSES:
         return
