@@ -2,6 +2,7 @@
 
 import logging
 import math
+import secrets
 from collections.abc import Callable
 
 import numpy as np
@@ -12,7 +13,7 @@ from flwr.common.constant import ErrorCode
 from phoenix_pipeline.config import SamplingConfig
 from phoenix_pipeline.errors import FederationError, PhoenixError, TrainingError
 from phoenix_pipeline.federated.privacy.example_level import noise_multiplier
-from phoenix_pipeline.federated.privacy.local_noise import privatize, secret_seed
+from phoenix_pipeline.federated.privacy.local_noise import privatize
 from phoenix_pipeline.federated.records import (
     ARRAYS,
     CONFIG,
@@ -30,7 +31,7 @@ from phoenix_pipeline.federated.transport import receive_weights, send_weights
 from phoenix_pipeline.federated.workbench import Bench, Workbench
 from phoenix_pipeline.metrics.monitoring import MonitorReference, monitor_score
 from phoenix_pipeline.optimization.work import LocalWork
-from phoenix_pipeline.seeding import derive_seed
+from phoenix_pipeline.seeding import derive_seed, image_seeds
 
 logger = logging.getLogger(__name__)
 
@@ -108,8 +109,9 @@ def _train(content: RecordDict, settings: ClientSettings, site: Site, bench: Ben
         state.keep_personal(bench.personal, settings.training.ema_horizon)
     shared = bench.shared
     if settings.local_noise:
-        seed = _seed(settings, "local_noise", site.client_id, server_round)
-        shared = privatize(shared, received, settings.local_noise, seed)
+        seed = derive_seed(settings.seed, "local_noise", site.client_id, server_round)
+        known = None if settings.secret_noise else seed
+        shared = privatize(shared, received, settings.local_noise, known)
     arrays = send_weights(shared, received, config, settings, state, site.client_id)
     site.save_state(server_round, int(config["oldest-checkpoint"]), state)
     metrics = MetricRecord(
@@ -143,13 +145,17 @@ def _plan_work(
         seed=_seed(settings, "local_training", site.client_id, int(config["round"])),
         from_server=from_server,
         noise_multiplier=noise,
+        secret_noise=settings.secret_noise and noise is not None,
     )
 
 
 def _seed(settings: ClientSettings, role: str, client: int, server_round: int) -> int:
-    """Return the seed of ``role``, which only this client knows where noise is secret."""
+    """Return the seed of ``role``, which the server does not know where noise is secret.
+
+    Neither noise nor who is in a batch of DP-SGD rests on it.
+    """
     if settings.secret_noise:
-        return secret_seed()
+        return secrets.randbits(63)
     return derive_seed(settings.seed, role, client, server_round)
 
 
@@ -165,9 +171,7 @@ def _score(
     A model that cannot be sampled has no score: NaN, which is a strike.
     """
     count = settings.monitor_samples
-    seeds = [
-        derive_seed(settings.seed, "monitor", site.client_id, server_round, i) for i in range(count)
-    ]
+    seeds = list(image_seeds(settings.seed, "monitor", count, site.client_id, server_round))
     shape = (settings.channels, settings.image_size, settings.image_size)
     sampling = SamplingConfig(num_images=count, batch_size=count, num_steps=settings.monitor_steps)
     batches = bench.family.sample_images(

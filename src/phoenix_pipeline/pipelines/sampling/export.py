@@ -15,7 +15,7 @@ from phoenix_pipeline.images import PngFolderWriter, SampleWriter
 from phoenix_pipeline.pipelines.progress import progress_bar
 from phoenix_pipeline.pipelines.sampling.nodes import follow_plan, plan_samples
 from phoenix_pipeline.reporting.data_card import render_data_card
-from phoenix_pipeline.seeding import derive_seed
+from phoenix_pipeline.seeding import image_seeds
 
 Layout = Literal["png", "parquet"]
 
@@ -63,7 +63,7 @@ def export_samples(
     settings = metadata["settings"]
     shape = (settings["channels"], settings["image_size"], settings["image_size"])
     plan = _plan(metadata, num_images, client_id)
-    seeds = (derive_seed(seed, "export", i) for i in range(num_images))
+    seeds = image_seeds(seed, "export", num_images)
     card = _describe(metadata, model_folder.name, plan, seed, sampling, scores or {})
     with atomic_path(target) as temporary, progress_bar("exporting", num_images) as advance:
         temporary.mkdir()

@@ -20,7 +20,7 @@ from phoenix_pipeline.images import (
 )
 from phoenix_pipeline.pipelines.progress import progress_bar
 from phoenix_pipeline.pipelines.sampling.parts import Batch, SampleParts, fingerprint_weights
-from phoenix_pipeline.seeding import derive_seed
+from phoenix_pipeline.seeding import image_seeds
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +46,7 @@ def draw_samples(
     shape = (model_summary["channels"], side, side)
     plan = plan_samples(read_metadata(model_folder), sampling.num_images)
     total = sum(plan.values())
-    seeds = [derive_seed(run.seed, "sample", i) for i in range(total)]
+    seeds = list(image_seeds(run.seed, "sample", total))
     identity = {
         "weights": fingerprint_weights(model_folder),
         "model": model.model_dump(mode="json"),
