@@ -2,6 +2,7 @@
 
 import math
 import secrets
+import statistics
 from collections.abc import Mapping
 
 from phoenix_pipeline.config import LocalWorkConfig
@@ -43,6 +44,17 @@ def poisson_clients(
         return float(numpy_generator(seed, "poisson_selection", server_round, client).random())
 
     return [client for client in sorted(sizes) if draw(client) < fraction]
+
+
+def cap_counts(claimed: Mapping[int, int], ratio: float) -> dict[int, int]:
+    """Return numbers of images, in the order of clients: at most ``ratio`` times their median.
+
+    The median is the lower one of an even number: of two sites, neither can raise it.
+    """
+    if not claimed:
+        return {}
+    most = max(1, math.floor(ratio * statistics.median_low(claimed.values())))
+    return {client: min(count, most) for client, count in sorted(claimed.items())}
 
 
 def plan_steps(sizes: Mapping[int, int], work: LocalWorkConfig, batch_size: int) -> dict[int, int]:
