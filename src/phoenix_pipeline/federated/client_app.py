@@ -11,7 +11,7 @@ from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 
 from phoenix_pipeline.config import SamplingConfig
-from phoenix_pipeline.errors import FederationError, PhoenixError, TrainingError
+from phoenix_pipeline.errors import PhoenixError, TrainingError
 from phoenix_pipeline.federated.privacy.example_level import noise_multiplier
 from phoenix_pipeline.federated.privacy.local_noise import privatize
 from phoenix_pipeline.federated.records import (
@@ -26,6 +26,7 @@ from phoenix_pipeline.federated.records import (
     pack_arrays,
     unpack_arrays,
 )
+from phoenix_pipeline.federated.site_errors import SiteRefusal
 from phoenix_pipeline.federated.sites import Site
 from phoenix_pipeline.federated.transport import receive_weights, send_weights
 from phoenix_pipeline.federated.workbench import Bench, Workbench
@@ -37,11 +38,18 @@ logger = logging.getLogger(__name__)
 
 
 OpenSite = Callable[[Message, Context], Site]
+CallNext = Callable[[Message, Context], Message]
 
 
-def build_client_app(open_site: OpenSite) -> ClientApp:
-    """Return the ClientApp for an engine; ``open_site`` says what the addressed node owns."""
-    app = ClientApp(mods=[answer_errors])
+def build_client_app(
+    open_site: OpenSite, on_error: Callable[[Message, Context, CallNext], Message] | None = None
+) -> ClientApp:
+    """Return the ClientApp for an engine.
+
+    ``open_site`` says what the addressed node owns, ``on_error`` how it answers where it fails;
+    None: with the error's own text, which is for simulations.
+    """
+    app = ClientApp(mods=[on_error or answer_errors])
     workbench = Workbench()
 
     @app.train()
@@ -55,10 +63,7 @@ def build_client_app(open_site: OpenSite) -> ClientApp:
     def upload_personal_layers(message: Message, context: Context) -> Message:
         site = open_site(message, context)
         if not site.releases_personal_layers:
-            raise FederationError(
-                f"client {site.client_id} does not release its personal layers; its own node "
-                "configuration may set release-personal-layers=true"
-            )
+            raise SiteRefusal("not-released", "release-personal-layers is not true")
         state = site.load_state(int(message.content[CONFIG]["round"]) + 1)
         averaged = message.content[CONFIG]["weights"] == "ema"
         metrics = MetricRecord({"num-examples": len(site.images)})
@@ -68,6 +73,8 @@ def build_client_app(open_site: OpenSite) -> ClientApp:
     @app.query(DESCRIBE_QUERY)
     def describe(message: Message, context: Context) -> Message:
         site = open_site(message, context)
+        if site.demands:
+            site.demands.check_settings(_read_settings(message))
         metrics = MetricRecord(
             {
                 "client-id": site.client_id,
@@ -80,10 +87,8 @@ def build_client_app(open_site: OpenSite) -> ClientApp:
     return app
 
 
-def answer_errors(
-    message: Message, context: Context, call_next: Callable[[Message, Context], Message]
-) -> Message:
-    """Reply with the reason where a client cannot: the same words on every engine."""
+def answer_errors(message: Message, context: Context, call_next: CallNext) -> Message:
+    """Reply with the reason where a client of a simulation cannot."""
     try:
         return call_next(message, context)
     except Exception as error:
@@ -101,6 +106,8 @@ def _train(content: RecordDict, settings: ClientSettings, site: Site, bench: Ben
     received = receive_weights(content[ARRAYS], config, settings, state, bench.initial_shared)
     bench.load(received, state.personal or initial)
     work = _plan_work(config, settings, site, frozenset(received))
+    if site.demands:
+        site.demands.begin_round(settings, work, len(site.images))
     moments = state.optimizer if settings.training.optimizer_state == "keep" else None
     result = bench.family.train_locally(
         bench.network, site.images, work, settings.model, settings.training, moments
