@@ -183,6 +183,16 @@ def test_no_answer_ends_the_roll_call_or_the_last_upload(read: str) -> None:
     assert failed > 100
 
 
+@pytest.mark.parametrize("score", [math.inf, -math.inf, 1e300, 10**400])
+def test_a_score_beyond_all_bounds_is_none_which_is_a_strike(score: float) -> None:
+    content = honest()
+    content["metrics"].__dict__["_data"]["score"] = score
+    asked = Asked(TEMPLATE, most_images=12, num_examples=12)
+    rule = WeightedMean(TEMPLATE)
+    told = read_reply(message(content), asked, lambda r: unpack_weights(r, LAYOUT), rule)
+    assert "status" not in told and math.isnan(told["score"])
+
+
 def test_an_honest_answer_is_read() -> None:
     asked = Asked(TEMPLATE, most_images=12, num_examples=7)
     rule = WeightedMean(TEMPLATE)

@@ -20,7 +20,7 @@ from phoenix_pipeline.federated.records import ARRAYS, METRICS, check_size, coun
 _LARGEST_CLIENT_ID = 2**31 - 1
 # More than any site holds; sums over all sites are exact in float64.
 MOST_IMAGES = 10**9
-_LARGEST_LOSS = 1e9
+_LARGEST = 1e15
 # About four months.
 _LONGEST_S = 1e7
 
@@ -29,7 +29,7 @@ Number = int | float
 
 @dataclass(frozen=True)
 class RoundReport:
-    """What a client reports of its round; ``score`` is NaN where there is none."""
+    """What a client reports of its round; ``score`` is NaN where there is none that is finite."""
 
     num_examples: int
     images_trained: int
@@ -89,15 +89,12 @@ def open_answer(
 
 def read_report(metrics: MetricRecord, most_images: int) -> RoundReport:
     """Return what a client reports of a round in which it was to train ``most_images`` at most."""
-    score = metrics.get("score", math.nan)
-    if not (type(score) is float and math.isnan(score)):
-        score = _number(metrics, "score", -_LARGEST_LOSS, _LARGEST_LOSS)
     return RoundReport(
         num_examples=read_count(metrics),
         images_trained=_whole(metrics, "images-trained", 0, most_images),
-        loss=_number(metrics, "loss", -_LARGEST_LOSS, _LARGEST_LOSS),
+        loss=_number(metrics, "loss", -_LARGEST, _LARGEST),
         seconds=_number(metrics, "seconds", 0, _LONGEST_S),
-        score=float(score),
+        score=_score(metrics.get("score", math.nan)),
     )
 
 
@@ -115,6 +112,13 @@ def read_introduction(message: Message) -> Introduction:
 def read_count(metrics: MetricRecord) -> int:
     """Return how many images a client says it holds."""
     return _whole(metrics, "num-examples", 1, MOST_IMAGES)
+
+
+def _score(value: object) -> float:
+    """Return a score; of a model that is far off it may be of any size, which is a strike."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise FederationError(f"score is {_show(value)}; a number is read")
+    return float(value) if abs(value) < _LARGEST else math.nan
 
 
 def _whole(metrics: MetricRecord, name: str, least: int, most: int) -> int:

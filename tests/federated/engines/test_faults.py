@@ -115,7 +115,7 @@ FAULTS = {
     "infinite loss": (metric("loss", math.inf), "loss is inf;"),
     "loss of no size": (metric("loss", -1e308), "loss is -1e+308;"),
     "infinite time": (metric("seconds", math.inf), "seconds is inf;"),
-    "infinite score": (metric("score", math.inf), "score is inf;"),
+    "a list of scores": (metric("score", [1.0]), "score is a list;"),
     "a list": (metric("loss", [1.0]), "loss is a list;"),
     "settings for arrays": (config_for_arrays, "record arrays is a ConfigRecord"),
     "a header of 9,000 signs": (long_header, "header has"),
