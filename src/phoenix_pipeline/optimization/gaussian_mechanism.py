@@ -81,7 +81,7 @@ class SeededGaussian(_Exact):
             dtype=self._dtype or total.dtype,
             device=total.device,
         )
-        return total + self._deviation * noise
+        return total + self._deviation * noise.to(total.dtype)
 
 
 class SecretGaussian:

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from phoenix_pipeline.errors import FederationError
 from phoenix_pipeline.federated.aggregation.private_mean import PrivateMean, PrivateRound
+from phoenix_pipeline.seeding import torch_generator
 
 TEMPLATE = {"w": torch.tensor([[1.0, 2.0], [3.0, 4.0]]), "b": torch.tensor([5.0])}
 BOUND = 0.5
@@ -112,3 +113,14 @@ def test_the_secret_count_steps_towards_the_quantile() -> None:
         rule.add(moved(by), weight=1)
     expected = BOUND * math.exp(-0.2 * (0.75 - 0.5))
     assert rule.next_clip_norm() == pytest.approx(expected, rel=1e-3)
+
+
+def test_noise_of_a_seed_keeps_its_values() -> None:
+    """Those of torch's generator, in the precision of the sums; the count's in single precision."""
+    rule = mean(noise=2.0, quantile=0.5, learning_rate=0.2, count_noise=1.7)
+    rule.add(moved(0.4), weight=1)
+    drawn = torch.randn(1, generator=torch_generator(3, "update_noise"))
+    assert rule.result()["b"].item() == (5.0 + (2.0 * BOUND * drawn) / 4.0).item()
+    counted = torch.randn((), generator=torch_generator(3, "count_noise")).item()
+    share = min(1.0, max(0.0, 0.5 + (0.5 + 1.7 * counted) / 4.0))
+    assert rule.next_clip_norm() == BOUND * math.exp(-0.2 * (share - 0.5))

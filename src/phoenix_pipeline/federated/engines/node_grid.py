@@ -57,12 +57,11 @@ class NodeGrid(MessageGrid):
         sent = [(message, self._send(message)) for message in messages]
         for message, message_id in sent:
             reply = self._await(message_id, start, timeout) if message_id else None
-            if reply is not None and not _is_answer(reply, message):
-                yield Message(Error(ErrorCode.UNKNOWN, "an unreadable reply"), reply_to=message)
-            elif reply is None:
+            if reply is None:
                 waited = f"no reply within {time.monotonic() - start:.0f} s"
-                error = Error(ErrorCode.UNKNOWN, waited if message_id else "could not be reached")
-                yield Message(error, reply_to=message)
+                yield _failure(message, waited if message_id else "could not be reached")
+            elif not _is_answer(reply, message):
+                yield _failure(message, "its reply cannot be read")
             elif reply.has_error():
                 yield Message(reply.error, reply_to=message)
             else:
@@ -103,6 +102,10 @@ def _is_answer(reply: object, message: Message) -> TypeGuard[Message]:
     if not isinstance(reply, Message):
         return False
     return reply.has_error() or reply.metadata.src_node_id == message.metadata.dst_node_id
+
+
+def _failure(message: Message, reason: str) -> Message:
+    return Message(Error(ErrorCode.UNKNOWN, reason), reply_to=message)
 
 
 def _first_line(error: Exception) -> str:
