@@ -45,6 +45,8 @@ test: $(READY) ## the tests that take seconds
 test-federation: $(READY) ## a federation over TLS on loopback gives the bits of in_process (a minute or two)
 	@$(BIN)/python -m pytest -rs \
 		tests/federated/engines/test_deployment.py::test_nodes_over_tls_give_the_bits_of_in_process \
+		tests/federated/engines/test_deployment.py::test_a_stranger_with_the_authority_reaches_nothing_but_the_nodes_own_paths \
+		tests/federated/engines/test_deployment.py::test_a_site_cannot_unregister_another_nor_register_itself \
 		tests/federated/engines/test_ray.py::test_ray_ends_with_the_bits_of_in_process $(ARGS)
 
 test-all: $(READY) ## all tests

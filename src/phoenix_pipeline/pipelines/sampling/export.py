@@ -16,7 +16,7 @@ from phoenix_pipeline.images import PngFolderWriter, SampleWriter
 from phoenix_pipeline.pipelines.progress import progress_bar
 from phoenix_pipeline.pipelines.sampling.nodes import Batch, follow_plan, plan_samples
 from phoenix_pipeline.reporting.data_card import render_data_card
-from phoenix_pipeline.seeding import derive_seed
+from phoenix_pipeline.seeding import image_seeds
 
 if TYPE_CHECKING:
     import numpy as np
@@ -102,7 +102,7 @@ def _follow(
     settings = metadata["settings"]
     return follow_plan(
         plan,
-        (derive_seed(seed, "export", i) for i in range(sum(plan.values()))),
+        image_seeds(seed, "export", sum(plan.values())),
         model_folder,
         ModelConfig.model_validate(settings["model"]),
         sampling,
