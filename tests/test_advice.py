@@ -157,9 +157,6 @@ CASES = {
     "a share of nothing": Case(
         {"shared_pool.beta": 0.05, "shared_pool.alpha": 0.01}, [{"shared_pool.alpha": 0.1}]
     ),
-    "a balanced pool without labels": Case(
-        {**IID, "shared_pool.beta": 0.1}, [{"shared_pool.class_balanced": False}], sizes=None
-    ),
     "all images set aside": Case(
         {
             **IID,
@@ -268,7 +265,10 @@ CASES = {
         {"model.unet.attention_resolutions": [3]},
         [{"model.unet.attention_resolutions": [8]}, {"model.unet.attention_resolutions": []}],
     ),
-    "no GAN of this size": Case({**GAN, "images.image_size": 12}, [{"images.image_size": 16}]),
+    "no GAN of this size": Case(
+        {**GAN, "images.image_size": 13},
+        [read(r"set images.image_size=(\d+)", "images.image_size")],
+    ),
     "more steps than timesteps": Case(
         {"sampling.num_steps": 2000},
         [
@@ -427,6 +427,7 @@ def test_every_remedy_that_a_message_names_helps(name: str, tmp_path: Path) -> N
 
 # Where following the advice takes more than a moment, or what a test machine need not have.
 ELSEWHERE = {
+    "config/by_image_size.py": "tests/config/test_by_image_size.py",
     "images/": "tests/images follow them with files of each kind",
     "federated/engines/": "Ray, or nodes",
     "federated/resuming.py": "tests/federated/test_resuming.py",

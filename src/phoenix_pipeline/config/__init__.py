@@ -12,6 +12,7 @@ from phoenix_pipeline.config.aggregation import (
 from phoenix_pipeline.config.base import Group
 from phoenix_pipeline.config.by_image_size import (
     settle_federation,
+    settle_groups,
     settle_model,
     settle_training,
 )
@@ -72,6 +73,7 @@ __all__ = [
     "TrainingConfig",
     "UNetConfig",
     "settle_federation",
+    "settle_groups",
     "settle_model",
     "settle_training",
 ]

@@ -7,7 +7,13 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from phoenix_pipeline.config import Group
+from phoenix_pipeline.config import (
+    FederationConfig,
+    Group,
+    ModelConfig,
+    TrainingConfig,
+    settle_groups,
+)
 from phoenix_pipeline.framework.arm_blocks import ARM_GROUPS, SHARED_GROUPS
 from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.pipelines.comparison.gallery import draw_gallery, draw_grid
@@ -114,7 +120,7 @@ def _provenance(
     ignored = (*_WITHOUT_EFFECT, *(f"federation.{name}" for name in WITHOUT_EFFECT))
     made = {r.arm: r.settings for r in results}
     shared = _complete(parameters, SHARED_GROUPS)
-    present = {arm: {**shared, **_complete(parameters[arm], ARM_GROUPS)} for arm in made}
+    present = {r.arm: {**shared, **_present(parameters[r.arm], r.image_size)} for r in results}
     found = deviations(
         made, {arm: {g: present[arm][g] for g in made[arm]} for arm in made}, ignored
     )
@@ -180,6 +186,20 @@ def _num_clients(results: Sequence[ArmResults]) -> dict[str, int]:
     """Return how many clients there were, of the arms that have any: sites of a deployment too."""
     held = {r.arm: r.trained_images for r in results if not r.is_pooled}
     return {arm: table["client_id"].nunique() for arm, table in held.items() if len(table)}
+
+
+def _present(parameters: Mapping[str, Any], image_size: int) -> dict[str, dict[str, Any]]:
+    """Return an arm's groups as they would be used today on images of ``image_size``."""
+    groups = _complete(parameters, ARM_GROUPS)
+    settled = settle_groups(
+        ModelConfig.model_validate(groups["model"]),
+        TrainingConfig.model_validate(groups["training"]),
+        FederationConfig.model_validate(groups["federation"]),
+        image_size,
+    )
+    names = ("model", "training", "federation")
+    dumped = {n: g.model_dump(mode="json") for n, g in zip(names, settled, strict=True)}
+    return {**groups, **dumped}
 
 
 def _complete(
