@@ -160,12 +160,13 @@ def client_settings(
     rules: ThresholdFilterConfig,
     run: RunConfig,
 ) -> "ClientSettings":
-    """Return what every client is told; ``summary`` is of :func:`check_arm`."""
+    """Return what every client is told, without ``auto``; ``summary`` is of :func:`check_arm`."""
     from phoenix_pipeline.federated.records import ClientSettings
 
+    model = settle_model(model, summary["image_size"])
     return ClientSettings(
         model=model,
-        training=training,
+        training=settle_training(training, model, summary["image_size"]),
         channels=summary["channels"],
         image_size=summary["image_size"],
         seed=run.seed,
