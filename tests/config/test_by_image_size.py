@@ -8,6 +8,7 @@ from phoenix_pipeline.config import (
     FederationConfig,
     ModelConfig,
     TrainingConfig,
+    list_settled,
     settle_federation,
     settle_model,
     settle_training,
@@ -108,6 +109,18 @@ def test_waiting_settings_are_stored_as_auto_and_settled_ones_as_numbers() -> No
     assert not settled.unet.auto and settled != MODEL
     assert ModelConfig.model_validate_json(settled.model_dump_json()) == settled
     assert settle_model(settled, 8) == settled
+
+
+def test_what_waited_is_listed_with_what_it_became() -> None:
+    given = {"model": MODEL, "training": TrainingConfig(batch_size=7)}
+    assert next(iter(MODEL.waiting())) == "unet.attention_resolutions"
+    assert list_settled(given, {**given, "model": settle_model(MODEL, 32)}) == {
+        "model.unet.attention_resolutions": [8],
+        "model.unet.block_out_channels": [16, 32, 64],
+        "model.dcgan.base_channels": 32,
+        "model.dcgan.latent_dim": 100,
+        "model.dcgan.layers_per_resolution": 1,
+    }
 
 
 def test_auto_is_for_the_keys_that_follow_the_images() -> None:

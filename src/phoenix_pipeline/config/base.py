@@ -1,6 +1,6 @@
 """What every parameter group is made of."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import (
@@ -37,6 +37,14 @@ class Group(BaseModel):
     def auto(self) -> frozenset[str]:
         """The keys that still wait for the images."""
         return self._auto
+
+    def waiting(self) -> Iterator[str]:
+        """Yield the dotted names of the keys that wait for the images, inner groups included."""
+        yield from sorted(self._auto)
+        for name in type(self).model_fields:
+            inner = getattr(self, name)
+            if isinstance(inner, Group):
+                yield from (f"{name}.{key}" for key in inner.waiting())
 
     def settled(self, **values: Any) -> Self:
         """Return a copy whose waiting keys have these values; what was set stays as it is."""

@@ -4,9 +4,11 @@ Sized so that every arm together takes about half an hour on 2 CPU cores at 64 p
 (docs/own-data.md); the network is the same on a GPU, so that results do not depend on the machine.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from phoenix_pipeline.config.base import AUTO
+from phoenix_pipeline.config.base import AUTO, Group
 from phoenix_pipeline.config.federation import FederationConfig
 from phoenix_pipeline.config.model import ModelConfig
 from phoenix_pipeline.config.training import TrainingConfig
@@ -97,6 +99,19 @@ def settle_federation(federation: FederationConfig, image_size: int) -> Federati
     rounds = _POOLED_ROUNDS if federation.pooled else _ROUNDS
     amount = preset_for(image_size).images / rounds
     return federation.model_copy(update={"local_work": work.settled(amount=amount)})
+
+
+def list_settled(given: Mapping[str, Group], settled: Mapping[str, Group]) -> dict[str, Any]:
+    """Return what each key that waited in ``given`` has become, by dotted names."""
+    found: dict[str, Any] = {}
+    for group, before in given.items():
+        values = settled[group].model_dump(mode="json")
+        for key in before.waiting():
+            value: Any = values
+            for part in key.split("."):
+                value = value[part]
+            found[f"{group}.{key}"] = value
+    return found
 
 
 def _num_levels(image_size: int, preset: SizePreset) -> int:

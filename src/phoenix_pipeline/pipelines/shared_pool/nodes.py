@@ -15,6 +15,7 @@ from phoenix_pipeline.config import (
     SharedPoolConfig,
     ThresholdFilterConfig,
     TrainingConfig,
+    list_settled,
     settle_federation,
     settle_model,
     settle_training,
@@ -86,12 +87,15 @@ def check_arm(
 ) -> dict[str, Any]:
     """Build the model once and check what only the images can tell; return what it is.
 
+    ``settled`` in it is what each setting of ``auto`` became.
+
     Raises:
         SettingsError: the model does not fit the images, or settings contradict each other.
         CheckpointError: ``checkpoints`` has an unfinished run of other settings.
     """
     from phoenix_pipeline.federated.privacy.checks import check_privacy
 
+    given = {"model": model, "training": training, "federation": federation}
     model = settle_model(model, train.image_size)
     training = settle_training(training, model, train.image_size)
     federation = settle_federation(federation, train.image_size)
@@ -110,6 +114,8 @@ def check_arm(
     check_pool(pool)
     check_threshold(rules, train, test, run)
     summary = _summarise(network, layers, train)
+    settled = {"model": model, "training": training, "federation": federation}
+    summary["settled"] = list_settled(given, settled)
     if federation.resume:
         settings = client_settings(summary, model, training, federation, rules, run)
         check_stored(checkpoints, settings, federation, rules, pool)
