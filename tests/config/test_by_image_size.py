@@ -41,6 +41,9 @@ def test_the_digits_keep_their_settings() -> None:
     assert settle_federation(federation(), 8).local_work.amount == 11520
     pooled = settle_federation(federation(pooled=True, num_rounds=48), 8)
     assert pooled.local_work.amount == 2880
+    threads = {"threads_per_client": "auto"}
+    assert settle_federation(federation(**threads), 8).threads_per_client == 1
+    assert settle_federation(federation(**threads), 32).threads_per_client is None
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,8 @@ _LARGEST_ATTENTION_SIDE = 16
 _SMALLEST_FEATURE_MAP = 4
 # The rounds over which the budget is divided where ``num_rounds`` is as in conf/base.
 _ROUNDS, _POOLED_ROUNDS = 12, 48
+# Smaller networks lose more by dividing a step among cores than they win.
+_SIDE_OF_ONE_THREAD = 12
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,10 @@ def settle_federation(federation: FederationConfig, image_size: int) -> Federati
         )
     rounds = _POOLED_ROUNDS if federation.pooled else _ROUNDS
     amount = preset_for(image_size).images / rounds
-    return federation.model_copy(update={"local_work": work.settled(amount=amount)})
+    threads = 1 if image_size <= _SIDE_OF_ONE_THREAD else None
+    return federation.settled(threads_per_client=threads).model_copy(
+        update={"local_work": work.settled(amount=amount)}
+    )
 
 
 def list_settled(given: Mapping[str, Group], settled: Mapping[str, Group]) -> dict[str, Any]:
