@@ -204,11 +204,21 @@ def _one_source(folder: Folder, tables_above: list[Path]) -> ImageSource:
     if folder.images:
         return ImageSource("flat_folder", folder.path, tuple(folder.images), left_out=left_out)
     files, classes = list_classes(folder)
+    return ImageSource(
+        "class_folders", folder.path, files, classes, (), left_out, _remarks(folder, classes)
+    )
+
+
+def _remarks(folder: Folder, classes: tuple[str, ...]) -> tuple[str, ...]:
+    """Return what a reader should know of class folders."""
     nested = sum(
         inner.path != file.parent for inner in folder.folders for file in inner.all_images()
     )
-    remarks = (f"{nested} in subfolders of their class",) if nested else ()
-    return ImageSource("class_folders", folder.path, files, classes, (), left_out, remarks)
+    splits = [name for name in dict.fromkeys(classes) if split_of_folder(name)]
+    return (
+        *([f"{nested} in subfolders of their class"] if nested else []),
+        *(f"{name} is taken for a class, not for a split" for name in splits),
+    )
 
 
 def _ambiguous(folder: Folder, kinds: list[str]) -> str:
