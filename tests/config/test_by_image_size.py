@@ -126,6 +126,18 @@ def test_what_waited_is_listed_with_what_it_became() -> None:
     }
 
 
+def test_groups_must_divide_the_channels_that_auto_gives() -> None:
+    model = ModelConfig.model_validate({"unet": {**AUTO_UNET, "norm_num_groups": 32}})
+    with pytest.raises(SettingsError, match=r"norm_num_groups=32 does not divide 16"):
+        settle_model(model, 32)
+
+
+def test_what_was_not_settled_cannot_be_read() -> None:
+    with pytest.raises(AttributeError, match="block_out_channels"):
+        _ = MODEL.unet.block_out_channels
+    assert settle_model(MODEL, 8).unet.block_out_channels == (16, 32)
+
+
 def test_auto_is_for_the_keys_that_follow_the_images() -> None:
     with pytest.raises(ValidationError, match="dropout"):
         ModelConfig.model_validate({"unet": {"dropout": "auto"}})

@@ -60,9 +60,18 @@ def settle_model(model: ModelConfig, image_size: int) -> ModelConfig:
 
     The U-Net has the preset's levels as far as the side can be halved to 4 pixels or more, and
     attention on its smallest feature maps if these have at most 16 pixels a side.
+
+    Raises:
+        SettingsError: ``norm_num_groups`` was set to what does not divide the preset's channels.
     """
     preset = preset_for(image_size)
     unet = model.unet.settled(block_out_channels=preset.channels[: _num_levels(image_size, preset)])
+    if odd := [c for c in unet.block_out_channels if c % unet.norm_num_groups]:
+        raise SettingsError(
+            f"model.unet.block_out_channels is {AUTO}, for {image_size}-pixel images "
+            f"{list(unet.block_out_channels)}, but norm_num_groups={unet.norm_num_groups} does not "
+            f"divide {odd[0]}; set norm_num_groups to 8, or block_out_channels as well"
+        )
     smallest = image_size // 2 ** (len(unet.block_out_channels) - 1)
     attention = (smallest,) if smallest <= _LARGEST_ATTENTION_SIDE else ()
     dcgan = model.dcgan.settled(
