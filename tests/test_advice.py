@@ -259,15 +259,34 @@ CASES = {
     "few reference images": Case(FILTER, [{"threshold_filter.enabled": False}], num_test=40),
     "more levels than halvings": Case(
         {"model.unet.block_out_channels": [8] * 5},
-        [{"model.unet.block_out_channels": [8] * 4}, {"images.image_size": 16}],
+        [
+            {"model.unet.block_out_channels": [8] * 4},
+            {"model.unet.block_out_channels": "auto"},
+            {"images.image_size": 16},
+        ],
     ),
     "attention at no level": Case(
         {"model.unet.attention_resolutions": [3]},
-        [{"model.unet.attention_resolutions": [8]}, {"model.unet.attention_resolutions": []}],
+        [
+            {"model.unet.attention_resolutions": [8]},
+            {"model.unet.attention_resolutions": []},
+            {"model.unet.attention_resolutions": "auto"},
+        ],
     ),
     "no GAN of this size": Case(
         {**GAN, "images.image_size": 13},
-        [read(r"set images.image_size=(\d+)", "images.image_size")],
+        [read(r"images\.image_size=(\d+)", "images.image_size")],
+    ),
+    "groups that do not divide what auto gives": Case(
+        {"model.unet.block_out_channels": "auto", "model.unet.norm_num_groups": 32},
+        [{"model.unet.norm_num_groups": 8}, {"model.unet.block_out_channels": [32]}],
+    ),
+    "an amount of auto in another unit": Case(
+        {"federation.local_work.amount": "auto"},
+        [
+            {"federation.local_work.amount": 5},
+            {"federation.local_work.unit": "images_per_round"},
+        ],
     ),
     "more steps than timesteps": Case(
         {"sampling.num_steps": 2000},
@@ -427,7 +446,6 @@ def test_every_remedy_that_a_message_names_helps(name: str, tmp_path: Path) -> N
 
 # Where following the advice takes more than a moment, or what a test machine need not have.
 ELSEWHERE = {
-    "config/by_image_size.py": "tests/config/test_by_image_size.py",
     "images/": "tests/images follow them with files of each kind",
     "federated/engines/": "Ray, or nodes",
     "federated/resuming.py": "tests/federated/test_resuming.py",

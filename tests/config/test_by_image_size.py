@@ -8,6 +8,7 @@ from phoenix_pipeline.config import (
     FederationConfig,
     ModelConfig,
     TrainingConfig,
+    list_settled,
     settle_federation,
     settle_model,
     settle_training,
@@ -40,6 +41,9 @@ def test_the_digits_keep_their_settings() -> None:
     gan = settle_training(TRAINING, model.model_copy(update={"family": "dcgan"}), 8, pooled=False)
     assert (gan.batch_size, gan.learning_rate) == (32, 1e-3)
     assert settle_federation(federation(num_rounds=48), 8).local_work.amount == 2880
+    threads = {"threads_per_client": "auto"}
+    assert settle_federation(federation(**threads), 8).threads_per_client == 1
+    assert settle_federation(federation(**threads), 32).threads_per_client is None
 
 
 def test_alignment_doubles_the_step_size() -> None:
@@ -113,6 +117,30 @@ def test_waiting_settings_are_stored_as_auto_and_settled_ones_as_numbers() -> No
     assert not settled.unet.auto and settled != MODEL
     assert ModelConfig.model_validate_json(settled.model_dump_json()) == settled
     assert settle_model(settled, 8) == settled
+
+
+def test_what_waited_is_listed_with_what_it_became() -> None:
+    given = {"model": MODEL, "training": TrainingConfig(batch_size=7)}
+    assert next(iter(MODEL.waiting())) == "unet.attention_resolutions"
+    assert list_settled(given, {**given, "model": settle_model(MODEL, 32)}) == {
+        "model.unet.attention_resolutions": [8],
+        "model.unet.block_out_channels": [16, 32, 64],
+        "model.dcgan.base_channels": 32,
+        "model.dcgan.latent_dim": 100,
+        "model.dcgan.layers_per_resolution": 1,
+    }
+
+
+def test_groups_must_divide_the_channels_that_auto_gives() -> None:
+    model = ModelConfig.model_validate({"unet": {**AUTO_UNET, "norm_num_groups": 32}})
+    with pytest.raises(SettingsError, match=r"norm_num_groups=32 does not divide 16"):
+        settle_model(model, 32)
+
+
+def test_what_was_not_settled_cannot_be_read() -> None:
+    with pytest.raises(AttributeError, match="block_out_channels"):
+        _ = MODEL.unet.block_out_channels
+    assert settle_model(MODEL, 8).unet.block_out_channels == (16, 32)
 
 
 def test_auto_is_for_the_keys_that_follow_the_images() -> None:

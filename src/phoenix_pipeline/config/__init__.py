@@ -11,6 +11,7 @@ from phoenix_pipeline.config.aggregation import (
 )
 from phoenix_pipeline.config.base import Group
 from phoenix_pipeline.config.by_image_size import (
+    list_settled,
     settle_federation,
     settle_groups,
     settle_model,
@@ -72,6 +73,7 @@ __all__ = [
     "ThresholdFilterConfig",
     "TrainingConfig",
     "UNetConfig",
+    "list_settled",
     "settle_federation",
     "settle_groups",
     "settle_model",

@@ -4,9 +4,11 @@ Sized so that every arm together takes about half an hour on 2 CPU cores at 64 p
 (docs/own-data.md); the network is the same on a GPU, so that results do not depend on the machine.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from phoenix_pipeline.config.base import AUTO
+from phoenix_pipeline.config.base import AUTO, Group
 from phoenix_pipeline.config.federation import FederationConfig
 from phoenix_pipeline.config.model import ModelConfig
 from phoenix_pipeline.config.training import TrainingConfig
@@ -18,6 +20,8 @@ _SMALLEST_FEATURE_MAP = 4
 # With alignment clients go a steadier way: twice the step size was best on the digits, and ten
 # averaged clients bear it (docs/results.md). Other sizes follow them, unmeasured.
 _ALIGNED_RATE = 2.0
+# Smaller networks lose more by dividing a step among cores than they win.
+_SIDE_OF_ONE_THREAD = 12
 
 
 @dataclass(frozen=True)
@@ -79,9 +83,18 @@ def settle_model(model: ModelConfig, image_size: int) -> ModelConfig:
 
     The U-Net has the preset's levels as far as the side can be halved to 4 pixels or more, and
     attention on its smallest feature maps if these have at most 16 pixels a side.
+
+    Raises:
+        SettingsError: ``norm_num_groups`` was set to what does not divide the preset's channels.
     """
     preset = preset_for(image_size)
     unet = model.unet.settled(block_out_channels=preset.channels[: _num_levels(image_size, preset)])
+    if odd := [c for c in unet.block_out_channels if c % unet.norm_num_groups]:
+        raise SettingsError(
+            f"model.unet.block_out_channels is {AUTO}, for {image_size}-pixel images "
+            f"{list(unet.block_out_channels)}, but norm_num_groups={unet.norm_num_groups} does not "
+            f"divide {odd[0]}; set norm_num_groups to 8, or block_out_channels as well"
+        )
     smallest = image_size // 2 ** (len(unet.block_out_channels) - 1)
     attention = (smallest,) if smallest <= _LARGEST_ATTENTION_SIDE else ()
     dcgan = model.dcgan.settled(
@@ -120,7 +133,23 @@ def settle_federation(federation: FederationConfig, image_size: int) -> Federati
             f"is {work.unit}; set a number"
         )
     amount = preset_for(image_size).images / federation.num_rounds
-    return federation.model_copy(update={"local_work": work.settled(amount=amount)})
+    threads = 1 if image_size <= _SIDE_OF_ONE_THREAD else None
+    return federation.settled(threads_per_client=threads).model_copy(
+        update={"local_work": work.settled(amount=amount)}
+    )
+
+
+def list_settled(given: Mapping[str, Group], settled: Mapping[str, Group]) -> dict[str, Any]:
+    """Return what each key that waited in ``given`` has become, by dotted names."""
+    found: dict[str, Any] = {}
+    for group, before in given.items():
+        values = settled[group].model_dump(mode="json")
+        for key in before.waiting():
+            value: Any = values
+            for part in key.split("."):
+                value = value[part]
+            found[f"{group}.{key}"] = value
+    return found
 
 
 def _num_levels(image_size: int, preset: SizePreset) -> int:

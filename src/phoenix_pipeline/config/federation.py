@@ -32,6 +32,8 @@ class LocalWorkConfig(Group):
 class FederationConfig(Group):
     """The federated program."""
 
+    BY_IMAGE_SIZE: ClassVar[tuple[str, ...]] = ("threads_per_client",)
+
     engine: Literal["in_process", "ray", "deployment"] = Field(
         "in_process",
         description="Where clients run: all in this process; in Ray actors; on nodes of their own.",
@@ -70,7 +72,7 @@ class FederationConfig(Group):
     threads_per_client: Positive | None = Field(
         None,
         description="CPU threads that each of these uses in process; null: the cores divided "
-        "among them. Small networks are faster with 1.",
+        "among them; `auto`: 1 up to 12 pixels, where more are slower, else null.",
     )
     stacked_clients: Positive | Literal["auto"] = Field(
         "auto",

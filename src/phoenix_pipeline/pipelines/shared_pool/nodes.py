@@ -15,6 +15,7 @@ from phoenix_pipeline.config import (
     SharedPoolConfig,
     ThresholdFilterConfig,
     TrainingConfig,
+    list_settled,
     settle_groups,
 )
 from phoenix_pipeline.hardware import resolve_device
@@ -84,12 +85,15 @@ def check_arm(
 ) -> dict[str, Any]:
     """Build the model once and check what only the images can tell; return what it is.
 
+    ``settled`` in it is what each setting of ``auto`` became.
+
     Raises:
         SettingsError: the model does not fit the images, or settings contradict each other.
         CheckpointError: ``checkpoints`` has an unfinished run of other settings.
     """
     from phoenix_pipeline.federated.privacy.checks import check_privacy
 
+    given = {"model": model, "training": training, "federation": federation}
     model, training, federation = settle_groups(model, training, federation, train.image_size)
     network = _build(train, model, sampling, run)
     layers = _layers_that_stay(network, model, personal, federation)
@@ -106,6 +110,8 @@ def check_arm(
     check_pool(pool)
     check_threshold(rules, train, test, run)
     summary = _summarise(network, layers, train)
+    settled = {"model": model, "training": training, "federation": federation}
+    summary["settled"] = list_settled(given, settled)
     if federation.resume:
         settings = client_settings(summary, model, training, federation, rules, run)
         check_stored(checkpoints, settings, federation, rules, pool)
@@ -161,12 +167,13 @@ def client_settings(
     rules: ThresholdFilterConfig,
     run: RunConfig,
 ) -> "ClientSettings":
-    """Return what every client is told; ``summary`` is of :func:`check_arm`."""
+    """Return what every client is told, without ``auto``; ``summary`` is of :func:`check_arm`."""
     from phoenix_pipeline.federated.records import ClientSettings
 
+    model = settle_model(model, summary["image_size"])
     return ClientSettings(
         model=model,
-        training=training,
+        training=settle_training(training, model, summary["image_size"]),
         channels=summary["channels"],
         image_size=summary["image_size"],
         seed=run.seed,
