@@ -1,5 +1,6 @@
 """The forward process q(x_t | x_0) and the training target."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor
 
 from phoenix_pipeline.config import NoiseConfig
+from phoenix_pipeline.registry import look_up
 
 if TYPE_CHECKING:
     from diffusers import DDPMScheduler
@@ -20,7 +22,7 @@ def build_scheduler(config: NoiseConfig) -> "DDPMScheduler":
 
     return DDPMScheduler(
         num_train_timesteps=config.num_train_timesteps,
-        beta_schedule=_SCHEDULES[config.schedule],
+        beta_schedule=look_up(_SCHEDULES, config.schedule, "model.noise.schedule"),
         beta_start=config.beta_start,
         beta_end=config.beta_end,
         prediction_type=config.prediction_type,
@@ -57,6 +59,13 @@ class NoiseSchedule:
 
     def target(self, x_0: Tensor, t: Tensor, epsilon: Tensor) -> Tensor:
         """Return what the network is to predict: epsilon, or v (arXiv 2202.00512, appendix D)."""
-        if self.prediction_type == "epsilon":
-            return epsilon
-        return self.signal[t].view(-1, 1, 1, 1) * epsilon - self.noise[t].view(-1, 1, 1, 1) * x_0
+        target = look_up(_TARGETS, self.prediction_type, "model.noise.prediction_type")
+        signal, noise = (table[t].view(-1, 1, 1, 1) for table in (self.signal, self.noise))
+        return target(signal, noise, x_0, epsilon)
+
+
+# From sqrt(alpha_bar), sqrt(1 - alpha_bar), images and noise.
+_TARGETS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
+    "epsilon": lambda signal, noise, x_0, epsilon: epsilon,
+    "v_prediction": lambda signal, noise, x_0, epsilon: signal * epsilon - noise * x_0,
+}
