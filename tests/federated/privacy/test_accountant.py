@@ -66,7 +66,7 @@ def test_epsilon_agrees_with_opacus(noise: float, rate: float, steps: int, expec
 def test_epsilon_is_an_upper_bound_of_the_numerical_accountant(
     noise: float, rate: float, steps: int, numerical: float, times: float
 ) -> None:
-    """``numerical``: opacus.accountants.PRVAccountant, which is tight; ``times``: docs/privacy.md."""
+    """``numerical``: the tight opacus.accountants.PRVAccountant; ``times``: docs/privacy.md."""
     assert numerical < epsilon_spent(noise, rate, steps, 1e-5) < times * numerical
 
 
