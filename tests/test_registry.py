@@ -21,7 +21,8 @@ from phoenix_pipeline.config import (
     TrainingConfig,
 )
 from phoenix_pipeline.config.compression import DownlinkConfig, UplinkConfig
-from phoenix_pipeline.diffusion.noise import _SCHEDULES, _TARGETS, NoiseSchedule, build_scheduler
+from phoenix_pipeline.diffusion import noise as forward_process
+from phoenix_pipeline.diffusion.noise import NoiseSchedule, build_scheduler
 from phoenix_pipeline.diffusion.samplers import SAMPLERS
 from phoenix_pipeline.diffusion.samplers.steps import _PREDICTIONS
 from phoenix_pipeline.diffusion.schedulers import build_sampler
@@ -45,8 +46,8 @@ CHOICES: list[tuple[type[BaseModel], str, Mapping[str, Any], set[str]]] = [
     (SamplingConfig, "precision", _AUTOCAST, set()),
     (TrainingConfig, "precision", _AUTOCAST, set()),
     (TrainingConfig, "lr_schedule", _COURSES, set()),
-    (NoiseConfig, "schedule", _SCHEDULES, set()),
-    (NoiseConfig, "prediction_type", _TARGETS, set()),
+    (NoiseConfig, "schedule", forward_process._SCHEDULES, set()),
+    (NoiseConfig, "prediction_type", forward_process._PREDICTIONS, set()),
     (NoiseConfig, "prediction_type", _PREDICTIONS, set()),
     (UplinkConfig, "codec", _CODECS, set()),
     (DownlinkConfig, "codec", _CODECS, set()),

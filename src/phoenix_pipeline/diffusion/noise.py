@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -55,17 +55,42 @@ class NoiseSchedule:
 
     def diffuse(self, x_0: Tensor, t: Tensor, epsilon: Tensor) -> Tensor:
         """Return x_t [N, C, H, W] of images ``x_0``, int64 steps ``t`` [N], noise ``epsilon``."""
-        return self.signal[t].view(-1, 1, 1, 1) * x_0 + self.noise[t].view(-1, 1, 1, 1) * epsilon
+        signal, noise = self._at(t)
+        return signal * x_0 + noise * epsilon
 
     def target(self, x_0: Tensor, t: Tensor, epsilon: Tensor) -> Tensor:
         """Return what the network is to predict: epsilon, or v (arXiv 2202.00512, appendix D)."""
-        target = look_up(_TARGETS, self.prediction_type, "model.noise.prediction_type")
-        signal, noise = (table[t].view(-1, 1, 1, 1) for table in (self.signal, self.noise))
-        return target(signal, noise, x_0, epsilon)
+        return self._kind.target(*self._at(t), x_0, epsilon)
+
+    def predicted_noise(self, x_t: Tensor, t: Tensor, prediction: Tensor) -> Tensor:
+        """Return the epsilon in ``x_t`` of which the network says ``prediction``."""
+        return self._kind.noise(*self._at(t), x_t, prediction)
+
+    @property
+    def _kind(self) -> "_Prediction":
+        return look_up(_PREDICTIONS, self.prediction_type, "model.noise.prediction_type")
+
+    def _at(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        return self.signal[t].view(-1, 1, 1, 1), self.noise[t].view(-1, 1, 1, 1)
 
 
-# From sqrt(alpha_bar), sqrt(1 - alpha_bar), images and noise.
-_TARGETS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
-    "epsilon": lambda signal, noise, x_0, epsilon: epsilon,
-    "v_prediction": lambda signal, noise, x_0, epsilon: signal * epsilon - noise * x_0,
+class _Prediction(NamedTuple):
+    """What a network predicts, from sqrt(alpha_bar) and sqrt(1 - alpha_bar).
+
+    ``target``: of images and noise. ``noise``: in noisy images, of the network's prediction.
+    """
+
+    target: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+    noise: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+_PREDICTIONS = {
+    "epsilon": _Prediction(
+        target=lambda signal, noise, x_0, epsilon: epsilon,
+        noise=lambda signal, noise, x_t, prediction: prediction,
+    ),
+    "v_prediction": _Prediction(
+        target=lambda signal, noise, x_0, epsilon: signal * epsilon - noise * x_0,
+        noise=lambda signal, noise, x_t, prediction: signal * prediction + noise * x_t,
+    ),
 }
