@@ -1,7 +1,7 @@
 # Every target works from a fresh clone: it needs Python 3.11 to 3.13, make and a package index.
 # Options go in ARGS: make run ARGS="--env smoke --params federation.num_rounds=2"
 .DEFAULT_GOAL := help
-.PHONY: help run audit cifar10 sweep claims bench test test-federation test-all lint format ui viz lock \
+.PHONY: help run audit cifar10 sweep claims bench test test-federation test-all mutants lint format ui viz lock \
 	clean distclean
 
 SUITABLE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
@@ -51,6 +51,10 @@ test-federation: $(READY) ## a federation over TLS on loopback gives the bits of
 
 test-all: $(READY) ## all tests
 	@$(BIN)/python -m pytest $(ARGS)
+
+# ARGS="--only federated/strategy" takes one file's changes.
+mutants: $(READY) ## change the code line by line: does a test fail for each? (half an hour)
+	@OMP_NUM_THREADS=1 $(BIN)/python -W ignore benchmarks/mutants.py $(ARGS)
 
 lint: $(READY) ## style and types
 	@$(BIN)/ruff check .

@@ -19,7 +19,9 @@ class SamplingConfig(Group):
     )
     num_steps: Positive = Field(20, description="Network evaluations per image.")
     timestep_spacing: Literal["leading", "trailing", "linspace"] = Field(
-        "trailing", description="Which of the T timesteps are visited."
+        "trailing",
+        description="Which of the T timesteps are visited; refused where the first of them still "
+        "shows more than a tenth of an image, as `leading` in 600 of 1000 steps.",
     )
     eta: Fraction = Field(0.0, description="`ddim`: 0 deterministic, 1 ancestral.")
     weights: Literal["ema", "raw"] = Field("ema", description="Which weights are sampled.")

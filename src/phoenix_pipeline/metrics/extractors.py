@@ -3,6 +3,9 @@
 A Frechet distance is named after its extractor; only ``fid_inception_v3`` is the published FID.
 """
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -17,6 +20,7 @@ from phoenix_pipeline.metrics.feature_extractor import (
 )
 from phoenix_pipeline.metrics.inception import inception_v3_extractor
 from phoenix_pipeline.metrics.network_file import FileNetwork
+from phoenix_pipeline.registry import look_up
 
 __all__ = [
     "FeatureExtractor",
@@ -25,6 +29,8 @@ __all__ = [
     "extract_features",
     "pixel_extractor",
 ]
+
+_Found = tuple[FeatureExtractor | None, str]
 
 LARGEST_PIXEL_SIDE = 16
 NO_JUDGE = "no label judge: the images have no labels, or fewer than two classes"
@@ -87,20 +93,42 @@ def available_extractors(
     """
     found: list[FeatureExtractor] = []
     skipped: dict[str, str] = {}
+    at_hand = _AtHand(config, channels, image_size, judge, device)
     for name in config.extractors:
-        extractor: FeatureExtractor | None = None
-        reason = NO_JUDGE
-        if name == "fid_pixels":
-            extractor = pixel_extractor(channels, image_size, device)
-        elif name == "fid_classifier":
-            reason = NO_JUDGE if judge is None else judge.refusal or OWN_JUDGE
-            extractor = classifier_extractor(judge) if judge and not judge.refusal else None
-        elif name == "fid_efficientnet_lite0":
-            extractor = efficientnet_lite0_extractor(device)
-        else:
-            extractor, reason = inception_v3_extractor(config, device)
+        extractor, reason = look_up(_EXTRACTORS, name, "evaluation.extractors")(at_hand)
         if extractor is None:
             skipped[name] = reason
         else:
             found.append(extractor)
     return found, skipped
+
+
+class _AtHand(NamedTuple):
+    """What extractors are made from."""
+
+    config: EvaluationConfig
+    channels: int
+    image_size: int
+    judge: LabelJudge | None
+    device: torch.device
+
+
+def _pixels(of: _AtHand) -> _Found:
+    return pixel_extractor(of.channels, of.image_size, of.device), ""
+
+
+def _classifier(of: _AtHand) -> _Found:
+    if of.judge is None:
+        return None, NO_JUDGE
+    if of.judge.refusal:
+        return None, of.judge.refusal
+    return classifier_extractor(of.judge), OWN_JUDGE
+
+
+# Each returns the extractor, or None and why there is none.
+_EXTRACTORS: dict[str, Callable[[_AtHand], _Found]] = {
+    "fid_classifier": _classifier,
+    "fid_efficientnet_lite0": lambda of: (efficientnet_lite0_extractor(of.device), ""),
+    "fid_inception_v3": lambda of: inception_v3_extractor(of.config, of.device),
+    "fid_pixels": _pixels,
+}

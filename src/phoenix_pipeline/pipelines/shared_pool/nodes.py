@@ -170,10 +170,10 @@ def client_settings(
     """Return what every client is told, without ``auto``; ``summary`` is of :func:`check_arm`."""
     from phoenix_pipeline.federated.records import ClientSettings
 
-    model = settle_model(model, summary["image_size"])
+    model, training, _ = settle_groups(model, training, federation, summary["image_size"])
     return ClientSettings(
         model=model,
-        training=settle_training(training, model, summary["image_size"]),
+        training=training,
         channels=summary["channels"],
         image_size=summary["image_size"],
         seed=run.seed,
