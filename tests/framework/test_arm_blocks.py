@@ -14,6 +14,7 @@ from phoenix_pipeline.framework.arm_blocks import ArmRegistry, arm_registry
 from phoenix_pipeline.framework.project import open_config
 from phoenix_pipeline.pipeline_registry import build_pipelines, register_pipelines
 
+REPOSITORY = Path(__file__).parents[2]
 FIVE = ("centralized", "fedavg", "data_sharing", "personalization", "dcgan")
 
 
@@ -118,3 +119,16 @@ def test_settings_at_the_top_level_win_over_the_arms_own_block(project: Path) ->
     centralized = open_config(project, None, params)["parameters"]["centralized"]
     assert centralized["federation"]["checkpoint_every"] == 9
     assert centralized["federation"]["pooled"] is True
+
+
+def test_the_documented_example_works(project: Path) -> None:
+    text = (REPOSITORY / "docs/parameters.md").read_text(encoding="utf-8")
+    example = (
+        text.partition("## How to add an arm")[2].partition("```yaml\n")[2].partition("```")[0]
+    )
+    assert example.startswith("# conf/local/parameters_arms.yml\n")
+    (project / "conf/local/parameters_arms.yml").write_text(example)
+    params = {"large_pool": {"training": {"batch_size": 32}}}
+    groups = open_config(project, None, params)["parameters"]["large_pool"]
+    assert groups["shared_pool"] == {"beta": 0.3, "alpha": 0.5}
+    assert groups["training"]["batch_size"] == 32
