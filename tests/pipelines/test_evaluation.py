@@ -59,7 +59,8 @@ def score(
     with SampleWriter(folder / "samples.parquet") as writer:
         for client_id, batch in samples:
             writer.write(batch, client_id, range(len(batch)))
-    description = {"weights": "raw", "settings": {"model": {"family": family}}}
+    settings = {"model": {"family": family}, "channels": 1, "image_size": 8}
+    description = {"weights": "raw", "settings": settings, "clients": [], "has_global_model": True}
     write_json(folder / "model/phoenix.json", description)
     return evaluate(
         folder / "samples.parquet",
