@@ -8,6 +8,7 @@ import logging
 import math
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -166,8 +167,10 @@ class SessionRuns:
         """Make the model in ``name`` of the arm's run a new version of ``registered``."""
 
         def send() -> None:
+            from mlflow.exceptions import MlflowException
+
             run_id = self.run_id(arm)
-            if not self._client.search_registered_models(f"name = '{registered}'"):
+            with suppress(MlflowException):  # It is there from the second run on.
                 self._client.create_registered_model(registered)
             self._client.create_model_version(registered, f"runs:/{run_id}/{name}", run_id)
 
