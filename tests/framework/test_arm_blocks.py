@@ -104,6 +104,12 @@ def test_a_wrong_block_is_one_line(project: Path, block: dict[str, Any], parts: 
         assert part in line
 
 
+def test_no_arm_may_be_called_like_a_stage(project: Path) -> None:
+    for stage in build_pipelines(()).keys() - {"__default__"}:
+        with pytest.raises(SettingsError, match=f"arms.{stage}: this name is taken"):
+            open_config(project, None, {"arms": {stage: {}}}).arms  # noqa: B018
+
+
 def test_a_list_of_arms_is_refused(project: Path) -> None:
     with pytest.raises(SettingsError, match=r"arms: a list stands where a block of settings"):
         open_config(project, None, {"arms": ["x"]}).arms  # noqa: B018

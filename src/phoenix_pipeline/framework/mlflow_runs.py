@@ -99,7 +99,8 @@ class SessionRuns:
         with self._lock:
             if namespace not in self._runs:
                 own = {"arm": namespace, "session_run": self._runs[SESSION]}
-                self._runs[namespace] = self._create(namespace, own)
+                began = self.times.begin_ms(namespace)
+                self._runs[namespace] = self._create(namespace, own, began)
                 self.log_params(namespace, self._arm_params)
             return self._runs[namespace]
 
@@ -186,10 +187,11 @@ class SessionRuns:
 
         self._guarded(send)
 
-    def _create(self, name: str, tags: dict[str, str]) -> str:
+    def _create(self, name: str, tags: dict[str, str], began: int | None = None) -> str:
         cell = self._tags.get(CELL_TAG)
         run = self._client.create_run(
             self._experiment_id,
+            began or now_ms(),
             run_name=f"{name} {cell}" if cell else name,
             tags={name: without_secrets(str(v)) for name, v in {**self._tags, **tags}.items()},
         )
