@@ -2,7 +2,8 @@
 
 FedAvgM is Hsu et al., arXiv 1909.06335; Nesterov's momentum is DiLoCo's outer optimizer, as in
 ``torch.optim.SGD`` (Douillard et al., arXiv 2311.08105); FedAdam and FedYogi are Reddi et al.,
-arXiv 2003.00295, algorithm 2, as Flower writes them: second moments start at 0, and FedAdam corrects the bias.
+arXiv 2003.00295, algorithm 2, as Flower writes them: second moments start at 0, and FedAdam
+corrects the bias.
 """
 
 import math
