@@ -4,12 +4,20 @@ Ours, because the ``prdc`` package prints, and holds every pair of distances at 
 for 10,000 images); a test shows equal numbers on the same features.
 """
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.metrics.distances import distance_blocks, nearest_distances
+from phoenix_pipeline.metrics.metric import (
+    COVERAGE,
+    FIDELITY,
+    FeatureInputs,
+    FeatureScores,
+    Headline,
+    Metric,
+)
 
 # A sample that copies a real image lies at the very radius of those of which that one is the k-th
 # neighbour, and is not inside: features of equal images differ by rounding alone.
@@ -66,3 +74,50 @@ def _radii(features: np.ndarray, nearest_k: int, origin: np.ndarray) -> np.ndarr
     nearest = nearest_distances(features, features, nearest_k + 1, origin)
     radii: np.ndarray = nearest[:, nearest_k] * (1.0 - _TIE)
     return radii
+
+
+def _measure(inputs: FeatureInputs) -> tuple[float, ...]:
+    real, nearest_k = inputs.reference.compared_features, inputs.config.nearest_k
+    return astuple(manifold_scores(inputs.features, real, nearest_k))
+
+
+# In the order of the fields of ManifoldScores.
+SCORES = (
+    FeatureScores(
+        (
+            Metric(
+                "precision_",
+                "Precision",
+                "share of samples that lie among real images; rises with blur, so never read it "
+                "alone",
+                "higher",
+                FIDELITY,
+                headline=Headline(30, keep=4),
+            ),
+            Metric(
+                "recall_",
+                "Recall",
+                "share of real images that lie among the samples",
+                "higher",
+                COVERAGE,
+                headline=Headline(40, keep=7),
+            ),
+            Metric(
+                "density_",
+                "Density",
+                "how densely real images surround the samples; flatters blur, as precision does",
+                "higher",
+                FIDELITY,
+            ),
+            Metric(
+                "coverage_",
+                "Coverage",
+                "share of real images that have a sample in their neighbourhood",
+                "higher",
+                COVERAGE,
+                headline=Headline(50, keep=12),
+            ),
+        ),
+        _measure,
+    ),
+)

@@ -19,8 +19,7 @@ from phoenix_pipeline.pipelines.comparison.results import (
 )
 from phoenix_pipeline.reporting.comparison import compare_arms, format_table
 from phoenix_pipeline.reporting.partition_figure import draw_partition, draw_shared_pool
-from phoenix_pipeline.reporting.privacy import format_privacy
-from phoenix_pipeline.reporting.privacy_figure import draw_trade
+from phoenix_pipeline.reporting.privacy import draw_trade, format_privacy
 from phoenix_pipeline.reporting.provenance import (
     deviations,
     disagreements,

@@ -20,7 +20,7 @@ from phoenix_pipeline.metrics.classifier import (
     save_classifier,
     train_classifier,
 )
-from phoenix_pipeline.metrics.extractors import available_extractors
+from phoenix_pipeline.metrics.extractors import available_extractors, check_extractors
 from phoenix_pipeline.metrics.feature_extractor import FeatureExtractor
 from phoenix_pipeline.metrics.own_judge import (
     load_measured_judge,
@@ -48,8 +48,10 @@ def train_label_judge(
 ) -> Callable[[Path], None]:
     """Return a function that trains the judge of classes, unless its folder has that judge.
 
-    A judge from the user's own file is measured instead.
+    A judge from the user's own file is measured instead. Raises SettingsError for an unknown name
+    in ``evaluation.extractors``, so that it is known before any training.
     """
+    check_extractors(config)
     device = resolve_device(run.device)
 
     def write(folder: Path) -> None:
