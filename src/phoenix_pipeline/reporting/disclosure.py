@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from phoenix_pipeline.reporting.settings_diff import read_setting
+from phoenix_pipeline.reporting.provenance import read_setting
 
 _CLIENTS = "federation.differential_privacy"
 _IMAGES = "training.dp_sgd"

@@ -26,7 +26,7 @@ from phoenix_pipeline.reporting.privacy import (
     privacy_titles,
     skipped_attacks,
 )
-from phoenix_pipeline.reporting.settings_diff import (
+from phoenix_pipeline.reporting.provenance import (
     differing_settings,
     flatten_settings,
     read_setting,

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from phoenix_pipeline.config import Group
 from phoenix_pipeline.framework.arm_blocks import ARM_GROUPS, SHARED_GROUPS
 from phoenix_pipeline.images import ImageSet
-from phoenix_pipeline.pipelines.comparison.gallery import draw_gallery, draw_grid
+from phoenix_pipeline.pipelines.comparison.gallery import draw_gallery
 from phoenix_pipeline.pipelines.comparison.results import (
     ArmResults,
     current_audits,
@@ -68,27 +68,28 @@ def compare(
         results, left_out = gather(arms, found)
         privacy, stale = current_audits(results, AUDIT)
         marks, notes = _provenance(results, parameters)
-        notes = [*left_out, *outdated_scores(results), *stale, *notes]
+        real, other = _floor(floor, results)
+        notes = [*left_out, *outdated_scores(results), *stale, *other, *notes]
         for note in notes:
             logger.warning("%s", note)
         metrics = {r.arm: {"arm": r.arm, **r.metrics} for r in results}
         rounds = {r.arm: r.rounds for r in results if len(r.rounds)}
         pooled = [r.arm for r in results if r.is_pooled]
-        table = compare_arms(metrics, rounds, floor, pooled, privacy, marks)
+        table = compare_arms(metrics, rounds, real, pooled, privacy, marks)
         figures, names = _figures(table, results), _class_names(results)
+        gallery, grids = draw_gallery(results, test_images, names)
         report = render_report(
             table,
             metrics,
             run=experiment_facts({r.arm: r.settings for r in results}, _num_clients(results)),
             figures={**_shown(figures, names), **_details(results, names)},
-            gallery=draw_gallery(results, test_images, names),
+            gallery=gallery,
             settings={r.arm: r.settings for r in results},
             disclosures={r.arm: r.description["disclosure"] for r in results},
             privacy=privacy,
             notes=notes,
             links=places(parameters),
         )
-        grids = {r.arm: draw_grid(r) for r in results if r.samples.is_file()}
         curves = figures["scores"], figures["rounds"], figures["class_histograms"]
         return table, report, *curves, draw_grids(grids)
 
@@ -120,6 +121,22 @@ def _provenance(
     data = {r.arm: {k: r.metrics["conditions"][k] for k in _DATA} for r in results}
     marks = {arm: ", ".join(each.values) for each in found for arm in each.arms}
     return marks, [*disagreements(made, data, ignored), *(each.sentence() for each in found)]
+
+
+def _floor(
+    floor: Mapping[str, Any], results: Sequence[ArmResults]
+) -> tuple[dict[str, float], list[str]]:
+    """Return what real images get; nothing, and a line, where that was measured for other arms."""
+    conditions = [r.metrics["conditions"] for r in results]
+    if not floor or "conditions" not in floor:
+        return {}, []
+    known = floor["conditions"].items()
+    if any(all(of_arm.get(key) == value for key, value in known) for of_arm in conditions):
+        return {**floor["scores"], "num_samples": floor["num_samples"]}, []
+    return {}, [
+        "The scores of real images are left out: they were measured with other images or settings "
+        "of evaluation than those of the arms; run again: kedro run --pipelines evaluation"
+    ]
 
 
 def _figures(table: pd.DataFrame, results: Sequence[ArmResults]) -> dict[str, Figure]:

@@ -27,6 +27,7 @@ from phoenix_pipeline.pipelines.evaluation.references import (
     find_extractors,
     load_judge,
     load_references,
+    scored_with,
 )
 from phoenix_pipeline.pipelines.progress import progress_bar
 
@@ -93,9 +94,7 @@ def evaluate(
             "seed": run.seed,
             "weights_digest": samples.drawn["weights_digest"],
             "sampling": samples.drawn["sampling"],
-            "evaluation": config.model_dump(mode="json"),
-            "train_images": train.fingerprint()[:16],
-            "test_images": test.fingerprint()[:16],
+            **scored_with(train, test, config),
         },
         "scores": {**scores.scores, **utility, **_renamed(final.scores if final else {})},
         "class_histogram": _histogram(scores, judge),

@@ -119,7 +119,7 @@ def score_floor(
     config: EvaluationConfig,
     run: RunConfig,
 ) -> dict[str, Any]:
-    """Return the scores of real images of the split that is not the reference."""
+    """Return the scores of real images of the split that is not the reference, and how made."""
     judge = load_judge(judge_folder, train, test, config, run)
     extractors, skipped = find_extractors(train, judge, config, run)
     references = load_references(reference_folder, extractors, train, test, config)
@@ -127,7 +127,20 @@ def score_floor(
     floor = score_real_images(
         other.images, references, judge, config, seed=run.seed, skipped=skipped
     )
-    return {**floor.scores, "num_samples": floor.num_images}
+    return {
+        "scores": floor.scores,
+        "num_samples": floor.num_images,
+        "conditions": scored_with(train, test, config),
+    }
+
+
+def scored_with(train: ImageSet, test: ImageSet, config: EvaluationConfig) -> dict[str, Any]:
+    """Return what scores must have in common to be compared: settings, and digests of images."""
+    return {
+        "evaluation": config.model_dump(mode="json"),
+        "train_images": train.fingerprint()[:16],
+        "test_images": test.fingerprint()[:16],
+    }
 
 
 def load_judge(
