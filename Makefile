@@ -45,6 +45,8 @@ test: $(READY) ## the tests that take seconds
 test-federation: $(READY) ## a federation over TLS on loopback gives the bits of in_process (a minute or two)
 	@$(BIN)/python -m pytest -rs \
 		tests/federated/engines/test_deployment.py::test_nodes_over_tls_give_the_bits_of_in_process \
+		tests/federated/engines/test_deployment.py::test_a_stranger_with_the_authority_reaches_nothing_but_the_nodes_own_paths \
+		tests/federated/engines/test_deployment.py::test_a_site_cannot_unregister_another_nor_register_itself \
 		tests/federated/engines/test_ray.py::test_ray_ends_with_the_bits_of_in_process $(ARGS)
 
 test-all: $(READY) ## all tests
@@ -59,10 +61,8 @@ format: $(READY) ## rewrite the code in the project's style
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
 
-ui: $(READY) ## MLflow's pages on http://127.0.0.1:5000 (PORT=...)
-	@echo "MLflow: http://127.0.0.1:$(PORT)/#/experiments/1/runs?compareRunsMode=CHART"
-	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow server \
-		--workers 1 --host 127.0.0.1 --port $(PORT) --backend-store-uri sqlite:///mlflow.db
+ui: $(READY) ## the runs side by side in MLflow, on http://127.0.0.1:5000 (PORT=...)
+	@$(BIN)/kedro ui --port $(PORT) $(ARGS)
 
 viz: $(READY) ## the pipeline, with previews, in kedro-viz
 	@$(BIN)/kedro viz run $(ARGS)

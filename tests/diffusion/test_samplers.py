@@ -151,13 +151,14 @@ def test_leading_that_starts_where_images_still_show_is_refused(
     config = SamplingConfig.model_validate({"sampler": sampler, "timestep_spacing": "leading"})
     with pytest.raises(SettingsError, match=r"an image still show; possible are") as caught:
         prepare_scheduler(NoiseConfig(), config, num_steps)
-    advised = str(caught.value).split("possible are ")[1]
-    numbers, _, spacings = advised.partition(" or sampling.timestep_spacing=")
-    for number in numbers.removeprefix("sampling.num_steps=").split(" or "):
-        prepare_scheduler(NoiseConfig(), config, int(number))
-    for spacing in spacings.split(" or sampling.timestep_spacing="):
-        other = config.model_copy(update={"timestep_spacing": spacing})
-        prepare_scheduler(NoiseConfig(), other, num_steps)
+    for advice in str(caught.value).split("possible are ")[1].split(" or "):
+        setting, _, value = advice.partition("=")
+        if setting == "sampling.num_steps":
+            prepare_scheduler(NoiseConfig(), config, int(value))
+        else:
+            assert setting == "sampling.timestep_spacing"
+            other = config.model_copy(update={"timestep_spacing": value})
+            prepare_scheduler(NoiseConfig(), other, num_steps)
 
 
 @pytest.mark.parametrize("num_steps", [20, 50, 100, 500, 999, 1000])

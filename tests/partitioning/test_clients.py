@@ -140,7 +140,7 @@ REFUSED = {
         SMALL, {"num_clients": 5, "classes_per_client": 1, "min_images_per_client": 8},
         r"client \d would get 3 images, fewer than .* = 8; possible is up to 3",
     ),
-    "no labels pathological": (None, {"num_clients": 2}, "needs labels .* 'iid' and 'quantity'"),
+    "no labels pathological": (None, {"num_clients": 2}, "needs labels .*scheme iid and quantity"),
     "no labels dirichlet": (None, {"scheme": "dirichlet"}, "'dirichlet' needs labels"),
     "dirichlet": (
         LABELS, {"scheme": "dirichlet", "dirichlet_alpha": 0.01, "num_clients": 50},

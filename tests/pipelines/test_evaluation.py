@@ -113,6 +113,16 @@ def test_unlabelled_images_leave_no_old_judge(tmp_path: Path, made: tuple[Path, 
     assert contents(judge) == {}
 
 
+def test_images_of_one_class_are_scored_without_a_judge(tmp_path: Path) -> None:
+    train, test = (ImageSet(i.images, np.zeros(len(i.images), int), ("7",)) for i in digits())
+    judge, references = tmp_path / "judge", tmp_path / "references"
+    train_label_judge(train, test, CONFIG, RUN)(judge)
+    prepare_references(train, test, judge, CONFIG, RUN)(references)
+    metrics = score(tmp_path, (judge, references), [(-1, test.images)], (train, test))
+    assert metrics["scores"]["fid_pixels"] > 0
+    assert "fewer than two classes" in metrics["skipped"]["fid_classifier"]
+
+
 def test_a_judge_from_a_file_is_measured_and_named_beside_the_histogram(tmp_path: Path) -> None:
     train, test = digits()
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))

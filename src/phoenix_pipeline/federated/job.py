@@ -26,6 +26,7 @@ WITHOUT_EFFECT = frozenset(
         "deployment",
         "workers",
         "threads_per_client",
+        "stacked_clients",
         "resume",
         "checkpoint_every",
         "round_timeout_s",

@@ -19,6 +19,7 @@ from phoenix_pipeline.framework.paths import PATHS
 from phoenix_pipeline.framework.project import project_folder
 from phoenix_pipeline.framework.secrets import without_secrets
 from phoenix_pipeline.framework.stop_signals import end_with_parent, stopped_like_ctrl_c
+from phoenix_pipeline.framework.unknown_user import ensure_user
 
 
 class OneLineCommand(click.Command):
@@ -37,6 +38,7 @@ class OneLineCommand(click.Command):
         try:
             with stopped_like_ctrl_c():
                 end_with_parent()
+                ensure_user()
                 use_console(ctx.params.get("conf_source"), verbose)
                 return super().invoke(ctx)
         except (click.exceptions.Exit, click.Abort):

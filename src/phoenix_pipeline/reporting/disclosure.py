@@ -21,6 +21,8 @@ _CODECS = {
     "fp16": "rounded to half precision",
     "int8": "rounded to 8 bits",
     "int4": "rounded to 4 bits",
+    "int3": "rounded to 3 bits",
+    "ternary": "rounded to three values per channel",
     "top_k": "cut to its largest values",
 }
 
@@ -132,6 +134,8 @@ def _pool(settings: Mapping[str, Any]) -> str:
     beta = read_setting(settings, "shared_pool.beta", 0.0)
     alpha = read_setting(settings, "shared_pool.alpha", 1.0)
     if _gave_images(settings):
+        if not read_setting(settings, "shared_pool.keep_private_copy", True):
+            beta /= 1.0 + beta  # of what clients had before they gave it away
         return (
             f"Before training, {beta:.0%} of all clients' images were put into a shared pool, of "
             f"which every client received {alpha:.0%}: these images did leave their owners."

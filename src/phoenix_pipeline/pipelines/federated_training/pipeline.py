@@ -35,4 +35,5 @@ def create_pipeline(arm: str) -> Pipeline:
             )
         ],
         arm,
+        "federated_training",
     )

@@ -67,8 +67,8 @@ def audit_privacy(
     if federation.engine == "deployment":
         raise SettingsError(
             "privacy_audit attacks the images that clients trained on, but federation.engine is "
-            "deployment, where they lie at the nodes; audit a simulation of it with engine "
-            "in_process or ray"
+            "deployment, where they lie at the nodes; audit a simulation of it with "
+            "federation.engine in_process or ray"
         )
     check_data(metadata, train, test, trained_images)
     subject = _subject(model_folder, metadata, trained_images, train, test, config, run)

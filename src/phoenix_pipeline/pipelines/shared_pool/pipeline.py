@@ -48,4 +48,5 @@ def create_pipeline(arm: str) -> Pipeline:
             ),
         ],
         arm,
+        "shared_pool",
     )
