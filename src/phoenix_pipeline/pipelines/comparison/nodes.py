@@ -7,7 +7,15 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from phoenix_pipeline.config import Group
+from phoenix_pipeline.config import (
+    FederationConfig,
+    Group,
+    ModelConfig,
+    TrainingConfig,
+    settle_federation,
+    settle_model,
+    settle_training,
+)
 from phoenix_pipeline.framework.arm_blocks import ARM_GROUPS, SHARED_GROUPS
 from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.pipelines.comparison.gallery import draw_gallery
@@ -32,6 +40,7 @@ from phoenix_pipeline.reporting.score_figures import draw_scores
 
 logger = logging.getLogger(__name__)
 
+_OF_ARMS, _OF_ALL = tuple(ARM_GROUPS.items()), tuple(SHARED_GROUPS.items())
 # Digests in the conditions of an arm's scores.
 _DATA = ("train_images", "test_images")
 # Settings that may differ without a word: they change the way to a result, not the result.
@@ -113,11 +122,8 @@ def _provenance(
 
     ignored = (*_WITHOUT_EFFECT, *(f"federation.{name}" for name in WITHOUT_EFFECT))
     made = {r.arm: r.settings for r in results}
-    shared = _complete(parameters, SHARED_GROUPS)
-    present = {arm: {**shared, **_complete(parameters[arm], ARM_GROUPS)} for arm in made}
-    found = deviations(
-        made, {arm: {g: present[arm][g] for g in made[arm]} for arm in made}, ignored
-    )
+    present = {r.arm: _present(parameters, r) for r in results}
+    found = deviations(made, present, ignored)
     data = {r.arm: {k: r.metrics["conditions"][k] for k in _DATA} for r in results}
     marks = {arm: ", ".join(each.values) for each in found for arm in each.arms}
     return marks, [*disagreements(made, data, ignored), *(each.sentence() for each in found)]
@@ -128,10 +134,10 @@ def _floor(
 ) -> tuple[dict[str, float], list[str]]:
     """Return what real images get; nothing, and a line, where that was measured for other arms."""
     conditions = [r.metrics["conditions"] for r in results]
-    if not floor or "conditions" not in floor:
+    if not floor:
         return {}, []
-    known = floor["conditions"].items()
-    if any(all(of_arm.get(key) == value for key, value in known) for of_arm in conditions):
+    known = floor.get("conditions", {}).items()
+    if known and any(all(of_arm.get(k) == value for k, value in known) for of_arm in conditions):
         return {**floor["scores"], "num_samples": floor["num_samples"]}, []
     return {}, [
         "The scores of real images are left out: they were measured with other images or settings "
@@ -198,15 +204,23 @@ def _num_clients(results: Sequence[ArmResults]) -> dict[str, int]:
     return {arm: table["client_id"].nunique() for arm, table in held.items() if len(table)}
 
 
-def _complete(
-    parameters: Mapping[str, Any], groups: Mapping[str, type[Group]]
-) -> dict[str, dict[str, Any]]:
-    """Return ``groups`` with all their defaults, as plain dictionaries.
+def _present(parameters: Mapping[str, Any], result: ArmResults) -> dict[str, dict[str, Any]]:
+    """Return the groups that this command would make the arm with, of images of its size.
 
     Kedro hands a group as a model where a node of the same run asks for one, else as it is written
     in ``conf``.
     """
-    return {
-        name: group.model_validate(parameters[name]).model_dump(mode="json")
-        for name, group in groups.items()
+    own = {name: group.model_validate(parameters[result.arm][name]) for name, group in _OF_ARMS}
+    shared = {name: group.model_validate(parameters[name]) for name, group in _OF_ALL}
+    side = result.description["settings"]["image_size"]
+    model = settle_model(ModelConfig.model_validate(own["model"]), side)
+    training = TrainingConfig.model_validate(own["training"])
+    federation = FederationConfig.model_validate(own["federation"])
+    groups: dict[str, Group] = {
+        **shared,
+        **own,
+        "model": model,
+        "training": settle_training(training, model, side),
+        "federation": settle_federation(federation, side),
     }
+    return {name: groups[name].model_dump(mode="json") for name in result.settings}
