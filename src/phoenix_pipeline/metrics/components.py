@@ -69,7 +69,8 @@ def all_metrics() -> tuple[Metric, ...]:
 
 def space_of(name: str) -> FeatureSpace | None:
     """Return the feature space that a column is taken in; None for one without."""
-    return next((s for s in feature_spaces().values() if name.endswith(f"_{s.name}")), None)
+    found = [space for space in feature_spaces().values() if name.endswith(f"_{space.name}")]
+    return max(found, key=lambda space: len(space.name), default=None)
 
 
 def describe(name: str, further: Iterable[Metric] = ()) -> Metric | None:
