@@ -88,6 +88,17 @@ def test_samples_are_drawn_and_scored_as_the_model_is_whatever_the_command_says(
     assert (metrics["conditions"]["num_steps"], metrics["conditions"]["seed"]) == (3, 0)
 
 
+def test_real_images_of_another_evaluation_are_left_out(project: Path) -> None:
+    other = ("--params", "evaluation.reference_split=test")
+    ended = kedro_run(
+        project, "--nodes", "prepare_references,score_real_images,compare_arms", *other
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "scores of real images are left out" in ended.stderr
+    table = pd.read_csv(project / "data/smoke/08_reporting/comparison.csv")
+    assert table["arm"].tolist() == ["fedavg"]
+
+
 def test_a_model_of_later_training_leaves_the_scores_behind_and_the_report_says_so(
     project: Path,
 ) -> None:

@@ -52,11 +52,6 @@ class ArmResults:
         """Whether all images lay in one place."""
         return bool(self.settings["federation"]["pooled"])
 
-    @property
-    def image_size(self) -> int:
-        """The side in pixels of the images that the arm was trained on."""
-        return int(self.description["settings"]["image_size"])
-
     def is_current(self, result: Mapping[str, Any]) -> bool:
         """Whether ``result`` (metrics or privacy) is of the model that is there now."""
         digest = result["conditions"].get("weights_digest")
