@@ -61,10 +61,8 @@ format: $(READY) ## rewrite the code in the project's style
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
 
-ui: $(READY) ## MLflow's pages on http://127.0.0.1:5000 (PORT=...)
-	@echo "MLflow: http://127.0.0.1:$(PORT)/#/experiments/1/runs?compareRunsMode=CHART"
-	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow server \
-		--workers 1 --host 127.0.0.1 --port $(PORT) --backend-store-uri sqlite:///mlflow.db
+ui: $(READY) ## the runs side by side in MLflow, on http://127.0.0.1:5000 (PORT=...)
+	@$(BIN)/kedro ui --port $(PORT) $(ARGS)
 
 viz: $(READY) ## the pipeline, with previews, in kedro-viz
 	@$(BIN)/kedro viz run $(ARGS)
@@ -74,8 +72,9 @@ lock: $(READY) ## resolve requirements.lock anew from pyproject.toml (UPGRADE=--
 		--no-emit-index-url --generate-hashes --quiet $(UPGRADE) -o requirements.lock
 
 clean: ## remove results, tracked runs and caches; keep raw data and the environment
-	@for layer in data/0[2-8]_* data/cifar10*/0[2-8]_*; do [ ! -d "$$layer" ] || find "$$layer" -mindepth 1 \
-		! -name .gitkeep -delete; done
+	@for layer in data/0[2-8]_*; do find "$$layer" -mindepth 1 ! -name .gitkeep -delete; done
+	@for layer in data/*/0[2-8]_* data/.locks data/*/.locks; do \
+		case "$$layer" in data/0*) ;; *) rm -rf "$$layer" ;; esac; done
 	@rm -rf mlflow.db mlruns .viz logs .pytest_cache .ruff_cache .mypy_cache
 	@find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 

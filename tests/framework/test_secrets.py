@@ -8,8 +8,8 @@ import pytest
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.framework.error_lines import write_traceback
 from phoenix_pipeline.framework.mlflow_runs import SessionRuns, TrackingConfig
+from phoenix_pipeline.framework.run_tags import option_tags
 from phoenix_pipeline.framework.secrets import shown_value, without_secrets
-from phoenix_pipeline.framework.tracking import _session_tags
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_settings_with_secret_names_are_hidden() -> None:
 
 
 def test_mlflow_keeps_no_secret(tmp_path: Path) -> None:
-    tags = _session_tags({"runtime_params": {"store": {"token": "pa55"}, "at": "x://u:pa55@h"}})
+    tags = option_tags({"runtime_params": {"store": {"token": "pa55"}, "at": "x://u:pa55@h"}})
     runs = SessionRuns.start(TrackingConfig(), tmp_path, {**tags, "repo": "https://pa55@h/r"})
     runs.log_params("fedavg", {"address": "ray://u:pa55@h:1", "store.secret": "pa55", "a": 1})
     runs.finish("FINISHED")

@@ -71,7 +71,11 @@ class SharedPoolConfig(Group):
     """Data Sharing Strategy (arXiv 2306.04098, after arXiv 1806.00582)."""
 
     beta: float = Field(
-        0.0, ge=0.0, lt=1.0, description="Pool size as a fraction of all client data; 0: no pool."
+        0.0,
+        ge=0.0,
+        lt=1.0,
+        description="Pool size as a fraction of what clients hold of their own, as in arXiv "
+        "1806.00582; 0: no pool.",
     )
     alpha: Fraction = Field(0.5, description="Fraction of the pool that each client receives.")
     source: Literal["clients", "held_out"] = Field(

@@ -13,6 +13,7 @@ from torch.func import functional_call, grad_and_value, vmap
 
 from phoenix_pipeline.config import TrainingConfig
 from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.optimization.adam_state import laid_out_like
 from phoenix_pipeline.optimization.gaussian_mechanism import GaussianMechanism, gaussian_mechanism
 from phoenix_pipeline.optimization.precision import autocast
 
@@ -80,7 +81,8 @@ def set_private_gradients(
     mechanism = gaussian_mechanism(noise_multiplier * config.dp_sgd.clip_norm, generator)
     sums, loss = _clipped_sums(unet, batch, config, mechanism)
     for name, parameter in unet.named_parameters():
-        parameter.grad = (mechanism.release(sums[name]) / expected_batch).to(parameter)
+        noisy = mechanism.release(sums[name]) / expected_batch
+        parameter.grad = laid_out_like(parameter, noisy)
     return loss / expected_batch
 
 

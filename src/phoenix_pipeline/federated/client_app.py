@@ -3,15 +3,20 @@
 import logging
 import math
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from flwr.app import ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
+from torch import Tensor
 
 from phoenix_pipeline.config import SamplingConfig
 from phoenix_pipeline.errors import PhoenixError, TrainingError
+from phoenix_pipeline.federated.client_state import ClientState
+from phoenix_pipeline.federated.global_step import aligned_work
 from phoenix_pipeline.federated.privacy.example_level import noise_multiplier
 from phoenix_pipeline.federated.privacy.local_noise import privatize
 from phoenix_pipeline.federated.records import (
@@ -31,19 +36,18 @@ from phoenix_pipeline.federated.sites import Site
 from phoenix_pipeline.federated.transport import receive_weights, send_weights
 from phoenix_pipeline.federated.workbench import Bench, Workbench
 from phoenix_pipeline.metrics.monitoring import MonitorReference, monitor_score
-from phoenix_pipeline.optimization.work import LocalWork
+from phoenix_pipeline.optimization.work import LocalResult, LocalWork
 from phoenix_pipeline.seeding import derive_seed, image_seeds
 
 logger = logging.getLogger(__name__)
 
 
 OpenSite = Callable[[Message, Context], Site]
-CallNext = Callable[[Message, Context], Message]
+_Answer = TypeVar("_Answer")
+OnError = Callable[[Message, Context, Callable[[Message, Context], Message]], Message]
 
 
-def build_client_app(
-    open_site: OpenSite, on_error: Callable[[Message, Context, CallNext], Message] | None = None
-) -> ClientApp:
+def build_client_app(open_site: OpenSite, on_error: OnError | None = None) -> ClientApp:
     """Return the ClientApp for an engine.
 
     ``open_site`` says what the addressed node owns, ``on_error`` how it answers where it fails;
@@ -54,10 +58,19 @@ def build_client_app(
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        settings = _read_settings(message)
+        settings = read_settings(message)
         site = open_site(message, context)
         bench = workbench.prepare(settings, site.images.device)
-        return Message(_train(message.content, settings, site, bench), reply_to=message)
+        begun = begin_round(message.content, settings, site, bench)
+        result = bench.family.train_locally(
+            bench.network,
+            site.images,
+            begun.work,
+            settings.model,
+            settings.training,
+            begun.moments,
+        )
+        return Message(finish_round(begun, result), reply_to=message)
 
     @app.query(PERSONAL_LAYERS_QUERY)
     def upload_personal_layers(message: Message, context: Context) -> Message:
@@ -74,7 +87,7 @@ def build_client_app(
     def describe(message: Message, context: Context) -> Message:
         site = open_site(message, context)
         if site.demands:
-            site.demands.check_settings(_read_settings(message))
+            site.demands.check_settings(read_settings(message))
         metrics = MetricRecord(
             {
                 "client-id": site.client_id,
@@ -87,7 +100,9 @@ def build_client_app(
     return app
 
 
-def answer_errors(message: Message, context: Context, call_next: CallNext) -> Message:
+def answer_errors(
+    message: Message, context: Context, call_next: Callable[[Message, Context], _Answer]
+) -> _Answer | Message:
     """Reply with the reason where a client of a simulation cannot."""
     try:
         return call_next(message, context)
@@ -98,20 +113,49 @@ def answer_errors(message: Message, context: Context, call_next: CallNext) -> Me
         return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message)
 
 
-def _train(content: RecordDict, settings: ClientSettings, site: Site, bench: Bench) -> RecordDict:
-    """Train on the site's images; return the shared arrays and what is reported about the round."""
-    config, server_round = content[CONFIG], int(content[CONFIG]["round"])
-    state = site.load_state(server_round)
+@dataclass(frozen=True)
+class ClientRound:
+    """One client between the message of a round and its reply: ``bench`` is to be trained."""
+
+    content: RecordDict
+    settings: ClientSettings
+    site: Site
+    bench: Bench
+    state: ClientState
+    received: Mapping[str, Tensor]
+    work: LocalWork
+
+    @property
+    def moments(self) -> dict[str, Tensor] | None:
+        """Adam's moments, which training replaces; None where they start anew."""
+        keeps = self.settings.training.optimizer_state == "keep"
+        return self.state.optimizer if keeps else None
+
+
+def begin_round(
+    content: RecordDict, settings: ClientSettings, site: Site, bench: Bench
+) -> ClientRound:
+    """Read the message, and make ``bench`` the client's model."""
+    config = content[CONFIG]
+    state = site.load_state(int(config["round"]))
     initial = unpack_arrays(content[INITIAL_PERSONAL]) if INITIAL_PERSONAL in content else None
+    earlier = state.last_broadcast
     received = receive_weights(content[ARRAYS], config, settings, state, bench.initial_shared)
     bench.load(received, state.personal or initial)
     work = _plan_work(config, settings, site, frozenset(received))
     if site.demands:
         site.demands.begin_round(settings, work, len(site.images))
-    moments = state.optimizer if settings.training.optimizer_state == "keep" else None
-    result = bench.family.train_locally(
-        bench.network, site.images, work, settings.model, settings.training, moments
-    )
+    if settings.training.alignment:
+        work = aligned_work(work, earlier, received, settings.training)
+        state.keep_broadcast(received, work.progress_start)
+    return ClientRound(content, settings, site, bench, state, received, work)
+
+
+def finish_round(begun: ClientRound, result: LocalResult) -> RecordDict:
+    """Keep what the client keeps; return its shared arrays and its report about the round."""
+    content, settings, site = begun.content, begun.settings, begun.site
+    bench, state, received = begun.bench, begun.state, begun.received
+    config, server_round = content[CONFIG], int(content[CONFIG]["round"])
     if bench.personal:
         state.keep_personal(bench.personal, settings.training.ema_horizon)
     shared = bench.shared
@@ -177,6 +221,7 @@ def _score(
 
     A model that cannot be sampled has no score: NaN, which is a strike.
     """
+    bench.put_into_network()
     count = settings.monitor_samples
     seeds = list(image_seeds(settings.seed, "monitor", count, site.client_id, server_round))
     shape = (settings.channels, settings.image_size, settings.image_size)
@@ -191,5 +236,6 @@ def _score(
         return math.nan
 
 
-def _read_settings(message: Message) -> ClientSettings:
+def read_settings(message: Message) -> ClientSettings:
+    """Return the settings that came with ``message``."""
     return ClientSettings.model_validate_json(str(message.content[CONFIG]["settings"]))

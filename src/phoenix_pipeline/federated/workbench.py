@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +45,21 @@ class Bench:
         if given:
             torch._foreach_copy_([own[name] for name in given], list(given.values()))
 
+    def slot(self) -> "Bench":
+        """Return a bench with arrays of its own beside the network's, for one of several clients.
+
+        The shared ones are parts of one vector per dtype, on any device.
+        """
+        shared = join({name: tensor.detach().clone() for name, tensor in self.shared.items()})
+        personal = {name: tensor.detach().clone() for name, tensor in self.personal.items()}
+        return replace(self, shared=shared, personal=personal)
+
+    def put_into_network(self) -> None:
+        """Make the network this bench's model; it is already unless this is a :meth:`slot`."""
+        inside = self.network.state_dict()
+        own = {**self.shared, **self.personal}
+        torch._foreach_copy_([inside[name] for name in own], list(own.values()))
+
 
 class Workbench(threading.local):
     """Keeps this thread's bench for as long as the settings stay the same."""
@@ -52,13 +67,23 @@ class Workbench(threading.local):
     def __init__(self) -> None:
         self._key: tuple[ClientSettings, torch.device] | None = None
         self._bench: Bench | None = None
+        self._slots: list[Bench] = []
 
     def prepare(self, settings: ClientSettings, device: torch.device) -> Bench:
         """Return the bench of ``settings`` on ``device``."""
         if self._bench is None or self._key != (settings, device):
             self._bench = _build(settings, device)
             self._key = (settings, device)
+            self._slots = []
         return self._bench
+
+    def prepare_slots(
+        self, settings: ClientSettings, device: torch.device, count: int
+    ) -> list[Bench]:
+        """Return ``count`` benches around one network, whose arrays are each their own."""
+        bench = self.prepare(settings, device)
+        self._slots.extend(bench.slot() for _ in range(count - len(self._slots)))
+        return self._slots[:count]
 
 
 def _build(settings: ClientSettings, device: torch.device) -> Bench:

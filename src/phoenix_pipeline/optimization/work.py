@@ -1,7 +1,7 @@
 """One client's share of a round, and the order in which it visits its images."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -20,6 +20,8 @@ class LocalWork:
     of this round: FedProx pulls these, no others, and none where there is no round.
     ``noise_multiplier`` is that of ``training.dp_sgd``, solved for this client; None without it.
     With ``secret_noise`` its noise and its batches follow no seed.
+    ``global_step``: by how much the global weights moved lately per unit of learning rate, by name;
+    empty where nobody knows.
     """
 
     steps: int
@@ -29,6 +31,7 @@ class LocalWork:
     from_server: frozenset[str] = frozenset()
     noise_multiplier: float | None = None
     secret_noise: bool = False
+    global_step: Mapping[str, Tensor] = field(default_factory=dict)
 
     def progress(self, step: int) -> float:
         """Return the run's progress at ``step`` (0-based) of this round."""
@@ -42,6 +45,20 @@ class LocalResult:
     loss: float
     images_trained: int
     seconds: float
+
+
+@dataclass(frozen=True)
+class ClientTask:
+    """One client of several that train as one program.
+
+    ``weights`` are trained in place, uint8 ``images`` are [N, C, H, W], and ``optimizer_state``
+    holds Adam's moments, which are replaced by the new ones; None: they start anew and are dropped.
+    """
+
+    weights: Mapping[str, Tensor]
+    images: Tensor
+    work: LocalWork
+    optimizer_state: dict[str, Tensor] | None = None
 
 
 def prepare_batch(batch: Tensor, config: TrainingConfig, generator: torch.Generator) -> Tensor:

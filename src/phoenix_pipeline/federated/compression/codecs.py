@@ -14,6 +14,7 @@ from torch import Generator, Size, Tensor
 
 from phoenix_pipeline.config.compression import CodecConfig
 from phoenix_pipeline.errors import FederationError
+from phoenix_pipeline.federated.compression.few_codes import INT3, TERNARY
 
 Parts = dict[str, tuple[Size, torch.dtype]]
 
@@ -150,11 +151,21 @@ class TopK:
         return flat.reshape(shape)
 
 
+_CODECS: dict[str, Codec | None] = {
+    "none": None,
+    "fp16": Fp16(),
+    "int8": Int8(),
+    "int4": Int4(),
+    "int3": INT3,
+    "ternary": TERNARY,
+}
+
+
 def codec_of(config: CodecConfig) -> Codec | None:
     """Return the codec of ``config``; None writes arrays as they are."""
     if config.codec == "top_k":
         return TopK(config.density)
-    return {"none": None, "fp16": Fp16(), "int8": Int8(), "int4": Int4()}[config.codec]
+    return _CODECS[config.codec]
 
 
 def is_state(name: str, array: Tensor) -> bool:

@@ -85,7 +85,7 @@ class Roster:
                 raise FederationError(
                     f"{len(self.clients)} nodes can take part after {wait_s:g} s, "
                     f"federation.deployment.num_nodes is {wanted} ({'; '.join(reasons)}); start "
-                    "the others, or raise wait_for_nodes_s"
+                    "the others, or raise federation.deployment.wait_for_nodes_s"
                 )
             time.sleep(min(_ASK_AGAIN_S, wait_s))
 
