@@ -159,7 +159,8 @@ def type_of(field: FieldInfo) -> str:
     words = []
     for member in alternatives(schema):
         if member.get("type") == "array":
-            words.append(f"list of {PLURALS[member['items']['type']]}")
+            inner = member.get("items") or member["prefixItems"][0]
+            words.append(f"list of {PLURALS[inner['type']]}")
         else:
             words.append("name" if _is_name(member) else TYPES[member["type"]])
     if any(member.get("type") == "null" for member in schema.get("anyOf", [])):

@@ -1,6 +1,6 @@
 """Groups of the federated program: rounds, personal layers, threshold filter."""
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -14,12 +14,19 @@ from phoenix_pipeline.config.engines import DeploymentConfig, RayConfig, Rounds
 class LocalWorkConfig(Group):
     """How much each client trains in a round."""
 
+    BY_IMAGE_SIZE: ClassVar[tuple[str, ...]] = ("amount",)
+
     unit: Literal["epochs", "steps", "images_per_round"] = Field(
         "images_per_round",
         description="`epochs` over the client's images; `steps` per client; `images_per_round`: "
         "over all clients of the round, divided in proportion to what they hold.",
     )
-    amount: float = Field(11520, gt=0.0, description="How many of these units.")
+    amount: float = Field(
+        11520,
+        gt=0.0,
+        description="How many of these units; `auto`: images by their size, so that 12 rounds, or "
+        "48 of a pooled client, train on as many as docs/own-data.md lists.",
+    )
 
 
 class FederationConfig(Group):

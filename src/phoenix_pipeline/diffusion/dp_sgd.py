@@ -81,8 +81,8 @@ def set_private_gradients(
     mechanism = gaussian_mechanism(noise_multiplier * config.dp_sgd.clip_norm, generator)
     sums, loss = _clipped_sums(unet, batch, config, mechanism)
     for name, parameter in unet.named_parameters():
-        noisy = mechanism.release(sums[name]) / expected_batch
-        parameter.grad = laid_out_like(parameter, noisy)
+        released = mechanism.release(sums[name]) / expected_batch
+        parameter.grad = laid_out_like(parameter, released)
     return loss / expected_batch
 
 

@@ -44,10 +44,12 @@ logger = logging.getLogger(__name__)
 
 OpenSite = Callable[[Message, Context], Site]
 _Answer = TypeVar("_Answer")
-OnError = Callable[[Message, Context, Callable[[Message, Context], Message]], Message]
+CallNext = Callable[[Message, Context], Message]
 
 
-def build_client_app(open_site: OpenSite, on_error: OnError | None = None) -> ClientApp:
+def build_client_app(
+    open_site: OpenSite, on_error: Callable[[Message, Context, CallNext], Message] | None = None
+) -> ClientApp:
     """Return the ClientApp for an engine.
 
     ``open_site`` says what the addressed node owns, ``on_error`` how it answers where it fails;
@@ -143,11 +145,11 @@ def begin_round(
     received = receive_weights(content[ARRAYS], config, settings, state, bench.initial_shared)
     bench.load(received, state.personal or initial)
     work = _plan_work(config, settings, site, frozenset(received))
-    if site.demands:
-        site.demands.begin_round(settings, work, len(site.images))
     if settings.training.alignment:
         work = aligned_work(work, earlier, received, settings.training)
         state.keep_broadcast(received, work.progress_start)
+    if site.demands:
+        site.demands.begin_round(settings, work, len(site.images))
     return ClientRound(content, settings, site, bench, state, received, work)
 
 

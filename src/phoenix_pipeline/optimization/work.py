@@ -30,8 +30,8 @@ class LocalWork:
     seed: int
     from_server: frozenset[str] = frozenset()
     noise_multiplier: float | None = None
-    secret_noise: bool = False
     global_step: Mapping[str, Tensor] = field(default_factory=dict)
+    secret_noise: bool = False
 
     def progress(self, step: int) -> float:
         """Return the run's progress at ``step`` (0-based) of this round."""

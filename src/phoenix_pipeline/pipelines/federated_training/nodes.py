@@ -22,6 +22,9 @@ from phoenix_pipeline.config import (
     SharedPoolConfig,
     ThresholdFilterConfig,
     TrainingConfig,
+    settle_federation,
+    settle_model,
+    settle_training,
 )
 from phoenix_pipeline.families.provenance import DATA, TRAINED_WITH, fingerprint_data
 from phoenix_pipeline.framework.tracking import round_logger
@@ -62,7 +65,11 @@ def train(
     """
     from phoenix_pipeline.federated.job import FederatedJob
     from phoenix_pipeline.metrics.monitoring import build_monitor_reference
+    from phoenix_pipeline.pipelines.federated_training.time_estimate import announce_time
 
+    model = settle_model(model, train_images.image_size)
+    training = settle_training(training, model, train_images.image_size)
+    federation = settle_federation(federation, train_images.image_size)
     weights: Weights = "ema" if sampling.weights == "ema" and training.ema_horizon > 0 else "raw"
     job = FederatedJob(
         images=train_images,
@@ -76,6 +83,7 @@ def train(
         warmup_steps=pool.warmup_steps,
         final_average=weights if personal.final_average else None,
     )
+    announce_time(job, checkpoints.name)
     result = _run(job, checkpoints)
     held = trained_images(job, result)
     groups: dict[str, Group] = {

@@ -15,6 +15,9 @@ from phoenix_pipeline.config import (
     SharedPoolConfig,
     ThresholdFilterConfig,
     TrainingConfig,
+    settle_federation,
+    settle_model,
+    settle_training,
 )
 from phoenix_pipeline.hardware import resolve_device
 from phoenix_pipeline.images import ImageSet
@@ -89,6 +92,9 @@ def check_arm(
     """
     from phoenix_pipeline.federated.privacy.checks import check_privacy
 
+    model = settle_model(model, train.image_size)
+    training = settle_training(training, model, train.image_size)
+    federation = settle_federation(federation, train.image_size)
     network = _build(train, model, sampling, run)
     layers = _layers_that_stay(network, model, personal, federation)
     check_privacy(
