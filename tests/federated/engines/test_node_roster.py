@@ -171,8 +171,8 @@ def test_the_coordinators_list_decides_who_is_who(tmp_path: Path) -> None:
             open_fleet(grid, keyed({1: 77}), tmp_path)
 
 
-def test_a_claimed_number_of_images_counts_for_ten_times_the_median(tmp_path: Path) -> None:
-    told = deployed(deployment={"num_nodes": 2})
+def test_a_claimed_number_of_images_counts_for_a_multiple_of_the_median(tmp_path: Path) -> None:
+    told = deployed(deployment={"num_nodes": 2, "max_count_ratio": 10.0})
     sites = in_memory(told, tmp_path)
     app = build_client_app(sites)
 
