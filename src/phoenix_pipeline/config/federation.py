@@ -56,7 +56,7 @@ class FederationConfig(Group):
     differential_privacy: DifferentialPrivacyConfig = DifferentialPrivacyConfig()
     secret_noise: bool | None = Field(
         None,
-        description="Draw the random numbers that privacy rests on from the operating system "
+        description="Draw the random numbers that privacy rests on from a cryptographic generator "
         "instead of the run's seed, which every client knows; null: on the engine `deployment`.",
     )
     aggregation: AggregationConfig = AggregationConfig()
