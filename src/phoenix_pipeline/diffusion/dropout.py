@@ -27,7 +27,8 @@ class SeededDropout(nn.Dropout):
 
 def _draw_mask(like: Tensor, kept: float, generator: torch.Generator) -> Tensor:
     # In the order of the indices, whatever the memory layout: so the same mask in every one.
-    mask = torch.empty(like.shape, dtype=like.dtype, device=like.device)
+    # Like the input, so that DP-SGD's vmap over images gives each image a mask.
+    mask = torch.empty_like(like, memory_format=torch.contiguous_format)
     return mask.bernoulli_(kept, generator=generator).div_(kept)
 
 
