@@ -42,7 +42,7 @@ class StackedClients:
 
     def __init__(self, open_site: OpenSite) -> None:
         self._open_site = open_site
-        self._workbench = Workbench()
+        self._workbench = Workbench(compiles=False)
 
     def __call__(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
         """Return a reply to each message, in order: a client that cannot gives its reason."""
