@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from phoenix_pipeline.federated.job import FederatedJob
+from phoenix_pipeline.federated.stacked_clients import choose_clients_at_a_time
 from phoenix_pipeline.federated.work_plan import plan_steps
 from phoenix_pipeline.hardware import resolve_device
 from phoenix_pipeline.optimization.break_even import TRAINING
@@ -16,7 +17,13 @@ def settle_compile(job: FederatedJob) -> FederatedJob:
     training = job.settings.training
     if training.compile != "auto":
         return job
-    chosen = TRAINING.pays(count_steps(job), resolve_device(job.device).type, _why_not(job))
+    why_not, device = _why_not(job), resolve_device(job.device)
+    steps = count_steps(job)
+    if why_not is None and job.config.engine == "in_process":
+        # A step of several clients is one call of the compiled program.
+        clients = job.client_images["client_id"].nunique()
+        steps //= choose_clients_at_a_time(job.config, job.settings, device, clients)[0]
+    chosen = TRAINING.pays(steps, device.type, why_not)
     settled = training.model_copy(update={"compile": chosen})
     return replace(job, settings=job.settings.model_copy(update={"training": settled}))
 
