@@ -48,6 +48,8 @@ test: $(READY) ## the tests that take seconds
 test-federation: $(READY) ## a federation over TLS on loopback gives the bits of in_process (a minute or two)
 	@$(BIN)/python -m pytest -rs \
 		tests/federated/engines/test_deployment.py::test_nodes_over_tls_give_the_bits_of_in_process \
+		tests/federated/engines/test_deployment.py::test_a_stranger_with_the_authority_reaches_nothing_but_the_nodes_own_paths \
+		tests/federated/engines/test_deployment.py::test_a_site_cannot_unregister_another_nor_register_itself \
 		tests/federated/engines/test_ray.py::test_ray_ends_with_the_bits_of_in_process $(ARGS)
 
 test-all: $(READY) ## all tests
@@ -62,10 +64,8 @@ format: $(READY) ## rewrite the code in the project's style
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
 
-ui: $(READY) ## MLflow's pages on http://127.0.0.1:5000 (PORT=...)
-	@echo "MLflow: http://127.0.0.1:$(PORT)/#/experiments/1/runs?compareRunsMode=CHART"
-	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow server \
-		--workers 1 --host 127.0.0.1 --port $(PORT) --backend-store-uri sqlite:///mlflow.db
+ui: $(READY) ## the runs side by side in MLflow, on http://127.0.0.1:5000 (PORT=...)
+	@$(BIN)/kedro ui --port $(PORT) $(ARGS)
 
 viz: $(READY) ## the pipeline, with previews, in kedro-viz
 	@$(BIN)/kedro viz run $(ARGS)
@@ -75,8 +75,9 @@ lock: $(READY) ## resolve requirements.lock anew from pyproject.toml (UPGRADE=--
 		--no-emit-index-url --generate-hashes --quiet $(UPGRADE) -o requirements.lock
 
 clean: ## remove results, tracked runs and caches; keep raw data and the environment
-	@for layer in data/0[2-8]_* data/cifar10*/0[2-8]_*; do [ ! -d "$$layer" ] || find "$$layer" -mindepth 1 \
-		! -name .gitkeep -delete; done
+	@for layer in data/0[2-8]_*; do find "$$layer" -mindepth 1 ! -name .gitkeep -delete; done
+	@for layer in data/*/0[2-8]_* data/.locks data/*/.locks; do \
+		case "$$layer" in data/0*) ;; *) rm -rf "$$layer" ;; esac; done
 	@rm -rf mlflow.db mlruns .viz logs .pytest_cache .ruff_cache .mypy_cache
 	@find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 

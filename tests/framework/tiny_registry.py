@@ -6,9 +6,9 @@ from typing import Any
 
 from kedro.pipeline import Pipeline, node
 
-from phoenix_pipeline.arms import ARMS
 from phoenix_pipeline.config import FederationConfig, RunConfig, TrainingConfig
 from phoenix_pipeline.errors import TrainingError
+from phoenix_pipeline.framework.arm_blocks import arm_registry
 from phoenix_pipeline.framework.image_datasets import ImageSplits
 from phoenix_pipeline.framework.tracking import round_logger
 
@@ -21,14 +21,16 @@ def list_images(splits: ImageSplits, run: RunConfig) -> dict[str, Any]:
 def train(
     summary: Mapping[str, Any], federation: FederationConfig, training: TrainingConfig
 ) -> tuple[Callable[[Path], None], dict[str, Any]]:
-    """Log a loss per round; a learning rate over 1 'diverges'."""
+    """Log a loss per round; a learning rate over 1 'diverges', one over 2 while it is saved."""
     log = round_logger()
     for number in range(1, federation.num_rounds + 1):
         log(number, {"loss": 1.0 / number, "skipped": float("nan")})
-    if training.learning_rate > 1:
+    if 1 < training.learning_rate <= 2:
         raise TrainingError("loss is nan in round 1; lower training.learning_rate")
 
     def write(folder: Path) -> None:
+        if training.learning_rate > 2:
+            raise TrainingError("loss is nan while saving; lower training.learning_rate")
         (folder / "weights.txt").write_text("1")
 
     return write, {"scores": {"fid_pixels": 2.0, "group": {"recall": 0.5}}, "conditions": {"n": 1}}
@@ -41,6 +43,7 @@ def register_pipelines() -> dict[str, Pipeline]:
     )
     inputs = ["summary", "params:federation", "params:training"]
     arm = Pipeline([node(train, inputs, ["model", "metrics"], name="train")])
-    arms = {name: Pipeline(arm, namespace=name, inputs={"summary"}) for name in ARMS}
+    names = arm_registry.names or ()
+    arms = {name: Pipeline(arm, namespace=name, inputs={"summary"}) for name in names}
     everything = sum(arms.values(), shared)
     return {"shared": shared, **arms, "__default__": everything}

@@ -100,6 +100,8 @@ def _descend(
     unet.train()
     set_dropout_generators(unet, [generator])
     draw = draw_poisson_batches if config.dp_sgd.enabled else draw_batches
+    if work.secret_noise:
+        draw = partial(draw_poisson_batches, secret=True)
     batches = draw(len(images), config.batch_size, work.steps, generator)
     for step, indices in enumerate(batches):
         rate = learning_rate_at(work.progress(step), config.learning_rate, config)
@@ -109,7 +111,8 @@ def _descend(
         if config.dp_sgd.enabled:
             optimizer.zero_grad(set_to_none=True)
             told = (work.noise_multiplier, _expected_batch(config, len(images)))
-            loss = set_private_gradients(unet, batch, config, *told, generator)
+            of_noise = None if work.secret_noise else generator
+            loss = set_private_gradients(unet, batch, config, *told, of_noise)
         else:
             descend = partial(_set_gradients, unet, optimizer, batch, config, scaler)
             loss = run_compiled(descend) if config.compile is True else descend()

@@ -1,6 +1,7 @@
 """Server optimizers: the step from the old global weights to the aggregate, taken as a gradient.
 
-FedAvgM is Hsu et al., arXiv 1909.06335; FedAdam and FedYogi are Reddi et al., arXiv 2003.00295,
+FedAvgM is Hsu et al., arXiv 1909.06335; Nesterov's momentum is the outer optimizer of DiLoCo
+(Douillard et al., arXiv 2311.08105); FedAdam and FedYogi are Reddi et al., arXiv 2003.00295,
 algorithm 2, as Flower writes them: second moments start at 0, and FedAdam corrects the bias.
 """
 
@@ -17,6 +18,7 @@ from phoenix_pipeline.federated.records import ClientSettings
 _MOMENTUM, _EXP_AVG, _EXP_AVG_SQ = "momentum", "exp_avg", "exp_avg_sq"
 _MOMENTS = {
     "fedavgm": (_MOMENTUM,),
+    "nesterov": (_MOMENTUM,),
     "fedadam": (_EXP_AVG, _EXP_AVG_SQ),
     "fedyogi": (_EXP_AVG, _EXP_AVG_SQ),
 }
@@ -68,29 +70,57 @@ class ServerOptimizer:
                 moment: state.get(f"{moment}.{name}", torch.zeros_like(delta))
                 for moment in _MOMENTS[self.config.name]
             }
-            step, kept = self._step_of(delta, kept, server_round)
+            step, kept = _STEPS[self.config.name](self.config, delta, kept, server_round)
             new[name] = (wide + step).to(old.dtype)
             moments.update({f"{moment}.{name}": tensor for moment, tensor in kept.items()})
         return new, moments
 
-    def _step_of(
-        self, delta: Tensor, kept: Mapping[str, Tensor], server_round: int
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return one array's step along ``delta``, and its new moments."""
-        config = self.config
-        if config.name == "fedavgm":
-            momentum = config.momentum * kept[_MOMENTUM] + delta
-            return config.rate * momentum, {_MOMENTUM: momentum}
-        exp_avg = config.beta_1 * kept[_EXP_AVG] + (1.0 - config.beta_1) * delta
-        square, exp_avg_sq = delta.square(), kept[_EXP_AVG_SQ]
-        rate = config.rate
-        if config.name == "fedadam":
-            exp_avg_sq = config.beta_2 * exp_avg_sq + (1.0 - config.beta_2) * square
-            # One more than in Adam's paper, as in Flower.
-            count = server_round + 1
-            rate *= math.sqrt(1.0 - config.beta_2**count) / (1.0 - config.beta_1**count)
-        else:
-            sign = torch.sign(exp_avg_sq - square)
-            exp_avg_sq = exp_avg_sq - (1.0 - config.beta_2) * square * sign
-        step = rate * exp_avg / (exp_avg_sq.sqrt() + config.tau)
-        return step, {_EXP_AVG: exp_avg, _EXP_AVG_SQ: exp_avg_sq}
+
+Step = tuple[Tensor, dict[str, Tensor]]
+
+
+def _fedavgm(
+    config: ServerOptimizerConfig, delta: Tensor, kept: Mapping[str, Tensor], server_round: int
+) -> Step:
+    """Return one array's step along ``delta``, and its new moments."""
+    momentum = config.momentum * kept[_MOMENTUM] + delta
+    return config.rate * momentum, {_MOMENTUM: momentum}
+
+
+def _nesterov(
+    config: ServerOptimizerConfig, delta: Tensor, kept: Mapping[str, Tensor], server_round: int
+) -> Step:
+    """As ``torch.optim.SGD(nesterov=True)``: the momentum that the next round will have."""
+    momentum = config.momentum * kept[_MOMENTUM] + delta
+    return config.rate * (config.momentum * momentum + delta), {_MOMENTUM: momentum}
+
+
+def _fedadam(
+    config: ServerOptimizerConfig, delta: Tensor, kept: Mapping[str, Tensor], server_round: int
+) -> Step:
+    exp_avg = config.beta_1 * kept[_EXP_AVG] + (1.0 - config.beta_1) * delta
+    exp_avg_sq = config.beta_2 * kept[_EXP_AVG_SQ] + (1.0 - config.beta_2) * delta.square()
+    # One more than in Adam's paper, as in Flower.
+    count = server_round + 1
+    unbiased = math.sqrt(1.0 - config.beta_2**count) / (1.0 - config.beta_1**count)
+    step = config.rate * unbiased * exp_avg / (exp_avg_sq.sqrt() + config.tau)
+    return step, {_EXP_AVG: exp_avg, _EXP_AVG_SQ: exp_avg_sq}
+
+
+def _fedyogi(
+    config: ServerOptimizerConfig, delta: Tensor, kept: Mapping[str, Tensor], server_round: int
+) -> Step:
+    exp_avg = config.beta_1 * kept[_EXP_AVG] + (1.0 - config.beta_1) * delta
+    square, exp_avg_sq = delta.square(), kept[_EXP_AVG_SQ]
+    sign = torch.sign(exp_avg_sq - square)
+    exp_avg_sq = exp_avg_sq - (1.0 - config.beta_2) * square * sign
+    step = config.rate * exp_avg / (exp_avg_sq.sqrt() + config.tau)
+    return step, {_EXP_AVG: exp_avg, _EXP_AVG_SQ: exp_avg_sq}
+
+
+_STEPS = {
+    "fedavgm": _fedavgm,
+    "nesterov": _nesterov,
+    "fedadam": _fedadam,
+    "fedyogi": _fedyogi,
+}

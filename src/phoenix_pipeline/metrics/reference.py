@@ -112,7 +112,7 @@ def _baseline(
     if training is None:
         return None, (
             "needs the features of every training image: set evaluation.reference_split to train "
-            "and max_reference_images to null"
+            "and evaluation.max_reference_images to null"
         )
     try:
         return memorization_baseline(training, held_out), ""

@@ -83,7 +83,7 @@ def _check_request(labels: np.ndarray | None, num_images: int, config: Partition
     if labels is None:
         raise SettingsError(
             f"partition.scheme {config.scheme!r} needs labels and the images have none; without "
-            f"labels 'iid' and 'quantity' are possible"
+            f"labels partition.scheme iid and quantity are possible"
         )
     if config.scheme == "pathological":
         _check_classes(labels, config)
@@ -120,5 +120,5 @@ def _check_smallest(client_of: np.ndarray, config: PartitionConfig) -> None:
         raise SettingsError(
             f"client {sizes.argmin()} would get {sizes.min()} images, fewer than "
             f"partition.min_images_per_client = {config.min_images_per_client}; possible is up to "
-            f"{sizes.min()}, or fewer clients"
+            f"{sizes.min()}"
         )

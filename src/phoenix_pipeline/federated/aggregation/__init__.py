@@ -60,5 +60,5 @@ def check_num_replies(config: FederationConfig, num_clients: int) -> None:
         raise SettingsError(
             f"federation.aggregation.rule {config.aggregation.rule} needs {required} replies with "
             f"these settings, but {num_clients} clients train in a round; raise "
-            "federation.client_fraction or the number of clients, or change federation.aggregation"
+            "federation.client_fraction or partition.num_clients, or change federation.aggregation"
         )

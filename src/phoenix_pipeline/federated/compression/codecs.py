@@ -14,7 +14,7 @@ from torch import Generator, Size, Tensor
 
 from phoenix_pipeline.config.compression import CodecConfig
 from phoenix_pipeline.errors import FederationError
-from phoenix_pipeline.federated.compression.few_bits import FewBits
+from phoenix_pipeline.federated.compression.few_codes import INT3, TERNARY
 
 Parts = dict[str, tuple[Size, torch.dtype]]
 
@@ -156,8 +156,8 @@ _CODECS: dict[str, Codec | None] = {
     "fp16": Fp16(),
     "int8": Int8(),
     "int4": Int4(),
-    "int3": FewBits(3),
-    "int2": FewBits(2),
+    "int3": INT3,
+    "ternary": TERNARY,
 }
 
 

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Iterable, Iterator
+from typing import TypeGuard
 
 import httpx
 from flwr.app import Error, Message
@@ -58,8 +59,9 @@ class NodeGrid(MessageGrid):
             reply = self._await(message_id, start, timeout) if message_id else None
             if reply is None:
                 waited = f"no reply within {time.monotonic() - start:.0f} s"
-                error = Error(ErrorCode.UNKNOWN, waited if message_id else "could not be reached")
-                yield Message(error, reply_to=message)
+                yield _failure(message, waited if message_id else "could not be reached")
+            elif not _is_answer(reply, message):
+                yield _failure(message, "its reply cannot be read")
             elif reply.has_error():
                 yield Message(reply.error, reply_to=message)
             else:
@@ -73,8 +75,11 @@ class NodeGrid(MessageGrid):
             return None
         return ids[0] if ids else None
 
-    def _await(self, message_id: str, start: float, timeout: float | None) -> Message | None:
-        """Return the reply, None if it is late; a SuperLink that is restarted is waited for."""
+    def _await(self, message_id: str, start: float, timeout: float | None) -> object:
+        """Return the reply, None if it is late; a SuperLink that is restarted is waited for.
+
+        What a node sent is built anew from its bytes: it may be no message at all.
+        """
         while True:
             late = timeout is not None and time.monotonic() - start >= timeout
             try:
@@ -84,9 +89,23 @@ class NodeGrid(MessageGrid):
                 if _is_refusal(error):
                     raise
                 logger.warning("no answer from the SuperLink: %s", _first_line(error))
+            except Exception as error:
+                logger.warning("a reply cannot be read: %s", type(error).__name__)
+                return error
             if late:
                 return None
             time.sleep(_POLL_S)
+
+
+def _is_answer(reply: object, message: Message) -> TypeGuard[Message]:
+    """Return whether ``reply`` is an answer to ``message``, or the SuperLink's in its place."""
+    if not isinstance(reply, Message):
+        return False
+    return reply.has_error() or reply.metadata.src_node_id == message.metadata.dst_node_id
+
+
+def _failure(message: Message, reason: str) -> Message:
+    return Message(Error(ErrorCode.UNKNOWN, reason), reply_to=message)
 
 
 def _first_line(error: Exception) -> str:

@@ -53,8 +53,8 @@ def train_label_judge(
     device = resolve_device(run.device)
 
     def write(folder: Path) -> None:
-        if train.labels is None or test.labels is None:
-            logger.info("the images have no labels: no classifier, no class histogram")
+        if not _can_be_judged(train, test):
+            logger.info("fewer than two classes: no classifier, no class histogram")
             (folder / _JUDGE).unlink(missing_ok=True)
             folder.mkdir(parents=True, exist_ok=True)
             return
@@ -67,8 +67,13 @@ def train_label_judge(
                 judge = train_classifier(train, test, config.classifier, device, progress=advance)
             save_classifier(folder / _JUDGE, judge)
         logger.info(
-            "label judge (%s): %.2f %% of held-out images", judge.origin, 100 * judge.test_accuracy
+            "label judge (%s): %.2f %% of held-out images; %.2f %% are of the commonest class",
+            judge.origin,
+            100 * judge.test_accuracy,
+            100 * judge.majority_share,
         )
+        if judge.refusal:
+            logger.warning("%s: its scores are left out", judge.refusal)
 
     return write
 
@@ -82,6 +87,10 @@ def _find_judge(
         return load_measured_judge(folder / _OWN_JUDGE, train, test, own, device)
     fingerprint = classifier_fingerprint(train, test, own)
     return load_matching_classifier(folder / _JUDGE, fingerprint, device)
+
+
+def _can_be_judged(train: ImageSet, test: ImageSet) -> bool:
+    return train.num_classes > 1 and train.labels is not None and test.labels is not None
 
 
 def prepare_references(
@@ -126,12 +135,12 @@ def score_floor(
 def load_judge(
     folder: Path, train: ImageSet, test: ImageSet, config: EvaluationConfig, run: RunConfig
 ) -> LabelJudge | None:
-    """Return the judge in ``folder``, None for unlabelled images.
+    """Return the judge in ``folder``, None for images without labels, or of a single class.
 
     Raises:
         CheckpointError: it was made from other images or settings.
     """
-    if train.labels is None or test.labels is None:
+    if not _can_be_judged(train, test):
         return None
     judge = _find_judge(folder, train, test, config, run)
     if judge is None:

@@ -15,6 +15,9 @@ from phoenix_pipeline.config import (
     SharedPoolConfig,
     ThresholdFilterConfig,
     TrainingConfig,
+    settle_federation,
+    settle_model,
+    settle_training,
 )
 from phoenix_pipeline.hardware import resolve_device
 from phoenix_pipeline.images import ImageSet
@@ -26,6 +29,7 @@ from phoenix_pipeline.pipelines.shared_pool.checks import (
     check_stored,
     check_threshold,
 )
+from phoenix_pipeline.reporting.figure_style import draw_sentence
 from phoenix_pipeline.reporting.partition_figure import draw_shared_pool as draw_shared_pool_figure
 
 if TYPE_CHECKING:
@@ -58,8 +62,12 @@ def assign_images(
     return training, pool.shares
 
 
-def plot_clients(train: ImageSet, client_images: pd.DataFrame) -> Figure:
+def plot_clients(
+    train: ImageSet, client_images: pd.DataFrame, federation: FederationConfig
+) -> Figure:
     """Draw what each client trains on: its own images, and those that it received."""
+    if federation.engine == "deployment":
+        return draw_sentence("The sites are the clients; the report shows those that took part.")
     return draw_shared_pool_figure(client_images, train.class_names)
 
 
@@ -84,6 +92,9 @@ def check_arm(
     """
     from phoenix_pipeline.federated.privacy.checks import check_privacy
 
+    model = settle_model(model, train.image_size)
+    training = settle_training(training, model, train.image_size)
+    federation = settle_federation(federation, train.image_size)
     network = _build(train, model, sampling, run)
     layers = _layers_that_stay(network, model, personal, federation)
     check_privacy(
