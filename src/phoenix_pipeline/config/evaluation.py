@@ -30,8 +30,10 @@ class SamplingConfig(Group):
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp32", description="Autocast type of a diffusion model while it is sampled."
     )
-    compile: bool = Field(
-        False, description="`torch.compile` a model that is sampled; pays for many images on a GPU."
+    compile: bool | Literal["auto"] = Field(
+        "auto",
+        description="`torch.compile` a model that is sampled: `auto` for many images on a GPU, and "
+        "a line in the log says which was chosen.",
     )
 
 
