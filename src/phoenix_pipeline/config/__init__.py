@@ -13,6 +13,7 @@ from phoenix_pipeline.config.base import Group
 from phoenix_pipeline.config.by_image_size import (
     list_settled,
     settle_federation,
+    settle_groups,
     settle_model,
     settle_training,
 )
@@ -74,6 +75,7 @@ __all__ = [
     "UNetConfig",
     "list_settled",
     "settle_federation",
+    "settle_groups",
     "settle_model",
     "settle_training",
 ]

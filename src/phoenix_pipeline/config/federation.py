@@ -24,8 +24,8 @@ class LocalWorkConfig(Group):
     amount: float = Field(
         11520,
         gt=0.0,
-        description="How many of these units; `auto`: images by their size, so that 12 rounds, or "
-        "48 of a pooled client, train on as many as docs/own-data.md lists.",
+        description="How many of these units; `auto`: images by their size, so that all rounds "
+        "together train on as many as docs/own-data.md lists, however many rounds there are.",
     )
 
 
@@ -56,7 +56,7 @@ class FederationConfig(Group):
     differential_privacy: DifferentialPrivacyConfig = DifferentialPrivacyConfig()
     secret_noise: bool | None = Field(
         None,
-        description="Draw the random numbers that privacy rests on from the operating system "
+        description="Draw the random numbers that privacy rests on from a cryptographic generator "
         "instead of the run's seed, which every client knows; null: on the engine `deployment`.",
     )
     aggregation: AggregationConfig = AggregationConfig()

@@ -16,9 +16,7 @@ from phoenix_pipeline.config import (
     ThresholdFilterConfig,
     TrainingConfig,
     list_settled,
-    settle_federation,
-    settle_model,
-    settle_training,
+    settle_groups,
 )
 from phoenix_pipeline.hardware import resolve_device
 from phoenix_pipeline.images import ImageSet
@@ -96,9 +94,7 @@ def check_arm(
     from phoenix_pipeline.federated.privacy.checks import check_privacy
 
     given = {"model": model, "training": training, "federation": federation}
-    model = settle_model(model, train.image_size)
-    training = settle_training(training, model, train.image_size)
-    federation = settle_federation(federation, train.image_size)
+    model, training, federation = settle_groups(model, training, federation, train.image_size)
     network = _build(train, model, sampling, run)
     layers = _layers_that_stay(network, model, personal, federation)
     check_privacy(
@@ -174,10 +170,10 @@ def client_settings(
     """Return what every client is told, without ``auto``; ``summary`` is of :func:`check_arm`."""
     from phoenix_pipeline.federated.records import ClientSettings
 
-    model = settle_model(model, summary["image_size"])
+    model, training, _ = settle_groups(model, training, federation, summary["image_size"])
     return ClientSettings(
         model=model,
-        training=settle_training(training, model, summary["image_size"]),
+        training=training,
         channels=summary["channels"],
         image_size=summary["image_size"],
         seed=run.seed,
