@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import torch
 
-from phoenix_pipeline.arms import ARMS
 from phoenix_pipeline.config import (
     AggregationConfig,
     EvaluationConfig,
@@ -16,6 +15,8 @@ from phoenix_pipeline.config import (
     ServerOptimizerConfig,
     TrainingConfig,
     UNetConfig,
+    settle_federation,
+    settle_training,
 )
 from phoenix_pipeline.diffusion.unet import build_unet
 from phoenix_pipeline.families import family_of
@@ -32,8 +33,10 @@ def load(env: str | None) -> PhoenixConfigLoader:
 
 
 def images_trained(groups: dict[str, Any], num_clients: int) -> int:
-    federation = FederationConfig.model_validate(groups["federation"])
-    batch = TrainingConfig.model_validate(groups["training"]).batch_size
+    federation = settle_federation(FederationConfig.model_validate(groups["federation"]), 8)
+    model = ModelConfig.model_validate(groups["model"])
+    training = settle_training(TrainingConfig.model_validate(groups["training"]), model, 8)
+    batch = training.batch_size
     sizes = dict.fromkeys(range(1 if federation.pooled else num_clients), 1000)
     steps = plan_steps(sizes, federation.local_work, batch)
     return federation.num_rounds * sum(steps.values()) * batch
@@ -43,7 +46,7 @@ def images_trained(groups: dict[str, Any], num_clients: int) -> int:
 def test_every_arm_trains_on_as_many_images(env: str | None) -> None:
     parameters = load(env)["parameters"]
     clients = parameters["partition"]["num_clients"]
-    seen = {images_trained(parameters[arm], clients) for arm in ARMS}
+    seen = {images_trained(parameters[arm], clients) for arm in parameters["arms"]}
     assert len(seen) == 1
 
 
@@ -61,7 +64,7 @@ def test_guards_of_a_federation_reach_every_arm_but_the_pooled_one() -> None:
         "training": {"proximal_mu": 0.1},
     }
     parameters = PhoenixConfigLoader(CONF, None, guards, **CONFIG_LOADER_ARGS)["parameters"]
-    for arm in ARMS:
+    for arm in parameters["arms"]:
         federation = FederationConfig.model_validate(parameters[arm]["federation"])
         training = TrainingConfig.model_validate(parameters[arm]["training"])
         guarded = arm != "centralized"

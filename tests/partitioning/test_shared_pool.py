@@ -123,16 +123,19 @@ def test_unbalanced_pool_follows_the_data_and_needs_no_labels():
         ({"beta": 0.05, "alpha": 0.01}, "a pool of 10 images gives no client any; .* from 0.1 "),
         ({"beta": 0.99, "alpha": 0.0, "source": "held_out", "partition": "one"},
          "client [0-9]+ would have nothing to train on"),
-        ({"beta": 0.1, "partition": "unlabelled"}, "class_balanced needs labels"),
     ],
 )  # fmt: skip
 def test_impossible_pools_say_what_would_be_possible(settings, message):
-    partition = {
-        "one": PARTITION.assign(client_id=np.arange(200), label=0),
-        "unlabelled": PARTITION.assign(label=-1),
-    }.get(settings.pop("partition", ""), PARTITION)
+    one = PARTITION.assign(client_id=np.arange(200), label=0)
+    partition = one if settings.pop("partition", "") == "one" else PARTITION
     with pytest.raises(SettingsError, match=message):
         draw(partition, **settings)
+
+
+def test_a_pool_of_images_without_labels_is_drawn_at_random():
+    unlabelled = PARTITION.assign(label=-1)
+    pool = draw(unlabelled, beta=0.2).pool
+    assert pool.tolist() == draw(unlabelled, beta=0.2, class_balanced=False).pool.tolist()
 
 
 def test_what_the_refusals_name_is_indeed_possible():

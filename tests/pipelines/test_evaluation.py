@@ -9,7 +9,6 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from phoenix_pipeline.checkpoints import write_json
 from phoenix_pipeline.config import EvaluationConfig, RunConfig, SamplingConfig
 from phoenix_pipeline.errors import CheckpointError, SettingsError
 from phoenix_pipeline.images import ImageSet, SampleWriter
@@ -56,20 +55,21 @@ def score(
     family: str = "diffusion",
     config: EvaluationConfig = CONFIG,
 ) -> dict[str, Any]:
-    with SampleWriter(folder / "samples.parquet") as writer:
+    drawn = {
+        "weights_digest": "0123",
+        "weights": "raw",
+        "family": family,
+        "sampling": SamplingConfig(num_steps=7).model_dump(mode="json"),
+        "seed": 3,
+    }
+    with SampleWriter(folder / "samples.parquet", drawn) as writer:
         for client_id, batch in samples:
             writer.write(batch, client_id, range(len(batch)))
-    description = {"weights": "raw", "settings": {"model": {"family": family}}}
-    write_json(folder / "model/phoenix.json", description)
-    return evaluate(
-        folder / "samples.parquet",
-        folder / "model",
-        *(images or digits()),
-        *made,
-        config,
-        SamplingConfig(weights="ema"),
-        RUN,
+    metrics, classes = evaluate(
+        folder / "samples.parquet", *(images or digits()), *made, config, RUN
     )
+    assert len(classes) <= sum(len(batch) for _, batch in samples)
+    return metrics
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -156,7 +156,10 @@ def test_a_judge_from_a_file_is_measured_and_named_beside_the_histogram(tmp_path
 def test_the_floor_is_what_unseen_real_images_get(made: tuple[Path, Path]) -> None:
     floor = score_floor(*digits(), *made, CONFIG, RUN)
     assert floor["num_samples"] == 200
-    assert 0 < floor["fid_pixels"] < 1
+    assert 0 < floor["scores"]["fid_pixels"] < 1
+    train, _ = digits()
+    assert floor["conditions"]["train_images"] == train.fingerprint()[:16]
+    assert floor["conditions"]["evaluation"] == CONFIG.model_dump(mode="json")
 
 
 def test_a_global_model_is_scored_over_all_rows(made: tuple[Path, Path], tmp_path: Path) -> None:
@@ -268,4 +271,5 @@ def test_a_judge_that_knows_only_the_commonest_class_judges_nothing(tmp_path: Pa
     assert metrics["class_histogram"] is None
     assert "class_shares" not in metrics["clients"]["0"]
     floor = score_floor(train, test, judge, references, asked, RUN)
-    assert "class_kl" not in floor and floor["classifier_majority_share"] == 31 / 51
+    scores = floor["scores"]
+    assert "class_kl" not in scores and scores["classifier_majority_share"] == 31 / 51

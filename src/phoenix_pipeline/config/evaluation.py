@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from phoenix_pipeline.config.base import Fraction, Group, Positive
 
+# Those that ship with the project; further ones are named by what a user's package lists.
 EXTRACTORS = ("fid_classifier", "fid_efficientnet_lite0", "fid_inception_v3", "fid_pixels")
 
 
@@ -29,8 +30,10 @@ class SamplingConfig(Group):
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp32", description="Autocast type of a diffusion model while it is sampled."
     )
-    compile: bool = Field(
-        False, description="`torch.compile` a model that is sampled; pays for many images on a GPU."
+    compile: bool | Literal["auto"] = Field(
+        "auto",
+        description="`torch.compile` a model that is sampled: `auto` for many images on a GPU, and "
+        "a line in the log says which was chosen.",
     )
 
 
@@ -120,8 +123,11 @@ class ClassifierConfig(Group):
 class EvaluationConfig(Group):
     """What is measured, the same for every arm."""
 
-    extractors: tuple[Literal[EXTRACTORS], ...] = Field(  # type: ignore[valid-type]
-        EXTRACTORS, min_length=1, description="Feature spaces in which distances are taken."
+    extractors: tuple[str, ...] = Field(
+        EXTRACTORS,
+        min_length=1,
+        description="Feature spaces in which distances are taken: those of the default, or `fid_` "
+        "and the name of one that an installed package adds (docs/architecture.md).",
     )
     reference_split: Literal["train", "test"] = Field(
         "train", description="Real images that samples are held against."

@@ -1,6 +1,6 @@
 """Groups of the federated program: rounds, personal layers, threshold filter."""
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -14,16 +14,25 @@ from phoenix_pipeline.config.engines import DeploymentConfig, RayConfig, Rounds
 class LocalWorkConfig(Group):
     """How much each client trains in a round."""
 
+    BY_IMAGE_SIZE: ClassVar[tuple[str, ...]] = ("amount",)
+
     unit: Literal["epochs", "steps", "images_per_round"] = Field(
         "images_per_round",
         description="`epochs` over the client's images; `steps` per client; `images_per_round`: "
         "over all clients of the round, divided in proportion to what they hold.",
     )
-    amount: float = Field(11520, gt=0.0, description="How many of these units.")
+    amount: float = Field(
+        11520,
+        gt=0.0,
+        description="How many of these units; `auto`: images by their size, so that all rounds "
+        "together train on as many as docs/own-data.md lists, however many rounds there are.",
+    )
 
 
 class FederationConfig(Group):
     """The federated program."""
+
+    BY_IMAGE_SIZE: ClassVar[tuple[str, ...]] = ("threads_per_client",)
 
     engine: Literal["in_process", "ray", "deployment"] = Field(
         "in_process",
@@ -47,7 +56,7 @@ class FederationConfig(Group):
     differential_privacy: DifferentialPrivacyConfig = DifferentialPrivacyConfig()
     secret_noise: bool | None = Field(
         None,
-        description="Draw the random numbers that privacy rests on from the operating system "
+        description="Draw the random numbers that privacy rests on from a cryptographic generator "
         "instead of the run's seed, which every client knows; null: on the engine `deployment`.",
     )
     aggregation: AggregationConfig = AggregationConfig()
@@ -63,7 +72,13 @@ class FederationConfig(Group):
     threads_per_client: Positive | None = Field(
         None,
         description="CPU threads that each of these uses in process; null: the cores divided "
-        "among them. Small networks are faster with 1.",
+        "among them; `auto`: 1 up to 12 pixels, where more are slower, else null.",
+    )
+    stacked_clients: Positive | Literal["auto"] = Field(
+        "auto",
+        description="In process: clients whose weights are stacked and trained as one program. "
+        "`auto`: as many as a worker has where that is faster and memory allows, and a line in the "
+        "log says how many; 1: one after another, with the bits of the other engines.",
     )
     resume: bool = Field(
         True,

@@ -1,6 +1,6 @@
 """Local training, the same for every kind of model."""
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -11,8 +11,12 @@ from phoenix_pipeline.config.differential_privacy import DpSgdConfig
 class TrainingConfig(Group):
     """Local training, the same in one place and at every client."""
 
-    batch_size: Positive = Field(64, description="Images per step.")
-    learning_rate: float = Field(1e-3, gt=0.0, description="Peak AdamW step size.")
+    BY_IMAGE_SIZE: ClassVar[tuple[str, ...]] = ("batch_size", "learning_rate")
+
+    batch_size: Positive = Field(64, description="Images per step; `auto`: by image size.")
+    learning_rate: float = Field(
+        1e-3, gt=0.0, description="Peak AdamW step size; `auto`: by image size."
+    )
     lr_schedule: Literal["constant", "cosine"] = Field(
         "cosine", description="Course of the learning rate over the whole run, not per round."
     )
@@ -26,6 +30,12 @@ class TrainingConfig(Group):
         ge=0.0,
         description="FedProx (arXiv 1812.06127): pull towards the weights that the round started "
         "from; 0: none. Personal layers are not pulled.",
+    )
+    alignment: Fraction = Field(
+        0.0,
+        description="FedAdamW (arXiv 2510.27486): each local step goes this share of the last "
+        "global step along, which clients compute from two broadcasts; 0: none. Personal layers "
+        "are not pulled.",
     )
     optimizer_state: Literal["keep", "reset"] = Field(
         "keep", description="Keep each client's Adam moments between rounds, or start anew."

@@ -1,7 +1,9 @@
 """Server optimizers: the step from the old global weights to the aggregate, taken as a gradient.
 
-FedAvgM is Hsu et al., arXiv 1909.06335; FedAdam and FedYogi are Reddi et al., arXiv 2003.00295,
-algorithm 2, as Flower writes them: second moments start at 0, and FedAdam corrects the bias.
+FedAvgM is Hsu et al., arXiv 1909.06335; Nesterov's momentum is DiLoCo's outer optimizer, as in
+``torch.optim.SGD`` (Douillard et al., arXiv 2311.08105); FedAdam and FedYogi are Reddi et al.,
+arXiv 2003.00295, algorithm 2, as Flower writes them: second moments start at 0, and FedAdam
+corrects the bias.
 """
 
 import math
@@ -81,6 +83,11 @@ def _momentum_step(config: ServerOptimizerConfig, delta: Tensor, kept: Moments, 
     return config.rate * momentum, {_MOMENTUM: momentum}
 
 
+def _nesterov_step(config: ServerOptimizerConfig, delta: Tensor, kept: Moments, _: int) -> Step:
+    momentum = config.momentum * kept[_MOMENTUM] + delta
+    return config.rate * (config.momentum * momentum + delta), {_MOMENTUM: momentum}
+
+
 def _adam_step(
     config: ServerOptimizerConfig, delta: Tensor, kept: Moments, server_round: int
 ) -> Step:
@@ -115,6 +122,7 @@ class _Optimizer(NamedTuple):
 
 _OPTIMIZERS: dict[str, _Optimizer] = {
     "fedavgm": _Optimizer((_MOMENTUM,), _momentum_step),
+    "nesterov": _Optimizer((_MOMENTUM,), _nesterov_step),
     "fedadam": _Optimizer((_EXP_AVG, _EXP_AVG_SQ), _adam_step),
     "fedyogi": _Optimizer((_EXP_AVG, _EXP_AVG_SQ), _yogi_step),
 }

@@ -1,10 +1,7 @@
-"""The feature spaces by name (``config.EXTRACTORS``), and which of them are at hand.
+"""Features that need no file, and which of the feature spaces asked for are at hand.
 
 A Frechet distance is named after its extractor; only ``fid_inception_v3`` is the published FID.
 """
-
-from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,19 +9,20 @@ from torch.nn import functional
 
 from phoenix_pipeline.config import EvaluationConfig
 from phoenix_pipeline.metrics.classifier import LabelJudge
-from phoenix_pipeline.metrics.efficientnet import efficientnet_lite0_extractor
+from phoenix_pipeline.metrics.components import extractor_spaces
 from phoenix_pipeline.metrics.feature_extractor import (
     FeatureExtractor,
     extract_features,
     fingerprint_weights,
 )
-from phoenix_pipeline.metrics.inception import inception_v3_extractor
+from phoenix_pipeline.metrics.feature_space import FeatureSpace, SpaceInputs
 from phoenix_pipeline.metrics.network_file import FileNetwork
 from phoenix_pipeline.registry import look_up
 
 __all__ = [
     "FeatureExtractor",
     "available_extractors",
+    "check_extractors",
     "classifier_extractor",
     "extract_features",
     "pixel_extractor",
@@ -55,6 +53,7 @@ def pixel_extractor(channels: int, image_size: int, device: torch.device) -> Fea
         fingerprint=fingerprint_weights({}, preprocessing),
         device=device,
         forward=forward,
+        searches_copies=True,
     )
 
 
@@ -76,6 +75,7 @@ def classifier_extractor(judge: LabelJudge) -> FeatureExtractor | None:
         device=judge.device,
         forward=judge.network.features,
         largest_batch=256,
+        searches_copies=True,
     )
 
 
@@ -89,46 +89,39 @@ def available_extractors(
     """Return the extractors of ``config.extractors`` that can be had, and why the others cannot.
 
     Raises:
-        SettingsError, CheckpointError: see :func:`inception_v3_extractor`.
+        SettingsError: a name is unknown.
+        SettingsError, CheckpointError: what an extractor needs is not there, or broken.
     """
+    inputs = SpaceInputs(config, channels, image_size, judge, device)
+    spaces = extractor_spaces()
     found: list[FeatureExtractor] = []
     skipped: dict[str, str] = {}
-    at_hand = _AtHand(config, channels, image_size, judge, device)
     for name in config.extractors:
-        extractor, reason = look_up(_EXTRACTORS, name, "evaluation.extractors")(at_hand)
-        if extractor is None:
-            skipped[name] = reason
+        built = look_up(spaces, name, "evaluation.extractors").build(inputs)
+        if isinstance(built, str):
+            skipped[name] = built
         else:
-            found.append(extractor)
+            found.append(built)
     return found, skipped
 
 
-class _AtHand(NamedTuple):
-    """What extractors are made from."""
-
-    config: EvaluationConfig
-    channels: int
-    image_size: int
-    judge: LabelJudge | None
-    device: torch.device
+def check_extractors(config: EvaluationConfig) -> None:
+    """Refuse an unknown name; raises SettingsError that lists those that there are."""
+    for name in config.extractors:
+        look_up(extractor_spaces(), name, "evaluation.extractors")
 
 
-def _pixels(of: _AtHand) -> _Found:
-    return pixel_extractor(of.channels, of.image_size, of.device), ""
+def _pixels(inputs: SpaceInputs) -> FeatureExtractor:
+    return pixel_extractor(inputs.channels, inputs.image_size, inputs.device)
 
 
-def _classifier(of: _AtHand) -> _Found:
-    if of.judge is None:
-        return None, NO_JUDGE
-    if of.judge.refusal:
-        return None, of.judge.refusal
-    return classifier_extractor(of.judge), OWN_JUDGE
+def _classifier(inputs: SpaceInputs) -> FeatureExtractor | str:
+    if inputs.judge is None:
+        return NO_JUDGE
+    return inputs.judge.refusal or classifier_extractor(inputs.judge) or OWN_JUDGE
 
 
-# Each returns the extractor, or None and why there is none.
-_EXTRACTORS: dict[str, Callable[[_AtHand], _Found]] = {
-    "fid_classifier": _classifier,
-    "fid_efficientnet_lite0": lambda of: (efficientnet_lite0_extractor(of.device), ""),
-    "fid_inception_v3": lambda of: inception_v3_extractor(of.config, of.device),
-    "fid_pixels": _pixels,
-}
+FEATURE_SPACES = (
+    FeatureSpace("classifier", "classifier", rank=20, build=_classifier),
+    FeatureSpace("pixels", "pixels", rank=40, build=_pixels),
+)

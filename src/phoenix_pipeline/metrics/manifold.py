@@ -4,11 +4,19 @@ Ours, because the ``prdc`` package prints, and holds every pair of distances at 
 for 10,000 images); a test shows equal numbers on the same features.
 """
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 
 from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.metrics.metric import (
+    COVERAGE,
+    FIDELITY,
+    FeatureInputs,
+    FeatureScores,
+    Headline,
+    Metric,
+)
 from phoenix_pipeline.metrics.neighbourhoods import Points, squared_distance_blocks
 
 # A sample that copies a real image lies at the very radius of those of which that one is the k-th
@@ -66,3 +74,50 @@ def _limits(points: Points, nearest_k: int) -> np.ndarray:
     blocks = [block.smallest(nearest_k) for _, block in squared_distance_blocks(points, points)]
     limits: np.ndarray = np.concatenate(blocks) * (1.0 - _TIE) ** 2
     return limits
+
+
+def _measure(inputs: FeatureInputs) -> tuple[float, ...]:
+    real, nearest_k = inputs.reference.compared_features, inputs.config.nearest_k
+    return astuple(manifold_scores(inputs.features, real, nearest_k))
+
+
+# In the order of the fields of ManifoldScores.
+SCORES = (
+    FeatureScores(
+        (
+            Metric(
+                "precision_",
+                "Precision",
+                "share of samples that lie among real images; rises with blur, so never read it "
+                "alone",
+                "higher",
+                FIDELITY,
+                headline=Headline(30, keep=4),
+            ),
+            Metric(
+                "recall_",
+                "Recall",
+                "share of real images that lie among the samples",
+                "higher",
+                COVERAGE,
+                headline=Headline(40, keep=7),
+            ),
+            Metric(
+                "density_",
+                "Density",
+                "how densely real images surround the samples; flatters blur, as precision does",
+                "higher",
+                FIDELITY,
+            ),
+            Metric(
+                "coverage_",
+                "Coverage",
+                "share of real images that have a sample in their neighbourhood",
+                "higher",
+                COVERAGE,
+                headline=Headline(50, keep=12),
+            ),
+        ),
+        _measure,
+    ),
+)

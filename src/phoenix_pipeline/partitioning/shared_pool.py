@@ -3,6 +3,7 @@
 After Zhao et al., arXiv 1806.00582, as used for diffusion models in arXiv 2306.04098.
 """
 
+import logging
 import math
 from dataclasses import dataclass
 
@@ -13,6 +14,8 @@ from phoenix_pipeline.config import SharedPoolConfig
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.images import apportion
 from phoenix_pipeline.seeding import numpy_generator
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,12 +41,16 @@ def draw_shared_pool(
     beta: of N images round(beta N) where owners keep their copies, round(beta / (1 + beta) N) where
     pool images leave them.
     ``class_balanced``: equal numbers per class; a class that is too small gives all it has and the
-    others fill up evenly, the first ones taking what does not divide. With ``held_out``, or without
+    others fill up evenly, the first ones taking what does not divide; without labels the pool is
+    drawn at random. With ``held_out``, or without
     ``keep_private_copy``, pool images leave their owners. Draws nest: a larger beta or alpha adds
     images and keeps the others (where the whole pool stays the same). beta = 0 changes nothing;
     alpha = 0 gives clients nothing, for a pool that is only warmed up on.
     Raises SettingsError, saying what would be possible, for a pool that is too small.
     """
+    if config.beta and config.class_balanced and (partition["label"] < 0).any():
+        logger.info("the images have no labels: the shared pool is drawn without balancing classes")
+        config = config.model_copy(update={"class_balanced": False})
     size = round(_pool_fraction(config.beta, config) * len(partition))
     _check_size(partition, config, size, num_classes)
     pool = _draw_pool(partition, config, size, seed)
@@ -88,10 +95,6 @@ def _check_size(
     images = len(partition)
     needed = 1
     if config.class_balanced:
-        if (partition["label"] < 0).any():
-            raise SettingsError(
-                "shared_pool.class_balanced needs labels and the images have none; set it to false"
-            )
         needed = num_classes
     if size < needed:
         kind = f", fewer than one of each of {num_classes} classes" if config.class_balanced else ""

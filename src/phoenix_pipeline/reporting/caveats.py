@@ -6,8 +6,9 @@ from typing import Any
 import pandas as pd
 
 from phoenix_pipeline.reporting.comparison import FLOOR_NAME
-from phoenix_pipeline.reporting.gap_closed import IMPLAUSIBLE_MARK, is_implausible
-from phoenix_pipeline.reporting.vocabulary import GAP_CLOSED, describe_metric
+from phoenix_pipeline.reporting.formatting import DOUBTFUL
+from phoenix_pipeline.reporting.gap_closed import doubtful_shares
+from phoenix_pipeline.reporting.vocabulary import GAP_CLOSED
 
 _EQUAL_WORK = 1.02
 
@@ -19,13 +20,13 @@ def list_caveats(table: pd.DataFrame) -> list[str]:
     """
     arms = table[table["arm"] != FLOOR_NAME]
     floor = table[table["arm"] == FLOOR_NAME]
-    caveats = [_sample_size(arms), *_floor(arms, floor), *_work(arms)]
+    caveats = [*_gap_closed(arms), _sample_size(arms), *_floor(arms, floor), *_work(arms)]
     if "fid_inception_v3" not in arms or arms["fid_inception_v3"].isna().all():
         caveats.append(
             "No Inception-v3 features were at hand: the FIDs here rank arms against each other and "
             "must not be compared with published figures."
         )
-    caveats += [*_gap_closed(arms), *_judge(arms)]
+    caveats += _judge(arms)
     caveats.append(
         "Precision and density rise with blur, and one dull image repeated scores well on both: "
         "read them with recall and coverage."
@@ -75,19 +76,14 @@ def _floor(arms: pd.DataFrame, floor: pd.DataFrame) -> list[str]:
 
 
 def _gap_closed(arms: pd.DataFrame) -> list[str]:
-    marked = [
-        f"{arm} {share:.1f} in {describe_metric(name).space}"
-        for name in arms.columns
-        if name.startswith(GAP_CLOSED)
-        for arm, share in zip(arms["arm"], arms[name], strict=True)
-        if is_implausible(share)
-    ]
-    if not marked:
+    marked = doubtful_shares(arms)
+    if not marked or GAP_CLOSED.credible is None:
         return []
+    low, high = GAP_CLOSED.credible
     return [
-        f"A share of the gap closed that is marked {IMPLAUSIBLE_MARK} ({'; '.join(marked)}) is "
-        "outside -1 to 1.5: the gap between fedavg and centralized is too small there for a share "
-        "of it to mean anything."
+        f"A share of the gap closed that is marked {DOUBTFUL} ({'; '.join(marked)}) is outside "
+        f"{low:g} to {high:g}: the gap between fedavg and centralized is too small there for a "
+        "share of it to mean anything, or these features tell little of these images."
     ]
 
 

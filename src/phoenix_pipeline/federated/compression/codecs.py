@@ -14,6 +14,7 @@ from torch import Generator, Size, Tensor
 
 from phoenix_pipeline.config.compression import CodecConfig
 from phoenix_pipeline.errors import FederationError
+from phoenix_pipeline.federated.compression.few_codes import INT3, TERNARY
 from phoenix_pipeline.registry import look_up
 
 Parts = dict[str, tuple[Size, torch.dtype]]
@@ -161,6 +162,8 @@ _CODECS: dict[str, Callable[[CodecConfig], Codec | None]] = {
     "fp16": lambda config: Fp16(),
     "int8": lambda config: Int8(),
     "int4": lambda config: Int4(),
+    "int3": lambda config: INT3,
+    "ternary": lambda config: TERNARY,
     "top_k": lambda config: TopK(config.density),
 }
 

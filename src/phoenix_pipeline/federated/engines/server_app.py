@@ -1,5 +1,9 @@
 """The ServerApp of a deployment: the SuperLink starts it; it runs the program over real nodes."""
 
+from phoenix_pipeline.offline import stay_offline
+
+stay_offline()  # In a process that Flower started, before diffusers reads the environment.
+
 import logging
 import sys
 from pathlib import Path
@@ -39,7 +43,7 @@ def main(grid: Grid, context: Context) -> None:
     )
     try:
         job = read_job(folder)
-        fleet = open_fleet(grid, job)
+        fleet = open_fleet(grid, job, folder)
         result = run_program(job, folder, fleet, watch)
         write_result(folder, result, released_layers(job, result, fleet))
     except httpx.HTTPError:

@@ -2,7 +2,7 @@
 
 from kedro.pipeline import Pipeline, node
 
-from phoenix_pipeline.pipelines.arm import in_namespace
+from phoenix_pipeline.pipelines.arm import in_namespace, in_stage
 from phoenix_pipeline.pipelines.evaluation.nodes import evaluate
 from phoenix_pipeline.pipelines.evaluation.references import (
     prepare_references,
@@ -17,7 +17,7 @@ _SETTINGS = ["params:evaluation", "params:run"]
 def create_reference_pipeline() -> Pipeline:
     """Return what is made once and read by every arm: label judge, references, floor."""
     held_against = ["label_judge", "reference_folder"]
-    return Pipeline(
+    return in_stage(
         [
             node(
                 train_label_judge, [*_IMAGES, *_SETTINGS], "label_judge", name="train_label_judge"
@@ -34,7 +34,8 @@ def create_reference_pipeline() -> Pipeline:
                 "reference_scores",
                 name="score_real_images",
             ),
-        ]
+        ],
+        "evaluation",
     )
 
 
@@ -46,18 +47,17 @@ def create_pipeline(arm: str) -> Pipeline:
                 evaluate,
                 [
                     "samples",
-                    "model",
                     "train_images",
                     "test_images",
                     "label_judge",
                     "reference_folder",
                     "params:evaluation",
-                    "params:sampling",
                     "params:run",
                 ],
-                "metrics",
+                ["metrics", "sample_classes"],
                 name="evaluate",
             )
         ],
         arm,
+        "evaluation",
     )

@@ -15,17 +15,16 @@ def create_pipeline(arm: str) -> Pipeline:
                 [
                     "model",
                     "samples",
-                    "client_images",
+                    "trained_images",
                     "train_images",
                     "test_images",
-                    "params:model",
                     "params:privacy_audit",
                     "params:run",
-                    "params:federation",
                 ],
                 "privacy",
                 name="audit_privacy",
             )
         ],
         arm,
+        "privacy_audit",
     )

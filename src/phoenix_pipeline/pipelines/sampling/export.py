@@ -1,21 +1,25 @@
 """Any number of images from a trained arm, as PNGs or Parquet, with a data card beside them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from phoenix_pipeline import __version__
 from phoenix_pipeline.checkpoints import atomic_path, write_json
 from phoenix_pipeline.config import ModelConfig, SamplingConfig
 from phoenix_pipeline.errors import CheckpointError, SettingsError
 from phoenix_pipeline.families.model_folder import read_metadata
+from phoenix_pipeline.families.provenance import DATA, trained_with
 from phoenix_pipeline.hardware import resolve_device
 from phoenix_pipeline.images import PngFolderWriter, SampleWriter
 from phoenix_pipeline.pipelines.progress import progress_bar
-from phoenix_pipeline.pipelines.sampling.nodes import follow_plan, plan_samples
+from phoenix_pipeline.pipelines.sampling.nodes import Batch, follow_plan, plan_samples
 from phoenix_pipeline.reporting.data_card import render_data_card
-from phoenix_pipeline.seeding import derive_seed
+from phoenix_pipeline.seeding import image_seeds
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Layout = Literal["png", "parquet"]
 
@@ -60,28 +64,51 @@ def export_samples(
     if target.exists():
         raise SettingsError(f"{target} exists and is not overwritten; name a new folder after --to")
     metadata = read_metadata(model_folder)
-    settings = metadata["settings"]
-    shape = (settings["channels"], settings["image_size"], settings["image_size"])
     plan = _plan(metadata, num_images, client_id)
-    seeds = (derive_seed(seed, "export", i) for i in range(num_images))
     card = _describe(metadata, model_folder.name, plan, seed, sampling, scores or {})
     with atomic_path(target) as temporary, progress_bar("exporting", num_images) as advance:
         temporary.mkdir()
         with _writer(temporary, layout) as writer:
-            for images, client, own in follow_plan(
-                plan,
-                seeds,
-                model_folder,
-                ModelConfig.model_validate(settings["model"]),
-                sampling,
-                shape,
-                resolve_device(device),
+            for images, client, own in _follow(
+                plan, metadata, model_folder, seed, sampling, device
             ):
                 writer.write(images, client, own)
                 advance(len(images))
         write_json(temporary / CARD_FILE, card)
         (temporary / README_FILE).write_text(render_data_card(card), encoding="utf-8")
     return card
+
+
+def draw_images(
+    model_folder: Path, num_images: int, seed: int, sampling: SamplingConfig, device: str = "auto"
+) -> "np.ndarray":
+    """Return uint8 images [N, C, H, W]: those that :func:`export_samples` writes for ``seed``."""
+    import numpy as np
+
+    metadata = read_metadata(model_folder)
+    plan = _plan(metadata, num_images, None)
+    batches = _follow(plan, metadata, model_folder, seed, sampling, device)
+    return np.concatenate([images for images, _, _ in batches])
+
+
+def _follow(
+    plan: Mapping[int, int],
+    metadata: Mapping[str, Any],
+    model_folder: Path,
+    seed: int,
+    sampling: SamplingConfig,
+    device: str,
+) -> Iterator[Batch]:
+    settings = metadata["settings"]
+    return follow_plan(
+        plan,
+        image_seeds(seed, "export", sum(plan.values())),
+        model_folder,
+        ModelConfig.model_validate(settings["model"]),
+        sampling,
+        (settings["channels"], settings["image_size"], settings["image_size"]),
+        resolve_device(device),
+    )
 
 
 def _writer(folder: Path, layout: Layout) -> PngFolderWriter | SampleWriter:
@@ -135,6 +162,9 @@ def _describe(
             "training_seed": settings["seed"],
             "trained": metadata["written"],
             "training_images": sum(metadata["num_examples"].values()),
+            "weights_digest": metadata["weights_digest"],
+            "trained_with": trained_with(metadata, arm),
+            "data": metadata[DATA],
         },
         "disclosure": metadata["disclosure"],
         "scores": dict(scores),

@@ -12,11 +12,12 @@ def create_pipeline(arm: str) -> Pipeline:
         [
             node(
                 draw_samples,
-                ["model", "model_summary", "params:model", "params:sampling", "params:run"],
+                ["model", "params:sampling", "params:run"],
                 "samples",
                 name="sample",
             ),
             node(draw_grid, ["samples", "params:sampling"], "grid", name="draw_grid"),
         ],
         arm,
+        "sampling",
     )

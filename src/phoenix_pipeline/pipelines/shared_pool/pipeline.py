@@ -42,10 +42,11 @@ def create_pipeline(arm: str) -> Pipeline:
             ),
             node(
                 plot_clients,
-                ["train_images", "client_images"],
+                ["train_images", "client_images", "params:federation"],
                 "clients_figure",
                 name="plot_clients",
             ),
         ],
         arm,
+        "shared_pool",
     )
