@@ -193,9 +193,11 @@ def test_the_tracked_model_draws_images(project: Path) -> None:
     import mlflow
 
     uri, before = f"sqlite:///{project / 'mlflow.db'}", mlflow.get_tracking_uri()
-    (run,) = mlflow.MlflowClient(uri).search_runs(["1"], "attributes.run_name = 'personalization'")
+    trained = mlflow.MlflowClient(uri).search_runs(
+        ["1"], "attributes.run_name = 'personalization'", order_by=["attributes.start_time"]
+    )
     mlflow.set_tracking_uri(uri)
-    model = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model")
+    model = mlflow.pyfunc.load_model(f"runs:/{trained[0].info.run_id}/model")
     images = model.predict(pd.DataFrame({"count": [8], "seed": [1]}))
     mlflow.set_tracking_uri(before)
     assert images.shape == (8, 1, 8, 8)
