@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import torch
 
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
+_CGROUP_MEMORY = Path("/sys/fs/cgroup/memory.max")
 
 
 def available_cores() -> int:
@@ -24,6 +25,25 @@ def available_cores() -> int:
         return cores if quota == "max" else max(1, min(cores, math.ceil(int(quota) / int(period))))
     except (OSError, ValueError):
         return cores
+
+
+def available_memory(device: "torch.device") -> int:
+    """Return the bytes that this process may still take on ``device``; 4 GiB where none can tell.
+
+    On a CPU: free memory, capped by a container's limit.
+    """
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return 4 << 30
+    try:
+        return min(free, int(_CGROUP_MEMORY.read_text()))
+    except (OSError, ValueError):
+        return free
 
 
 def resolve_device(name: str) -> "torch.device":

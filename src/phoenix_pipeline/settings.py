@@ -2,7 +2,9 @@
 
 import warnings
 
+from phoenix_pipeline.framework.advice import AdviceHook
 from phoenix_pipeline.framework.arm_blocks import ArmsHook
+from phoenix_pipeline.framework.comparison_check import ComparisonCheckHook
 from phoenix_pipeline.framework.config_loader import PhoenixConfigLoader
 from phoenix_pipeline.framework.node_log import NodeLogHook
 from phoenix_pipeline.framework.run_lock import RunLockHook
@@ -24,6 +26,14 @@ CONFIG_LOADER_ARGS = {
     # whole, since one type's arguments make no sense to another.
     "merge_strategy": {"parameters": "soft", "globals": "soft", "mlflow": "soft"},
 }
-HOOKS = (ArmsHook(), RunLockHook(), NodeLogHook(), ArmMlflowHook())
+# The last one comes first: what it refuses leaves no run in MLflow.
+HOOKS = (
+    ArmsHook(),
+    RunLockHook(),
+    NodeLogHook(),
+    ArmMlflowHook(),
+    AdviceHook(),
+    ComparisonCheckHook(),
+)
 # kedro-mlflow, where a user has installed it, would open a second run for the same session.
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro-mlflow", "kedro_mlflow")

@@ -55,7 +55,9 @@ def job(*, rounds: int = 2, **options: Any) -> FederatedJob:
     """Return a job; options are those of the job first, then of the federation."""
     given = {k: options.pop(k) for k in list(options) if k in FederatedJob.__dataclass_fields__}
     work = LocalWorkConfig(unit="steps", amount=2)
-    config = FederationConfig(**{"num_rounds": rounds, "local_work": work, **options})
+    # One client after another: what others are held against bit for bit.
+    plain = {"num_rounds": rounds, "local_work": work, "stacked_clients": 1}
+    config = FederationConfig(**{**plain, **options})
     defaults = {
         "images": make_images(),
         "client_images": client_table(),

@@ -28,6 +28,8 @@ METADATA: dict[str, Any] = {
     "rounds": 2,
     "written": "2026-01-01T00:00:00+00:00",
     "disclosure": [],
+    "trained_with": {"partition": {"scheme": "iid"}},
+    "data": {"train_images": "0123"},
 }
 SAMPLING = SamplingConfig(num_steps=3, batch_size=2, sampler="ddim")
 

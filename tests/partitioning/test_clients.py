@@ -65,6 +65,17 @@ def test_pathological_balances_client_sizes():
     assert np.ptp(sizes(divide(num_clients=7, classes_per_client=3))) <= 2
 
 
+def test_pathological_leaves_each_owner_half_of_an_equal_share_of_a_small_class():
+    # Equal clients would take all of the small classes from those who share the large one.
+    labels = np.repeat(np.arange(3), [1000, 30, 30])
+    partition = divide(labels, num_clients=3, classes_per_client=2)
+    counts = partition.groupby(["client_id", "label"]).size().unstack(fill_value=0).to_numpy()
+    assert counts.sum(axis=0).tolist() == [1000, 30, 30]
+    for label, size in enumerate([1000, 30, 30]):
+        owned = counts[counts[:, label] > 0, label]
+        assert len(owned) == 2 and owned.min() >= size // 4
+
+
 def test_pathological_where_flwr_datasets_would_leave_classes_out():
     from datasets import Dataset
     from flwr_datasets.partitioner import PathologicalPartitioner
@@ -85,6 +96,22 @@ def test_dirichlet_skew_grows_as_alpha_falls():
         return -(shares * np.log(np.maximum(shares, 1e-12))).sum(axis=1).mean() / np.log(10)
 
     assert entropy(0.1) < 0.6 < entropy(1.0) < 0.95 < entropy(1000.0)
+
+
+@pytest.mark.parametrize("scheme", ["iid", "pathological", "dirichlet", "quantity"])
+def test_images_of_a_class_are_spread_over_its_owners_whatever_their_order(scheme):
+    # Rank of each image within its class, in file order, as a share of the class. Among a client's
+    # n images of a class its mean is 1/2 with variance 1/(12 n) by chance; blocks are far from it.
+    squares = []
+    for seed in range(5):
+        partition = divide(scheme=scheme, seed=seed, num_clients=5, classes_per_client=6)
+        for _, of_class in partition.groupby("label"):
+            rank = (of_class["image_index"].rank() - 0.5) / len(of_class)
+            for _, own in rank.groupby(of_class["client_id"]):
+                rest = 1 - len(own) / len(of_class)
+                if rest > 0:
+                    squares.append((own.mean() - 0.5) ** 2 * 12 * len(own) / rest)
+    assert 0.7 < np.mean(squares) < 1.4
 
 
 def test_quantity_skew_keeps_classes_and_the_minimum():
@@ -124,7 +151,7 @@ REFUSED = {
         SMALL, {"num_clients": 5, "classes_per_client": 1, "min_images_per_client": 8},
         r"client \d would get 3 images, fewer than .* = 8; possible is up to 3",
     ),
-    "no labels pathological": (None, {"num_clients": 2}, "needs labels .* 'iid' and 'quantity'"),
+    "no labels pathological": (None, {"num_clients": 2}, "needs labels .*scheme iid and quantity"),
     "no labels dirichlet": (None, {"scheme": "dirichlet"}, "'dirichlet' needs labels"),
     "dirichlet": (
         LABELS, {"scheme": "dirichlet", "dirichlet_alpha": 0.01, "num_clients": 50},

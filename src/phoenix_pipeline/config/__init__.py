@@ -10,6 +10,13 @@ from phoenix_pipeline.config.aggregation import (
     ServerOptimizerConfig,
 )
 from phoenix_pipeline.config.base import Group
+from phoenix_pipeline.config.by_image_size import (
+    list_settled,
+    settle_federation,
+    settle_groups,
+    settle_model,
+    settle_training,
+)
 from phoenix_pipeline.config.compression import CompressionConfig, LinkConfig
 from phoenix_pipeline.config.data import ImagesConfig, PartitionConfig, RunConfig, SharedPoolConfig
 from phoenix_pipeline.config.differential_privacy import (
@@ -66,4 +73,9 @@ __all__ = [
     "ThresholdFilterConfig",
     "TrainingConfig",
     "UNetConfig",
+    "list_settled",
+    "settle_federation",
+    "settle_groups",
+    "settle_model",
+    "settle_training",
 ]

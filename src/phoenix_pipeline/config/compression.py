@@ -6,14 +6,18 @@ from pydantic import Field, model_validator
 
 from phoenix_pipeline.config.base import Group
 
+# Their rounding is not right on average: what is left out must be sent later.
+_BIASED = ("int3", "ternary")
+
 
 class CodecConfig(Group):
     """How the arrays of a message are written."""
 
-    codec: Literal["none", "fp16", "int8", "int4", "top_k"] = Field(
+    codec: Literal["none", "fp16", "int8", "int4", "int3", "ternary", "top_k"] = Field(
         "none",
         description="`none`: as they are; `fp16`; `int8`, `int4`: a scale per output channel, "
-        "stochastic rounding; `top_k`: the largest values only, as fp16, with their positions.",
+        "stochastic rounding; `int3`, `ternary`: the scale of least squares, nearest codes; "
+        "`top_k`: the largest values only, as fp16, with their positions.",
     )
     density: float = Field(
         0.05, gt=0.0, le=1.0, description="`top_k`: share of the values of each array that is sent."
@@ -28,6 +32,15 @@ class UplinkConfig(CodecConfig):
         description="The client keeps what its codec left out and adds it to its next update.",
     )
 
+    @model_validator(mode="after")
+    def _loses_nothing_for_good(self) -> Self:
+        if self.codec in _BIASED and not self.error_feedback:
+            raise ValueError(
+                f"codec {self.codec} is right only together with what it left out before; set "
+                "error_feedback: true, or codec to int8 or int4"
+            )
+        return self
+
 
 class DownlinkConfig(CodecConfig):
     """From the server to the clients."""
@@ -40,6 +53,11 @@ class DownlinkConfig(CodecConfig):
 
     @model_validator(mode="after")
     def _can_be_read(self) -> Self:
+        if self.codec in _BIASED and self.relative_to == "weights":
+            raise ValueError(
+                f"codec {self.codec} rounds to the nearest of a few codes, which weights do not "
+                "bear; set relative_to: last_broadcast, or codec to none, fp16, int8 or int4"
+            )
         if self.codec == "top_k" and self.relative_to == "weights":
             raise ValueError(
                 "codec top_k leaves most values out, and weights that are left out are lost; set "
@@ -48,7 +66,7 @@ class DownlinkConfig(CodecConfig):
         if self.codec == "none" and self.relative_to == "last_broadcast":
             raise ValueError(
                 "codec none writes a difference with as many bytes as the weights; set relative_to "
-                "to weights, or codec to fp16, int8, int4 or top_k"
+                "to weights, or codec to fp16, int8, int4, int3, ternary or top_k"
             )
         return self
 

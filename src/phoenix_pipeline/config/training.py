@@ -1,6 +1,6 @@
 """Local training, the same for every kind of model."""
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -11,8 +11,12 @@ from phoenix_pipeline.config.differential_privacy import DpSgdConfig
 class TrainingConfig(Group):
     """Local training, the same in one place and at every client."""
 
-    batch_size: Positive = Field(64, description="Images per step.")
-    learning_rate: float = Field(1e-3, gt=0.0, description="Peak AdamW step size.")
+    BY_IMAGE_SIZE: ClassVar[tuple[str, ...]] = ("batch_size", "learning_rate")
+
+    batch_size: Positive = Field(64, description="Images per step; `auto`: by image size.")
+    learning_rate: float = Field(
+        1e-3, gt=0.0, description="Peak AdamW step size; `auto`: by image size."
+    )
     lr_schedule: Literal["constant", "cosine"] = Field(
         "cosine", description="Course of the learning rate over the whole run, not per round."
     )
@@ -27,12 +31,21 @@ class TrainingConfig(Group):
         description="FedProx (arXiv 1812.06127): pull towards the weights that the round started "
         "from; 0: none. Personal layers are not pulled.",
     )
+    alignment: Fraction = Field(
+        0.0,
+        description="FedAdamW (arXiv 2510.27486): each local step goes this share of the last "
+        "global step along, which clients compute from two broadcasts; 0: none. Personal layers "
+        "are not pulled.",
+    )
     optimizer_state: Literal["keep", "reset"] = Field(
         "keep", description="Keep each client's Adam moments between rounds, or start anew."
     )
-    ema_horizon: Fraction = Field(
+    ema_horizon: float = Field(
         0.1,
-        description="EMA averaging window as a fraction of the run's length; 0: no EMA.",
+        ge=0.0,
+        lt=1.0,
+        description="EMA averaging window as a fraction of the run's length; 0: no EMA. 1 would "
+        "never take a weight in.",
     )
     horizontal_flip: bool = Field(False, description="Mirror half of the images at random.")
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="Autocast type.")
@@ -48,8 +61,8 @@ class TrainingConfig(Group):
     def _gradients_can_be_taken_apart(self) -> Self:
         if self.dp_sgd.enabled and (self.compile is True or self.precision == "fp16"):
             raise ValueError(
-                "dp_sgd takes gradients image by image, which works with compile: false and "
-                f"precision fp32 or bf16; got compile: {str(self.compile).lower()}, precision "
-                f"{self.precision}"
+                "dp_sgd takes gradients image by image, which works with training.compile: false "
+                f"and training.precision fp32 or bf16; got compile: {str(self.compile).lower()}, "
+                f"precision {self.precision}"
             )
         return self

@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from phoenix_pipeline.config import ModelConfig, NoiseConfig, SamplingConfig, TrainingConfig
 from phoenix_pipeline.diffusion import export as _export
 from phoenix_pipeline.diffusion import sampling as _sampling
+from phoenix_pipeline.diffusion import stacked as _stacked
 from phoenix_pipeline.diffusion import training as _training
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
 from phoenix_pipeline.diffusion.unet import build_unet
-from phoenix_pipeline.optimization.work import LocalResult, LocalWork
+from phoenix_pipeline.errors import TrainingError
+from phoenix_pipeline.optimization.work import ClientTask, LocalResult, LocalWork
 
 
 def check(model: ModelConfig, sampling: SamplingConfig, channels: int, image_size: int) -> None:
@@ -40,6 +42,19 @@ def train_locally(
     """Train in place; see :func:`phoenix_pipeline.diffusion.training.train_locally`."""
     schedule = _forward_process(model.noise, images.device)
     return _training.train_locally(network, images, work, schedule, training, optimizer_state)
+
+
+def why_not_stacked(training: TrainingConfig) -> str | None:
+    """See :func:`phoenix_pipeline.diffusion.stacked.why_not_stacked`."""
+    return _stacked.why_not_stacked(training)
+
+
+def train_stacked(
+    network: nn.Module, tasks: Sequence[ClientTask], model: ModelConfig, training: TrainingConfig
+) -> list[LocalResult | TrainingError]:
+    """Train several clients; see :func:`phoenix_pipeline.diffusion.stacked.train_stacked`."""
+    schedule = _forward_process(model.noise, tasks[0].images.device)
+    return _stacked.train_stacked(network, tasks, schedule, training)
 
 
 def sample_images(

@@ -1,19 +1,22 @@
 """Local training of the DDPM: Algorithm 1 of arXiv 2006.11239 over one client's images."""
 
 import time
+from collections.abc import Iterable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from phoenix_pipeline.config import TrainingConfig
 from phoenix_pipeline.diffusion.dp_sgd import set_private_gradients
-from phoenix_pipeline.diffusion.dropout import set_dropout_generator
+from phoenix_pipeline.diffusion.dropout import set_dropout_generators
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
 from phoenix_pipeline.errors import TrainingError
 from phoenix_pipeline.optimization.adam_state import adam_state, restore_adam_state
+from phoenix_pipeline.optimization.compilation import run_compiled
+from phoenix_pipeline.optimization.corrections import Correction, corrections_of
 from phoenix_pipeline.optimization.learning_rate import learning_rate_at
 from phoenix_pipeline.optimization.precision import autocast, gradient_scaler
-from phoenix_pipeline.optimization.proximal import ProximalTerm, proximal_term
 from phoenix_pipeline.optimization.work import (
     LocalResult,
     LocalWork,
@@ -46,16 +49,17 @@ def train_locally(
     """
     started = time.perf_counter()
     parameters = list(unet.named_parameters())
-    optimizer = _build_optimizer(unet, config, images.device)
+    optimizer = build_optimizer(unet.parameters(), config, images.device)
     if optimizer_state:
         restore_adam_state(optimizer, parameters, optimizer_state)
-    proximal = proximal_term(parameters, work.from_server, config.proximal_mu)
-    losses = _descend(unet, optimizer, images, work, schedule, config, proximal)
+    shared = {name: value for name, value in parameters if name in work.from_server}
+    corrections = corrections_of(shared, work, config)
+    losses = _descend(unet, optimizer, images, work, schedule, config, corrections)
     if optimizer_state is not None:
         optimizer_state.clear()
         optimizer_state.update(adam_state(optimizer, parameters))
     return LocalResult(
-        loss=_mean_loss(losses),
+        loss=mean_loss(losses),
         images_trained=work.steps * _expected_batch(config, len(images)),
         seconds=time.perf_counter() - started,
     )
@@ -66,11 +70,12 @@ def _expected_batch(config: TrainingConfig, num_images: int) -> int:
     return min(config.batch_size, num_images) if config.dp_sgd.enabled else config.batch_size
 
 
-def _build_optimizer(
-    unet: nn.Module, config: TrainingConfig, device: torch.device
+def build_optimizer(
+    parameters: Iterable[nn.Parameter], config: TrainingConfig, device: torch.device
 ) -> torch.optim.AdamW:
+    """Return AdamW over ``parameters``, as one kernel where the device has it."""
     return torch.optim.AdamW(
-        unet.parameters(),
+        parameters,
         lr=config.learning_rate,
         weight_decay=config.weight_decay,
         fused=device.type in ("cpu", "cuda"),
@@ -84,7 +89,7 @@ def _descend(
     work: LocalWork,
     schedule: NoiseSchedule,
     config: TrainingConfig,
-    proximal: ProximalTerm | None,
+    corrections: Sequence[Correction],
 ) -> Tensor:
     """Make the steps; return their losses [steps] on the device, which is never waited for."""
     device = images.device
@@ -93,34 +98,39 @@ def _descend(
     losses = torch.empty(work.steps, device=device)
     weights = list(unet.parameters())
     unet.train()
-    set_dropout_generator(unet, generator)
+    set_dropout_generators(unet, [generator])
     draw = draw_poisson_batches if config.dp_sgd.enabled else draw_batches
+    if work.secret_noise:
+        draw = partial(draw_poisson_batches, secret=True)
     batches = draw(len(images), config.batch_size, work.steps, generator)
     for step, indices in enumerate(batches):
         rate = learning_rate_at(work.progress(step), config.learning_rate, config)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        batch = _diffuse(images[indices], schedule, config, generator)
-        optimizer.zero_grad(set_to_none=True)
+        batch = diffuse(images[indices], schedule, config, generator)
         if config.dp_sgd.enabled:
+            optimizer.zero_grad(set_to_none=True)
             told = (work.noise_multiplier, _expected_batch(config, len(images)))
-            loss = set_private_gradients(unet, batch, config, *told, generator)
+            of_noise = None if work.secret_noise else generator
+            loss = set_private_gradients(unet, batch, config, *told, of_noise)
         else:
-            loss = _loss(unet, *batch, config)
-            scaler.scale(loss).backward()
-        if proximal or config.max_grad_norm is not None:
+            descend = partial(_set_gradients, unet, optimizer, batch, config, scaler)
+            loss = run_compiled(descend) if config.compile is True else descend()
+        if corrections or config.max_grad_norm is not None:
             scaler.unscale_(optimizer)
-        if proximal:
-            proximal.add_to_gradients()
+        for correction in corrections:
+            correction.correct_gradients()
         if config.max_grad_norm is not None:
             nn.utils.clip_grad_norm_(weights, config.max_grad_norm, foreach=True)
         scaler.step(optimizer)
         scaler.update()
+        for correction in corrections:
+            correction.after_step(rate)
         losses[step] = loss.detach()
     return losses
 
 
-def _diffuse(
+def diffuse(
     batch: Tensor, schedule: NoiseSchedule, config: TrainingConfig, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return noisy images, timesteps and targets of one uint8 batch [B, C, H, W]."""
@@ -131,16 +141,24 @@ def _diffuse(
     return schedule.diffuse(x_0, t, epsilon), t, schedule.target(x_0, t, epsilon)
 
 
-def _loss(
-    unet: nn.Module, x_t: Tensor, t: Tensor, target: Tensor, config: TrainingConfig
+def _set_gradients(
+    unet: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: tuple[Tensor, Tensor, Tensor],
+    config: TrainingConfig,
+    scaler: torch.amp.GradScaler,
 ) -> Tensor:
-    """Return the mean squared error of the prediction."""
+    """Return the mean squared error of the prediction; parameters get its scaled gradient."""
+    x_t, t, target = batch
+    optimizer.zero_grad(set_to_none=True)
     with autocast(x_t.device, config.precision):
         predicted = unet(x_t, t, return_dict=False)[0]
-    return nn.functional.mse_loss(predicted.float(), target)
+    loss = nn.functional.mse_loss(predicted.float(), target)
+    scaler.scale(loss).backward()
+    return loss
 
 
-def _mean_loss(losses: Tensor) -> float:
+def mean_loss(losses: Tensor) -> float:
     """Return the mean of ``losses`` [steps]; the only synchronisation with the device."""
     values = losses.cpu()
     finite = torch.isfinite(values)

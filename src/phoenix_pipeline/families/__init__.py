@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from phoenix_pipeline.config import ModelConfig, SamplingConfig, TrainingConfig
-from phoenix_pipeline.optimization.work import LocalResult, LocalWork
+from phoenix_pipeline.errors import TrainingError
+from phoenix_pipeline.optimization.work import ClientTask, LocalResult, LocalWork
 
 
 class Family(Protocol):
@@ -36,6 +37,18 @@ class Family(Protocol):
         optimizer_state: dict[str, Tensor] | None = None,
     ) -> LocalResult:
         """Train ``network`` in place on uint8 ``images`` [N, C, H, W] of one client."""
+
+    def why_not_stacked(self, training: TrainingConfig) -> str | None:
+        """Return why clients must be trained one after another; None: :meth:`train_stacked` can."""
+
+    def train_stacked(
+        self,
+        network: nn.Module,
+        tasks: Sequence[ClientTask],
+        model: ModelConfig,
+        training: TrainingConfig,
+    ) -> list[LocalResult | TrainingError]:
+        """Train the weights of several clients, all in one program; ``network`` says of what."""
 
     def sample_images(
         self,

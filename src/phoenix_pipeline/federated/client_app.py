@@ -2,17 +2,23 @@
 
 import logging
 import math
-from collections.abc import Callable
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from flwr.app import ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
+from torch import Tensor
 
 from phoenix_pipeline.config import SamplingConfig
-from phoenix_pipeline.errors import FederationError, PhoenixError, TrainingError
+from phoenix_pipeline.errors import PhoenixError, TrainingError
+from phoenix_pipeline.federated.client_state import ClientState
+from phoenix_pipeline.federated.global_step import aligned_work
 from phoenix_pipeline.federated.privacy.example_level import noise_multiplier
-from phoenix_pipeline.federated.privacy.local_noise import privatize, secret_seed
+from phoenix_pipeline.federated.privacy.local_noise import privatize
 from phoenix_pipeline.federated.records import (
     ARRAYS,
     CONFIG,
@@ -25,39 +31,54 @@ from phoenix_pipeline.federated.records import (
     pack_arrays,
     unpack_arrays,
 )
+from phoenix_pipeline.federated.site_errors import SiteRefusal
 from phoenix_pipeline.federated.sites import Site
 from phoenix_pipeline.federated.transport import receive_weights, send_weights
 from phoenix_pipeline.federated.workbench import Bench, Workbench
 from phoenix_pipeline.metrics.monitoring import MonitorReference, monitor_score
-from phoenix_pipeline.optimization.work import LocalWork
-from phoenix_pipeline.seeding import derive_seed
+from phoenix_pipeline.optimization.work import LocalResult, LocalWork
+from phoenix_pipeline.seeding import derive_seed, image_seeds
 
 logger = logging.getLogger(__name__)
 
 
 OpenSite = Callable[[Message, Context], Site]
+_Answer = TypeVar("_Answer")
+CallNext = Callable[[Message, Context], Message]
 
 
-def build_client_app(open_site: OpenSite) -> ClientApp:
-    """Return the ClientApp for an engine; ``open_site`` says what the addressed node owns."""
-    app = ClientApp(mods=[answer_errors])
+def build_client_app(
+    open_site: OpenSite, on_error: Callable[[Message, Context, CallNext], Message] | None = None
+) -> ClientApp:
+    """Return the ClientApp for an engine.
+
+    ``open_site`` says what the addressed node owns, ``on_error`` how it answers where it fails;
+    None: with the error's own text, which is for simulations.
+    """
+    app = ClientApp(mods=[on_error or answer_errors])
     workbench = Workbench()
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        settings = _read_settings(message)
+        settings = read_settings(message)
         site = open_site(message, context)
         bench = workbench.prepare(settings, site.images.device)
-        return Message(_train(message.content, settings, site, bench), reply_to=message)
+        begun = begin_round(message.content, settings, site, bench)
+        result = bench.family.train_locally(
+            bench.network,
+            site.images,
+            begun.work,
+            settings.model,
+            settings.training,
+            begun.moments,
+        )
+        return Message(finish_round(begun, result), reply_to=message)
 
     @app.query(PERSONAL_LAYERS_QUERY)
     def upload_personal_layers(message: Message, context: Context) -> Message:
         site = open_site(message, context)
         if not site.releases_personal_layers:
-            raise FederationError(
-                f"client {site.client_id} does not release its personal layers; its own node "
-                "configuration may set release-personal-layers=true"
-            )
+            raise SiteRefusal("not-released", "release-personal-layers is not true")
         state = site.load_state(int(message.content[CONFIG]["round"]) + 1)
         averaged = message.content[CONFIG]["weights"] == "ema"
         metrics = MetricRecord({"num-examples": len(site.images)})
@@ -67,6 +88,8 @@ def build_client_app(open_site: OpenSite) -> ClientApp:
     @app.query(DESCRIBE_QUERY)
     def describe(message: Message, context: Context) -> Message:
         site = open_site(message, context)
+        if site.demands:
+            site.demands.check_settings(read_settings(message))
         metrics = MetricRecord(
             {
                 "client-id": site.client_id,
@@ -80,9 +103,9 @@ def build_client_app(open_site: OpenSite) -> ClientApp:
 
 
 def answer_errors(
-    message: Message, context: Context, call_next: Callable[[Message, Context], Message]
-) -> Message:
-    """Reply with the reason where a client cannot: the same words on every engine."""
+    message: Message, context: Context, call_next: Callable[[Message, Context], _Answer]
+) -> _Answer | Message:
+    """Reply with the reason where a client of a simulation cannot."""
     try:
         return call_next(message, context)
     except Exception as error:
@@ -92,24 +115,56 @@ def answer_errors(
         return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message)
 
 
-def _train(content: RecordDict, settings: ClientSettings, site: Site, bench: Bench) -> RecordDict:
-    """Train on the site's images; return the shared arrays and what is reported about the round."""
-    config, server_round = content[CONFIG], int(content[CONFIG]["round"])
-    state = site.load_state(server_round)
+@dataclass(frozen=True)
+class ClientRound:
+    """One client between the message of a round and its reply: ``bench`` is to be trained."""
+
+    content: RecordDict
+    settings: ClientSettings
+    site: Site
+    bench: Bench
+    state: ClientState
+    received: Mapping[str, Tensor]
+    work: LocalWork
+
+    @property
+    def moments(self) -> dict[str, Tensor] | None:
+        """Adam's moments, which training replaces; None where they start anew."""
+        keeps = self.settings.training.optimizer_state == "keep"
+        return self.state.optimizer if keeps else None
+
+
+def begin_round(
+    content: RecordDict, settings: ClientSettings, site: Site, bench: Bench
+) -> ClientRound:
+    """Read the message, and make ``bench`` the client's model."""
+    config = content[CONFIG]
+    state = site.load_state(int(config["round"]))
     initial = unpack_arrays(content[INITIAL_PERSONAL]) if INITIAL_PERSONAL in content else None
+    earlier = state.last_broadcast
     received = receive_weights(content[ARRAYS], config, settings, state, bench.initial_shared)
     bench.load(received, state.personal or initial)
     work = _plan_work(config, settings, site, frozenset(received))
-    moments = state.optimizer if settings.training.optimizer_state == "keep" else None
-    result = bench.family.train_locally(
-        bench.network, site.images, work, settings.model, settings.training, moments
-    )
+    if settings.training.alignment:
+        work = aligned_work(work, earlier, received, settings.training)
+        state.keep_broadcast(received, work.progress_start)
+    if site.demands:
+        site.demands.begin_round(settings, work, len(site.images))
+    return ClientRound(content, settings, site, bench, state, received, work)
+
+
+def finish_round(begun: ClientRound, result: LocalResult) -> RecordDict:
+    """Keep what the client keeps; return its shared arrays and its report about the round."""
+    content, settings, site = begun.content, begun.settings, begun.site
+    bench, state, received = begun.bench, begun.state, begun.received
+    config, server_round = content[CONFIG], int(content[CONFIG]["round"])
     if bench.personal:
         state.keep_personal(bench.personal, settings.training.ema_horizon)
     shared = bench.shared
     if settings.local_noise:
-        seed = _seed(settings, "local_noise", site.client_id, server_round)
-        shared = privatize(shared, received, settings.local_noise, seed)
+        seed = derive_seed(settings.seed, "local_noise", site.client_id, server_round)
+        known = None if settings.secret_noise else seed
+        shared = privatize(shared, received, settings.local_noise, known)
     arrays = send_weights(shared, received, config, settings, state, site.client_id)
     site.save_state(server_round, int(config["oldest-checkpoint"]), state)
     metrics = MetricRecord(
@@ -143,13 +198,17 @@ def _plan_work(
         seed=_seed(settings, "local_training", site.client_id, int(config["round"])),
         from_server=from_server,
         noise_multiplier=noise,
+        secret_noise=settings.secret_noise and noise is not None,
     )
 
 
 def _seed(settings: ClientSettings, role: str, client: int, server_round: int) -> int:
-    """Return the seed of ``role``, which only this client knows where noise is secret."""
+    """Return the seed of ``role``, which the server does not know where noise is secret.
+
+    Neither noise nor who is in a batch of DP-SGD rests on it.
+    """
     if settings.secret_noise:
-        return secret_seed()
+        return secrets.randbits(63)
     return derive_seed(settings.seed, role, client, server_round)
 
 
@@ -164,10 +223,9 @@ def _score(
 
     A model that cannot be sampled has no score: NaN, which is a strike.
     """
+    bench.put_into_network()
     count = settings.monitor_samples
-    seeds = [
-        derive_seed(settings.seed, "monitor", site.client_id, server_round, i) for i in range(count)
-    ]
+    seeds = list(image_seeds(settings.seed, "monitor", count, site.client_id, server_round))
     shape = (settings.channels, settings.image_size, settings.image_size)
     sampling = SamplingConfig(num_images=count, batch_size=count, num_steps=settings.monitor_steps)
     batches = bench.family.sample_images(
@@ -180,5 +238,6 @@ def _score(
         return math.nan
 
 
-def _read_settings(message: Message) -> ClientSettings:
+def read_settings(message: Message) -> ClientSettings:
+    """Return the settings that came with ``message``."""
     return ClientSettings.model_validate_json(str(message.content[CONFIG]["settings"]))

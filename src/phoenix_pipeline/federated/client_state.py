@@ -9,14 +9,15 @@ from torch import Tensor
 from phoenix_pipeline.optimization.ema import ema_decay, update_ema
 
 _UPDATES = "personal_updates"
+_PROGRESS = "broadcast_progress"
 
 
 @dataclass
 class ClientState:
     """Tensors by name; ``updates`` counts the rounds that went into ``personal_ema``.
 
-    ``residual`` is what codecs left out of earlier updates, ``broadcast`` the weights that the last
-    round started from.
+    ``residual`` is what codecs left out of earlier updates, ``broadcast`` the weights that the
+    client's last round started from, at the run's progress ``broadcast_progress`` in [0, 1].
     """
 
     optimizer: dict[str, Tensor] = field(default_factory=dict)
@@ -25,6 +26,17 @@ class ClientState:
     residual: dict[str, Tensor] = field(default_factory=dict)
     broadcast: dict[str, Tensor] = field(default_factory=dict)
     updates: int = 0
+    broadcast_progress: float = 0.0
+
+    @property
+    def last_broadcast(self) -> tuple[dict[str, Tensor], float]:
+        """The weights that the client's last round started from, and the run's progress then."""
+        return self.broadcast, self.broadcast_progress
+
+    def keep_broadcast(self, received: Mapping[str, Tensor], progress: float) -> None:
+        """Remember what this round starts from."""
+        self.broadcast = {name: tensor.clone() for name, tensor in received.items()}
+        self.broadcast_progress = progress
 
     def keep_personal(self, trained: Mapping[str, Tensor], ema_horizon: float) -> None:
         """Take over the personal arrays as trained in this round, and move their average."""
@@ -51,12 +63,17 @@ class ClientState:
         tensors = {f"{group}/{n}": t for group, ts in groups.items() for n, t in ts.items()}
         if self.updates:
             tensors[_UPDATES] = torch.tensor(self.updates)
+        if self.broadcast_progress:
+            tensors[_PROGRESS] = torch.tensor(self.broadcast_progress, dtype=torch.float64)
         return tensors
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "ClientState":
         """Return the state of :meth:`to_tensors`."""
-        state = cls(updates=int(tensors.get(_UPDATES, 0)))
+        state = cls(
+            updates=int(tensors.get(_UPDATES, 0)),
+            broadcast_progress=float(tensors.get(_PROGRESS, 0.0)),
+        )
         for path, tensor in tensors.items():
             group, _, name = path.partition("/")
             if name:

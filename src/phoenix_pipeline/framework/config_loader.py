@@ -15,6 +15,7 @@ from kedro.config import OmegaConfigLoader
 
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.framework.arm_blocks import ARM_GROUPS, ARMS, SHARED_GROUPS, wrong_names
+from phoenix_pipeline.framework.deployment_check import check_deployment
 from phoenix_pipeline.framework.paths import DATA_ROOT, DEFAULT_DATA_ROOT, PATHS, local_paths
 from phoenix_pipeline.framework.settings_errors import explain, hint
 
@@ -110,9 +111,17 @@ class PhoenixConfigLoader(OmegaConfigLoader):
             problems += explain(model, composed[group], lambda path: path, (group,), self.origin)
         for arm in declared:
             composed[arm] = self._arm_groups(arm, parameters, declared, composed, problems)
+        if not problems:
+            problems += check_deployment(composed, tuple(declared), self._named_sources())
         if problems:
             raise SettingsError("; ".join(dict.fromkeys(problems)))
-        return composed | {ARMS: list(declared)}
+        return composed | {ARMS: list(declared), DATA_ROOT: self.data_root}
+
+    def _named_sources(self) -> dict[str, Any]:
+        """Return the globals that the environment or the command sets, without the base's."""
+        environment = self.env or self.default_run_env
+        own = _read_yaml(self._conf_folder / str(environment) / "globals.yml")
+        return {**own, **(self.runtime_params or {})}
 
     def _arm_groups(
         self,

@@ -19,6 +19,7 @@ from phoenix_pipeline.checkpoints import (
     write_json,
 )
 from phoenix_pipeline.errors import DataError, StorageError
+from phoenix_pipeline.images import encodable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -101,6 +102,17 @@ class WrittenByNodeDataset(FileDataset[Callable[[Path], None], Path]):
         data(self._filepath)
 
 
+class SampleFileDataset(WrittenByNodeDataset):
+    """A file that a node's function writes; those who read it tell what to do where there is none.
+
+    So a comparison can leave out an arm that has no samples.
+    """
+
+    def load(self) -> Path:
+        """Return the path, whether the file is there or not."""
+        return self._filepath
+
+
 class JsonDataset(FileDataset[Any, Any]):
     """Anything that JSON can hold; NumPy numbers too, NaN not."""
 
@@ -118,7 +130,7 @@ class JsonDataset(FileDataset[Any, Any]):
 
 
 class OptionalJsonDataset(JsonDataset):
-    """JSON of a stage that runs on request: an empty dictionary where it has not run."""
+    """JSON of a stage or an arm that may not have run: an empty dictionary where it has not."""
 
     def load(self) -> Any:
         """Return the parsed file, or ``{}``."""
@@ -152,6 +164,16 @@ class TableDataset(FileDataset["pd.DataFrame", "pd.DataFrame"]):
         rows = self.load().head(nrows)
         simple = rows.map(lambda value: "..." if isinstance(value, dict | bytes) else value)
         return TablePreview(simple.to_dict(orient="split"))
+
+
+class OptionalTableDataset(TableDataset):
+    """A table of an arm that may not have run: one without rows and columns where it has not."""
+
+    def load(self) -> "pd.DataFrame":
+        """Return the table, or an empty one."""
+        import pandas as pd
+
+        return super().load() if self._filepath.exists() else pd.DataFrame()
 
 
 class _ImageFileDataset(FileDataset[In, NoReturn]):
@@ -194,6 +216,6 @@ class TextDataset(FileDataset[str, str]):
         return self._existing().read_text(encoding="utf-8")
 
     def save(self, data: str) -> None:
-        """Write the text."""
+        """Write the text; bytes of file names that are no text are escaped."""
         with atomic_path(self._filepath) as temporary:
-            temporary.write_text(data, encoding="utf-8")
+            temporary.write_text(encodable(data), encoding="utf-8")

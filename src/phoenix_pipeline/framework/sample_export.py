@@ -55,9 +55,9 @@ def export_arm(
     check_arm(arm, loader.arms)
     parameters = loader["parameters"]
     data = project / loader.data_root
-    metrics = data / "08_reporting" / arm / "metrics.json"
+    model = data / "06_models" / arm
     return export_samples(
-        data / "06_models" / arm,
+        model,
         target,
         num_images,
         seed,
@@ -65,5 +65,17 @@ def export_arm(
         device=RunConfig.model_validate(parameters["run"]).device,
         layout=cast(Layout, layout),
         client_id=client_id,
-        scores=read_json(metrics)["scores"] if metrics.is_file() else None,
+        scores=_scores(data / "08_reporting" / arm / "metrics.json", model),
     )
+
+
+def _scores(metrics_file: Path, model: Path) -> dict[str, float] | None:
+    """Return the arm's scores; None where it has none, or has those of an earlier model."""
+    from phoenix_pipeline.families.model_folder import read_metadata
+
+    if not metrics_file.is_file():
+        return None
+    metrics = read_json(metrics_file)
+    current = read_metadata(model)["weights_digest"]
+    scored = metrics["conditions"].get("weights_digest")
+    return dict(metrics["scores"]) if scored == current else None

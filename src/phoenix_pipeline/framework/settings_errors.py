@@ -6,6 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from phoenix_pipeline.framework.advice import name_in_place
+
 Path = tuple[str, ...]
 
 
@@ -36,6 +38,7 @@ def explain(
         for detail in error.errors(include_url=False):
             path, got, model_there = _locate(model, values, detail["loc"])
             reason = _reason(detail["type"], detail["msg"], path, model_there)
+            reason = name_in_place(reason, place)
             known = reasons.setdefault(path, [] if detail["type"] in _WITHOUT_GOT else [_got(got)])
             if reason not in known:
                 known.append(reason)

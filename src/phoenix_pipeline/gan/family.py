@@ -9,19 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from phoenix_pipeline.config import ModelConfig, SamplingConfig, TrainingConfig
-from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.errors import SettingsError, TrainingError
 from phoenix_pipeline.gan import export as _export
 from phoenix_pipeline.gan import sampling as _sampling
 from phoenix_pipeline.gan import training as _training
 from phoenix_pipeline.gan.dcgan import Dcgan, build_dcgan, check_image_size
-from phoenix_pipeline.optimization.work import LocalResult, LocalWork
+from phoenix_pipeline.optimization.work import ClientTask, LocalResult, LocalWork
 
 
 def check(model: ModelConfig, sampling: SamplingConfig, channels: int, image_size: int) -> None:
     """Refuse image sizes that no DCGAN makes; every sampler setting but the batch size is unused.
 
     Raises:
-        SettingsError: names the possible sides.
+        SettingsError: names a possible side.
     """
     check_image_size(image_size)
 
@@ -43,6 +43,18 @@ def train_locally(
     return _training.train_locally(
         cast(Dcgan, network), images, work, model.dcgan, training, optimizer_state
     )
+
+
+def why_not_stacked(training: TrainingConfig) -> str | None:
+    """Refuse: BatchNorm keeps statistics of each client's own batches."""
+    return "a DCGAN has BatchNorm, whose statistics are one network's"
+
+
+def train_stacked(
+    network: nn.Module, tasks: Sequence[ClientTask], model: ModelConfig, training: TrainingConfig
+) -> list[LocalResult | TrainingError]:
+    """Refuse; raises SettingsError with the reason of :func:`why_not_stacked`."""
+    raise SettingsError(f"clients cannot be stacked: {why_not_stacked(training)}")
 
 
 def sample_images(

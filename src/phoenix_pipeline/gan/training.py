@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +13,10 @@ from phoenix_pipeline.config import DcganConfig, TrainingConfig
 from phoenix_pipeline.errors import TrainingError
 from phoenix_pipeline.gan.dcgan import Dcgan
 from phoenix_pipeline.optimization.adam_state import adam_state, restore_adam_state
+from phoenix_pipeline.optimization.compilation import run_compiled
+from phoenix_pipeline.optimization.corrections import Correction, corrections_of
 from phoenix_pipeline.optimization.learning_rate import learning_rate_at
 from phoenix_pipeline.optimization.precision import autocast, gradient_scaler
-from phoenix_pipeline.optimization.proximal import ProximalTerm, proximal_term
 from phoenix_pipeline.optimization.work import LocalResult, LocalWork, draw_batches, prepare_batch
 
 _BETA2 = 0.999
@@ -64,12 +66,12 @@ def train_locally(
 
 @dataclass(frozen=True)
 class _Player:
-    """One of the two networks, its named parameters, its optimizer and FedProx's pull."""
+    """One of the two networks, its named parameters, its optimizer and what corrects its steps."""
 
     network: nn.Module
     parameters: list[tuple[str, nn.Parameter]]
     optimizer: torch.optim.Optimizer
-    proximal: ProximalTerm | None
+    corrections: list[Correction]
 
     @classmethod
     def of(
@@ -89,21 +91,23 @@ class _Player:
             weight_decay=training.weight_decay,
             fused=parameters[0][1].device.type in ("cpu", "cuda"),
         )
-        proximal = proximal_term(parameters, work.from_server, training.proximal_mu)
-        return cls(network, parameters, optimizer, proximal)
+        shared = {key: value for key, value in parameters if key in work.from_server}
+        return cls(network, parameters, optimizer, corrections_of(shared, work, training))
 
     def step(self, loss: Tensor, scaler: torch.amp.GradScaler, max_norm: float | None) -> None:
         """Descend ``loss`` in this player's weights; the other's get no gradient."""
         weights = [parameter for _, parameter in self.parameters]
         self.optimizer.zero_grad(set_to_none=True)
         scaler.scale(loss).backward(inputs=weights)
-        if self.proximal or max_norm is not None:
+        if self.corrections or max_norm is not None:
             scaler.unscale_(self.optimizer)
-        if self.proximal:
-            self.proximal.add_to_gradients()
+        for correction in self.corrections:
+            correction.correct_gradients()
         if max_norm is not None:
             nn.utils.clip_grad_norm_(weights, max_norm, foreach=True)
         scaler.step(self.optimizer)
+        for correction in self.corrections:
+            correction.after_step(self.optimizer.param_groups[0]["lr"])
 
 
 def _keep_moments(players: Iterable[_Player], state: dict[str, Tensor]) -> None:
@@ -136,19 +140,32 @@ def _descend(
                 group["lr"] = rate
         real = prepare_batch(images[indices], training, random)
         latent = torch.randn(len(real), config.latent_dim, 1, 1, generator=random, device=device)
-        with autocast(device, training.precision):
-            fake = generator.network(latent)
-            on_real = discriminator.network(real).float()
-            on_fake = discriminator.network(fake.detach()).float()
-        # softplus(-x) is the cross-entropy of the logit x with the label 1, softplus(x) with 0.
-        to_judge = softplus(-on_real).mean() + softplus(on_fake).mean()
-        discriminator.step(to_judge, scaler, training.max_grad_norm)
-        with autocast(device, training.precision):
-            to_deceive = softplus(-discriminator.network(fake).float()).mean()
-        generator.step(to_deceive, scaler, training.max_grad_norm)
-        scaler.update()
-        losses[step, 0], losses[step, 1] = to_deceive.detach(), to_judge.detach()
+        move = partial(_step, generator, discriminator, real, latent, scaler, training)
+        losses[step] = run_compiled(move) if training.compile is True else move()
     return losses
+
+
+def _step(
+    generator: _Player,
+    discriminator: _Player,
+    real: Tensor,
+    latent: Tensor,
+    scaler: torch.amp.GradScaler,
+    training: TrainingConfig,
+) -> Tensor:
+    """Move both networks; return the losses [2] of the generator and the discriminator."""
+    with autocast(real.device, training.precision):
+        fake = generator.network(latent)
+        on_real = discriminator.network(real).float()
+        on_fake = discriminator.network(fake.detach()).float()
+    # softplus(-x) is the cross-entropy of the logit x with the label 1, softplus(x) with 0.
+    to_judge = softplus(-on_real).mean() + softplus(on_fake).mean()
+    discriminator.step(to_judge, scaler, training.max_grad_norm)
+    with autocast(real.device, training.precision):
+        to_deceive = softplus(-discriminator.network(fake).float()).mean()
+    generator.step(to_deceive, scaler, training.max_grad_norm)
+    scaler.update()
+    return torch.stack([to_deceive.detach(), to_judge.detach()])
 
 
 def _mean_generator_loss(losses: Tensor) -> float:

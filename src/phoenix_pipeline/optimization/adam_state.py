@@ -25,7 +25,11 @@ def restore_adam_state(
     parameters: Iterable[tuple[str, nn.Parameter]],
     state: Mapping[str, Tensor],
 ) -> None:
-    """Put moments from :func:`adam_state` back; parameters that ``state`` lacks start afresh."""
+    """Put moments from :func:`adam_state` back; parameters that ``state`` lacks start afresh.
+
+    Moments take the memory layout of their parameter. PyTorch's fused kernels pair values by their
+    place in memory: other layouts are an error on a GPU, and wrong weights in silence on a CPU.
+    """
     fused = bool(optimizer.defaults.get("fused"))
     for name, parameter in parameters:
         if f"step.{name}" not in state:
@@ -33,6 +37,11 @@ def restore_adam_state(
         step_device = parameter.device if fused else torch.device("cpu")
         optimizer.state[parameter] = {
             "step": state[f"step.{name}"].to(step_device, copy=True),
-            "exp_avg": state[f"exp_avg.{name}"].to(parameter.device, copy=True),
-            "exp_avg_sq": state[f"exp_avg_sq.{name}"].to(parameter.device, copy=True),
+            "exp_avg": laid_out_like(parameter, state[f"exp_avg.{name}"]),
+            "exp_avg_sq": laid_out_like(parameter, state[f"exp_avg_sq.{name}"]),
         }
+
+
+def laid_out_like(parameter: Tensor, values: Tensor) -> Tensor:
+    """Return a copy of ``values`` with the strides, dtype and device of ``parameter``."""
+    return torch.empty_like(parameter).copy_(values).detach()

@@ -1,6 +1,6 @@
 """FedProx on the client: a pull towards the global weights that the round started from."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ class ProximalTerm:
         self._mu = mu
 
     @torch.no_grad()
-    def add_to_gradients(self) -> None:
+    def correct_gradients(self) -> None:
         """Add ``mu (w - w_global)`` to each gradient, which must not be scaled any more."""
         gradients: list[Tensor] = []
         anchored: list[Tensor] = []
@@ -30,10 +30,10 @@ class ProximalTerm:
             pull = torch._foreach_sub(parameters, anchored)
             torch._foreach_add_(gradients, pull, alpha=self._mu)
 
+    def after_step(self, learning_rate: float) -> None:
+        """Leave the weights: the gradient has the pull in it."""
 
-def proximal_term(
-    parameters: Iterable[tuple[str, nn.Parameter]], from_server: Collection[str], mu: float
-) -> ProximalTerm | None:
-    """Return the term over those named parameters that came ``from_server``; None costs nothing."""
-    pulled = [parameter for name, parameter in parameters if name in from_server] if mu else []
-    return ProximalTerm(pulled, mu) if pulled else None
+
+def proximal_term(shared: Mapping[str, nn.Parameter], mu: float) -> ProximalTerm | None:
+    """Return the term over the parameters that came from the server; None costs nothing."""
+    return ProximalTerm(shared.values(), mu) if mu and shared else None

@@ -1,16 +1,17 @@
 """Numbers as people read them: bytes, counts, times, and scores with as many decimals as tell."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median_low
+from typing import Any
 
 import pandas as pd
 
-from phoenix_pipeline.reporting.metric import (
-    Metric,
-)
+from phoenix_pipeline.metrics.metric import Metric
 
 MISSING = "\N{EN DASH}"
+# Behind a number that is not to be believed.
+DOUBTFUL = "?"
 
 
 def format_values(
@@ -18,16 +19,32 @@ def format_values(
 ) -> list[str]:
     """Write one column's values with the same number of decimals; missing values become ``""``.
 
-    ``like``: other values of the metric, whose decimals to use.
+    ``like``: other values of the metric, whose decimals to use. Numbers outside of what is credible
+    for the metric have a mark behind them.
     """
     if metric.kind == "text":
         return ["" if _missing(value) else str(value) for value in values]
     numbers = _numbers(values)
+    texts = _write(numbers, metric, numbers if like is None else _numbers(like))
+    # What is written like others is a spread or a difference of the metric, no value of it.
+    if metric.credible is None or like is not None:
+        return texts
+    low, high = metric.credible
+    doubtful = [bool(text) and not low <= x <= high for text, x in zip(texts, numbers, strict=True)]
+    return [f"{t}{DOUBTFUL}" if doubt else t for t, doubt in zip(texts, doubtful, strict=True)]
+
+
+def _write(numbers: Sequence[float], metric: Metric, like: Sequence[float]) -> list[str]:
     write = {"count": _count, "bytes": format_bytes, "seconds": _seconds}.get(metric.kind)
     if write is None:
-        decimals = _decimals(numbers if like is None else _numbers(like))
+        decimals = _decimals(like)
         return ["" if math.isnan(x) else f"{x:,.{decimals}f}" for x in numbers]
     return ["" if math.isnan(x) else write(x) for x in numbers]
+
+
+def finite(values: Mapping[str, Any]) -> dict[str, float]:
+    """Return the values that are numbers."""
+    return {k: v for k, v in values.items() if v is not None and math.isfinite(v)}
 
 
 def format_bytes(value: float) -> str:

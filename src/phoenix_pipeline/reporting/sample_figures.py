@@ -16,10 +16,12 @@ from phoenix_pipeline.reporting.figure_style import (
     INK,
     MUTED,
     arm_styles,
+    draw_sentence,
     new_figure,
     shared_legend,
     style_axes,
 )
+from phoenix_pipeline.reporting.figure_text import set_name_ticks
 
 _PER_ROW = 5
 _MAX_NAMED_CLASSES = 20
@@ -56,7 +58,7 @@ def draw_class_histograms(
     """
     histograms = {a: m["class_histogram"] for a, m in metrics.items() if m.get("class_histogram")}
     if not histograms:
-        return _sentence("No class histogram: the images have no labels to train a classifier on.")
+        return draw_sentence("No class histogram: there are no labels to train a classifier on.")
     count = len(histograms)
     figure = new_figure(max(8.0, 2.5 * count), 6.0)
     (top,), (bottom,) = figure.subfigures(2, 1, squeeze=False, height_ratios=(1, 1.25))
@@ -87,12 +89,6 @@ def draw_class_histograms(
     return figure
 
 
-def _sentence(text: str) -> Figure:
-    figure = new_figure(8.0, 1.2)
-    figure.text(0.5, 0.5, text, ha="center", va="center", fontsize=11, color=MUTED)
-    return figure
-
-
 def _draw_by_class(
     axes: Axes,
     arm: str,
@@ -107,7 +103,7 @@ def _draw_by_class(
         axes.hlines(training_shares, places - 0.46, places + 0.46, color=INK, linewidth=1.4)
     if len(names) <= _MAX_NAMED_CLASSES:
         long = max(map(len, names), default=0) > _SHORT_NAME
-        axes.set_xticks(places, names, rotation=90 if long else 0)
+        set_name_ticks(axes, "x", places.tolist(), names, rotation=90 if long else 0)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     style_axes(axes, arm)
 

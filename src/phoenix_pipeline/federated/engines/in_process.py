@@ -4,11 +4,11 @@ Each worker is a thread that trains one client at a time. A client that hangs ke
 it ends by itself: a thread cannot be killed.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
-from flwr.app import Context, Message
+from flwr.app import Context, Message, MessageType
 from flwr.clientapp import ClientApp
 
 from phoenix_pipeline.federated.attendance import Attendance
@@ -19,6 +19,7 @@ from phoenix_pipeline.federated.job import FederatedJob, FederatedResult
 from phoenix_pipeline.federated.program import Watch, run_program
 from phoenix_pipeline.federated.resuming import CLIENTS_FOLDER
 from phoenix_pipeline.federated.sites import InMemorySites
+from phoenix_pipeline.federated.stacked_clients import StackedClients, clients_at_a_time
 from phoenix_pipeline.hardware import available_cores, resolve_device
 
 
@@ -31,23 +32,43 @@ def train(job: FederatedJob, folder: Path, watch: Watch) -> FederatedResult:
     app = build_client_app(sites)
     threads = job.config.threads_per_client or max(1, cores // workers)
     roll_call = Attendance.of(job.config, sizes)
-    with InProcessGrid(app, sizes, workers, threads) as grid:
+    together = clients_at_a_time(job.config, job.settings, device, len(sizes))
+    stacked = StackedClients(sites) if together > 1 else None
+    with InProcessGrid(app, sizes, workers, threads, together, stacked) as grid:
         fleet = Fleet(grid, grid.clients, sizes, sites.state, roll_call)
         return run_program(job, folder, fleet, watch)
 
 
 class InProcessGrid(LocalGrid):
-    """Calls ``client_app`` for every message, ``workers`` at a time, ``threads`` threads each."""
+    """Calls ``client_app`` for every message, ``workers`` at a time, ``threads`` threads each.
+
+    With ``stacked``, a worker trains up to ``together`` clients as one program.
+    """
 
     def __init__(
-        self, client_app: ClientApp, client_ids: Iterable[int], workers: int, threads: int
+        self,
+        client_app: ClientApp,
+        client_ids: Iterable[int],
+        workers: int,
+        threads: int,
+        together: int = 1,
+        stacked: StackedClients | None = None,
     ) -> None:
-        super().__init__(client_ids, workers)
+        super().__init__(client_ids, workers, together)
         self._app = client_app
         self._threads_per_worker = threads
+        self._stacked = stacked
 
     def _prepare_worker(self) -> None:
         torch.set_num_threads(self._threads_per_worker)
 
     def _call(self, message: Message, context: Context) -> Message:
         return self._app(message, context)
+
+    def _call_together(
+        self, messages: Sequence[Message], contexts: Sequence[Context]
+    ) -> Iterable[Message]:
+        training = all(m.metadata.message_type == MessageType.TRAIN for m in messages)
+        if self._stacked and training and len(messages) > 1:
+            return self._stacked(messages, contexts)
+        return super()._call_together(messages, contexts)

@@ -9,9 +9,9 @@ import threading
 import time
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from itertools import islice
+from itertools import chain, islice, pairwise
 from queue import SimpleQueue
 from uuid import uuid4
 
@@ -26,14 +26,18 @@ from phoenix_pipeline.federated.sites import CLIENT_ID
 logger = logging.getLogger(__name__)
 
 _EXIT_WAIT_S = 60.0
+_STILL_AT_WORK = "still at work for an earlier round"
 
 
 class Task:
-    """One message at a worker; ``abandoned`` is set when nobody waits for its reply any more."""
+    """Messages that one worker answers at one go, and their replies in the same order.
 
-    def __init__(self, message: Message) -> None:
-        self.message = message
-        self.reply: Future[Message] = Future()
+    ``abandoned`` is set when nobody waits for the replies any more.
+    """
+
+    def __init__(self, messages: list[Message]) -> None:
+        self.messages = messages
+        self.replies: Future[list[Message]] = Future()
         self.abandoned = False
 
 
@@ -43,10 +47,12 @@ class LocalGrid(MessageGrid):
     Node ``client_id + 1`` is client ``client_id``, since Flower keeps node 1 and up for clients.
     """
 
-    def __init__(self, client_ids: Iterable[int], workers: int) -> None:
+    def __init__(self, client_ids: Iterable[int], workers: int, together: int = 1) -> None:
+        """Take clients and workers; each worker is given up to ``together`` messages at one go."""
         self._run = Run.create_empty(run_id=1)
         self._clients = {client_id + 1: client_id for client_id in client_ids}
         self._workers = workers
+        self._together = together
         self._tasks: SimpleQueue[Task | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._hanging: dict[int, Task] = {}
@@ -96,7 +102,7 @@ class LocalGrid(MessageGrid):
         the time is gone the others go ahead without it, so that one that hangs costs the round
         only itself.
         """
-        queue, sent = iter(messages), deque[Task]()
+        queue, sent = self._portions(list(messages)), deque[Task]()
         start = time.monotonic()
         while True:
             passed = time.monotonic() - start
@@ -105,18 +111,18 @@ class LocalGrid(MessageGrid):
                 yield from self._close_round(sent, queue, passed)
                 return
             patient = timeout is None or left > timeout / 2
-            running = [task.reply for task in sent if not task.reply.done()]
+            running = [task.replies for task in sent if not task.replies.done()]
             room = 2 * self._workers - len(running)
             if patient:
                 room = min(room, 3 * self._workers - len(sent))
-            sent.extend(self._send(message) for message in islice(queue, max(0, room)))
+            sent.extend(self._send(portion) for portion in islice(queue, max(0, room)))
             if not sent:
                 return
-            if sent[0].reply.done():
-                yield sent.popleft().reply.result()
+            if sent[0].replies.done():
+                yield from sent.popleft().replies.result()
                 continue
             waking = (left - timeout / 2 if patient else left) if timeout else None
-            wait([t.reply for t in sent if not t.reply.done()], waking, FIRST_COMPLETED)
+            wait([t.replies for t in sent if not t.replies.done()], waking, FIRST_COMPLETED)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Run each message's client and keep the reply for :meth:`pull_messages`."""
@@ -135,6 +141,12 @@ class LocalGrid(MessageGrid):
     def _call(self, message: Message, context: Context) -> Message:
         """Return the reply of the client that ``context`` belongs to; runs in a worker."""
 
+    def _call_together(
+        self, messages: Sequence[Message], contexts: Sequence[Context]
+    ) -> Iterable[Message]:
+        """Return the replies to ``messages``, in order; an engine may answer them as one."""
+        return [self._call(m, context) for m, context in zip(messages, contexts, strict=True)]
+
     def _prepare_worker(self) -> None:
         """Set up the calling thread; runs once in each worker."""
 
@@ -142,38 +154,50 @@ class LocalGrid(MessageGrid):
         """End the work on ``task``; return whether the engine could."""
         return False
 
-    def _send(self, message: Message) -> Task:
-        """Give ``message`` to a worker, unless its client is still at work for an earlier round."""
-        task = Task(message)
-        node_id = message.metadata.dst_node_id
-        message.metadata.__dict__["_message_id"] = str(uuid4())
-        # A record dictionary of its own: messages of a round share their records.
-        message.content = RecordDict(dict(message.content))
-        if node_id in self._hanging:
-            if not self._hanging[node_id].reply.done():
-                task.reply.set_result(_error(message, "still at work for an earlier round"))
-                return task
-            del self._hanging[node_id]
-        self._tasks.put(task)
+    def _portions(self, messages: list[Message]) -> Iterator[list[Message]]:
+        """Yield what a worker is given at one go; the same for the same number of messages."""
+        size = min(self._together, -(-len(messages) // self._workers)) or 1
+        portions = max(1, -(-len(messages) // size))
+        bounds = [len(messages) * number // portions for number in range(portions + 1)]
+        yield from (messages[a:b] for a, b in pairwise(bounds) if a < b)
+
+    def _send(self, messages: list[Message]) -> Task:
+        """Give ``messages`` to a worker; a client still at work for an earlier round gets none."""
+        task = Task(messages)
+        for message in messages:
+            message.metadata.__dict__["_message_id"] = str(uuid4())
+            # A record dictionary of its own: messages of a round share their records.
+            message.content = RecordDict(dict(message.content))
+            self._tell_if_free(message.metadata.dst_node_id)
+        if all(message.metadata.dst_node_id in self._hanging for message in messages):
+            task.replies.set_result([_error(message, _STILL_AT_WORK) for message in messages])
+        else:
+            self._tasks.put(task)
         return task
 
+    def _tell_if_free(self, node_id: int) -> None:
+        """Forget that the client of ``node_id`` hangs, if its thread has come back."""
+        if node_id in self._hanging and self._hanging[node_id].replies.done():
+            del self._hanging[node_id]
+
     def _close_round(
-        self, sent: Collection[Task], unsent: Iterable[Message], passed: float
+        self, sent: Collection[Task], unsent: Iterable[list[Message]], passed: float
     ) -> Iterator[Message]:
         """Yield what is there and an error for the rest; who hangs is left behind."""
         # What no worker has begun is called off first: the workers started below would begin it.
-        late = [task for task in sent if not task.reply.done() and not task.reply.cancel()]
+        late = [task for task in sent if not task.replies.done() and not task.replies.cancel()]
         for task in late:
             task.abandoned = True
             if not self._abandon(task):
-                self._hanging[task.message.metadata.dst_node_id] = task
+                hanging = (message.metadata.dst_node_id for message in task.messages)
+                self._hanging.update(dict.fromkeys(hanging, task))
             self._start_worker()
         for task in sent:
-            if task.abandoned or task.reply.cancelled():
-                yield _error(task.message, f"no reply within {passed:.0f} s")
+            if task.abandoned or task.replies.cancelled():
+                yield from (_error(m, f"no reply within {passed:.0f} s") for m in task.messages)
             else:
-                yield task.reply.result()
-        for message in unsent:
+                yield from task.replies.result()
+        for message in chain.from_iterable(unsent):
             yield _error(message, f"its turn did not come within {passed:.0f} s")
 
     def _start_worker(self) -> None:
@@ -185,24 +209,34 @@ class LocalGrid(MessageGrid):
     def _work(self) -> None:
         self._prepare_worker()
         while task := self._tasks.get():
-            if not task.reply.set_running_or_notify_cancel():
+            if not task.replies.set_running_or_notify_cancel():
                 continue
             try:
-                task.reply.set_result(self._answer(task.message))
+                task.replies.set_result(self._answer(task.messages))
             except BaseException as error:
-                task.reply.set_exception(error)
+                task.replies.set_exception(error)
             if task.abandoned:
                 return
 
-    def _answer(self, message: Message) -> Message:
+    def _answer(self, messages: list[Message]) -> list[Message]:
+        """Return the replies in order; who is still at work for an earlier round gives an error."""
+        busy = [message.metadata.dst_node_id in self._hanging for message in messages]
+        free = [message for message, hangs in zip(messages, busy, strict=True) if not hangs]
+        replies = iter(self._call_together(free, [self._context(message) for message in free]))
+        answers = [
+            _error(message, _STILL_AT_WORK) if hangs else next(replies)
+            for message, hangs in zip(messages, busy, strict=True)
+        ]
+        for reply in answers:
+            reply.metadata.__dict__["_message_id"] = str(uuid4())
+        return answers
+
+    def _context(self, message: Message) -> Context:
         node_id = message.metadata.dst_node_id
         # Ray's side of Flower reads a partition id.
         client_id = self._clients[node_id]
         config = {CLIENT_ID: client_id, "partition-id": client_id}
-        context = Context(1, node_id, config, RecordDict(), {})
-        reply = self._call(message, context)
-        reply.metadata.__dict__["_message_id"] = str(uuid4())
-        return reply
+        return Context(1, node_id, config, RecordDict(), {})
 
 
 def _error(message: Message, reason: str) -> Message:

@@ -110,8 +110,9 @@ class RayGrid(LocalGrid):
         """Kill the actor: unlike a thread it can be, and its CPUs are free again."""
         import ray
 
-        if actor := self._at_work.get(task.message.metadata.dst_node_id):
-            ray.kill(actor)
+        for message in task.messages:
+            if actor := self._at_work.get(message.metadata.dst_node_id):
+                ray.kill(actor)
         return True
 
 
@@ -143,7 +144,8 @@ def _cluster(config: RayConfig, clients: int, most: int | None) -> Iterator[int]
             raise SettingsError(
                 f"no client fits: federation.ray asks for {resources['num_cpus']:g} CPUs and "
                 f"{resources['num_gpus']:g} GPUs per client, and Ray has {there.get('CPU', 0):g} "
-                f"and {there.get('GPU', 0):g}; lower num_cpus_per_client or num_gpus_per_client"
+                f"and {there.get('GPU', 0):g}; lower "
+                "federation.ray.num_cpus_per_client or federation.ray.num_gpus_per_client"
             ) from error
         yield min(capacity, clients, most or capacity)
     finally:

@@ -27,7 +27,7 @@ def decode_images(raw_images: ImageSplits, config: ImagesConfig) -> tuple[ImageS
     if raw_images.test is None:
         train, test = split_held_out(train, config.test_fraction, config.seed)
     else:
-        test = read_images(raw_images.test, config, require_all_classes=False)
+        test = read_images(raw_images.test, config, keep_empty_classes=True)
         if test.images.shape[1:] != train.images.shape[1:]:
             raise DataError(
                 f"training images are {train.images.shape[1:]} and test images "

@@ -10,12 +10,13 @@ from phoenix_pipeline.checkpoints import atomic_path, write_json
 from phoenix_pipeline.config import ModelConfig, SamplingConfig
 from phoenix_pipeline.errors import CheckpointError, SettingsError
 from phoenix_pipeline.families.model_folder import read_metadata
+from phoenix_pipeline.families.provenance import DATA, trained_with
 from phoenix_pipeline.hardware import resolve_device
 from phoenix_pipeline.images import PngFolderWriter, SampleWriter
 from phoenix_pipeline.pipelines.progress import progress_bar
 from phoenix_pipeline.pipelines.sampling.nodes import Batch, follow_plan, plan_samples
 from phoenix_pipeline.reporting.data_card import render_data_card
-from phoenix_pipeline.seeding import derive_seed
+from phoenix_pipeline.seeding import image_seeds
 
 if TYPE_CHECKING:
     import numpy as np
@@ -101,7 +102,7 @@ def _follow(
     settings = metadata["settings"]
     return follow_plan(
         plan,
-        (derive_seed(seed, "export", i) for i in range(sum(plan.values()))),
+        image_seeds(seed, "export", sum(plan.values())),
         model_folder,
         ModelConfig.model_validate(settings["model"]),
         sampling,
@@ -161,6 +162,9 @@ def _describe(
             "training_seed": settings["seed"],
             "trained": metadata["written"],
             "training_images": sum(metadata["num_examples"].values()),
+            "weights_digest": metadata["weights_digest"],
+            "trained_with": trained_with(metadata, arm),
+            "data": metadata[DATA],
         },
         "disclosure": metadata["disclosure"],
         "scores": dict(scores),

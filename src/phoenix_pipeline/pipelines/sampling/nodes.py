@@ -19,36 +19,43 @@ from phoenix_pipeline.images import (
     read_samples,
 )
 from phoenix_pipeline.pipelines.progress import progress_bar
-from phoenix_pipeline.pipelines.sampling.parts import Batch, SampleParts, fingerprint_weights
-from phoenix_pipeline.seeding import derive_seed
+from phoenix_pipeline.pipelines.sampling.parts import Batch, SampleParts
+from phoenix_pipeline.seeding import image_seeds
 
 if TYPE_CHECKING:
     import torch
 
 
 def draw_samples(
-    model_folder: Path,
-    model_summary: dict[str, Any],
-    model: ModelConfig,
-    sampling: SamplingConfig,
-    run: RunConfig,
+    model_folder: Path, sampling: SamplingConfig, run: RunConfig
 ) -> Callable[[Path], None]:
     """Return a function that streams the samples into a Parquet file, batch by batch.
 
     They come from the global model, or from the clients' models in proportion to what they hold;
-    where there are both, from the clients first and then as many from the global model. After a
-    kill the same function goes on behind the last part that was kept.
+    where there are both, from the clients first and then as many from the global model. What the
+    model is, its own folder says. The file says how its samples were drawn, and from which weights.
+    After a kill the same function goes on behind the last part that was kept.
     """
-    from phoenix_pipeline.families.model_folder import read_metadata
+    from phoenix_pipeline.families.model_folder import read_metadata, weights_digest
 
     device = resolve_device(run.device)
-    side = model_summary["image_size"]
-    shape = (model_summary["channels"], side, side)
-    plan = plan_samples(read_metadata(model_folder), sampling.num_images)
+    metadata = read_metadata(model_folder)
+    settings = metadata["settings"]
+    model = ModelConfig.model_validate(settings["model"])
+    shape = (settings["channels"], settings["image_size"], settings["image_size"])
+    plan = plan_samples(metadata, sampling.num_images)
     total = sum(plan.values())
-    seeds = [derive_seed(run.seed, "sample", i) for i in range(total)]
+    seeds = list(image_seeds(run.seed, "sample", total))
+    digest = weights_digest(model_folder)
+    drawn = {
+        "weights_digest": digest,
+        "weights": metadata["weights"],
+        "family": model.family,
+        "sampling": sampling.model_dump(mode="json"),
+        "seed": run.seed,
+    }
     identity = {
-        "weights": fingerprint_weights(model_folder),
+        "weights": digest,
         "model": model.model_dump(mode="json"),
         "sampling": sampling.model_dump(mode="json", exclude={"grid_images"}),
         "plan": sorted(plan.items()),
@@ -61,7 +68,7 @@ def draw_samples(
 
     def write(path: Path) -> None:
         parts = SampleParts(path, identity)
-        with SampleWriter(path) as writer, progress_bar("sampling", total) as advance:
+        with SampleWriter(path, drawn) as writer, progress_bar("sampling", total) as advance:
             for batch in parts.continued(draw):
                 writer.write(*batch)
                 advance(len(batch[0]))
@@ -87,8 +94,10 @@ def follow_plan(
     """
     from phoenix_pipeline.families import family_of
     from phoenix_pipeline.families.model_folder import load_network
+    from phoenix_pipeline.optimization.compilation import compile_network
 
     supply = iter(seeds)
+    compiled = _compiles(plan, model, sampling, device)
     for client_id, count in plan.items():
         own = list(islice(supply, count))
         begun = min(done, count)
@@ -96,12 +105,25 @@ def follow_plan(
         if begun == count:
             continue
         network = load_network(model_folder, client_id).to(device)
-        if sampling.compile:
-            network.compile()
+        if compiled:
+            compile_network(network)
         left = own[begun:]
         for batch in family_of(model).sample_images(network, model, sampling, shape, left, device):
             yield batch, client_id, own[begun : begun + len(batch)]
             begun += len(batch)
+
+
+def _compiles(
+    plan: Mapping[int, int], model: ModelConfig, sampling: SamplingConfig, device: "torch.device"
+) -> bool:
+    """Return whether networks are compiled: for the whole plan, also where a part is done."""
+    from phoenix_pipeline.optimization.break_even import SAMPLING
+
+    if sampling.compile != "auto":
+        return sampling.compile
+    batches = sum(-(-count // sampling.batch_size) for count in plan.values())
+    too_small = "a DCGAN is too small for it" if model.family == "dcgan" else None
+    return SAMPLING.pays(batches * sampling.num_steps, device.type, too_small)
 
 
 def plan_samples(metadata: Mapping[str, Any], num_images: int) -> dict[int, int]:

@@ -15,6 +15,8 @@ from phoenix_pipeline.config import (
     SharedPoolConfig,
     ThresholdFilterConfig,
     TrainingConfig,
+    list_settled,
+    settle_groups,
 )
 from phoenix_pipeline.hardware import resolve_device
 from phoenix_pipeline.images import ImageSet
@@ -26,6 +28,7 @@ from phoenix_pipeline.pipelines.shared_pool.checks import (
     check_stored,
     check_threshold,
 )
+from phoenix_pipeline.reporting.figure_style import draw_sentence
 from phoenix_pipeline.reporting.partition_figure import draw_shared_pool as draw_shared_pool_figure
 
 if TYPE_CHECKING:
@@ -58,8 +61,12 @@ def assign_images(
     return training, pool.shares
 
 
-def plot_clients(train: ImageSet, client_images: pd.DataFrame) -> Figure:
+def plot_clients(
+    train: ImageSet, client_images: pd.DataFrame, federation: FederationConfig
+) -> Figure:
     """Draw what each client trains on: its own images, and those that it received."""
+    if federation.engine == "deployment":
+        return draw_sentence("The sites are the clients; the report shows those that took part.")
     return draw_shared_pool_figure(client_images, train.class_names)
 
 
@@ -78,12 +85,16 @@ def check_arm(
 ) -> dict[str, Any]:
     """Build the model once and check what only the images can tell; return what it is.
 
+    ``settled`` in it is what each setting of ``auto`` became.
+
     Raises:
         SettingsError: the model does not fit the images, or settings contradict each other.
         CheckpointError: ``checkpoints`` has an unfinished run of other settings.
     """
     from phoenix_pipeline.federated.privacy.checks import check_privacy
 
+    given = {"model": model, "training": training, "federation": federation}
+    model, training, federation = settle_groups(model, training, federation, train.image_size)
     network = _build(train, model, sampling, run)
     layers = _layers_that_stay(network, model, personal, federation)
     check_privacy(
@@ -99,6 +110,8 @@ def check_arm(
     check_pool(pool)
     check_threshold(rules, train, test, run)
     summary = _summarise(network, layers, train)
+    settled = {"model": model, "training": training, "federation": federation}
+    summary["settled"] = list_settled(given, settled)
     if federation.resume:
         settings = client_settings(summary, model, training, federation, rules, run)
         check_stored(checkpoints, settings, federation, rules, pool)
@@ -154,9 +167,10 @@ def client_settings(
     rules: ThresholdFilterConfig,
     run: RunConfig,
 ) -> "ClientSettings":
-    """Return what every client is told; ``summary`` is of :func:`check_arm`."""
+    """Return what every client is told, without ``auto``; ``summary`` is of :func:`check_arm`."""
     from phoenix_pipeline.federated.records import ClientSettings
 
+    model, training, _ = settle_groups(model, training, federation, summary["image_size"])
     return ClientSettings(
         model=model,
         training=training,

@@ -1,0 +1,154 @@
+"""Training messages of several clients, answered by one program; and how many at a time.
+
+Everything but the training is what :mod:`~phoenix_pipeline.federated.client_app` does for one.
+"""
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from flwr.app import Context, Message
+from torch import nn
+
+from phoenix_pipeline.config import FederationConfig
+from phoenix_pipeline.errors import TrainingError
+from phoenix_pipeline.families import family_of
+from phoenix_pipeline.federated.client_app import (
+    ClientRound,
+    OpenSite,
+    answer_errors,
+    begin_round,
+    finish_round,
+    read_settings,
+)
+from phoenix_pipeline.federated.records import ClientSettings
+from phoenix_pipeline.federated.workbench import Workbench
+from phoenix_pipeline.hardware import available_memory
+from phoenix_pipeline.optimization.work import ClientTask, LocalResult
+
+logger = logging.getLogger(__name__)
+
+# Values in the largest feature maps of a client's step from which on a CPU core has enough to do
+# with one client: measured with benchmarks/stacked_clients.py, docs/speed.md.
+_CPU_VALUES = 40_000
+# Copies of a client's weights that training holds: weights, gradients, two moments, what is kept.
+_COPIES = 6
+_MEMORY_SHARE = 0.5
+
+
+class StackedClients:
+    """Answers several training messages at once."""
+
+    def __init__(self, open_site: OpenSite) -> None:
+        self._open_site = open_site
+        self._workbench = Workbench(compiles=False)
+
+    def __call__(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
+        """Return a reply to each message, in order: a client that cannot gives its reason."""
+        try:
+            return self._answer(messages, contexts)
+        except torch.OutOfMemoryError:
+            if len(messages) == 1:
+                raise
+            logger.warning("%s clients at a time are too many for the memory", len(messages))
+            torch.cuda.empty_cache()
+            half = len(messages) // 2
+            parts = (slice(None, half), slice(half, None))
+            return [reply for part in parts for reply in self(messages[part], contexts[part])]
+
+    def _answer(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
+        begun = [
+            answer_errors(message, context, partial(self._begin, slot=i, count=len(messages)))
+            for i, (message, context) in enumerate(zip(messages, contexts, strict=True))
+        ]
+        results = iter(_train([one for one in begun if isinstance(one, ClientRound)]))
+        return [
+            answer_errors(message, context, partial(_finish, begun=one, result=next(results)))
+            if isinstance(one, ClientRound)
+            else one
+            for message, context, one in zip(messages, contexts, begun, strict=True)
+        ]
+
+    def _begin(self, message: Message, context: Context, slot: int, count: int) -> ClientRound:
+        settings, site = read_settings(message), self._open_site(message, context)
+        bench = self._workbench.prepare_slots(settings, site.images.device, count)[slot]
+        return begin_round(message.content, settings, site, bench)
+
+
+def _train(begun: Sequence[ClientRound]) -> list[LocalResult | TrainingError]:
+    if not begun:
+        return []
+    tasks = [
+        ClientTask({**r.bench.shared, **r.bench.personal}, r.site.images, r.work, r.moments)
+        for r in begun
+    ]
+    bench, settings = begun[0].bench, begun[0].settings
+    return bench.family.train_stacked(bench.network, tasks, settings.model, settings.training)
+
+
+def _finish(
+    message: Message, context: Context, begun: ClientRound, result: LocalResult | TrainingError
+) -> Message:
+    if isinstance(result, TrainingError):
+        raise result
+    return Message(finish_round(begun, result), reply_to=message)
+
+
+def clients_at_a_time(
+    config: FederationConfig, settings: ClientSettings, device: torch.device, num_clients: int
+) -> int:
+    """Return how many clients a worker trains as one program; a line in the log says why."""
+    count, reason = choose_clients_at_a_time(config, settings, device, num_clients)
+    if reason:
+        logger.info("clients train one after another: %s", reason)
+    if count > 1:
+        logger.info("up to %s clients train as one program", count)
+    return count
+
+
+def choose_clients_at_a_time(
+    config: FederationConfig, settings: ClientSettings, device: torch.device, num_clients: int
+) -> tuple[int, str | None]:
+    """Return how many clients a worker trains as one program, and what keeps it from more."""
+    asked = config.stacked_clients
+    if asked == 1 or num_clients == 1:
+        return 1, None
+    reason = family_of(settings.model).why_not_stacked(settings.training)
+    if asked == "auto" and reason is None and device.type == "cpu" and _fills_a_core(settings):
+        reason = "one client's batch keeps a CPU core busy"
+    if reason:
+        return 1, reason
+    most = _that_fit(settings, device) if asked == "auto" else asked
+    return max(1, min(most, num_clients)), None
+
+
+def _fills_a_core(settings: ClientSettings) -> bool:
+    channels = settings.model.unet.block_out_channels[0]
+    return settings.training.batch_size * settings.image_size**2 * channels > _CPU_VALUES
+
+
+def _that_fit(settings: ClientSettings, device: torch.device) -> int:
+    """Return how many clients leave half of the free memory free."""
+    with torch.device("meta"):
+        network = settings.build_network()
+    weights = sum(parameter.numel() for parameter in network.parameters())
+    values = _COPIES * weights + settings.training.batch_size * _activations(network, settings)
+    return max(1, int(_MEMORY_SHARE * available_memory(device) / (4 * values)))
+
+
+def _activations(network: nn.Module, settings: ClientSettings) -> int:
+    """Return the values that all layers put out for one image, which the backward pass needs."""
+    counted = 0
+
+    def count(module: nn.Module, inputs: object, output: object) -> None:
+        nonlocal counted
+        counted += output.numel() if isinstance(output, torch.Tensor) else 0
+
+    for module in network.modules():
+        if not list(module.children()):
+            module.register_forward_hook(count)
+    shape = (1, settings.channels, settings.image_size, settings.image_size)
+    with torch.no_grad():
+        network(torch.empty(shape, device="meta"), torch.zeros(1, device="meta"))
+    return counted
