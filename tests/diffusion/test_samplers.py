@@ -161,10 +161,14 @@ def test_leading_that_starts_where_images_still_show_is_refused(
             prepare_scheduler(NoiseConfig(), other, num_steps)
 
 
-@pytest.mark.parametrize("num_steps", [20, 50, 100, 500, 999, 1000])
-def test_leading_that_starts_at_noise_is_possible(num_steps: int) -> None:
-    config = SamplingConfig(sampler="ddim", timestep_spacing="leading")
-    assert len(prepare_scheduler(NoiseConfig(), config, num_steps).timesteps) == num_steps
+@pytest.mark.parametrize(
+    ("sampler", "num_steps"),
+    [*(("ddim", n) for n in (20, 50, 100, 500, 999, 1000)), ("dpm_solver++", 20), ("unipc", 30)],
+)
+def test_leading_that_starts_at_noise_is_possible(sampler: str, num_steps: int) -> None:
+    mean, std = gaussian_drawn(num_steps, sampler=sampler, timestep_spacing="leading")
+    assert mean == pytest.approx(1.0, abs=0.01)
+    assert 0.7 < std < 1.02
 
 
 def test_a_short_linear_schedule_that_never_reaches_noise_starts_at_its_end() -> None:

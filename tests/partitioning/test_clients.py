@@ -65,6 +65,17 @@ def test_pathological_balances_client_sizes():
     assert np.ptp(sizes(divide(num_clients=7, classes_per_client=3))) <= 2
 
 
+def test_pathological_leaves_each_owner_half_of_an_equal_share_of_a_small_class():
+    # Equal clients would take all of the small classes from those who share the large one.
+    labels = np.repeat(np.arange(3), [1000, 30, 30])
+    partition = divide(labels, num_clients=3, classes_per_client=2)
+    counts = partition.groupby(["client_id", "label"]).size().unstack(fill_value=0).to_numpy()
+    assert counts.sum(axis=0).tolist() == [1000, 30, 30]
+    for label, size in enumerate([1000, 30, 30]):
+        owned = counts[counts[:, label] > 0, label]
+        assert len(owned) == 2 and owned.min() >= size // 4
+
+
 def test_pathological_where_flwr_datasets_would_leave_classes_out():
     from datasets import Dataset
     from flwr_datasets.partitioner import PathologicalPartitioner

@@ -21,7 +21,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = copy_project(tmp_path_factory.mktemp("one_arm") / "project")
     ended = kedro_run(folder, "--pipelines", "fedavg,comparison")
     assert ended.returncode == 0, ended.stderr
-    left_out = ended.stderr.index("leaves out centralized, data_sharing, personalization, dcgan")
+    left_out = ended.stderr.index(
+        "leaves out centralized, phoenix, data_sharing, personalization, dcgan"
+    )
     assert left_out < ended.stderr.index("decode_images")
     assert "without centralized there is no share of the gap closed" in ended.stderr
     return folder

@@ -20,7 +20,9 @@ class SamplingConfig(Group):
     )
     num_steps: Positive = Field(20, description="Network evaluations per image.")
     timestep_spacing: Literal["leading", "trailing", "linspace"] = Field(
-        "trailing", description="Which of the T timesteps are visited."
+        "trailing",
+        description="Which of the T timesteps are visited; refused where the first of them still "
+        "shows more than a tenth of an image, as `leading` in 600 of 1000 steps.",
     )
     eta: Fraction = Field(0.0, description="`ddim`: 0 deterministic, 1 ancestral.")
     weights: Literal["ema", "raw"] = Field("ema", description="Which weights are sampled.")
@@ -28,8 +30,10 @@ class SamplingConfig(Group):
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp32", description="Autocast type of a diffusion model while it is sampled."
     )
-    compile: bool = Field(
-        False, description="`torch.compile` a model that is sampled; pays for many images on a GPU."
+    compile: bool | Literal["auto"] = Field(
+        "auto",
+        description="`torch.compile` a model that is sampled: `auto` for many images on a GPU, and "
+        "a line in the log says which was chosen.",
     )
 
 

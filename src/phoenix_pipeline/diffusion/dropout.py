@@ -26,8 +26,9 @@ class SeededDropout(nn.Dropout):
 
 
 def _draw_mask(like: Tensor, kept: float, generator: torch.Generator) -> Tensor:
-    # In the order of the indices, whatever the memory layout: so the same mask in every one.
-    mask = torch.empty(like.shape, dtype=like.dtype, device=like.device)
+    # In the order of the indices, whatever the memory layout: so the same mask in every one. Not by
+    # its shape: under a vmap over images (DP-SGD) it has one image's, and a mask for each is due.
+    mask = torch.empty_like(like, memory_format=torch.contiguous_format)
     return mask.bernoulli_(kept, generator=generator).div_(kept)
 
 

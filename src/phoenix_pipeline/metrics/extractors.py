@@ -28,6 +28,8 @@ __all__ = [
     "pixel_extractor",
 ]
 
+_Found = tuple[FeatureExtractor | None, str]
+
 LARGEST_PIXEL_SIDE = 16
 NO_JUDGE = "no label judge: the images have no labels, or fewer than two classes"
 OWN_JUDGE = "the label judge is from a file, which gives classes and no features"

@@ -13,9 +13,7 @@ from phoenix_pipeline.config import (
     ModelConfig,
     PrivacyAuditConfig,
     TrainingConfig,
-    settle_federation,
-    settle_model,
-    settle_training,
+    settle_groups,
 )
 from phoenix_pipeline.framework.arm_blocks import ARM_GROUPS, SHARED_GROUPS
 from phoenix_pipeline.images import ImageSet
@@ -222,15 +220,12 @@ def _present(parameters: Mapping[str, Any], result: ArmResults) -> dict[str, dic
     """
     own = {name: group.model_validate(parameters[result.arm][name]) for name, group in _OF_ARMS}
     shared = {name: group.model_validate(parameters[name]) for name, group in _OF_ALL}
-    side = result.description["settings"]["image_size"]
-    model = settle_model(ModelConfig.model_validate(own["model"]), side)
-    training = TrainingConfig.model_validate(own["training"])
-    federation = FederationConfig.model_validate(own["federation"])
-    groups: dict[str, Group] = {
-        **shared,
-        **own,
-        "model": model,
-        "training": settle_training(training, model, side),
-        "federation": settle_federation(federation, side),
-    }
+    model, training, federation = settle_groups(
+        ModelConfig.model_validate(own["model"]),
+        TrainingConfig.model_validate(own["training"]),
+        FederationConfig.model_validate(own["federation"]),
+        result.description["settings"]["image_size"],
+    )
+    settled = {"model": model, "training": training, "federation": federation}
+    groups: dict[str, Group] = {**shared, **own, **settled}
     return {name: groups[name].model_dump(mode="json") for name in result.settings}

@@ -94,8 +94,10 @@ def follow_plan(
     """
     from phoenix_pipeline.families import family_of
     from phoenix_pipeline.families.model_folder import load_network
+    from phoenix_pipeline.optimization.compilation import compile_network
 
     supply = iter(seeds)
+    compiled = _compiles(plan, model, sampling, device)
     for client_id, count in plan.items():
         own = list(islice(supply, count))
         begun = min(done, count)
@@ -103,12 +105,25 @@ def follow_plan(
         if begun == count:
             continue
         network = load_network(model_folder, client_id).to(device)
-        if sampling.compile:
-            network.compile()
+        if compiled:
+            compile_network(network)
         left = own[begun:]
         for batch in family_of(model).sample_images(network, model, sampling, shape, left, device):
             yield batch, client_id, own[begun : begun + len(batch)]
             begun += len(batch)
+
+
+def _compiles(
+    plan: Mapping[int, int], model: ModelConfig, sampling: SamplingConfig, device: "torch.device"
+) -> bool:
+    """Return whether networks are compiled: for the whole plan, also where a part is done."""
+    from phoenix_pipeline.optimization.break_even import SAMPLING
+
+    if sampling.compile != "auto":
+        return sampling.compile
+    batches = sum(-(-count // sampling.batch_size) for count in plan.values())
+    too_small = "a DCGAN is too small for it" if model.family == "dcgan" else None
+    return SAMPLING.pays(batches * sampling.num_steps, device.type, too_small)
 
 
 def plan_samples(metadata: Mapping[str, Any], num_images: int) -> dict[int, int]:
