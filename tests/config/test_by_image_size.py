@@ -137,9 +137,12 @@ def test_groups_must_divide_the_channels_that_auto_gives() -> None:
         settle_model(model, 32)
 
 
-def test_what_was_not_settled_cannot_be_read() -> None:
-    with pytest.raises(AttributeError, match="block_out_channels"):
-        _ = MODEL.unet.block_out_channels
+def test_what_was_not_settled_reads_as_auto() -> None:
+    # Kedro reads every key of a group on its way to the nodes.
+    assert {name: getattr(MODEL.unet, name) for name in type(MODEL.unet).model_fields}
+    assert MODEL.unet.block_out_channels == "auto"
+    with pytest.raises(AttributeError, match="no attribute 'depth'"):
+        _ = MODEL.unet.depth  # type: ignore[attr-defined]
     assert settle_model(MODEL, 8).unet.block_out_channels == (16, 32)
 
 

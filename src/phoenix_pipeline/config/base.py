@@ -1,7 +1,7 @@
 """What every parameter group is made of."""
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import (
     BaseModel,
@@ -24,8 +24,8 @@ class Group(BaseModel):
     """A parameter group: immutable, and a misspelt key is an error.
 
     Keys in ``BY_IMAGE_SIZE`` may be ``auto``: they wait for the images, and :meth:`settled` gives
-    them their values. Until then they are stored and shown as ``auto``, and reading one is an
-    AttributeError.
+    them their values. Until then they are stored, shown and read as ``auto``: Kedro reads every
+    key of a group, and no arithmetic takes a word for a number.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -37,6 +37,14 @@ class Group(BaseModel):
     def auto(self) -> frozenset[str]:
         """The keys that still wait for the images."""
         return self._auto
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Return ``auto`` for a key that waits; nothing else is missing."""
+            if name in type(self).BY_IMAGE_SIZE:
+                return AUTO
+            return super().__getattr__(name)
 
     def waiting(self) -> Iterator[str]:
         """Yield the dotted names of the keys that wait for the images, inner groups included."""
