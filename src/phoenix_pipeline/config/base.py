@@ -49,7 +49,7 @@ class Group(BaseModel):
     def waiting(self) -> Iterator[str]:
         """Yield the dotted names of the keys that wait for the images, inner groups included."""
         yield from sorted(self._auto)
-        for name in type(self).model_fields.keys() - self._auto:
+        for name in type(self).model_fields:
             inner = getattr(self, name)
             if isinstance(inner, Group):
                 yield from (f"{name}.{key}" for key in inner.waiting())
