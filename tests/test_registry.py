@@ -30,6 +30,7 @@ from phoenix_pipeline.federated.aggregation import _CLIPPED, build_aggregation
 from phoenix_pipeline.federated.aggregation.robust import _RESULTS, RobustRule
 from phoenix_pipeline.federated.compression.codecs import _CODECS, codec_of
 from phoenix_pipeline.federated.server_optimizer import _OPTIMIZERS, ServerOptimizer
+from phoenix_pipeline.metrics.components import extractor_spaces
 from phoenix_pipeline.metrics.extractors import available_extractors
 from phoenix_pipeline.optimization.learning_rate import _COURSES, learning_rate_at
 from phoenix_pipeline.optimization.precision import _AUTOCAST, autocast
@@ -62,6 +63,10 @@ def test_every_name_of_a_setting_has_its_entry(
 ) -> None:
     names = get_args(model.model_fields[field].annotation)
     assert set(names) == {*entries, *apart}
+
+
+def test_every_extractor_has_its_entry() -> None:
+    assert set(EXTRACTORS) == set(extractor_spaces())
 
 
 def unknown(group: Any, field: str) -> Any:
