@@ -17,11 +17,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.gpu_check.children import NO_TIME, Part, run_parts
-from benchmarks.gpu_check.project import PROJECT
+from benchmarks.gpu_check.project import PRESET, PROJECT
 from benchmarks.gpu_check.report import PartResult, Report
 from benchmarks.harness import machine
-from phoenix_pipeline.arms import ARMS
 from phoenix_pipeline.errors import PhoenixError
+from phoenix_pipeline.framework.project import open_config
 from phoenix_pipeline.hardware import available_cores, resolve_device
 
 _FOLDER = PROJECT / "data" / "gpu_check"
@@ -107,6 +107,7 @@ def _conditions(asked: argparse.Namespace, kind: str) -> dict[str, object]:
 
 
 def _parser() -> argparse.ArgumentParser:
+    arms = open_config(PROJECT, PRESET).arms
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.gpu_check", description=(__doc__ or "").splitlines()[0]
     )
@@ -115,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seconds", default=240.0, type=float, help="for everything (240)")
     parser.add_argument("--part-seconds", default=115.0, type=float, help="for each part (115)")
-    parser.add_argument("--arms", nargs="*", default=list(ARMS), choices=ARMS)
+    parser.add_argument("--arms", nargs="*", default=list(arms), choices=arms)
     parser.add_argument("--speeds", nargs="*", default=list(_SPEEDS), choices=_SPEEDS)
     parser.add_argument("--output", default=_FOLDER / "latest.json", type=Path)
     return parser
