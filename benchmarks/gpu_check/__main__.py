@@ -23,6 +23,7 @@ from benchmarks.harness import machine
 from phoenix_pipeline.errors import PhoenixError
 from phoenix_pipeline.framework.project import open_config
 from phoenix_pipeline.hardware import available_cores, resolve_device
+from phoenix_pipeline.optimization.compilation import keep_compiled_code
 
 _FOLDER = PROJECT / "data" / "gpu_check"
 _SPEEDS = (
@@ -49,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     phases = [parts_of(asked, kind, "arms"), parts_of(asked, kind, "speed")]
     waiting = {part.name: PartResult() for phase in phases for part in phase}
+    # Before the parts have temporary folders of their own.
+    keep_compiled_code()
     report = Report(asked.output, kind == "cuda", _conditions(asked, kind), waiting)
     report.write()
 
