@@ -9,6 +9,7 @@ import torch
 from pydantic import BaseModel
 
 from phoenix_pipeline.config import (
+    EXTRACTORS,
     AggregationConfig,
     ClipNormConfig,
     EvaluationConfig,

@@ -16,8 +16,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from phoenix_pipeline.arms import ARMS
-
 from benchmarks.gpu_check.children import NO_TIME, Part, run_parts
 from benchmarks.gpu_check.project import PRESET, PROJECT
 from benchmarks.gpu_check.report import PartResult, Report

@@ -7,7 +7,6 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from phoenix_pipeline.arms import ARMS
 
 from benchmarks.gpu_check.__main__ import main
 from benchmarks.gpu_check.arms import check_log, outcome
