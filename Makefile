@@ -72,8 +72,9 @@ lock: $(READY) ## resolve requirements.lock anew from pyproject.toml (UPGRADE=--
 		--no-emit-index-url --generate-hashes --quiet $(UPGRADE) -o requirements.lock
 
 clean: ## remove results, tracked runs and caches; keep raw data and the environment
-	@for layer in data/0[2-8]_* data/cifar10*/0[2-8]_*; do [ ! -d "$$layer" ] || find "$$layer" -mindepth 1 \
-		! -name .gitkeep -delete; done
+	@for layer in data/0[2-8]_*; do find "$$layer" -mindepth 1 ! -name .gitkeep -delete; done
+	@for layer in data/*/0[2-8]_* data/.locks data/*/.locks; do \
+		case "$$layer" in data/0*) ;; *) rm -rf "$$layer" ;; esac; done
 	@rm -rf mlflow.db mlruns .viz logs .pytest_cache .ruff_cache .mypy_cache
 	@find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 

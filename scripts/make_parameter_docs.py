@@ -15,8 +15,8 @@ import yaml
 from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 
-from phoenix_pipeline.arms import ARMS
-from phoenix_pipeline.framework.config_loader import ARM_GROUPS, SHARED_GROUPS, deep_merge
+from phoenix_pipeline.framework.arm_blocks import ARM_GROUPS, ARMS, SHARED_GROUPS
+from phoenix_pipeline.framework.config_loader import deep_merge
 from phoenix_pipeline.framework.mlflow_runs import TrackingConfig
 from phoenix_pipeline.reporting.settings_diff import read_setting
 
@@ -193,8 +193,8 @@ def allowed(field: FieldInfo) -> str:
 def arm_section(base: Mapping[str, Any]) -> list[str]:
     """Return what each arm's block in ``conf/base`` sets."""
     lines = ["## What the arms set", ""]
-    for arm in ARMS:
-        settings = list(flatten(base.get(arm) or {}))
+    for arm, block in base[ARMS].items():
+        settings = list(flatten(block or {}))
         lines += [f"- `{arm}`: {list_settings(settings)}"]
     return [*lines, ""]
 

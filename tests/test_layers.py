@@ -9,7 +9,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "phoenix_pipeline"
 
 LAYERS = (
-    {"config", "seeding", "errors", "arms"},
+    {"config", "seeding", "errors", "registry", "offline"},
     {"checkpoints", "hardware", "threads"},
     {"images"},
     {"optimization"},

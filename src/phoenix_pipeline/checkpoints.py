@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 # Of an exported model: settings and origin, whatever kind of model it is.
 METADATA_FILE = "phoenix.json"
 _STALE_AFTER_S = 24 * 3600.0
+# Ours, and those that safetensors writes first.
+_LEFTOVERS = (".*.????????.partial*", ".tmp??????")
 
 
 @contextmanager
@@ -136,6 +138,18 @@ def load_metadata(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} has no metadata of this project: {error}") from error
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes left in ``folder``, below it, and beside it of its own name.
+
+    Call it only while no other process writes there.
+    """
+    found = [leftover for pattern in _LEFTOVERS for leftover in folder.rglob(pattern)]
+    found += folder.parent.glob(f".{folder.name}.????????.partial*")
+    for leftover in found:
+        with suppress(OSError):
+            _remove(leftover)
+
+
 def _detach(tensors: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:
     """Return contiguous CPU tensors, none sharing memory with another, as safetensors needs."""
     seen: set[int] = set()
@@ -210,7 +224,8 @@ def _remove_stale(folder: Path) -> None:
 
     Once per folder and process: a folder of 10,000 models would else be read 10,000 times.
     """
-    for leftover in folder.glob(".*.????????.partial*"):
-        with suppress(OSError):  # Another process may be removing it as well.
-            if time.time() - leftover.stat().st_mtime > _STALE_AFTER_S:
-                _remove(leftover)
+    for pattern in _LEFTOVERS:
+        for leftover in folder.glob(pattern):
+            with suppress(OSError):  # Another process may be removing it as well.
+                if time.time() - leftover.stat().st_mtime > _STALE_AFTER_S:
+                    _remove(leftover)

@@ -1,93 +1,52 @@
 """The project's commands, with errors in one line. Kedro finds this module by its name."""
 
-import logging
-import sys
-import traceback
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 from kedro.framework.cli.project import run as kedro_run
-from kedro.framework.cli.utils import _split_params
 from kedro.framework.project import pipelines
-from kedro.utils import find_kedro_project
 
-from phoenix_pipeline.arms import ARMS
 from phoenix_pipeline.errors import SettingsError
-from phoenix_pipeline.framework.error_lines import (
-    INTERNAL_ERROR,
-    describe,
-    wants_traceback,
-    write_traceback,
-)
-from phoenix_pipeline.framework.secrets import without_secrets
+from phoenix_pipeline.framework.arm_blocks import arm_registry
+from phoenix_pipeline.framework.command import OneLineCommand, parse_params
+from phoenix_pipeline.framework.project import open_config, project_folder
 from phoenix_pipeline.framework.settings_errors import hint
+from phoenix_pipeline.offline import stay_offline
+
+stay_offline()
 
 
-class OneLineCommand(click.Command):
-    """A command whose errors are one line on stderr, with the traceback in a file."""
-
-    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
-        """Parse the options; a wrong one exits with status 2."""
-        try:
-            return super().make_context(*args, **kwargs)
-        except click.UsageError as error:
-            fail(error, verbose=False)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; errors exit with the status of :func:`describe`."""
-        verbose = bool(ctx.params.pop("verbose", False)) or wants_traceback()
-        _use_console(verbose)
-        try:
-            _check_pipelines(ctx.params)
-            return super().invoke(ctx)
-        except (click.exceptions.Exit, click.Abort):
-            raise
-        except (Exception, KeyboardInterrupt) as error:
-            fail(error, verbose)
-
-
-def fail(error: BaseException, verbose: bool) -> NoReturn:
-    """Print the line, keep the traceback, and exit."""
-    line, status = describe(error)
-    if verbose:
-        click.echo(without_secrets("".join(traceback.format_exception(error))), err=True)
-    file = write_traceback(error, find_kedro_project(Path.cwd()) or Path.cwd())
-    if status == INTERNAL_ERROR and file:
-        line += f" (a fault of the program; traceback in {file})"
-    click.secho(f"Error: {line}", fg="red", err=True)
-    sys.exit(status)
-
-
-def _check_pipelines(options: dict[str, Any]) -> None:
-    """Raise SettingsError for a pipeline that is not registered."""
+def _run(**options: Any) -> None:
+    """Check the names of the pipelines, which Kedro would do late, then run."""
+    config = open_config(
+        project_folder(), options.get("env"), options.get("params"), options.get("conf_source")
+    )
+    arm_registry.use(config.arms)
     names = [options["pipeline"]] if options.get("pipeline") else options.get("pipelines") or []
     for name in names:
         if name not in pipelines:
             raise SettingsError(
                 f"--pipelines {name}: there is no such pipeline{hint(name, pipelines)}"
             )
+    kedro_run.callback(**options)  # type: ignore[misc]
 
 
-def _use_console(verbose: bool) -> None:
-    """Log through rich on a terminal, below its progress bars; plain lines elsewhere."""
-    root = logging.getLogger()
-    logging.captureWarnings(True)
-    if verbose:
-        logging.getLogger("kedro").setLevel(logging.INFO)
-        logging.getLogger("py.warnings").setLevel(logging.WARNING)
-    if sys.stderr.isatty():
-        from rich.logging import RichHandler
-
-        root.handlers = [RichHandler(show_path=False, log_time_format="%X")]
-
+_VERBOSE = click.Option(["--verbose", "-v"], is_flag=True, help="Print tracebacks and warnings.")
 
 run = OneLineCommand(
     name="run",
-    callback=kedro_run.callback,
+    callback=_run,
     params=[
-        *kedro_run.params,
-        click.Option(["--verbose", "-v"], is_flag=True, help="Print tracebacks and warnings."),
+        *(option for option in kedro_run.params if option.name != "params"),
+        click.Option(
+            ["--params"],
+            type=click.UNPROCESSED,
+            default="",
+            callback=parse_params,
+            help="Settings of this run: federation.num_rounds=20,fedavg.training.batch_size=32",
+        ),
+        _VERBOSE,
     ],
     help="Run the pipelines: every arm and the comparison, or those named by --pipelines.",
 )
@@ -97,16 +56,15 @@ _ENV = click.Option(["--env", "-e"], help="Kedro environment; its results lie ap
 _LIST = click.Option(["--list", "only_list"], is_flag=True, help="List the cells; run nothing.")
 _TABLES = click.Option(["--no-run"], is_flag=True, help="Only tables and figures of what is done.")
 _OUTPUT = click.Option(["--show-output"], is_flag=True, help="Show what the cells print.")
-_VERBOSE = click.Option(["--verbose", "-v"], is_flag=True, help="Print tracebacks and warnings.")
 
 
 def _sweep(name: str, env: str | None, only_list: bool, no_run: bool, show_output: bool) -> None:
     from phoenix_pipeline.framework.sweeps.command import list_cells, sweep_command
 
     if only_list:
-        list_cells(_project(), name, env)
+        list_cells(project_folder(), name, env)
     else:
-        sweep_command(_project(), name, env, run=not no_run, quiet=not show_output)
+        sweep_command(project_folder(), name, env, run=not no_run, quiet=not show_output)
 
 
 def _claims(env: str | None, only_list: bool, no_run: bool, show_output: bool) -> None:
@@ -114,15 +72,11 @@ def _claims(env: str | None, only_list: bool, no_run: bool, show_output: bool) -
     from phoenix_pipeline.framework.sweeps.command import list_cells, sweep_command
 
     if only_list:
-        list_cells(_project(), SWEEP, env)
+        list_cells(project_folder(), SWEEP, env)
     else:
         sweep_command(
-            _project(), SWEEP, env, run=not no_run, quiet=not show_output, then=write_claims
+            project_folder(), SWEEP, env, run=not no_run, quiet=not show_output, then=write_claims
         )
-
-
-def _project() -> Path:
-    return (find_kedro_project(Path.cwd()) or Path.cwd()).resolve()
 
 
 sweep = OneLineCommand(
@@ -140,11 +94,10 @@ claims = OneLineCommand(
 )
 
 
-def _assemble(client: int, to: str, arm: str, data_root: str) -> None:
-    from phoenix_pipeline.families.model_folder import assemble_client
+def _assemble(client: int, to: str, arm: str, env: str | None, data_root: str | None) -> None:
+    from phoenix_pipeline.framework.sample_export import assemble_arm
 
-    folder = _project() / data_root / "06_models" / arm
-    assemble_client(folder, client, Path(to))
+    assemble_arm(project_folder(), env, data_root, arm, client, Path(to))
     click.echo(f"the model of client {client} is in {to}")
 
 
@@ -154,10 +107,9 @@ assemble = OneLineCommand(
     params=[
         click.Argument(["client"], type=int),
         click.Option(["--to"], required=True, help="Folder to write."),
-        click.Option(
-            ["--arm"], type=click.Choice(ARMS), default="personalization", show_default=True
-        ),
-        click.Option(["--data-root"], default="data", show_default=True),
+        click.Option(["--arm"], default="personalization", show_default=True),
+        _ENV,
+        click.Option(["--data-root"], help="Where the results lie, if not in --env's folder."),
         _VERBOSE,
     ],
     help="Write one CLIENT's complete model: the shared body with its own layers. For diffusion, "
@@ -177,7 +129,9 @@ def _export_samples(
 ) -> None:
     from phoenix_pipeline.framework.sample_export import export_arm
 
-    card = export_arm(_project(), env, params, arm, Path(to), num_images, seed, layout, client)
+    card = export_arm(
+        project_folder(), env, params, arm, Path(to), num_images, seed, layout, client
+    )
     click.echo(f"{card['num_images']} images of {arm} and their data card are in {to}")
 
 
@@ -185,7 +139,7 @@ export_samples = OneLineCommand(
     name="export-samples",
     callback=_export_samples,
     params=[
-        click.Argument(["arm"], type=click.Choice(ARMS), metavar="ARM"),
+        click.Argument(["arm"], metavar="ARM"),
         click.Option(["--to"], required=True, help="Folder to make; it must not exist."),
         click.Option(
             ["--num-images", "-n"],
@@ -213,7 +167,7 @@ export_samples = OneLineCommand(
         click.Option(
             ["--params"],
             default="",
-            callback=_split_params,
+            callback=parse_params,
             help="As in `kedro run`: sampling.num_steps=50,run.device=cpu,data_root=...",
         ),
         _VERBOSE,

@@ -31,3 +31,7 @@ class TrainingError(PhoenixError):
 
 class FederationError(PhoenixError):
     """Too few usable replies are left to go on."""
+
+
+class BusyError(PhoenixError):
+    """Another process works on the same files; two at once would spoil them for each other."""

@@ -1,8 +1,9 @@
-"""The pipelines by name: every arm, every stage of all arms, and all of it."""
+"""The pipelines by name: every arm of ``conf``, every stage of all arms, and all of it."""
 
 from kedro.pipeline import Pipeline
 
-from phoenix_pipeline.arms import ARMS
+from phoenix_pipeline.framework.arm_blocks import arm_registry
+from phoenix_pipeline.framework.project import open_config, project_folder
 from phoenix_pipeline.pipelines import (
     comparison,
     evaluation,
@@ -23,29 +24,37 @@ _ARM_STAGES = {
 
 
 def register_pipelines() -> dict[str, Pipeline]:
-    """Return the project's pipelines; the names are what ``kedro run --pipelines`` takes."""
+    """Return the pipelines of the session's arms; without a session, those of KEDRO_ENV.
+
+    Their names are what ``kedro run --pipelines`` takes.
+    """
+    return build_pipelines(arm_registry.names or open_config(project_folder()).arms)
+
+
+def build_pipelines(arms: tuple[str, ...]) -> dict[str, Pipeline]:
+    """Return the pipelines for ``arms``, which are compared in this order."""
     images = partition.create_pipeline()
     references = create_reference_pipeline()
     stages = {
-        name: sum((stage.create_pipeline(arm) for arm in ARMS), Pipeline([]))
+        name: sum((stage.create_pipeline(arm) for arm in arms), Pipeline([]))
         for name, stage in _ARM_STAGES.items()
     }
     stages["evaluation"] += references
     # On request only: `kedro run --pipelines privacy_audit` after the arms were trained.
     stages["privacy_audit"] = sum(
-        (privacy_audit.create_pipeline(arm) for arm in ARMS), Pipeline([])
+        (privacy_audit.create_pipeline(arm) for arm in arms), Pipeline([])
     )
-    arms = {
+    by_arm = {
         arm: sum(
             (stage.create_pipeline(arm) for stage in _ARM_STAGES.values()), images + references
         )
-        for arm in ARMS
+        for arm in arms
     }
-    compared = comparison.create_pipeline(ARMS)
+    compared = comparison.create_pipeline(arms)
     return {
         "partition": images,
         **stages,
         "comparison": compared,
-        **arms,
-        "__default__": sum(arms.values(), compared),
+        **by_arm,
+        "__default__": sum(by_arm.values(), compared),
     }

@@ -26,8 +26,12 @@ federation: {num_rounds: 5, local_work: {unit: steps, amount: 10}}
 training: {learning_rate: 1.0e-3}
 """,
     "conf/base/parameters_arms.yml": """
-centralized: {federation: {pooled: true, checkpoint_every: 4}}
-fedavg: {}
+arms:
+  centralized: {federation: {pooled: true, checkpoint_every: 4}}
+  fedavg:
+  data_sharing: {}
+  personalization: {}
+  dcgan: {}
 """,
     "conf/base/catalog.yml": """
 raw_images:

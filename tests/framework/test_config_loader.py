@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 from kedro.framework.project import settings
 
-from phoenix_pipeline.arms import ARMS
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.framework.config_loader import ARM_GROUPS, PhoenixConfigLoader
+
+ARMS = ("centralized", "fedavg", "data_sharing", "personalization", "dcgan")
 
 
 def load(project: Path, env: str | None = None, **runtime: Any) -> PhoenixConfigLoader:
@@ -134,3 +135,34 @@ def test_an_environment_file_is_named_before_the_base_file(project: Path) -> Non
 def test_an_unknown_environment_is_named_with_the_known_ones(project: Path) -> None:
     with pytest.raises(SettingsError, match=r"conf/smok; did you mean smoke\? .*base, local"):
         load(project, "smok")
+
+
+DEPLOYED = {"federation": {"engine": "deployment"}}
+SHAPE = {"images": {"image_size": 64, "channels": 3}}
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        ({}, "images.image_size, images.channels, train_images"),
+        (SHAPE, "but train_images"),
+        ({"train_images": "mine"}, "images.image_size, images.channels not set"),
+        ({"images": {"image_size": 64}, "train_images": "mine"}, "but images.channels not set"),
+    ],
+)
+def test_a_deployment_says_what_its_images_are(
+    project: Path, given: dict[str, Any], missing: str
+) -> None:
+    with pytest.raises(SettingsError, match=r"federation\.engine is deployment") as raised:
+        load(project, None, **DEPLOYED, **given)["parameters"]
+    assert missing in str(raised.value)
+
+
+def test_a_deployment_that_says_so_is_loaded_by_the_command_or_the_environment(
+    project: Path,
+) -> None:
+    assert load(project, None, **DEPLOYED, **SHAPE, train_images="mine")["parameters"]
+    assert load(project, "other", **DEPLOYED, **SHAPE)["parameters"]
+    one = {"fedavg": {"federation": {"engine": "deployment"}}}
+    with pytest.raises(SettingsError, match=r"images\.image_size"):
+        load(project, None, **one)["parameters"]

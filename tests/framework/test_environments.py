@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import torch
 
-from phoenix_pipeline.arms import ARMS
 from phoenix_pipeline.config import (
     AggregationConfig,
     EvaluationConfig,
@@ -43,7 +42,7 @@ def images_trained(groups: dict[str, Any], num_clients: int) -> int:
 def test_every_arm_trains_on_as_many_images(env: str | None) -> None:
     parameters = load(env)["parameters"]
     clients = parameters["partition"]["num_clients"]
-    seen = {images_trained(parameters[arm], clients) for arm in ARMS}
+    seen = {images_trained(parameters[arm], clients) for arm in parameters["arms"]}
     assert len(seen) == 1
 
 
@@ -61,7 +60,7 @@ def test_guards_of_a_federation_reach_every_arm_but_the_pooled_one() -> None:
         "training": {"proximal_mu": 0.1},
     }
     parameters = PhoenixConfigLoader(CONF, None, guards, **CONFIG_LOADER_ARGS)["parameters"]
-    for arm in ARMS:
+    for arm in parameters["arms"]:
         federation = FederationConfig.model_validate(parameters[arm]["federation"])
         training = TrainingConfig.model_validate(parameters[arm]["training"])
         guarded = arm != "centralized"

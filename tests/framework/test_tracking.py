@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 from kedro.framework.session import KedroSession
 
-from phoenix_pipeline.arms import ARMS
 from phoenix_pipeline.config import LocalWorkConfig
 from phoenix_pipeline.errors import SettingsError, TrainingError
 from phoenix_pipeline.framework.mlflow_runs import SessionRuns, TrackingConfig, tracking_uri
 from phoenix_pipeline.framework.tracking import flatten, round_logger
+
+ARMS = ("centralized", "fedavg", "data_sharing", "personalization", "dcgan")
 
 
 @pytest.fixture

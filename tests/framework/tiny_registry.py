@@ -6,9 +6,9 @@ from typing import Any
 
 from kedro.pipeline import Pipeline, node
 
-from phoenix_pipeline.arms import ARMS
 from phoenix_pipeline.config import FederationConfig, RunConfig, TrainingConfig
 from phoenix_pipeline.errors import TrainingError
+from phoenix_pipeline.framework.arm_blocks import arm_registry
 from phoenix_pipeline.framework.image_datasets import ImageSplits
 from phoenix_pipeline.framework.tracking import round_logger
 
@@ -41,6 +41,7 @@ def register_pipelines() -> dict[str, Pipeline]:
     )
     inputs = ["summary", "params:federation", "params:training"]
     arm = Pipeline([node(train, inputs, ["model", "metrics"], name="train")])
-    arms = {name: Pipeline(arm, namespace=name, inputs={"summary"}) for name in ARMS}
+    names = arm_registry.names or ()
+    arms = {name: Pipeline(arm, namespace=name, inputs={"summary"}) for name in names}
     everything = sum(arms.values(), shared)
     return {"shared": shared, **arms, "__default__": everything}

@@ -35,6 +35,34 @@ def test_copies_are_perfect_and_far_images_worthless():
     assert far == {"precision": 0, "recall": 0, "density": 0, "coverage": 0}
 
 
+@pytest.mark.parametrize("block_values", [3000, 8_000_000])
+@pytest.mark.parametrize("noise", [0.0, 1e-7])
+def test_samples_that_copy_real_images(
+    monkeypatch: pytest.MonkeyPatch, block_values: int, noise: float
+):
+    # Each copied k-th neighbour lies at a radius; integers make the ties of the brute force exact.
+    monkeypatch.setattr(distances, "_BLOCK_VALUES", block_values)
+    rng = np.random.default_rng(0)
+    real = rng.integers(0, 17, size=(400, 24)).astype(np.float64)
+    samples, nearest_k = real[::2], 5
+
+    def between(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.sqrt(((a[:, None] - b[None]) ** 2).sum(axis=2))
+
+    radii = np.sort(between(real, real), axis=1)[:, nearest_k]
+    inside = between(real, samples) < radii[:, None]
+    own_radii = np.sort(between(samples, samples), axis=1)[:, nearest_k]
+    # A network's features of equal images differ by rounding, and lie far from 0.
+    extracted = samples * (1 + noise * rng.normal(size=samples.shape))
+    ours = manifold_scores(
+        (extracted + 100).astype(np.float32 if not noise else np.float64), real + 100.0, nearest_k
+    )
+    assert ours.density == pytest.approx(inside.sum(axis=0).mean() / nearest_k, abs=1e-9)
+    assert ours.coverage == inside.any(axis=1).mean()
+    assert ours.recall == (between(real, samples) < own_radii).any(axis=1).mean()
+    assert ours.precision == 1.0
+
+
 def test_one_repeated_image_is_precise_and_covers_almost_nothing():
     real = normal(0, 100)
     scores = manifold_scores(np.repeat(real[:1], 50, axis=0), real, 5)

@@ -26,6 +26,7 @@ JUDGED = {
     "classes_covered",
     "confident_share",
     "classifier_test_accuracy",
+    "classifier_majority_share",
 }
 References = dict[str, ReferenceStatistics]
 

@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from pydantic import ValidationError
 
+from phoenix_pipeline.config import TrainingConfig
 from phoenix_pipeline.optimization.ema import ema_decay, update_ema
 
 
@@ -14,10 +16,17 @@ def average_of(values: list[float], horizon: float) -> float:
     return average.item()
 
 
-@pytest.mark.parametrize("horizon", [0.05, 0.1, 0.5])
+@pytest.mark.parametrize("horizon", [0.05, 0.1, 0.5, 0.999, 1.0])
 def test_first_update_forgets_the_initial_weights(horizon: float) -> None:
     assert ema_decay(1, horizon) == 0.0
     assert average_of([7.0], horizon) == 7.0
+
+
+def test_a_horizon_of_the_whole_run_is_refused() -> None:
+    # 0 ** 0 = 1: the untrained weights would be kept, and sampled, for ever.
+    with pytest.raises(ValidationError, match=r"ema_horizon.*\n.*less than 1"):
+        TrainingConfig.model_validate({"ema_horizon": 1.0})
+    assert TrainingConfig(ema_horizon=0.99).ema_horizon == 0.99
 
 
 def test_no_horizon_follows_the_weights() -> None:

@@ -87,6 +87,22 @@ def test_dirichlet_skew_grows_as_alpha_falls():
     assert entropy(0.1) < 0.6 < entropy(1.0) < 0.95 < entropy(1000.0)
 
 
+@pytest.mark.parametrize("scheme", ["iid", "pathological", "dirichlet", "quantity"])
+def test_images_of_a_class_are_spread_over_its_owners_whatever_their_order(scheme):
+    # Rank of each image within its class, in file order, as a share of the class. Among a client's
+    # n images of a class its mean is 1/2 with variance 1/(12 n) by chance; blocks are far from it.
+    squares = []
+    for seed in range(5):
+        partition = divide(scheme=scheme, seed=seed, num_clients=5, classes_per_client=6)
+        for _, of_class in partition.groupby("label"):
+            rank = (of_class["image_index"].rank() - 0.5) / len(of_class)
+            for _, own in rank.groupby(of_class["client_id"]):
+                rest = 1 - len(own) / len(of_class)
+                if rest > 0:
+                    squares.append((own.mean() - 0.5) ** 2 * 12 * len(own) / rest)
+    assert 0.7 < np.mean(squares) < 1.4
+
+
 def test_quantity_skew_keeps_classes_and_the_minimum():
     partition = divide(scheme="quantity", quantity_alpha=0.1, min_images_per_client=20)
     assert sizes(partition).min() >= 20 and sizes(partition).max() > 300

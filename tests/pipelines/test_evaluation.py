@@ -9,7 +9,6 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from phoenix_pipeline.checkpoints import write_json
 from phoenix_pipeline.config import EvaluationConfig, RunConfig, SamplingConfig
 from phoenix_pipeline.errors import CheckpointError, SettingsError
 from phoenix_pipeline.images import ImageSet, SampleWriter
@@ -56,20 +55,21 @@ def score(
     family: str = "diffusion",
     config: EvaluationConfig = CONFIG,
 ) -> dict[str, Any]:
-    with SampleWriter(folder / "samples.parquet") as writer:
+    drawn = {
+        "weights_digest": "0123",
+        "weights": "raw",
+        "family": family,
+        "sampling": SamplingConfig(num_steps=7).model_dump(mode="json"),
+        "seed": 3,
+    }
+    with SampleWriter(folder / "samples.parquet", drawn) as writer:
         for client_id, batch in samples:
             writer.write(batch, client_id, range(len(batch)))
-    description = {"weights": "raw", "settings": {"model": {"family": family}}}
-    write_json(folder / "model/phoenix.json", description)
-    return evaluate(
-        folder / "samples.parquet",
-        folder / "model",
-        *(images or digits()),
-        *made,
-        config,
-        SamplingConfig(weights="ema"),
-        RUN,
+    metrics, classes = evaluate(
+        folder / "samples.parquet", *(images or digits()), *made, config, RUN
     )
+    assert len(classes) <= sum(len(batch) for _, batch in samples)
+    return metrics
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -116,6 +116,10 @@ def test_unlabelled_images_leave_no_old_judge(tmp_path: Path, made: tuple[Path, 
 def test_a_judge_from_a_file_is_measured_and_named_beside_the_histogram(tmp_path: Path) -> None:
     train, test = digits()
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    means = np.stack([train.images[train.labels == c].mean(axis=0) / 255 for c in range(10)])
+    with torch.no_grad():  # nearest class mean
+        network[1].weight.copy_(torch.from_numpy(2 * means.reshape(10, 64)))
+        network[1].bias.copy_(torch.from_numpy(-(means**2).sum(axis=(1, 2, 3))))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.jit.save(torch.jit.script(network), tmp_path / "own.pt")
@@ -219,3 +223,39 @@ def test_utility_without_labels_or_enough_samples_says_why(
     unlabelled = score(tmp_path, (judge, references), samples, plain, config=asked)
     assert "no labels" in unlabelled["skipped"]["utility_real"]
     assert not {"utility", "utility_real"} & unlabelled["scores"].keys()
+
+
+def test_a_judge_that_knows_only_the_commonest_class_judges_nothing(tmp_path: Path) -> None:
+    # It says class 0 to every image: right on 31 of 51, as many as are of that class.
+    everything = digits()[0]
+    zeros, others = (np.flatnonzero((everything.labels == 0) == is_zero) for is_zero in (1, 0))
+    train = everything.subset(np.concatenate([zeros[31:], others[20:]]))
+    test = everything.subset(np.concatenate([zeros[:31], others[:20]]))
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    with torch.no_grad():
+        network[1].weight.zero_()
+        network[1].bias.copy_(torch.tensor([2.0] + [0.0] * 9))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.script(network), tmp_path / "own.pt")
+    asked = EvaluationConfig.model_validate(
+        {
+            **CONFIG.model_dump(),
+            "utility": True,
+            "classifier": {"file": {"path": str(tmp_path / "own.pt")}},
+        }
+    )
+    judge, references = tmp_path / "judge", tmp_path / "references"
+    train_label_judge(train, test, asked, RUN)(judge)
+    prepare_references(train, test, judge, asked, RUN)(references)
+    samples = [(-1, test.images), (0, test.images)]
+    metrics = score(tmp_path, (judge, references), samples, (train, test), config=asked)
+    scores = metrics["scores"]
+    assert scores["classifier_test_accuracy"] == scores["classifier_majority_share"] == 31 / 51
+    assert not {"inception_score", "class_kl", "class_entropy", "utility"} & set(scores)
+    for name in ("fid_classifier", "inception_score", "classes_covered", "utility"):
+        assert "60.8% of 51 test images, no more than the 60.8%" in metrics["skipped"][name]
+    assert metrics["class_histogram"] is None
+    assert "class_shares" not in metrics["clients"]["0"]
+    floor = score_floor(train, test, judge, references, asked, RUN)
+    assert "class_kl" not in floor and floor["classifier_majority_share"] == 31 / 51

@@ -26,6 +26,8 @@ METADATA: dict[str, Any] = {
     "rounds": 2,
     "written": "2026-01-01T00:00:00+00:00",
     "disclosure": ["Each client sent weights."],
+    "trained_with": {"partition": {"scheme": "iid"}},
+    "data": {"train_images": "0123"},
 }
 SAMPLING = SamplingConfig(num_steps=2, batch_size=3)
 
@@ -70,6 +72,8 @@ def test_a_folder_of_pngs_is_a_data_set_with_a_card(shared: Path, tmp_path: Path
     assert card["sampling"] == {
         "sampler": "dpm_solver++", "num_steps": 2, "timestep_spacing": "trailing"
     }  # fmt: skip
+    assert card["model"]["trained_with"] == {"partition": {"scheme": "iid"}}
+    assert card["model"]["data"] == {"train_images": "0123"}
     text = (target / "README.md").read_text()
     assert "- Each client sent weights." in text
     assert "2.0% lie closer" in text

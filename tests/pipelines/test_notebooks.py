@@ -44,6 +44,7 @@ def test_runs_after_a_smoke_run(project: Path, name: str, monkeypatch: Any) -> N
     import nbclient
     import nbformat
 
+    monkeypatch.setenv("KEDRO_ENV", "smoke")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(project / "src"), *_inherited()]))
     notebook = nbformat.read(project / "notebooks" / f"{name}.ipynb", as_version=4)
     client = nbclient.NotebookClient(

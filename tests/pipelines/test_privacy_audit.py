@@ -19,13 +19,14 @@ from phoenix_pipeline.config import (
     TrainingConfig,
     UNetConfig,
 )
-from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.errors import DataError, SettingsError
 from phoenix_pipeline.families import family_of
-from phoenix_pipeline.families.model_folder import read_metadata, write_models
+from phoenix_pipeline.families.model_folder import read_metadata, weights_digest, write_models
+from phoenix_pipeline.families.provenance import fingerprint_data
 from phoenix_pipeline.federated.personal_layers import split_personal
 from phoenix_pipeline.federated.records import ClientSettings
 from phoenix_pipeline.images import GLOBAL_MODEL, ImageSet, SampleWriter
-from phoenix_pipeline.pipelines.comparison.nodes import current_audits
+from phoenix_pipeline.pipelines.comparison.results import ArmResults, current_audits
 from phoenix_pipeline.pipelines.privacy_audit.nodes import audit_privacy
 from phoenix_pipeline.pipelines.privacy_audit.reconstruction import reconstruct_images
 from phoenix_pipeline.pipelines.privacy_audit.subject import Subject
@@ -36,6 +37,7 @@ DIFFUSION = ModelConfig(
 )
 DCGAN = ModelConfig.model_validate({"family": "dcgan", "dcgan": {"base_channels": 8}})
 CONFIG = PrivacyAuditConfig(timesteps=2, reconstructions=1, reconstruction_steps=2)
+CLIENTS = pd.DataFrame({"client_id": np.repeat([0, 4], 60), "image_index": np.arange(120)})
 
 
 @pytest.fixture(scope="module")
@@ -66,27 +68,32 @@ def audit(
     told = FederationConfig(**federation)
     settings["compression"] = told.compression.model_dump(mode="json")
     own = personal and model.family == "diffusion"
+    metadata = {
+        "settings": settings,
+        "weights": "ema",
+        "trained_with": {"federation": told.model_dump(mode="json")},
+        "data": fingerprint_data(train, test, CLIENTS),
+    }
     write_models(
         folder / "model",
         body,
         [(0, layers), (4, layers)] if own else [],
         None if own else network,
-        {"settings": settings, "weights": "ema"},
+        metadata,
     )
-    with SampleWriter(folder / "samples.parquet") as writer:
+    drawn = {"weights_digest": weights_digest(folder / "model")}
+    with SampleWriter(folder / "samples.parquet", drawn) as writer:
         writer.write(train.images[:30], GLOBAL_MODEL, range(30))
-    clients = pd.DataFrame({"client_id": np.repeat([0, 4], 60), "image_index": np.arange(120)})
-    result = audit_privacy(
-        folder / "model",
-        folder / "samples.parquet",
-        clients,
-        train,
-        test,
-        model,
-        CONFIG,
-        RunConfig(device="cpu"),
-        told,
-    )
+    return audit_again(folder, images)
+
+
+def audit_again(
+    folder: Path, images: tuple[ImageSet, ImageSet], run: RunConfig | None = None
+) -> dict[str, Any]:
+    """Audit what lies in ``folder``."""
+    device = run or RunConfig(device="cpu")
+    files = folder / "model", folder / "samples.parquet"
+    result = audit_privacy(*files, CLIENTS, *images, CONFIG, device)
     return json.loads(json.dumps(result, allow_nan=False))
 
 
@@ -160,14 +167,53 @@ def test_pooled_images_need_no_update(tmp_path: Path, images: tuple[ImageSet, Im
 def test_an_audit_of_another_model_is_left_out(
     tmp_path: Path, images: tuple[ImageSet, ImageSet]
 ) -> None:
-    result, folder = audit(tmp_path, images, DCGAN), tmp_path / "model"
-    found = {"dcgan": (result, folder), "fedavg": ({}, folder)}
-    assert current_audits(found) == ({"dcgan": result}, [])
-    weights = next(folder.rglob("*.safetensors"))
-    weights.write_bytes(weights.read_bytes()[:-1] + b"?")
-    current, notes = current_audits(found)
+    audited = audit(tmp_path, images, DCGAN)
+    description = read_metadata(tmp_path / "model")
+
+    def results(description: dict[str, Any]) -> list[ArmResults]:
+        nothing = pd.DataFrame()
+        found = {"dcgan": audited, "fedavg": {}}
+        return [
+            ArmResults(arm, {}, nothing, tmp_path, nothing, nothing, privacy, description)
+            for arm, privacy in found.items()
+        ]
+
+    assert current_audits(results(description), "audit") == ({"dcgan": audited}, [])
+    network = family_of(DCGAN).build(DCGAN, 1, 8, 1)
+    write_models(tmp_path / "later", {}, [], network, description)
+    current, notes = current_audits(results(read_metadata(tmp_path / "later")), "audit")
     assert current == {}
-    assert len(notes) == 1 and "dcgan is of an earlier model" in notes[0]
+    assert notes == [
+        "The privacy audit of dcgan is of an earlier model and is left out; run again: audit"
+    ]
+
+
+def test_what_was_trained_is_audited_whatever_the_command_says(
+    tmp_path: Path, images: tuple[ImageSet, ImageSet]
+) -> None:
+    first = audit(tmp_path, images, DIFFUSION)
+    assert audit_again(tmp_path, images, RunConfig(device="cpu", seed=7)) == first
+    assert first["conditions"]["seed"] == 0
+
+
+def test_images_of_another_training_are_refused(
+    tmp_path: Path, images: tuple[ImageSet, ImageSet]
+) -> None:
+    audit(tmp_path, images, DCGAN)
+    train, test = images
+    with pytest.raises(DataError, match="test_images changed since the model was trained"):
+        audit_again(tmp_path, (train, test.subset(slice(0, 100))))
+
+
+def test_copies_are_not_looked_for_in_samples_of_an_earlier_model(
+    tmp_path: Path, images: tuple[ImageSet, ImageSet]
+) -> None:
+    audit(tmp_path, images, DCGAN)
+    with SampleWriter(tmp_path / "samples.parquet", {"weights_digest": "0"}) as writer:
+        writer.write(images[0].images[:30], GLOBAL_MODEL, range(30))
+    result = audit_again(tmp_path, images)
+    assert "copied_share" not in result["scores"]
+    assert "earlier model" in result["skipped"]["copies"]
 
 
 def test_too_few_images_are_said_and_not_scored(

@@ -6,14 +6,13 @@ from typing import Any
 
 import pytest
 
-from phoenix_pipeline.config import ModelConfig, RunConfig, SamplingConfig
+from phoenix_pipeline.config import RunConfig, SamplingConfig
 from phoenix_pipeline.diffusion.unet import build_unet
 from phoenix_pipeline.families.model_folder import write_models
 from phoenix_pipeline.pipelines.sampling import nodes, parts
 from tests.federated.tiny import UNET, settings
 
 SAMPLING = SamplingConfig(num_images=10, batch_size=3, num_steps=2)
-SUMMARY = {"image_size": 8, "channels": 1}
 
 
 @pytest.fixture
@@ -27,6 +26,7 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "settings": settings().model_dump(mode="json"),
         "num_examples": {"0": 7, "1": 3},
         "written": "today",
+        "weights": "ema",
     }
     body = {name: tensor for name, tensor in state.items() if name not in layers}
     others = {name: tensor + 0.1 for name, tensor in layers.items()}
@@ -36,8 +36,7 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def draw(models: Path, target: Path, **changes: Any) -> bytes:
     sampling = SAMPLING.model_copy(update=changes)
-    model = ModelConfig(unet=UNET)
-    nodes.draw_samples(models, SUMMARY, model, sampling, RunConfig(device="cpu"))(target)
+    nodes.draw_samples(models, sampling, RunConfig(device="cpu"))(target)
     return target.read_bytes()
 
 

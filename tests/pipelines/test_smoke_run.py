@@ -48,24 +48,29 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_partition_holds_every_image_once(project: Path) -> None:
-    partition = pd.read_parquet(project / "data/03_primary/partition.parquet")
+    partition = pd.read_parquet(project / "data/smoke/03_primary/partition.parquet")
     assert sorted(partition["image_index"]) == list(range(240))
     assert partition.groupby("client_id")["label"].nunique().le(3).all()
 
 
+def test_a_run_of_an_environment_leaves_the_default_results_alone(project: Path) -> None:
+    made = [path for path in (project / "data").glob("0[2-8]_*/*") if path.name != ".gitkeep"]
+    assert made == []
+
+
 @pytest.mark.parametrize("arm", ARMS)
 def test_every_arm_leaves_its_artifacts(project: Path, arm: str) -> None:
-    rounds = pd.read_parquet(project / f"data/06_models/{arm}/rounds.parquet")
+    rounds = pd.read_parquet(project / f"data/smoke/06_models/{arm}/rounds.parquet")
     assert rounds["images_trained"].sum() == 480
     assert (rounds["bytes_up"].sum() == 0) == (arm == "centralized")
-    samples = pd.read_parquet(project / f"data/07_model_output/{arm}/samples.parquet")
+    samples = pd.read_parquet(project / f"data/smoke/07_model_output/{arm}/samples.parquet")
     assert len(samples) == 64
     assert samples["seed"].is_unique
     owners = {0, 1, 2, 3} if arm == "personalization" else {-1}
     assert set(samples["client_id"]) == owners
-    with Image.open(project / f"data/07_model_output/{arm}/grid.png") as grid:
+    with Image.open(project / f"data/smoke/07_model_output/{arm}/grid.png") as grid:
         assert grid.width >= 6 * 8
-    metrics = json.loads((project / f"data/08_reporting/{arm}/metrics.json").read_text())
+    metrics = json.loads((project / f"data/smoke/08_reporting/{arm}/metrics.json").read_text())
     assert metrics["conditions"]["num_samples"] == 64
     assert metrics["scores"]["fid_pixels"] > 0
     assert sum(metrics["class_histogram"]["counts"]) == 64
@@ -74,28 +79,28 @@ def test_every_arm_leaves_its_artifacts(project: Path, arm: str) -> None:
 def test_personal_models_are_assembled_by_a_command(project: Path) -> None:
     from diffusers import DDPMPipeline
 
-    folder = project / "data/06_models/personalization"
+    folder = project / "data/smoke/06_models/personalization"
     assert {p.stem for p in (folder / "clients").iterdir()} == {"0", "1", "2", "3"}
-    ended = kedro_command(project, "assemble", "2", "--to", "client_2")
+    ended = kedro_command(project, "assemble", "2", "--env", "smoke", "--to", "client_2")
     assert ended.returncode == 0, ended.stderr
     DDPMPipeline.from_pretrained(project / "client_2", local_files_only=True)
-    missing = kedro_command(project, "assemble", "9", "--to", "client_9")
+    missing = kedro_command(project, "assemble", "9", "--env", "smoke", "--to", "client_9")
     assert missing.returncode == 2
     assert "no model of client 9; it has models of clients 0, 1, 2, 3" in missing.stderr
 
 
 def test_what_each_client_got_from_the_pool_is_on_disk(project: Path) -> None:
-    pool = pd.read_parquet(project / "data/03_primary/data_sharing/shared_pool.parquet")
+    pool = pd.read_parquet(project / "data/smoke/03_primary/data_sharing/shared_pool.parquet")
     assert pool.groupby("client_id").size().tolist() == [12] * 4  # alpha 0.5 of beta 0.1 of 240
-    held = pd.read_parquet(project / "data/05_model_input/data_sharing/client_images.parquet")
+    held = pd.read_parquet(project / "data/smoke/05_model_input/data_sharing/client_images.parquet")
     assert not held.duplicated(["client_id", "image_index"]).any()
-    rounds = pd.read_parquet(project / "data/06_models/personalization/rounds.parquet")
+    rounds = pd.read_parquet(project / "data/smoke/06_models/personalization/rounds.parquet")
     assert rounds["score"].notna().all()
 
 
 @pytest.mark.slow
 def test_no_pool_is_fedavg_bit_for_bit(project: Path) -> None:
-    plain = (project / "data/07_model_output/fedavg/samples.parquet").read_bytes()
+    plain = (project / "data/smoke/07_model_output/fedavg/samples.parquet").read_bytes()
     ended = kedro_run(
         project,
         "--pipelines",
@@ -110,7 +115,7 @@ def test_no_pool_is_fedavg_bit_for_bit(project: Path) -> None:
 
 @pytest.mark.slow
 def test_only_what_is_missing_is_made_again(project: Path) -> None:
-    data = project / "data"
+    data = project / "data/smoke"
     samples, model = data / "07_model_output/fedavg/samples.parquet", data / "06_models/fedavg"
     drawn, trained = samples.read_bytes(), model.stat().st_mtime_ns
     samples.unlink()
@@ -130,7 +135,7 @@ def test_the_model_loads_without_this_package(project: Path) -> None:
         "print(p.unet.config.sample_size, p.scheduler.config.prediction_type)"
     )
     ended = subprocess.run(
-        [sys.executable, "-c", code, str(project / "data/06_models/fedavg")],
+        [sys.executable, "-c", code, str(project / "data/smoke/06_models/fedavg")],
         capture_output=True,
         text=True,
         check=True,
@@ -140,28 +145,28 @@ def test_the_model_loads_without_this_package(project: Path) -> None:
 
 
 def test_the_comparison_has_a_row_per_arm(project: Path) -> None:
-    table = pd.read_csv(project / "data/08_reporting/comparison.csv")
+    table = pd.read_csv(project / "data/smoke/08_reporting/comparison.csv")
     assert list(table["arm"][: len(ARMS)]) == list(ARMS)
-    report = (project / "data/08_reporting/comparison.html").read_text(encoding="utf-8")
+    report = (project / "data/smoke/08_reporting/comparison.html").read_text(encoding="utf-8")
     assert all(arm in report for arm in ARMS)
     assert "data_sharing, with what each client received" in report
     assert "personalization, checks of the threshold filter" in report
     for arm in ARMS:
-        with Image.open(project / f"data/08_reporting/{arm}/clients.png") as figure:
+        with Image.open(project / f"data/smoke/08_reporting/{arm}/clients.png") as figure:
             assert figure.width > 300
 
 
 @pytest.mark.slow
 def test_an_audit_joins_the_comparison(project: Path) -> None:
-    before = pd.read_csv(project / "data/08_reporting/comparison.csv")
+    before = pd.read_csv(project / "data/smoke/08_reporting/comparison.csv")
     assert "membership_auc" not in before
     ended = kedro_run(project, "--pipelines", "privacy_audit,comparison")
     assert ended.returncode == 0, ended.stderr
-    table = pd.read_csv(project / "data/08_reporting/comparison.csv").set_index("arm")
+    table = pd.read_csv(project / "data/smoke/08_reporting/comparison.csv").set_index("arm")
     assert table.loc[list(ARMS), "membership_auc"].between(0, 1).all()
     assert table.loc[list(ARMS), "clients_attacked"].tolist() == [1, 4, 4, 4, 4]
     assert table["fid_pixels"].tolist() == before["fid_pixels"].tolist()
-    report = (project / "data/08_reporting/comparison.html").read_text(encoding="utf-8")
+    report = (project / "data/smoke/08_reporting/comparison.html").read_text(encoding="utf-8")
     assert "Fidelity against privacy" in report
 
 

@@ -56,13 +56,13 @@ def test_a_sweep_runs_reports_a_failure_and_goes_on(project: Path) -> None:
     assert first.returncode == 2, first.stderr
     last = first.stderr.strip().splitlines()[-1]
     assert last.startswith("Error: 1 of 2 cells failed (partition=impossible,seed=0")
-    table = pd.read_csv(project / "data/08_reporting/sweeps/tiny/cells.csv")
+    table = pd.read_csv(project / "data/smoke/08_reporting/sweeps/tiny/cells.csv")
     assert table["arm"].tolist() == ["fedavg", "centralized"]
-    assert (project / "data/08_reporting/sweeps/tiny/heat_map_fid_pixels.png").is_file()
-    cell = project / "data/sweeps/tiny/partition=iid,seed=0"
+    assert (project / "data/smoke/08_reporting/sweeps/tiny/heat_map_fid_pixels.png").is_file()
+    cell = project / "data/smoke/sweeps/tiny/partition=iid,seed=0"
     assert (cell / "07_model_output/fedavg/samples.parquet").is_file()
-    assert not (project / "data/07_model_output").exists()
-    assert (project / "data/06_models/label_judge").is_dir()
+    assert not (project / "data/smoke/07_model_output").exists()
+    assert (project / "data/smoke/06_models/label_judge").is_dir()
 
     client = MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("phoenix")
@@ -84,4 +84,4 @@ def test_a_sweep_runs_reports_a_failure_and_goes_on(project: Path) -> None:
     assert second.returncode == 0, second.stderr
     assert "partition=iid,seed=0: done already" in second.stderr
     assert (cell / "done/fedavg.json").stat().st_mtime_ns == written
-    assert len(pd.read_csv(project / "data/08_reporting/sweeps/tiny/cells.csv")) == 4
+    assert len(pd.read_csv(project / "data/smoke/08_reporting/sweeps/tiny/cells.csv")) == 4

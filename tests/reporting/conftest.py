@@ -75,6 +75,7 @@ def _arm(arm: str, scores: dict[str, float], shares: list[float]) -> dict:
             "counts": [round(200 * share) for share in shares],
             "shares": shares,
             "classifier_test_accuracy": 0.986,
+            "classifier_majority_share": 0.25,
         },
         "skipped": {"fid_inception_v3": "no weights file"},
     }

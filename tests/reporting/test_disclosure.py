@@ -17,21 +17,26 @@ from phoenix_pipeline.reporting.settings_diff import (
 
 
 def test_default_federation_gives_weights_only() -> None:
-    (sentence,) = describe_disclosure({"federation": {"pooled": False}})
+    sentence, numbers = describe_disclosure({"federation": {"pooled": False}})
     assert "the weights of the whole model" in sentence
     assert "its own images never left it" in sentence
+    for told in ("how many images it holds", "trained on", "training loss", "seconds"):
+        assert told in numbers
 
 
 def test_partial_and_compressed_updates_are_named() -> None:
     federation = {"compression": {"partial_update": "udec", "up": {"codec": "int8"}}}
-    weights, part, codec = describe_disclosure({"federation": federation})
+    weights, _, part, codec, sampled = describe_disclosure({"federation": federation})
     assert "whole model" not in weights
     assert part == "The encoder and the bottleneck of its model stayed with it."
     assert "rounded to 8 bits" in codec
+    assert "drawn from the layers that stayed" in sampled
     averaged = {"personal_layers": {"final_average": True}, "federation": federation}
-    assert "until they were uploaded once" in describe_disclosure(averaged)[1]
+    assert "until they were uploaded once" in describe_disclosure(averaged)[2]
     deployed = {"federation": {**federation, "engine": "deployment"}}
-    assert "unless its own node released them" in describe_disclosure(deployed)[1]
+    said = describe_disclosure(deployed)
+    assert "unless its own node released them" in said[2]
+    assert "drawn at the coordinator" in said[-1] and "nodes released them" in said[-1]
 
 
 def test_pooling_gives_everything() -> None:
@@ -49,7 +54,7 @@ def test_pooling_gives_everything() -> None:
 )
 def test_data_sharing_says_whose_images_were_shared(source: str, said: str, stays: str) -> None:
     pool = SharedPoolConfig(beta=0.1, alpha=0.25, source=source)
-    shared, weights = describe_disclosure({"shared_pool": pool.model_dump()})
+    shared, weights, _ = describe_disclosure({"shared_pool": pool.model_dump()})
     assert "10%" in shared and "25%" in shared and said in shared
     assert stays in weights
 
@@ -57,11 +62,12 @@ def test_data_sharing_says_whose_images_were_shared(source: str, said: str, stay
 def test_personal_layers_stay_and_the_filter_sends_a_score() -> None:
     layers = PersonalLayersConfig(layers=("up_blocks.1", "conv_out"), final_average=True)
     rules = ThresholdFilterConfig(enabled=True, monitor_every=3)
-    weights, score = describe_disclosure(
+    weights, _, score, sampled = describe_disclosure(
         {"personal_layers": layers.model_dump(), "threshold_filter": rules.model_dump()}
     )
     assert "(up_blocks.1, conv_out) stayed with it until" in weights
-    assert score.startswith("Every 3 rounds") and "one number" in score
+    assert score.startswith("Every 3 rounds") and "one number, its score" in score
+    assert "this simulation has those of all clients in one place" in sampled
 
 
 @pytest.mark.parametrize(
@@ -69,7 +75,7 @@ def test_personal_layers_stay_and_the_filter_sends_a_score() -> None:
     [("both", "generator and discriminator"), ("generator", "its discriminator stayed with it")],
 )
 def test_dcgan_says_which_network_was_sent(federate: str, said: str) -> None:
-    (sentence,) = describe_disclosure(
+    sentence, _ = describe_disclosure(
         {"model": {"family": "dcgan", "dcgan": {"federate": federate}}}
     )
     assert said in sentence

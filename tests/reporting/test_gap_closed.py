@@ -5,7 +5,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from phoenix_pipeline.reporting.caveats import list_caveats
 from phoenix_pipeline.reporting.comparison import FLOOR_NAME, compare_arms, headline_columns
+from phoenix_pipeline.reporting.formatting import format_values
+from phoenix_pipeline.reporting.vocabulary import describe_metric
 
 
 def compare(floor: dict[str, float] | None = None, **fids: dict[str, float]) -> pd.DataFrame:
@@ -62,3 +65,28 @@ def test_both_ends_are_needed(missing: str) -> None:
     arms = {"centralized": {"pixels": 2.0}, "fedavg": {"pixels": 6.0}, "dcgan": {"pixels": 1.0}}
     arms.pop(missing)
     assert "gap_closed_pixels" not in compare(None, **arms)
+
+
+def test_an_implausible_share_is_marked_and_explained() -> None:
+    table = compare(
+        centralized={"pixels": 2.0, "classifier": 10.0},
+        fedavg={"pixels": 6.0, "classifier": 11.0},
+        data_sharing={"pixels": 12.0, "classifier": -2.6},
+        dcgan={"pixels": 0.0, "classifier": 12.5},
+    )
+    pixels, classifier = (
+        format_values(list(table[name]), describe_metric(name))
+        for name in ("gap_closed_pixels", "gap_closed_classifier")
+    )
+    assert pixels == ["", "", "-1.50?", "1.50"]  # 1.5 and -1 are still within
+    assert classifier == ["", "", "13.60?", "-1.50?"]
+    (caveat,) = [text for text in list_caveats(table.reset_index()) if "gap closed" in text]
+    assert "data_sharing 13.6 in classifier; dcgan -1.5 in classifier" in caveat
+    assert "data_sharing -1.5 in pixels" in caveat and "dcgan 1.5" not in caveat
+
+
+def test_plausible_shares_have_no_mark_and_no_caveat() -> None:
+    table = compare(centralized={"pixels": 2.0}, fedavg={"pixels": 6.0}, dcgan={"pixels": 10.0})
+    values = format_values(list(table["gap_closed_pixels"]), describe_metric("gap_closed_pixels"))
+    assert values == ["", "", "-1"]
+    assert not [text for text in list_caveats(table.reset_index()) if "gap closed" in text]

@@ -2,6 +2,7 @@ import pandas as pd
 import pytest
 
 from phoenix_pipeline.reporting.comparison import compare_arms
+from phoenix_pipeline.reporting.gallery import Gallery
 from phoenix_pipeline.reporting.privacy import (
     format_privacy,
     privacy_caveats,
@@ -82,7 +83,13 @@ def test_without_an_audit_there_is_nothing_and_the_command_is_named(metrics, rou
     assert (privacy_rows(table), format_privacy(table), draw_trade(table)) == ([], "", None)
     assert privacy_caveats({}) == []
     html = render_report(
-        table, metrics, run={}, figures={}, grids={}, settings={"fedavg": {"federation": {}}}
+        table,
+        metrics,
+        run={},
+        figures={},
+        gallery=Gallery({}),
+        settings={"fedavg": {"federation": {}}},
+        disclosures={"fedavg": ["Each client sent weights."]},
     )
     assert "kedro run --pipelines privacy_audit,comparison" in html
     assert "Fidelity against privacy" not in html
@@ -97,8 +104,9 @@ def test_the_report_shows_the_trade_and_what_was_not_attacked(
         metrics,
         run={},
         figures={"trade": draw_trade(table)},
-        grids={},
+        gallery=Gallery({}),
         settings={"fedavg": {"federation": {}}},
+        disclosures={"fedavg": ["Each client sent weights."]},
         privacy=privacy,
     )
     for text in (

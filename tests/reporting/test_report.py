@@ -4,17 +4,20 @@ import re
 from html.parser import HTMLParser
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from phoenix_pipeline.reporting.caveats import list_caveats
-from phoenix_pipeline.reporting.comparison import compare_arms
+from phoenix_pipeline.reporting.comparison import compare_arms, format_table, headline_columns
 from phoenix_pipeline.reporting.embedding import figure_data_uri
+from phoenix_pipeline.reporting.gallery import Gallery, tile_square
 from phoenix_pipeline.reporting.report import render_report
 from phoenix_pipeline.reporting.round_figures import draw_filter_decisions, draw_round_curves
 
 MISSING = "\N{EN DASH}"
 VOID = {"img", "meta", "br"}
+LOCAL = ("data:image/", "data:text/csv", "#")
 
 
 class Page(HTMLParser):
@@ -26,6 +29,7 @@ class Page(HTMLParser):
         self.best: list[str] = []
         self.addresses: list[str] = []
         self.ids: list[str] = []
+        self.scopes: list[str | None] = []
         self.open: list[str] = []
         self._cell = ""
         self.feed(html)
@@ -34,6 +38,7 @@ class Page(HTMLParser):
         values = dict(attrs)
         self.addresses += [values[k] for k in ("src", "href") if k in values]
         self.ids += [values["id"]] if "id" in values else []
+        self.scopes += [values.get("scope")] if tag == "th" else []
         self._cell = values.get("class", "") if tag == "td" else self._cell
         if tag == "tr":
             self.rows.append([])
@@ -44,7 +49,8 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data) -> None:
-        if "td" in self.open[-2:] and data.strip():
+        in_row = "td" in self.open[-2:] or ("th" in self.open[-2:] and "tbody" in self.open)
+        if in_row and data.strip():
             self.rows[-1].append(data.strip())
             if "best" in self._cell.split():
                 self.best.append(data.strip())
@@ -61,11 +67,15 @@ def arguments(metrics, rounds, floor) -> dict:
             "filter:personalization": draw_filter_decisions(rounds),
             "beta x alpha": draw_round_curves({"fedavg": rounds}),
         },
-        "grids": {"fedavg": np.full((8, 8), 77, dtype=np.uint8)},
+        "gallery": Gallery({"fedavg": Image.new("RGBA", (8, 8))}),
         "settings": {
             "fedavg": {"federation": {"pooled": False}, "training": {"lr": 0.125}},
             "centralized": {"federation": {"pooled": True}, "training": {"lr": 0.125}},
             "dcgan": {"federation": {"pooled": False}, "model": {"family": "dcgan"}},
+        },
+        "disclosures": {
+            "fedavg": ["Each client sent weights."],
+            "centralized": ["Nothing stayed private."],
         },
         "links": {"Runs": "kedro mlflow ui"},
     }
@@ -85,7 +95,7 @@ def test_nothing_is_asked_of_any_other_machine(arguments) -> None:
     page = Page(html)
     assert "http:" not in html and "https:" not in html and "@import" not in html
     assert len(page.addresses) > 6
-    assert all(a.startswith(("data:image/", "#")) for a in page.addresses)
+    assert all(a.startswith(LOCAL) for a in page.addresses)
     assert {a[1:] for a in page.addresses if a.startswith("#")} <= set(page.ids)
 
 
@@ -99,7 +109,8 @@ def test_facts_caveats_skips_settings_and_links_are_there(arguments) -> None:
         "100 of them: fewer than the samples",
         "Trained on a quarter of the data.",
         "federation.pooled",
-        "nothing stayed private",
+        "Nothing stayed private.",
+        "Each client sent weights.",
         "500 B sent, 660 B received",
         "kedro mlflow ui",
         "beta x alpha",
@@ -111,7 +122,9 @@ def test_facts_caveats_skips_settings_and_links_are_there(arguments) -> None:
 
 
 def test_sections_without_content_are_left_out(arguments) -> None:
-    html = render_report(**arguments | {"figures": {}, "grids": {}, "settings": {}, "links": {}})
+    empty: dict = {key: {} for key in ("figures", "settings", "disclosures", "links")}
+    nothing = {**empty, "gallery": Gallery({})}
+    html = render_report(**arguments | nothing)
     ids = set(Page(html).ids)
     assert ids == {"scores", "caveats"}
 
@@ -124,13 +137,14 @@ def test_names_and_values_are_escaped(arguments, rounds) -> None:
         metrics,
         run={evil: evil},
         figures={evil: draw_round_curves({})},
-        grids={evil: np.zeros((2, 2), dtype=np.uint8)},
+        gallery=Gallery({evil: Image.new("RGBA", (2, 2))}),
         settings={evil: {"federation": {"note": evil}}},
+        disclosures={evil: [evil]},
         notes=[evil],
         links={evil: evil},
         title=evil,
     )
-    assert "<script" not in html
+    assert html.count("<script") == 1
     assert html.count("&lt;script&gt;") > 8
 
 
@@ -156,12 +170,38 @@ def test_clients_own_models_have_a_table_each_and_beside_their_average(arguments
     assert "models" in page.ids
 
 
-def test_a_small_grid_is_enlarged_without_blur(arguments) -> None:
-    grid = np.array([[0, 255], [128, 3]], dtype=np.uint8)
-    html = render_report(**arguments | {"grids": {"fedavg": grid}})
+def test_pictures_keep_their_pixels(arguments) -> None:
+    grid = tile_square(np.array([[[[0, 255], [128, 3]]]], dtype=np.uint8))
+    html = render_report(**arguments | {"gallery": Gallery({"fedavg": grid})})
     (encoded,) = re.findall(r"data:image/png;base64,([^\"]+)", html)
-    image = np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded))))
-    np.testing.assert_array_equal(image, grid.repeat(320, axis=0).repeat(320, axis=1))
+    image = np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGB"))
+    assert image[..., 0].tolist() == [[0, 255], [128, 3]]
+
+
+def test_headings_have_a_scope_and_the_numbers_are_there_as_csv(arguments) -> None:
+    page = Page(render_report(**arguments))
+    assert page.scopes and set(page.scopes) == {"col", "row", "colgroup"}
+    (address,) = [a for a in page.addresses if a.startswith("data:text/csv")]
+    table = pd.read_csv(io.BytesIO(base64.b64decode(address.partition("base64,")[2])))
+    assert table.set_index("arm").at["dcgan", "fid_pixels"] == 31.5
+
+
+def test_an_arm_of_other_settings_is_marked_in_every_table(arguments, metrics, rounds) -> None:
+    marks = {"fedavg": "run.seed, partition.scheme"}
+    arguments["table"] = compare_arms(metrics, {}, marks=marks)
+    html = render_report(**arguments, notes=["fedavg: run.seed 7 (now 0)"])
+    assert "of this command: run.seed, partition.scheme" in html
+    assert "fedavg: run.seed 7 (now 0)" in html
+    assert "other_settings" not in headline_columns(arguments["table"])
+    assert "fedavg*" in format_table(arguments["table"])
+
+
+def test_figures_have_colours_for_a_dark_page(rounds) -> None:
+    uri = figure_data_uri(draw_round_curves({"fedavg": rounds}))
+    svg = base64.b64decode(uri.partition("base64,")[2]).decode()
+    assert "prefers-color-scheme: dark" in svg
+    assert '[style*="stroke: #0072b2"] { stroke: #3d9be0 !important }' in svg
+    assert "stroke: #0072b2" in svg.partition("</style>")[2]
 
 
 def test_the_same_figure_gives_the_same_bytes(rounds) -> None:

@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 
 from phoenix_pipeline.config import EXTRACTORS
-from phoenix_pipeline.metrics.scores import JUDGE_METRICS
+from phoenix_pipeline.metrics.scores import JUDGE_METRICS, JUDGE_QUALITY
 from phoenix_pipeline.reporting.formatting import format_bytes, format_values
 from phoenix_pipeline.reporting.vocabulary import (
     describe_metric,
@@ -34,7 +34,7 @@ def test_titles_say_which_way_is_better(name: str, title: str) -> None:
 
 
 def test_every_metric_of_the_evaluation_has_a_phrase() -> None:
-    names = [*EXTRACTORS, *JUDGE_METRICS, "memorized_share"]
+    names = [*EXTRACTORS, *JUDGE_METRICS, *JUDGE_QUALITY, "memorized_share"]
     names += [f"{m}_pixels" for m in ("kid", "precision", "recall", "density", "coverage")]
     assert [name for name in names if not describe_metric(name).phrase] == []
 

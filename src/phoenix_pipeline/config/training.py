@@ -36,9 +36,12 @@ class TrainingConfig(Group):
     optimizer_state: Literal["keep", "reset"] = Field(
         "keep", description="Keep each client's Adam moments between rounds, or start anew."
     )
-    ema_horizon: Fraction = Field(
+    ema_horizon: float = Field(
         0.1,
-        description="EMA averaging window as a fraction of the run's length; 0: no EMA.",
+        ge=0.0,
+        lt=1.0,
+        description="EMA averaging window as a fraction of the run's length; 0: no EMA. 1 would "
+        "never take a weight in.",
     )
     horizontal_flip: bool = Field(False, description="Mirror half of the images at random.")
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="Autocast type.")

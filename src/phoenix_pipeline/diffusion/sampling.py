@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from phoenix_pipeline.config import NoiseConfig, SamplingConfig
-from phoenix_pipeline.diffusion.sampler_steps import TakeStep, sampler_steps
+from phoenix_pipeline.diffusion.samplers import SAMPLERS, TakeStep
 from phoenix_pipeline.diffusion.schedulers import prepare_scheduler
 from phoenix_pipeline.diffusion.unet_inference import predict_at
 from phoenix_pipeline.errors import TrainingError
@@ -23,8 +23,7 @@ def check_sampling(sampling: SamplingConfig, noise: NoiseConfig) -> None:
     """Refuse settings that no image can be drawn with, before anything is trained.
 
     Raises:
-        SettingsError: more steps than the forward process has, or a spacing that cannot make
-            exactly as many different ones.
+        SettingsError: see :func:`~phoenix_pipeline.diffusion.schedulers.prepare_scheduler`.
     """
     prepare_scheduler(noise, sampling, sampling.num_steps)
 
@@ -60,7 +59,7 @@ def sample_images(
     """
     steps = config.num_steps if num_steps is None else num_steps
     scheduler = prepare_scheduler(scheduler_config, config, steps)
-    new_steps = sampler_steps(scheduler, config)
+    new_steps = SAMPLERS[config.sampler].new_steps(scheduler, config)
 
     def draw(chunk: Sequence[int]) -> np.ndarray:
         generators = [torch.Generator().manual_seed(int(seed)) for seed in chunk]

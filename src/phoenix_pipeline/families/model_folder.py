@@ -57,11 +57,16 @@ def write_models(
             save_tensors(temporary / _BODY, body, {})
         temporary.mkdir(exist_ok=True)
         described = {**metadata, "has_global_model": global_network is not None}
-        write_json(temporary / METADATA_FILE, {**described, "clients": clients})
+        described |= {"clients": clients, "weights_digest": weights_digest(temporary)}
+        write_json(temporary / METADATA_FILE, described)
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:
-    """Return what :func:`write_models` noted, with ``clients`` and ``has_global_model``."""
+    """Return what :func:`write_models` noted.
+
+    ``clients``, ``has_global_model`` and ``weights_digest`` (see :func:`weights_digest`) are there
+    as well.
+    """
     metadata: dict[str, Any] = read_json(Path(folder) / METADATA_FILE)
     return metadata
 

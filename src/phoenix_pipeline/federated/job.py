@@ -17,6 +17,24 @@ from phoenix_pipeline.federated.resuming import DATA
 from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.metrics.monitoring import MonitorReference
 
+# Settings of ``federation`` that leave the weights as they are. To go on with fewer clients is what
+# min_clients is lowered for.
+WITHOUT_EFFECT = frozenset(
+    {
+        "engine",
+        "ray",
+        "deployment",
+        "workers",
+        "threads_per_client",
+        "stacked_clients",
+        "resume",
+        "checkpoint_every",
+        "round_timeout_s",
+        "min_clients",
+        "link",
+    }
+)
+
 
 @dataclass(frozen=True)
 class FederatedJob:
@@ -90,10 +108,7 @@ def identify_settings(
     warmup_steps: int,
 ) -> dict[str, Any]:
     """Return the settings that the weights depend on, by name; ``rules``: None without a filter."""
-    without = {"engine", "ray", "deployment", "workers", "resume", "checkpoint_every"}
-    # To go on with fewer clients is what min_clients is lowered for.
-    without |= {"round_timeout_s", "min_clients", "threads_per_client", "stacked_clients", "link"}
-    work = config.model_dump(mode="json", exclude=without)
+    work = config.model_dump(mode="json", exclude=set(WITHOUT_EFFECT))
     filtering = rules.model_dump(mode="json") if rules else {}
     return {
         **{f"federation.{key}": value for key, value in work.items()},

@@ -1,8 +1,9 @@
 """Kedro's configuration with one block of settings per arm.
 
-Groups are written once, at the top level of ``conf/<env>/parameters_*.yml``. An arm's block holds
-only what differs. Whatever an arm's block sets wins over the group, wherever either was set:
-base < environment < ``--params`` decides within each of the two, not between them.
+Groups are written once, at the top level of ``conf/<env>/parameters_*.yml``. A block under ``arms``
+makes an arm and holds only what differs; a block at the top level that is named after an arm
+changes single settings of it. Whatever an arm's block sets wins over the group, wherever either was
+set: base < environment < ``--params`` decides within each of the two, not between them.
 """
 
 from collections.abc import Mapping
@@ -12,28 +13,11 @@ from typing import Any
 import yaml
 from kedro.config import OmegaConfigLoader
 
-from phoenix_pipeline import config
-from phoenix_pipeline.arms import ARMS
 from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.framework.arm_blocks import ARM_GROUPS, ARMS, SHARED_GROUPS, wrong_names
+from phoenix_pipeline.framework.deployment_check import check_deployment
+from phoenix_pipeline.framework.paths import DATA_ROOT, DEFAULT_DATA_ROOT, PATHS, local_paths
 from phoenix_pipeline.framework.settings_errors import explain, hint
-
-SHARED_GROUPS: dict[str, type[config.Group]] = {
-    "run": config.RunConfig,
-    "images": config.ImagesConfig,
-    "partition": config.PartitionConfig,
-    "evaluation": config.EvaluationConfig,
-    "privacy_audit": config.PrivacyAuditConfig,
-}
-ARM_GROUPS: dict[str, type[config.Group]] = {
-    "shared_pool": config.SharedPoolConfig,
-    "model": config.ModelConfig,
-    "training": config.TrainingConfig,
-    "federation": config.FederationConfig,
-    "personal_layers": config.PersonalLayersConfig,
-    "threshold_filter": config.ThresholdFilterConfig,
-    "sampling": config.SamplingConfig,
-}
-RUNTIME_PATHS = ("train_images", "test_images", "data_root")
 
 
 class PhoenixConfigLoader(OmegaConfigLoader):
@@ -46,11 +30,18 @@ class PhoenixConfigLoader(OmegaConfigLoader):
         runtime_params: dict[str, Any] | None = None,
         **options: Any,
     ) -> None:
-        """Read globals; raises SettingsError for an environment that is not a folder of conf."""
+        """Read globals; raises SettingsError where there is no conf, or no such environment."""
         self._conf_folder = Path(conf_source)
+        if "://" not in str(conf_source) and not self._conf_folder.exists():
+            raise SettingsError(
+                f"there is no configuration at {conf_source}; start in the project's folder, or "
+                "name the configuration by --conf-source"
+            )
         if env:
             self._check_environment(env)
-        runtime_params = dict(runtime_params or {})
+        runtime_params = local_paths(dict(runtime_params or {}), " (--params)")
+        if runtime_params.get(DATA_ROOT, "") is None:
+            del runtime_params[DATA_ROOT]
         if "train_images" in runtime_params:
             # Another training source must not be scored against this one's test split.
             runtime_params.setdefault("test_images", None)
@@ -61,43 +52,103 @@ class PhoenixConfigLoader(OmegaConfigLoader):
 
         Raises SettingsError, in one line, for every unknown name and value that is not allowed.
         """
-        value = super().__getitem__(key)
         if key == "parameters":
-            return self._compose(value)
-        if key == "globals" and self.env:
-            own = _read_yaml(self._conf_folder / self.env / "globals.yml")
-            if "train_images" in own and "test_images" not in own:
-                return {**value, "test_images": None}
-        return value
+            return self._compose(self._merged_parameters())
+        value = super().__getitem__(key)
+        return self._globals_with_paths(value) if key == "globals" else value
+
+    @property
+    def data_root(self) -> str:
+        """The folder of all that is computed; relative to the project unless it is absolute."""
+        given = (self.runtime_params or {}).get(DATA_ROOT)
+        return str(given or self._globals.get(DATA_ROOT, DEFAULT_DATA_ROOT))
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """The names of the arms; their settings are not looked at. Raises SettingsError."""
+        problems: list[str] = []
+        declared = self._block(self._merged_parameters(), (ARMS,), problems)
+        if problems := [*problems, *wrong_names(declared, self.origin)]:
+            raise SettingsError("; ".join(problems))
+        return tuple(declared)
+
+    def _merged_parameters(self) -> dict[str, Any]:
+        try:
+            return dict(super().__getitem__("parameters"))
+        except TypeError as error:
+            listed = [name for name, value in self.runtime_params.items() if type(value) is list]
+            raise SettingsError(
+                f"{', '.join(listed) or 'a parameter'}: a list stands where a block of settings "
+                f"belongs, or the other way round ({error}); look at --params, then at the "
+                f"parameters of {self.env or self.default_run_env}"
+            ) from error
+
+    def _globals_with_paths(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Return globals whose environment has a test split and a data root of its own."""
+        values = {DATA_ROOT: DEFAULT_DATA_ROOT, **values}
+        values = local_paths(values, f" ({self._conf_folder.name}/*/globals.yml)")
+        values[DATA_ROOT] = values[DATA_ROOT] or DEFAULT_DATA_ROOT
+        if self.env in (None, self.base_env, self.default_run_env):
+            return values
+        own = {name for file in self._read_raw_config("globals")[1].values() for name in file}
+        if "train_images" in own and "test_images" not in own:
+            values["test_images"] = None
+        if DATA_ROOT not in own:
+            # A run of one environment leaves the results of the others.
+            values[DATA_ROOT] = f"{values[DATA_ROOT]}/{self.env}"
+        return values
 
     def _compose(self, parameters: dict[str, Any]) -> dict[str, Any]:
-        allowed = (*SHARED_GROUPS, *ARM_GROUPS, *ARMS, *RUNTIME_PATHS)
-        problems = self._unknown_names(parameters, (), allowed, "parameter")
+        problems: list[str] = []
+        declared = self._block(parameters, (ARMS,), problems)
+        problems += wrong_names(declared, self.origin)
+        allowed = (*SHARED_GROUPS, *ARM_GROUPS, *declared, *PATHS, ARMS)
+        problems += self._unknown_names(parameters, (), allowed, "parameter")
         composed = {name: value for name, value in parameters.items() if name in allowed}
         for group in (*SHARED_GROUPS, *ARM_GROUPS):
             composed[group] = self._block(parameters, (group,), problems)
         for group, model in SHARED_GROUPS.items():
             problems += explain(model, composed[group], lambda path: path, (group,), self.origin)
-        for arm in ARMS:
-            own = self._block(parameters, (arm,), problems)
-            problems += self._unknown_names(own, (arm,), tuple(ARM_GROUPS), "group")
-            composed[arm] = self._arm_groups(arm, own, composed, problems)
+        for arm in declared:
+            composed[arm] = self._arm_groups(arm, parameters, declared, composed, problems)
+        if not problems:
+            problems += check_deployment(composed, tuple(declared), self._named_sources())
         if problems:
             raise SettingsError("; ".join(dict.fromkeys(problems)))
-        return composed
+        return composed | {ARMS: list(declared), DATA_ROOT: self.data_root}
+
+    def _named_sources(self) -> dict[str, Any]:
+        """Return the globals that the environment or the command sets, without the base's."""
+        environment = self.env or self.default_run_env
+        own = _read_yaml(self._conf_folder / str(environment) / "globals.yml")
+        return {**own, **(self.runtime_params or {})}
 
     def _arm_groups(
-        self, arm: str, own: dict[str, Any], shared: dict[str, Any], problems: list[str]
+        self,
+        arm: str,
+        parameters: dict[str, Any],
+        declared: dict[str, Any],
+        shared: dict[str, Any],
+        problems: list[str],
     ) -> dict[str, Any]:
-        """Merge an arm's block over the groups; a problem is laid at what set the value."""
+        """Merge an arm's blocks over the groups; a problem is laid at what set the value."""
+        blocks = {
+            (ARMS, arm): self._block(declared, (arm,), problems, prefix=(ARMS,)),
+            (arm,): self._block(parameters, (arm,), problems),
+        }
 
         def place(path: tuple[str, ...]) -> tuple[str, ...]:
-            return (arm, *path) if _get(own, path) is not _ABSENT else path
+            own = [prefix for prefix, block in blocks.items() if _get(block, path) is not _ABSENT]
+            return (*own[-1], *path) if own else path
 
+        for prefix, block in blocks.items():
+            problems += self._unknown_names(block, prefix, tuple(ARM_GROUPS), "group")
         groups = {}
         for group, model in ARM_GROUPS.items():
-            block = self._block(own, (group,), problems, prefix=(arm,))
-            groups[group] = deep_merge(shared[group], block)
+            groups[group] = shared[group]
+            for prefix, block in blocks.items():
+                own = self._block(block, (group,), problems, prefix)
+                groups[group] = deep_merge(groups[group], own)
             problems += explain(model, groups[group], place, (group,), self.origin)
         return groups
 

@@ -101,6 +101,17 @@ class WrittenByNodeDataset(FileDataset[Callable[[Path], None], Path]):
         data(self._filepath)
 
 
+class SampleFileDataset(WrittenByNodeDataset):
+    """A file that a node's function writes; those who read it tell what to do where there is none.
+
+    So a comparison can leave out an arm that has no samples.
+    """
+
+    def load(self) -> Path:
+        """Return the path, whether the file is there or not."""
+        return self._filepath
+
+
 class JsonDataset(FileDataset[Any, Any]):
     """Anything that JSON can hold; NumPy numbers too, NaN not."""
 
@@ -118,7 +129,7 @@ class JsonDataset(FileDataset[Any, Any]):
 
 
 class OptionalJsonDataset(JsonDataset):
-    """JSON of a stage that runs on request: an empty dictionary where it has not run."""
+    """JSON of a stage or an arm that may not have run: an empty dictionary where it has not."""
 
     def load(self) -> Any:
         """Return the parsed file, or ``{}``."""
@@ -152,6 +163,16 @@ class TableDataset(FileDataset["pd.DataFrame", "pd.DataFrame"]):
         rows = self.load().head(nrows)
         simple = rows.map(lambda value: "..." if isinstance(value, dict | bytes) else value)
         return TablePreview(simple.to_dict(orient="split"))
+
+
+class OptionalTableDataset(TableDataset):
+    """A table of an arm that may not have run: one without rows and columns where it has not."""
+
+    def load(self) -> "pd.DataFrame":
+        """Return the table, or an empty one."""
+        import pandas as pd
+
+        return super().load() if self._filepath.exists() else pd.DataFrame()
 
 
 class _ImageFileDataset(FileDataset[In, NoReturn]):

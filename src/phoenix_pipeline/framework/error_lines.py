@@ -18,6 +18,7 @@ from yaml import YAMLError
 
 from phoenix_pipeline.errors import PhoenixError
 from phoenix_pipeline.framework.secrets import without_secrets
+from phoenix_pipeline.framework.stop_signals import Stopped
 
 USER_ERROR, INTERNAL_ERROR, INTERRUPTED = 2, 1, 130
 
@@ -38,13 +39,14 @@ _USERS_OWN = (
 def describe(error: BaseException) -> tuple[str, int]:
     """Return the line for ``error`` and the exit status.
 
-    Status 2: a user, a file or a client caused it; 130: interrupted; 1: a fault of the program.
+    Status 2: a user, a file or a client caused it; 130: interrupted; 128 + n: ended by signal n;
+    1: a fault of the program.
     """
     if isinstance(error, KeyboardInterrupt):
-        return (
-            "interrupted; start the same command again to go on from the last checkpoint",
-            INTERRUPTED,
-        )
+        what, status = "interrupted", INTERRUPTED
+        if isinstance(error, Stopped):
+            what, status = f"ended by {error}", 128 + error.number
+        return f"{what}; start the same command again to go on from the last checkpoint", status
     if isinstance(error, click.ClickException):
         return _one_line(error.format_message()), USER_ERROR
     chain = list(_causes(error))

@@ -1,13 +1,35 @@
-"""``kedro export-samples``: an arm's folders and settings from the configuration."""
+"""``kedro export-samples`` and ``assemble``: an arm's folders and settings from ``conf``."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from kedro.framework.project import settings as kedro_settings
-
 from phoenix_pipeline.checkpoints import read_json
 from phoenix_pipeline.config import RunConfig, SamplingConfig
-from phoenix_pipeline.framework.config_loader import PhoenixConfigLoader
+from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.families.model_folder import assemble_client
+from phoenix_pipeline.framework.project import open_config
+from phoenix_pipeline.framework.settings_errors import hint
+
+
+def check_arm(arm: str, arms: Sequence[str]) -> None:
+    """Raise SettingsError for an arm that is not in ``conf``."""
+    if arm not in arms:
+        raise SettingsError(f"there is no arm {arm}{hint(arm, arms)}")
+
+
+def assemble_arm(
+    project: Path, env: str | None, data_root: str | None, arm: str, client_id: int, target: Path
+) -> None:
+    """Write the complete model of one client of ``arm`` to ``target``.
+
+    Raises:
+        SettingsError: there is no such arm.
+        CheckpointError: the arm is not trained, or has no such client.
+    """
+    loader = open_config(project, env, {"data_root": data_root})
+    check_arm(arm, loader.arms)
+    assemble_client(project / loader.data_root / "06_models" / arm, client_id, target)
 
 
 def export_arm(
@@ -29,14 +51,13 @@ def export_arm(
     """
     from phoenix_pipeline.pipelines.sampling.export import Layout, export_samples
 
-    loader = PhoenixConfigLoader(
-        project / "conf", env, runtime, **kedro_settings.CONFIG_LOADER_ARGS
-    )
+    loader = open_config(project, env, runtime)
+    check_arm(arm, loader.arms)
     parameters = loader["parameters"]
-    data = project / runtime.get("data_root", loader["globals"]["data_root"])
-    metrics = data / "08_reporting" / arm / "metrics.json"
+    data = project / loader.data_root
+    model = data / "06_models" / arm
     return export_samples(
-        data / "06_models" / arm,
+        model,
         target,
         num_images,
         seed,
@@ -44,5 +65,17 @@ def export_arm(
         device=RunConfig.model_validate(parameters["run"]).device,
         layout=cast(Layout, layout),
         client_id=client_id,
-        scores=read_json(metrics)["scores"] if metrics.is_file() else None,
+        scores=_scores(data / "08_reporting" / arm / "metrics.json", model),
     )
+
+
+def _scores(metrics_file: Path, model: Path) -> dict[str, float] | None:
+    """Return the arm's scores; None where it has none, or has those of an earlier model."""
+    from phoenix_pipeline.families.model_folder import read_metadata
+
+    if not metrics_file.is_file():
+        return None
+    metrics = read_json(metrics_file)
+    current = read_metadata(model)["weights_digest"]
+    scored = metrics["conditions"].get("weights_digest")
+    return dict(metrics["scores"]) if scored == current else None

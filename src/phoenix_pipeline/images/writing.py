@@ -1,9 +1,9 @@
 """Write images as Parquet in the raw schema (PNG bytes), and read generated samples back."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,6 +22,8 @@ from phoenix_pipeline.images.parquet import read_parquet
 _IMAGE_TYPE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 _IMAGE_FEATURE = {"_type": "Image"}
 _ROWS_PER_GROUP = 1000
+# Key of the Parquet file's metadata that holds how the samples in it were drawn.
+_DRAWN = "phoenix"
 UNLABELLED = -1
 GLOBAL_MODEL = -1
 
@@ -46,12 +48,13 @@ class Samples:
     """Generated images with their origin.
 
     ``images``: unlabelled ImageSet. ``client_id``: int32 [N], -1 for the global model. ``seed``:
-    int64 [N], the seed of each image.
+    int64 [N], the seed of each image. ``drawn``: how and from which weights, as they were written.
     """
 
     images: ImageSet
     client_id: np.ndarray
     seed: np.ndarray
+    drawn: Mapping[str, Any] = field(default_factory=dict)
 
 
 class SampleWriter:
@@ -61,8 +64,11 @@ class SampleWriter:
     struct{bytes, path}, label int64 (always -1), client_id int32, seed int64. Raises StorageError.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Remember the final path; nothing is written before the ``with`` block."""
+    def __init__(self, path: Path, drawn: Mapping[str, Any] | None = None) -> None:
+        """Remember the final path; nothing is written before the ``with`` block.
+
+        ``drawn``: how the samples are drawn, kept in the file (as JSON); None: nothing is said.
+        """
         self._path = path
         self._rows = 0
         self._cleanup = ExitStack()
@@ -70,7 +76,10 @@ class SampleWriter:
         features = {name: {"dtype": dtype, "_type": "Value"} for name, dtype in values.items()}
         self._schema = pa.schema(
             [("img", _IMAGE_TYPE), *((name, dtype) for name, dtype in values.items())],
-            metadata=_metadata({"img": _IMAGE_FEATURE, **features}),
+            metadata={
+                **_metadata({"img": _IMAGE_FEATURE, **features}),
+                **({_DRAWN: json.dumps(drawn)} if drawn else {}),
+            },
         )
 
     def __enter__(self) -> Self:
@@ -111,12 +120,14 @@ def read_samples(path: Path) -> Samples:
     if not path.is_file():
         raise DataError(f"there are no samples at {path}; run the sampling stage first")
     images = read_parquet([path], ImagesConfig(label_column=None))
-    names = pq.read_schema(path).names
+    schema = pq.read_schema(path)
+    names = schema.names
     missing = [name for name in ("client_id", "seed") if name not in names]
     if missing:
         raise DataError(f"{path} has no column {missing[0]!r}; it has {', '.join(names)}")
     table = pq.read_table(path, columns=["client_id", "seed"])
-    return Samples(images, table["client_id"].to_numpy(), table["seed"].to_numpy())
+    drawn = json.loads((schema.metadata or {}).get(_DRAWN.encode(), b"{}"))
+    return Samples(images, table["client_id"].to_numpy(), table["seed"].to_numpy(), drawn)
 
 
 def pick_evenly(samples: Samples, count: int) -> np.ndarray:

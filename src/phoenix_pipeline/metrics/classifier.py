@@ -24,7 +24,7 @@ from phoenix_pipeline.metrics.network_file import FileNetwork
 
 logger = logging.getLogger(__name__)
 
-FORMAT = "label_judge/1"
+FORMAT = "label_judge/2"
 _INFERENCE_BATCH = 256
 
 
@@ -33,7 +33,8 @@ class LabelJudge:
     """A classifier in evaluation mode, trained here or from the user's file.
 
     ``class_counts`` are those of the training split; ``test_accuracy`` is the share of
-    ``num_test_images`` held-out images that it puts in their class.
+    ``num_test_images`` held-out images that it puts in their class, ``majority_share`` the share of
+    them that are of the commonest class.
     """
 
     network: JudgeNetwork | FileNetwork
@@ -42,6 +43,7 @@ class LabelJudge:
     channels: int
     image_size: int
     test_accuracy: float
+    majority_share: float
     num_test_images: int
     fingerprint: str
     config: ClassifierConfig
@@ -54,6 +56,17 @@ class LabelJudge:
 
     def _logits(self, images: Tensor) -> Tensor:
         return judge_logits(self.network, images, self.config)
+
+    @property
+    def refusal(self) -> str:
+        """Why nothing can be judged by it; empty where it knows more than the commonest class."""
+        if self.test_accuracy > self.majority_share:
+            return ""
+        return (
+            f"the label judge is right on {self.test_accuracy:.1%} of {self.num_test_images} test "
+            f"images, no more than the {self.majority_share:.1%} that are of the commonest class; "
+            f"train it on more images or raise evaluation.classifier.epochs"
+        )
 
     @property
     def origin(self) -> str:
@@ -133,11 +146,17 @@ def train_classifier(
         channels=train.channels,
         image_size=train.image_size,
         test_accuracy=accuracy,
+        majority_share=majority_share(test_labels),
         num_test_images=test.num_images,
         fingerprint=classifier_fingerprint(train, test, config),
         config=config,
         device=device,
     )
+
+
+def majority_share(labels: np.ndarray) -> float:
+    """Return the share of ``labels`` [N] that are the commonest one."""
+    return float(np.bincount(labels).max() / len(labels))
 
 
 def _check_same_classes(train: ImageSet, test: ImageSet) -> None:
@@ -180,6 +199,7 @@ def save_classifier(path: Path, judge: LabelJudge) -> None:
         "channels": judge.channels,
         "image_size": judge.image_size,
         "test_accuracy": judge.test_accuracy,
+        "majority_share": judge.majority_share,
         "num_test_images": judge.num_test_images,
         "config": judge.config.model_dump(mode="json"),
     }
@@ -225,6 +245,7 @@ def _rebuild(weights: dict[str, Tensor], metadata: dict, device: torch.device) -
         channels=metadata["channels"],
         image_size=metadata["image_size"],
         test_accuracy=metadata["test_accuracy"],
+        majority_share=metadata["majority_share"],
         num_test_images=metadata["num_test_images"],
         fingerprint=metadata["fingerprint"],
         config=config,

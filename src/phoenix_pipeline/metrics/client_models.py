@@ -44,8 +44,9 @@ def score_clients(
 
     ``images``: uint8 [N, C, H, W] with ``client_id`` [N]; rows of the global model are left out.
     The distance, named after ``extractor``, is left out where a client has fewer than
-    :data:`FEWEST_FOR_A_DISTANCE` samples, and the shares where there is no ``judge``. A distance
-    to all classes is large for a client that rightly draws few of them.
+    :data:`FEWEST_FOR_A_DISTANCE` samples, and the shares where there is no ``judge``, or one
+    that knows the commonest class alone. A distance to all classes is large for a
+    client that rightly draws few of them.
     """
     scores: dict[str, dict[str, Any]] = {}
     for client, count in samples_per_client(client_id).items():
@@ -55,7 +56,7 @@ def score_clients(
             features = extract_features(extractor, own, batch_size)
             distance = frechet_distance(gaussian_statistics(features), reference.statistics)
             scores[client][extractor.name] = distance
-        if judge is not None:
+        if judge is not None and not judge.refusal:
             scores[client]["class_shares"] = _class_shares(judge, own)
     return scores
 

@@ -8,20 +8,20 @@ _BLOCK_VALUES = 8_000_000
 
 
 def distance_blocks(
-    a: np.ndarray, b: np.ndarray, dtype: type[np.floating] = np.float64
+    a: np.ndarray, b: np.ndarray, origin: np.ndarray | None = None
 ) -> Iterator[tuple[slice, np.ndarray]]:
-    """Yield (rows of ``a``, distances [rows, len(b)]) in ``dtype`` for ``a`` [N, D], ``b`` [M, D].
+    """Yield (rows of ``a``, float64 distances [rows, len(b)]) for ``a`` [N, D], ``b`` [M, D].
 
-    Both are first moved by the mean of ``b``: |x|^2 + |y|^2 - 2 x.y loses digits far from 0. In
-    float32, which is twice as fast, near copies are apart by up to 1e-3 of their distance from 0.
+    Both are first moved by ``origin`` [D], by default the mean of ``b``: |x|^2 + |y|^2 - 2 x.y
+    loses digits far from 0. Calls whose distances are compared take one origin.
     """
-    origin = b.mean(axis=0, dtype=np.float64)
-    targets = (b - origin).astype(dtype, copy=False)
+    origin = b.mean(axis=0, dtype=np.float64) if origin is None else origin
+    targets = b - origin
     target_norms = np.einsum("ij,ij->i", targets, targets)
     height = max(1, _BLOCK_VALUES // len(b))
     for start in range(0, len(a), height):
         rows = slice(start, min(start + height, len(a)))
-        queries = (a[rows] - origin).astype(dtype, copy=False)
+        queries = a[rows] - origin
         squared = queries @ targets.T
         squared *= -2.0
         squared += np.einsum("ij,ij->i", queries, queries)[:, None]
@@ -31,11 +31,14 @@ def distance_blocks(
 
 
 def nearest_distances(
-    queries: np.ndarray, targets: np.ndarray, k: int, dtype: type[np.floating] = np.float64
+    queries: np.ndarray, targets: np.ndarray, k: int, origin: np.ndarray | None = None
 ) -> np.ndarray:
-    """Return the ``k`` smallest distances [N, k] of each query to the targets, ascending."""
-    nearest = np.empty((len(queries), k), dtype)
-    for rows, distances in distance_blocks(queries, targets, dtype):
+    """Return the ``k`` smallest distances [N, k] of each query to the targets, ascending.
+
+    ``origin``: see :func:`distance_blocks`.
+    """
+    nearest = np.empty((len(queries), k))
+    for rows, distances in distance_blocks(queries, targets, origin):
         smallest = np.partition(distances, k - 1, axis=1)[:, :k] if k < len(targets) else distances
         nearest[rows] = np.sort(smallest, axis=1)[:, :k]
     return nearest

@@ -93,8 +93,8 @@ def available_extractors(
         if name == "fid_pixels":
             extractor = pixel_extractor(channels, image_size, device)
         elif name == "fid_classifier":
-            extractor = None if judge is None else classifier_extractor(judge)
-            reason = NO_JUDGE if judge is None else OWN_JUDGE
+            reason = NO_JUDGE if judge is None else judge.refusal or OWN_JUDGE
+            extractor = classifier_extractor(judge) if judge and not judge.refusal else None
         elif name == "fid_efficientnet_lite0":
             extractor = efficientnet_lite0_extractor(device)
         else:

@@ -11,6 +11,10 @@ import numpy as np
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.metrics.distances import distance_blocks, nearest_distances
 
+# A sample that copies a real image lies at the very radius of those of which that one is the k-th
+# neighbour, and is not inside: features of equal images differ by rounding alone.
+_TIE = 1e-6
+
 
 @dataclass(frozen=True)
 class ManifoldScores:
@@ -28,6 +32,8 @@ class ManifoldScores:
 def manifold_scores(samples: np.ndarray, reference: np.ndarray, nearest_k: int) -> ManifoldScores:
     """Compare ``samples`` [N, D] with ``reference`` [M, D], manifolds of ``nearest_k`` neighbours.
 
+    A point at the very radius of a ball is outside, as in ``prdc``.
+
     Raises:
         SettingsError: a side has no ``nearest_k`` other images.
     """
@@ -36,12 +42,13 @@ def manifold_scores(samples: np.ndarray, reference: np.ndarray, nearest_k: int) 
             f"Precision and recall got {len(samples)} samples and {len(reference)} reference "
             f"images for evaluation.nearest_k={nearest_k}; allowed is more than {nearest_k} of each"
         )
-    reference_radii = _radii(reference, nearest_k)
-    sample_radii = _radii(samples, nearest_k)
+    origin = reference.mean(axis=0, dtype=np.float64)
+    reference_radii = _radii(reference, nearest_k, origin)
+    sample_radii = _radii(samples, nearest_k, origin)
     balls_around_sample = np.zeros(len(samples), dtype=np.int64)
     recalled = np.zeros(len(reference), dtype=bool)
     covered = np.zeros(len(reference), dtype=bool)
-    for rows, distances in distance_blocks(reference, samples, np.float32):
+    for rows, distances in distance_blocks(reference, samples, origin):
         inside_reference = distances < reference_radii[rows, None]
         balls_around_sample += inside_reference.sum(axis=0)
         covered[rows] = inside_reference.any(axis=1)
@@ -54,6 +61,8 @@ def manifold_scores(samples: np.ndarray, reference: np.ndarray, nearest_k: int) 
     )
 
 
-def _radii(features: np.ndarray, nearest_k: int) -> np.ndarray:
-    """Return each point's distance to its ``nearest_k``-th other point, shape [N]."""
-    return nearest_distances(features, features, nearest_k + 1, np.float32)[:, nearest_k]
+def _radii(features: np.ndarray, nearest_k: int, origin: np.ndarray) -> np.ndarray:
+    """Return each point's distance to its ``nearest_k``-th other point, less a tie's width, [N]."""
+    nearest = nearest_distances(features, features, nearest_k + 1, origin)
+    radii: np.ndarray = nearest[:, nearest_k] * (1.0 - _TIE)
+    return radii

@@ -11,7 +11,7 @@ from phoenix_pipeline.checkpoints import read_json, write_json
 from phoenix_pipeline.config import ClassifierConfig, JudgeFileConfig
 from phoenix_pipeline.errors import CheckpointError, DataError, SettingsError
 from phoenix_pipeline.images import ImageSet
-from phoenix_pipeline.metrics.classifier import LabelJudge, labels_of
+from phoenix_pipeline.metrics.classifier import LabelJudge, labels_of, majority_share
 from phoenix_pipeline.metrics.network_file import SETTING, FileNetwork, open_network
 
 logger = logging.getLogger(__name__)
@@ -164,6 +164,7 @@ def _judge(
         channels=train.channels,
         image_size=train.image_size,
         test_accuracy=accuracy,
+        majority_share=majority_share(labels_of(test, "test")),
         num_test_images=test.num_images,
         fingerprint=fingerprint,
         config=config,

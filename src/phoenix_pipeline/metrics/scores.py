@@ -29,8 +29,8 @@ JUDGE_METRICS = (
     "class_kl",
     "classes_covered",
     "confident_share",
-    "classifier_test_accuracy",
 )
+JUDGE_QUALITY = ("classifier_test_accuracy", "classifier_majority_share")
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,12 @@ def _judge(
     tally: _Tally, judge: LabelJudge | None, images: np.ndarray, seed: int
 ) -> ClassHistogram | None:
     if judge is None:
-        tally.skipped.update(dict.fromkeys(JUDGE_METRICS, NO_JUDGE))
+        tally.skipped.update(dict.fromkeys((*JUDGE_METRICS, *JUDGE_QUALITY), NO_JUDGE))
+        return None
+    quality = (judge.test_accuracy, judge.majority_share)
+    tally.scores.update(zip(JUDGE_QUALITY, quality, strict=True))
+    if judge.refusal:
+        tally.skipped.update(dict.fromkeys(JUDGE_METRICS, judge.refusal))
         return None
     probabilities = judge.probabilities(images)
     histogram = class_histogram(probabilities, judge.class_names, judge.class_counts)
@@ -197,6 +202,5 @@ def _judge(
         class_kl=histogram.kl_to_training,
         classes_covered=float(histogram.classes_covered),
         confident_share=histogram.confident_share,
-        classifier_test_accuracy=judge.test_accuracy,
     )
     return histogram

@@ -43,9 +43,12 @@ def classification_utility(
     ``judge.config.epochs`` epochs.
 
     Raises:
-        SettingsError: there are fewer images than classes.
+        SettingsError: there are fewer images than classes, or the judge knows no more than the
+            commonest one.
         DataError: the samples are not what the judge was trained on.
     """
+    if judge.refusal:
+        raise SettingsError(judge.refusal)
     count = min(len(samples), train.num_images)
     if count < train.num_classes:
         raise SettingsError(

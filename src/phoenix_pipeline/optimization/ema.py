@@ -12,8 +12,11 @@ from torch import Tensor
 
 
 def ema_decay(update: int, horizon: float) -> float:
-    """Return the decay of the ``update``-th update (1-based) for ``horizon`` in [0, 1]."""
-    if horizon <= 0.0:
+    """Return the decay of the ``update``-th update (1-based) for ``horizon`` in [0, 1).
+
+    The first is 0 whatever the horizon: the initial weights are in no average.
+    """
+    if horizon <= 0.0 or update == 1:
         return 0.0
     return (1.0 - 1.0 / update) ** (1.0 / horizon - 1.0)
 

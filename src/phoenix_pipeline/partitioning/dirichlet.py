@@ -17,7 +17,9 @@ def divide_dirichlet(labels: np.ndarray, config: PartitionConfig, seed: int) -> 
 
     Each class is divided in shares drawn from Dirichlet(``dirichlet_alpha``), without balancing
     the client sizes; the draw is repeated a few times until every client has
-    ``min_images_per_client``. Raises SettingsError when none does.
+    ``min_images_per_client``. Which images of a class a client gets is random: the partitioner cuts
+    consecutive blocks, and files are often sorted by writer or time. Raises SettingsError when no
+    draw reaches the minimum.
     """
     # Imported here: it takes seconds and the other schemes do not need it.
     from datasets import Dataset
@@ -32,7 +34,8 @@ def divide_dirichlet(labels: np.ndarray, config: PartitionConfig, seed: int) -> 
         shuffle=False,
         seed=derive_seed(seed, "partition_dirichlet"),
     )
-    partitioner.dataset = Dataset.from_dict({"label": labels, "index": np.arange(len(labels))})
+    order = numpy_generator(seed, "partition_dirichlet_order").permutation(len(labels))
+    partitioner.dataset = Dataset.from_dict({"label": labels[order], "index": order})
     client_of = np.empty(len(labels), dtype=np.int64)
     with warnings.catch_warnings():
         # It warns at every repeated draw; what counts is whether the last one succeeds.

@@ -6,6 +6,9 @@ from typing import Any
 import pandas as pd
 
 from phoenix_pipeline.reporting.comparison import FLOOR_NAME
+from phoenix_pipeline.reporting.formatting import DOUBTFUL
+from phoenix_pipeline.reporting.gap_closed import doubtful_shares
+from phoenix_pipeline.reporting.vocabulary import CREDIBLE
 
 _EQUAL_WORK = 1.02
 
@@ -17,19 +20,13 @@ def list_caveats(table: pd.DataFrame) -> list[str]:
     """
     arms = table[table["arm"] != FLOOR_NAME]
     floor = table[table["arm"] == FLOOR_NAME]
-    caveats = [_sample_size(arms), *_floor(arms, floor), *_work(arms)]
+    caveats = [*_gap_closed(arms), _sample_size(arms), *_floor(arms, floor), *_work(arms)]
     if "fid_inception_v3" not in arms or arms["fid_inception_v3"].isna().all():
         caveats.append(
             "No Inception-v3 features were at hand: the FIDs here rank arms against each other and "
             "must not be compared with published figures."
         )
-    accuracy = arms["classifier_test_accuracy"].dropna()
-    if len(accuracy):
-        caveats.append(
-            "Class histograms, entropy, KL and the Inception Score rest on a classifier that is "
-            f"right on {accuracy.min():.1%} of real test images; it also gives a class to what is "
-            "no such thing."
-        )
+    caveats += _judge(arms)
     caveats.append(
         "Precision and density rise with blur, and one dull image repeated scores well on both: "
         "read them with recall and coverage."
@@ -76,6 +73,37 @@ def _floor(arms: pd.DataFrame, floor: pd.DataFrame) -> list[str]:
     if count < arms["num_samples"].max():
         text += ": fewer than the samples, so its FID would be lower at equal numbers"
     return [f"{text}."]
+
+
+def _gap_closed(arms: pd.DataFrame) -> list[str]:
+    marked = doubtful_shares(arms)
+    low, high = CREDIBLE
+    if not marked:
+        return []
+    return [
+        f"A share of the gap closed that is marked {DOUBTFUL} ({'; '.join(marked)}) is outside "
+        f"{low:g} to {high:g}: the gap between fedavg and centralized is too small there for a "
+        "share of it to mean anything, or these features tell little of these images."
+    ]
+
+
+def _judge(arms: pd.DataFrame) -> list[str]:
+    accuracy = arms["classifier_test_accuracy"].dropna()
+    if accuracy.empty:
+        return []
+    majority = arms["classifier_majority_share"].dropna()
+    text = f"right on {accuracy.min():.1%} of real test images"
+    if len(majority):
+        text += f", of which {majority.max():.1%} are of the commonest class"
+        if accuracy.min() <= majority.max():
+            return [
+                f"The label classifier is {text}: it knows no more than that, and all that rests "
+                "on it is left out."
+            ]
+    return [
+        "Class histograms, entropy, KL and the Inception Score rest on a classifier that is "
+        f"{text}; it also gives a class to what is no such thing."
+    ]
 
 
 def _work(arms: pd.DataFrame) -> list[str]:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from phoenix_pipeline.reporting.formatting import MISSING, format_values
-from phoenix_pipeline.reporting.gap_closed import add_gap_closed
+from phoenix_pipeline.reporting.formatting import DOUBTFUL, MISSING, format_values
+from phoenix_pipeline.reporting.gap_closed import add_gap_closed, doubtful_shares
 from phoenix_pipeline.reporting.vocabulary import (
     FEATURE_SPACES,
     describe_metric,
@@ -32,8 +32,12 @@ RUN_COLUMNS = (
     "link_seconds",
 )
 TRAFFIC_COLUMNS = tuple(n for n in RUN_COLUMNS if n.startswith("bytes_") or n == "link_seconds")
+JUDGE_COLUMNS = ("classifier_test_accuracy", "classifier_majority_share")
 # Text: what the attacker read that rebuilt an image from an update.
 SEEN = "reconstruction_seen"
+# Text: the settings that an arm was made with and that are others today.
+OTHER_SETTINGS = "other_settings"
+MARK = "*"
 CONDITION_COLUMNS = (
     "reference_split",
     "num_samples",
@@ -80,20 +84,22 @@ def compare_arms(
     floor: Mapping[str, float] | None = None,
     pooled: Collection[str] = (),
     privacy: Mapping[str, Mapping[str, Any]] | None = None,
+    marks: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """Put all arms into one table.
 
     Columns: ``arm``; every score, in the order in which they first appear; the share of the gap
     that is closed (:func:`~phoenix_pipeline.reporting.gap_closed.add_gap_closed`); what the run
-    cost (:data:`RUN_COLUMNS`); the classifier's accuracy; the conditions of the scores. What an
-    arm does not have is missing, never text.
+    cost (:data:`RUN_COLUMNS`); how good the classifier is (:data:`JUDGE_COLUMNS`); the
+    conditions of the scores. What an arm does not have is missing, never text.
 
     ``metrics``: arm -> its ``metrics.json``; gives the order of the rows. ``rounds``: arm -> its
     ``rounds.parquet``; arms found only there come last. ``floor``: the scores that real test
     images get, added as the last row, named :data:`FLOOR_NAME`; it may say its ``num_samples``.
     ``pooled``: arms whose images lie in one place; nothing crosses a wire there, so they have no
     traffic rather than one of 0 bytes. ``privacy``: arm -> its ``privacy.json``, where there is
-    one; its scores follow the others.
+    one; its scores follow the others. ``marks``: arm -> the settings in which it is not of today's;
+    any make a column of text, :data:`OTHER_SETTINGS`.
     """
     arms = [*metrics, *(arm for arm in rounds if arm not in metrics)]
     rows = [_arm_row(arm, metrics.get(arm, {}), rounds.get(arm)) for arm in arms]
@@ -110,7 +116,10 @@ def compare_arms(
     if floor:
         names = list(dict.fromkeys([*names, *floor]))
         rows.append({"arm": FLOOR_NAME, **_finite(floor)})
-    others = [*RUN_COLUMNS, "classifier_test_accuracy", *CONDITION_COLUMNS]
+    for row in rows:
+        row[OTHER_SETTINGS] = (marks or {}).get(row["arm"])
+    marked = [OTHER_SETTINGS] if marks else []
+    others = [*RUN_COLUMNS, *JUDGE_COLUMNS, *CONDITION_COLUMNS, *marked]
     names = [name for name in names if name not in others]
     seen = [SEEN] if any(row.get(SEEN) for row in rows) else []
     columns = ["arm", *names, *seen, *others]
@@ -191,6 +200,10 @@ def format_table(table: pd.DataFrame, width: int = TERMINAL_WIDTH) -> str:
         ]
         lines.append("  ".join(padded).rstrip())
     lines.insert(2, "-" * _line_width(blocks))
+    if doubtful_shares(table):
+        lines.append(f"{DOUBTFUL} behind a number: not credible; see the report")
+    if OTHER_SETTINGS in table:
+        lines.append(f"{MARK} made with other settings than those of this command; see the report")
     return "\n".join(lines)
 
 
@@ -199,7 +212,7 @@ def _arm_row(arm: str, metrics: Mapping[str, Any], rounds: pd.DataFrame | None) 
     histogram = metrics.get("class_histogram") or {}
     return {
         "arm": arm,
-        "classifier_test_accuracy": histogram.get("classifier_test_accuracy"),
+        **{name: histogram.get(name) for name in JUDGE_COLUMNS},
         **_finite(metrics.get("scores", {})),
         **(run_totals(rounds) if rounds is not None else {}),
         **{name: conditions.get(name) for name in CONDITION_COLUMNS},
@@ -220,8 +233,13 @@ def _keep_rank(name: str, columns: list[str]) -> tuple[int, int]:
 
 
 def _text_blocks(table: pd.DataFrame, columns: list[str]) -> list[list[str]]:
-    """Return per column its two header lines and its cells."""
-    blocks = [["", "arm", *map(str, table["arm"])]]
+    """Return per column its two header lines and its cells; other settings mark the arm."""
+    marked = table[OTHER_SETTINGS].notna() if OTHER_SETTINGS in table else [False] * len(table)
+    arms = [
+        f"{arm}{MARK if is_marked else ''}"
+        for arm, is_marked in zip(table["arm"], marked, strict=True)
+    ]
+    blocks = [["", "arm", *arms]]
     for name in columns:
         metric = describe_metric(name)
         first = metric.label if metric.space else ""

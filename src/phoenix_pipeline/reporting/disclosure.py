@@ -6,6 +6,10 @@ from typing import Any
 from phoenix_pipeline.reporting.privacy_statement import describe_privacy
 from phoenix_pipeline.reporting.settings_diff import read_setting
 
+_NUMBERS = (
+    "With them went numbers: how many images it holds and how many it trained on, its mean "
+    "training loss, and the seconds that training took."
+)
 _SPLIT = "In each round it sent either the encoder's or the decoder's half of them."
 _KEPT = {
     "ulatdec": "The encoder of its model stayed with it",
@@ -35,15 +39,17 @@ def describe_disclosure(settings: Mapping[str, Any], epsilon: float | None = Non
             "trains, so it has no traffic."
         )
         return [pooled, *describe_privacy(settings, epsilon)]
-    sentences = [_weights(settings), *_compression(settings)]
+    sentences = [_weights(settings), _NUMBERS, *_compression(settings)]
     if read_setting(settings, "shared_pool.beta", 0.0) > 0:
         sentences.insert(0, _pool(settings))
     if read_setting(settings, "threshold_filter.enabled", False):
         every = read_setting(settings, "threshold_filter.monitor_every", 1)
         sentences.append(
-            f"Every {_times(every)} each client also sent one number: how far the samples of its "
-            "own model are from reference statistics that the server hands out."
+            f"Every {_times(every)} each client also sent one number, its score: how far the "
+            "samples of its own model are from reference statistics that the server hands out."
         )
+    if _has_client_models(settings):
+        sentences.append(_sampled(settings))
     return [*sentences, *describe_privacy(settings, epsilon)]
 
 
@@ -64,7 +70,28 @@ def _weights(settings: Mapping[str, Any]) -> str:
         sent = "the weights of the whole model"
     if _gave_images(settings):
         stays = "the rest of its images never left it"
-    return f"After each round, each client sent {sent}, and how many images it holds; {stays}."
+    return f"After each round, each client sent {sent}; {stays}."
+
+
+def _has_client_models(settings: Mapping[str, Any]) -> bool:
+    """Whether each client draws from layers of its own; a GAN's discriminator draws nothing."""
+    if read_setting(settings, "model.family") == "dcgan":
+        return False
+    return bool(read_setting(settings, "personal_layers.layers")) or _scheme(settings) in _KEPT
+
+
+def _sampled(settings: Mapping[str, Any]) -> str:
+    """Return where the samples of clients' own models were drawn."""
+    if read_setting(settings, "federation.engine", "in_process") == "deployment":
+        return (
+            "The arm's samples were drawn at the coordinator, from the layers of those clients "
+            "whose nodes released them."
+        )
+    return (
+        "The arm's samples were drawn from the layers that stayed: this simulation has those of "
+        "all clients in one place, beside the model (in its folder `clients`). At real sites such "
+        "samples can be drawn only there, or where a site releases its layers."
+    )
 
 
 def _compression(settings: Mapping[str, Any]) -> list[str]:

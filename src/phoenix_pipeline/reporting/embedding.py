@@ -4,19 +4,32 @@ import base64
 import io
 
 import matplotlib
+import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
+
+from phoenix_pipeline.reporting.figure_style import ON_DARK
+
+# Other readers of the SVG know nothing of pages and keep the light colours.
+_DARK_RULES = " ".join(
+    f'[style*="{what}: {light.lower()}"] {{ {what}: {dark} !important }}'
+    for light, dark in ON_DARK.items()
+    for what in ("fill", "stroke")
+)
 
 
 def figure_data_uri(figure: Figure) -> str:
     """Return ``figure`` as an SVG with a transparent ground; the same figure gives the same text.
 
-    Letters become outlines, so that the reader needs none of this machine's fonts.
+    Letters become outlines, so that the reader needs none of this machine's fonts. On a dark page
+    the colours of ``figure_style`` turn into their counterparts.
     """
     buffer = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "phoenix", "svg.fonttype": "path"}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    return _data_uri("image/svg+xml", buffer.getvalue())
+    style = f"<style>@media (prefers-color-scheme: dark) {{ {_DARK_RULES} }}</style>"
+    svg = buffer.getvalue().decode().replace("</defs>", f"{style}</defs>", 1)
+    return _data_uri("image/svg+xml", svg.encode())
 
 
 def image_data_uri(image: Image.Image) -> str:
@@ -24,6 +37,11 @@ def image_data_uri(image: Image.Image) -> str:
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", optimize=True)
     return _data_uri("image/png", buffer.getvalue())
+
+
+def csv_data_uri(table: pd.DataFrame) -> str:
+    """Return ``table`` as CSV, without its index."""
+    return _data_uri("text/csv", table.to_csv(index=False).encode())
 
 
 def _data_uri(media_type: str, data: bytes) -> str:

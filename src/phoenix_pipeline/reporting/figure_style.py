@@ -13,6 +13,19 @@ from matplotlib.figure import Figure
 
 INK, MUTED, RULE = "#222222", "#6b6b6b", "#d9d9d9"
 ALARM = "#D55E00"
+# What the colours of figures become on a dark ground.
+ON_DARK = {
+    INK: "#e9e8e3",
+    MUTED: "#a8a69e",
+    RULE: "#3a3935",
+    ALARM: "#ff7f33",
+    "#3b3b3b": "#c9c7bf",
+    "#0072B2": "#3d9be0",
+    "#009E73": "#2bbf95",
+    "#CC79A7": "#e08fbe",
+    "#7A5195": "#b48ad6",
+    "#8A8A2B": "#b9b94a",
+}
 
 
 @dataclass(frozen=True)
@@ -21,6 +34,11 @@ class ArmStyle:
 
     color: str
     dash: Any
+
+    @property
+    def dark(self) -> str:
+        """Return the colour for a dark ground."""
+        return ON_DARK.get(self.color, self.color)
 
 
 _KNOWN = {
@@ -50,6 +68,13 @@ def new_figure(width: float, height: float) -> Figure:
     """Return an empty figure of this size in inches that lays itself out."""
     figure = Figure(figsize=(width, height), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)  # type: ignore[union-attr, call-arg]
+    return figure
+
+
+def draw_sentence(text: str) -> Figure:
+    """Return a figure that says why there is nothing to draw."""
+    figure = new_figure(8.0, 1.2)
+    figure.text(0.5, 0.5, text, ha="center", va="center", fontsize=11, color=MUTED)
     return figure
 
 

@@ -11,6 +11,8 @@ from phoenix_pipeline.reporting.metric import (
 )
 
 MISSING = "\N{EN DASH}"
+# Behind a number that is not to be believed.
+DOUBTFUL = "?"
 
 
 def format_values(
@@ -18,14 +20,25 @@ def format_values(
 ) -> list[str]:
     """Write one column's values with the same number of decimals; missing values become ``""``.
 
-    ``like``: other values of the metric, whose decimals to use.
+    ``like``: other values of the metric, whose decimals to use. Numbers outside of what is credible
+    for the metric have a mark behind them.
     """
     if metric.kind == "text":
         return ["" if _missing(value) else str(value) for value in values]
     numbers = _numbers(values)
+    texts = _write(numbers, metric, numbers if like is None else _numbers(like))
+    # What is written like others is a spread or a difference of the metric, no value of it.
+    if metric.credible is None or like is not None:
+        return texts
+    low, high = metric.credible
+    doubtful = [bool(text) and not low <= x <= high for text, x in zip(texts, numbers, strict=True)]
+    return [f"{t}{DOUBTFUL}" if doubt else t for t, doubt in zip(texts, doubtful, strict=True)]
+
+
+def _write(numbers: Sequence[float], metric: Metric, like: Sequence[float]) -> list[str]:
     write = {"count": _count, "bytes": format_bytes, "seconds": _seconds}.get(metric.kind)
     if write is None:
-        decimals = _decimals(numbers if like is None else _numbers(like))
+        decimals = _decimals(like)
         return ["" if math.isnan(x) else f"{x:,.{decimals}f}" for x in numbers]
     return ["" if math.isnan(x) else write(x) for x in numbers]
 

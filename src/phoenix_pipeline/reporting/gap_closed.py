@@ -4,11 +4,21 @@ from collections.abc import Collection
 
 import pandas as pd
 
-from phoenix_pipeline.reporting.vocabulary import (
-    GAP_CLOSED,
-)
+from phoenix_pipeline.reporting.vocabulary import CREDIBLE, GAP_CLOSED, describe_metric
 
 DEFAULT_ARM, CEILING_ARM = "fedavg", "centralized"
+
+
+def doubtful_shares(table: pd.DataFrame) -> list[str]:
+    """Return each share outside of what is credible, such as ``dcgan -9.6 in pixels``."""
+    low, high = CREDIBLE
+    return [
+        f"{arm} {share:.1f} in {describe_metric(name).space}"
+        for name in table.columns
+        if name.startswith(GAP_CLOSED)
+        for arm, share in zip(table["arm"], table[name], strict=True)
+        if pd.notna(share) and not low <= share <= high
+    ]
 
 
 def add_gap_closed(table: pd.DataFrame, before: str, beside: Collection[str] = ()) -> pd.DataFrame:

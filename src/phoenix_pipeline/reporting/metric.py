@@ -13,7 +13,10 @@ Better = Literal["lower", "higher"]
 
 @dataclass(frozen=True)
 class Metric:
-    """One column: ``label`` and ``space`` for its header, ``phrase`` for a sentence about it."""
+    """One column: ``label`` and ``space`` for its header, ``phrase`` for a sentence about it.
+
+    ``credible``: values outside of this range are marked wherever they are written; None: none are.
+    """
 
     name: str
     label: str
@@ -22,6 +25,7 @@ class Metric:
     group: str
     phrase: str
     kind: Literal["score", "count", "bytes", "seconds", "text"] = "score"
+    credible: tuple[float, float] | None = None
 
     @property
     def arrow(self) -> str:

@@ -10,7 +10,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from phoenix_pipeline.reporting.figure_style import new_figure, style_axes
+from phoenix_pipeline.reporting.figure_style import INK, MUTED, RULE, new_figure, style_axes
 
 _MAX_WRITTEN_CLIENTS = 20
 _MAX_NAMED_CLASSES = 30
@@ -24,10 +24,12 @@ _COUNT_COLORS = ListedColormap(colormaps["Blues"](np.linspace(0.12, 1.0, 256)))
 def draw_partition(training: pd.DataFrame, class_names: Sequence[str] = ()) -> Figure:
     """Draw client totals above a map of image counts, classes x clients.
 
-    ``training``: client_id and label (-1 unlabelled, then only totals are drawn). Counts are
-    written into the cells while there is room; very many clients are ordered by their largest
-    classes, because in the order of their ids they would look like noise.
+    ``training``: client_id and label (-1 unlabelled, then only totals are drawn). Ids may have
+    gaps: nobody is drawn there. Counts are written into the cells while there is room; very many
+    clients are ordered by their largest classes, because in the order of their ids they would look
+    like noise.
     """
+    ids, training = _without_gaps(training)
     counts = _count(training, class_names)
     order = _order_clients(counts, training)
     counts = counts[:, order]
@@ -39,6 +41,7 @@ def draw_partition(training: pd.DataFrame, class_names: Sequence[str] = ()) -> F
         _draw_counts(figure, bottom, counts, class_names)
     _draw_bars(top, np.zeros_like(totals), totals, _PRIVATE, "")
     _finish(top, totals, f"{totals.sum():,} images held by {len(totals)} clients")
+    _name_clients(top, ids)
     return figure
 
 
@@ -47,6 +50,7 @@ def draw_shared_pool(training: pd.DataFrame, class_names: Sequence[str] = ()) ->
 
     ``training``: client_id, label (-1 unlabelled) and shared (bool).
     """
+    ids, training = _without_gaps(training)
     counts = _count(training, class_names)
     order = _order_clients(counts, training)
     counts = counts[:, order]
@@ -59,10 +63,22 @@ def draw_shared_pool(training: pd.DataFrame, class_names: Sequence[str] = ()) ->
         _draw_counts(figure, bottom, counts, class_names)
     _draw_bars(top, np.zeros_like(private), private, _PRIVATE, "private")
     _draw_bars(top, private, private + shared, _SHARED, "from the shared pool")
-    figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=8)
+    figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=8, labelcolor=INK)
     title = f"{private.sum():,} private and {shared.sum():,} shared images at {len(order)} clients"
     _finish(top, private + shared, title)
+    _name_clients(top, ids)
     return figure
+
+
+def _without_gaps(training: pd.DataFrame) -> tuple[np.ndarray, pd.DataFrame]:
+    """Return the ids of the clients, and the table with their places among these instead."""
+    ids, places = np.unique(training["client_id"].to_numpy(), return_inverse=True)
+    return ids, training.assign(client_id=places)
+
+
+def _name_clients(axes: Axes, ids: np.ndarray) -> None:
+    if len(ids) <= _MAX_WRITTEN_CLIENTS:
+        axes.set_xticks(range(len(ids)), [str(client) for client in ids])
 
 
 def _count(training: pd.DataFrame, class_names: Sequence[str]) -> np.ndarray:
@@ -100,7 +116,7 @@ def _make_figure(heights: list[float], num_clients: int) -> tuple[Figure, list[A
     axes = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights, squeeze=False)
     ordered_by = "their largest classes" if len(heights) > 1 else "size"
     many = num_clients > _MAX_CLIENTS_IN_ORDER
-    axes[-1, 0].set_xlabel(f"clients, ordered by {ordered_by}" if many else "client")
+    axes[-1, 0].set_xlabel(f"clients, ordered by {ordered_by}" if many else "client", color=MUTED)
     return figure, list(axes[:, 0])
 
 
@@ -121,7 +137,8 @@ def _finish(axes: Axes, totals: np.ndarray, title: str) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(nbins=_MAX_WRITTEN_CLIENTS, integer=True))
     if len(totals) <= _MAX_WRITTEN_CLIENTS:
         for client, total in enumerate(totals):
-            axes.text(client, total, f"{total:,}", ha="center", va="bottom", fontsize=8)
+            number = f"{total:,}"
+            axes.text(client, total, number, ha="center", va="bottom", fontsize=8, color=INK)
 
 
 def _draw_counts(
@@ -132,11 +149,17 @@ def _draw_counts(
         masked, aspect="auto", cmap=_COUNT_COLORS, vmin=0, vmax=counts.max(),
         interpolation="nearest",
     )  # fmt: skip
-    axes.set_ylabel("class")
+    axes.set_ylabel("class", color=MUTED)
+    axes.tick_params(colors=MUTED)
+    for spine in axes.spines.values():
+        spine.set_color(RULE)
     if len(counts) <= _MAX_NAMED_CLASSES:
         names = list(class_names) or [str(label) for label in range(len(counts))]
         axes.set_yticks(range(len(counts)), names)
-    figure.colorbar(image, ax=axes, label="images", pad=0.01)
+    bar = figure.colorbar(image, ax=axes, pad=0.01)
+    bar.set_label("images", color=MUTED)
+    bar.ax.tick_params(colors=MUTED)
+    bar.outline.set_visible(False)
     if counts.shape[1] > _MAX_WRITTEN_CLIENTS or len(counts) > _MAX_NAMED_CLASSES:
         return
     for label, client in zip(*np.nonzero(counts), strict=True):

@@ -10,15 +10,15 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from matplotlib.figure import Figure
-from PIL import Image
 
 from phoenix_pipeline.reporting.caveats import list_caveats, skipped_metrics
 from phoenix_pipeline.reporting.client_models import describe_client_models
-from phoenix_pipeline.reporting.comparison import FLOOR_NAME, headline_columns
-from phoenix_pipeline.reporting.disclosure import describe_disclosure
-from phoenix_pipeline.reporting.embedding import figure_data_uri, image_data_uri
+from phoenix_pipeline.reporting.comparison import FLOOR_NAME, OTHER_SETTINGS, headline_columns
+from phoenix_pipeline.reporting.embedding import csv_data_uri, figure_data_uri, image_data_uri
 from phoenix_pipeline.reporting.figure_style import arm_styles
-from phoenix_pipeline.reporting.formatting import format_values
+from phoenix_pipeline.reporting.formatting import DOUBTFUL, format_values
+from phoenix_pipeline.reporting.gallery import MOST_CLASSES, Gallery
+from phoenix_pipeline.reporting.gap_closed import doubtful_shares
 from phoenix_pipeline.reporting.metric import (
     GROUPS,
     Metric,
@@ -35,6 +35,7 @@ from phoenix_pipeline.reporting.settings_diff import (
     flatten_settings,
     read_setting,
 )
+from phoenix_pipeline.reporting.summary import summarise
 from phoenix_pipeline.reporting.vocabulary import (
     describe_metric,
 )
@@ -51,7 +52,6 @@ _SHOWN_OF_AUDITS = (
     "reconstruction_psnr_db",
 )
 _CARD_SCORES = ("FID", "Coverage")
-_MIN_GRID_SIDE = 640
 
 
 def render_report(
@@ -60,8 +60,9 @@ def render_report(
     *,
     run: Mapping[str, object],
     figures: Mapping[str, Figure],
-    grids: Mapping[str, Image.Image | np.ndarray],
+    gallery: Gallery,
     settings: Mapping[str, Mapping[str, Any]],
+    disclosures: Mapping[str, Sequence[str]],
     privacy: Mapping[str, Mapping[str, Any]] | None = None,
     notes: Sequence[str] = (),
     links: Mapping[str, str] | None = None,
@@ -73,16 +74,22 @@ def render_report(
     its ``metrics.json``. ``run``: facts for the head of the page, label -> value (date, seed, data
     set, partition, ...). ``figures``: key -> figure; a key is one of :data:`FIGURE_SECTIONS`, or
     ``"<section>:<caption>"`` for several in a section; any other key is shown under "More" with
-    the key as its caption. ``grids``: arm -> sample grid. ``settings``: arm -> resolved nested
-    parameters. ``privacy``: arm -> its ``privacy.json``, of the arms that were audited and whose
-    scores are in ``table``. ``notes``: further caveats. ``links``: label -> command or path,
-    shown as text.
+    the key as its caption. ``settings``: arm -> the nested parameters that it was made with.
+    ``disclosures``: arm -> sentences on what left its clients, as they were written with its model.
+    ``privacy``: arm -> its ``privacy.json``, of the arms that were audited and whose scores are in
+    ``table``. ``notes``: what a reader must know first. ``links``: label -> command or path, shown
+    as text.
     """
     pooled = {a for a, nested in settings.items() if read_setting(nested, "federation.pooled")}
     headline = headline_columns(table)
     everything = [c for c in table.columns if c != "arm" and table[c].notna().any()]
     return _load_template().render(
         title=title,
+        summary=summarise(table, pooled),
+        notes=notes,
+        marks=_marks(table),
+        doubtful=DOUBTFUL if doubtful_shares(table) else "",
+        csv=csv_data_uri(table),
         run=run,
         styles=arm_styles(arm for arm in table["arm"] if arm != FLOOR_NAME),
         floor_name=FLOOR_NAME,
@@ -90,17 +97,18 @@ def render_report(
         headline=_table_view(table, headline, pooled),
         everything=_table_view(table, everything, pooled),
         glossary=_glossary(headline),
-        cards=_sample_cards(table, grids, headline),
+        cards=_sample_cards(table, gallery, headline),
+        class_names=gallery.class_names[:MOST_CLASSES] if gallery.by_class else (),
         client_models=describe_client_models(metrics, headline),
         figures=_figure_views(figures),
-        disclosures=_disclosures(table, settings, pooled),
+        disclosures=_disclosures(table, disclosures, pooled),
         audited=privacy_rows(table),
         audit_titles=privacy_titles(table),
         audit_glossary=_glossary(_SHOWN_OF_AUDITS).get(PRIVACY, {}),
         audit_command=AUDIT,
         differing=differing_settings(settings),
         complete={arm: flatten_settings(nested) for arm, nested in settings.items()},
-        caveats=[*list_caveats(table), *privacy_caveats(privacy or {}), *notes],
+        caveats=[*list_caveats(table), *privacy_caveats(privacy or {})],
         skipped={**skipped_metrics(metrics), **skipped_attacks(privacy or {})},
         num_arms=len(metrics),
         links=links or {},
@@ -119,16 +127,29 @@ def _load_template() -> Template:
 
 
 def _table_view(table: pd.DataFrame, columns: Sequence[str], pooled: set[str]) -> dict[str, Any]:
-    """Return ``groups`` (name, span), ``columns`` (metrics) and ``rows`` (arm, cells)."""
+    """Return ``groups`` (name, span), ``columns`` (metrics) and ``rows`` (arm, cells).
+
+    A cell is its text, whether it is the best, and the value that it is sorted by.
+    """
     described = sorted((describe_metric(c) for c in columns), key=lambda m: GROUPS.index(m.group))
     texts = [format_values(list(table[m.name]), m) for m in described]
     best = [_best_places(table, m, pooled) for m in described]
+    sorted_by = [["" if pd.isna(value) else value for value in table[m.name]] for m in described]
+    cells = list(zip(texts, best, sorted_by, strict=True))
     rows = [
-        (str(arm), [(text[i], i in places) for text, places in zip(texts, best, strict=True)])
+        (str(arm), [(text[i], i in places, values[i]) for text, places, values in cells])
         for i, arm in enumerate(table["arm"])
     ]
     spans = [(group, sum(m.group == group for m in described)) for group in GROUPS]
     return {"groups": [s for s in spans if s[1]], "columns": described, "rows": rows}
+
+
+def _marks(table: pd.DataFrame) -> dict[str, str]:
+    """Return arm -> the settings in which it is not of today's."""
+    if OTHER_SETTINGS not in table:
+        return {}
+    marked = table.set_index("arm")[OTHER_SETTINGS].dropna()
+    return {str(arm): str(keys) for arm, keys in marked.items()}
 
 
 def _best_places(table: pd.DataFrame, metric: Metric, pooled: set[str]) -> set[int]:
@@ -155,11 +176,9 @@ def _glossary(columns: Iterable[str]) -> dict[str, dict[str, tuple[str, str]]]:
 
 
 def _sample_cards(
-    table: pd.DataFrame,
-    grids: Mapping[str, Image.Image | np.ndarray],
-    headline: Sequence[str],
+    table: pd.DataFrame, gallery: Gallery, headline: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Return per grid its arm, image and two scores: one of fidelity and one of coverage."""
+    """Return per grid its name, pictures and two scores: one of fidelity and one of coverage."""
     described = [describe_metric(name) for name in headline]
     first = [next((m for m in described if m.label == label), None) for label in _CARD_SCORES]
     written = {m: format_values(list(table[m.name]), m) for m in first if m is not None}
@@ -167,22 +186,16 @@ def _sample_cards(
     return [
         {
             "arm": arm,
-            "image": image_data_uri(_enlarge(grid)),
+            "image": image_data_uri(grid),
+            "by_class": image_data_uri(gallery.by_class[arm]) if arm in gallery.by_class else "",
             "scores": [
                 f"{m.title} {texts[rows[arm]]}"
                 for m, texts in written.items()
                 if arm in rows and texts[rows[arm]]
             ],
         }
-        for arm, grid in grids.items()
+        for arm, grid in gallery.drawn.items()
     ]
-
-
-def _enlarge(grid: Image.Image | np.ndarray) -> Image.Image:
-    """Repeat the pixels of a small grid: a browser would blur it while enlarging."""
-    image = grid if isinstance(grid, Image.Image) else Image.fromarray(grid)
-    factor = -(-_MIN_GRID_SIDE // image.width)
-    return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
 
 
 def _figure_views(figures: Mapping[str, Figure]) -> dict[str, list[tuple[str, str]]]:
@@ -197,7 +210,7 @@ def _figure_views(figures: Mapping[str, Figure]) -> dict[str, list[tuple[str, st
 
 
 def _disclosures(
-    table: pd.DataFrame, settings: Mapping[str, Mapping[str, Any]], pooled: set[str]
+    table: pd.DataFrame, sentences: Mapping[str, Sequence[str]], pooled: set[str]
 ) -> list[dict[str, Any]]:
     """Return per arm the sentences on what left its clients, and the traffic in bytes."""
     written = {
@@ -205,14 +218,12 @@ def _disclosures(
         for name in ("bytes_up", "bytes_down", "bytes_per_round")
     }
     rows = {str(arm): i for i, arm in enumerate(table["arm"])}
-    known = table[["arm", "epsilon"]].dropna() if "epsilon" in table else table[:0]
-    epsilons = {str(row["arm"]): float(row["epsilon"]) for row in known.to_dict("records")}
     return [
         {
             "arm": arm,
-            "sentences": describe_disclosure(nested, epsilons.get(arm)),
+            "sentences": said,
             "pooled": arm in pooled,
             **{name: texts[rows[arm]] if arm in rows else "" for name, texts in written.items()},
         }
-        for arm, nested in settings.items()
+        for arm, said in sentences.items()
     ]

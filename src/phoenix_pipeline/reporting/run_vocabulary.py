@@ -77,6 +77,15 @@ RUN_COLUMNS: tuple[Metric, ...] = (
         COVERAGE,
         "accuracy of the label classifier on real test images",
     ),
+    Metric(
+        "classifier_majority_share",
+        "Majority",
+        "",
+        None,
+        COVERAGE,
+        "share of real test images that are of the commonest class: what the label classifier has "
+        "to exceed",
+    ),
     Metric("num_samples", "Samples", "", None, OTHER, "samples that were scored", "count"),
     Metric("num_clients", "Models", "", None, OTHER, "clients whose models were sampled", "count"),
     Metric("num_reference", "References", "", None, OTHER, "real images held against", "count"),
@@ -86,6 +95,15 @@ RUN_COLUMNS: tuple[Metric, ...] = (
     Metric("timestep_spacing", "Spacing", "", None, OTHER, "timesteps that were visited", "text"),
     Metric("weights", "Weights", "", None, OTHER, "weights that were sampled", "text"),
     Metric("seed", "Seed", "", None, OTHER, "seed of the samples", "text"),
+    Metric(
+        "other_settings",
+        "Settings",
+        "not today's",
+        None,
+        OTHER,
+        "settings that the arm was made with and that this command has otherwise",
+        "text",
+    ),
     Metric(
         "reconstruction_seen",
         "Read",

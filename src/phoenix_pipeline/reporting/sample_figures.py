@@ -16,6 +16,7 @@ from phoenix_pipeline.reporting.figure_style import (
     INK,
     MUTED,
     arm_styles,
+    draw_sentence,
     new_figure,
     shared_legend,
     style_axes,
@@ -56,7 +57,7 @@ def draw_class_histograms(
     """
     histograms = {a: m["class_histogram"] for a, m in metrics.items() if m.get("class_histogram")}
     if not histograms:
-        return _sentence("No class histogram: the images have no labels to train a classifier on.")
+        return draw_sentence("No class histogram: there are no labels to train a classifier on.")
     count = len(histograms)
     figure = new_figure(max(8.0, 2.5 * count), 6.0)
     (top,), (bottom,) = figure.subfigures(2, 1, squeeze=False, height_ratios=(1, 1.25))
@@ -84,12 +85,6 @@ def draw_class_histograms(
     axes.set_ylim(bottom=0)
     style_axes(axes, "Sorted: how evenly the classes are covered")
     shared_legend(figure, handles, labels)
-    return figure
-
-
-def _sentence(text: str) -> Figure:
-    figure = new_figure(8.0, 1.2)
-    figure.text(0.5, 0.5, text, ha="center", va="center", fontsize=11, color=MUTED)
     return figure
 
 

@@ -25,6 +25,8 @@ FEATURE_SPACES = {
 }
 FINAL_AVERAGE = "final_average."
 GAP_CLOSED = "gap_closed_"
+# Shares of the gap outside of this say more of a small gap, or of a blind judge, than of the arm.
+CREDIBLE = (-1.0, 1.5)
 _FAMILIES: tuple[tuple[str, str, Better | None, str, str], ...] = (
     (
         "fid_",
@@ -153,7 +155,9 @@ def describe_metric(name: str) -> Metric:
     space = next((f for f in FEATURE_SPACES if name.endswith(f"_{f}")), "")
     for beginning, label, better, group, phrase in _FAMILIES:
         if name.startswith(beginning):
-            return Metric(name, label, FEATURE_SPACES.get(space, ""), better, group, phrase)
+            credible = CREDIBLE if beginning == GAP_CLOSED else None
+            where = FEATURE_SPACES.get(space, "")
+            return Metric(name, label, where, better, group, phrase, credible=credible)
     for beginning, label, better, phrase in PRIVACY_FAMILIES:
         if name.startswith(beginning):
             return Metric(name, label, attack_of(name), better, PRIVACY, phrase)

@@ -4,6 +4,10 @@ Everything that the server must not decide stands in the node's own configuratio
 (``flower-supernode --node-config``): which images, where state is kept, what is released.
 """
 
+from phoenix_pipeline.offline import stay_offline
+
+stay_offline()  # In a process that Flower started, before diffusers reads the environment.
+
 import re
 from pathlib import Path
 

@@ -32,6 +32,7 @@ from phoenix_pipeline.federated.program import Watch, run_program
 from phoenix_pipeline.federated.resuming import CLIENTS_FOLDER
 from phoenix_pipeline.federated.sites import StoredSites
 from phoenix_pipeline.hardware import available_cores, resolve_device
+from phoenix_pipeline.offline import VARIABLES, stay_offline
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +126,7 @@ def _client_app(images: Path, states: Path, device: str, threads: int) -> Client
 @contextmanager
 def _cluster(config: RayConfig, clients: int, most: int | None) -> Iterator[int]:
     """Be connected to Ray for the block; give how many actors to keep at work."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    stay_offline()
     # Clients without a GPU are told to use the CPU; Ray need not hide GPUs, and warns that it will.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
@@ -163,7 +164,7 @@ def _start(address: str | None) -> None:
     try:
         ray.init(
             **options,
-            runtime_env={"env_vars": {"PYTHONPATH": python_path}},
+            runtime_env={"env_vars": {"PYTHONPATH": python_path, **VARIABLES}},
             logging_level=logging.ERROR,
             log_to_driver=False,
         )

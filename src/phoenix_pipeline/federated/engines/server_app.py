@@ -1,5 +1,9 @@
 """The ServerApp of a deployment: the SuperLink starts it; it runs the program over real nodes."""
 
+from phoenix_pipeline.offline import stay_offline
+
+stay_offline()  # In a process that Flower started, before diffusers reads the environment.
+
 import logging
 import sys
 from pathlib import Path

@@ -1,13 +1,13 @@
 """``kedro sweep``: run what is missing, then write tables and figures, then say what failed."""
 
 import logging
-import signal
-import types
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 from phoenix_pipeline.errors import PhoenixError
+from phoenix_pipeline.framework.file_locks import Locks
+from phoenix_pipeline.framework.run_lock import FOLDER
 from phoenix_pipeline.framework.sweeps.plan import Sweep, prepare_sweep
 from phoenix_pipeline.framework.sweeps.process import KedroProcess
 from phoenix_pipeline.framework.sweeps.results import collect, publish, track
@@ -43,8 +43,13 @@ def sweep_command(
         search = sweep.config.search
         total = search.trials if search else len(sweep.cells)
         bar = progress_bar(name, total) if quiet else nullcontext(lambda cells: None)
-        with _stopped_like_ctrl_c(), bar as advance:
-            failed = run_sweep(sweep, KedroProcess(sweep, quiet), advance).failed
+        locks = Locks()
+        locks.acquire(sweep.data / FOLDER / "sweep.lock", f"the sweep {sweep.name}")
+        try:
+            with bar as advance:
+                failed = run_sweep(sweep, KedroProcess(sweep, quiet), advance).failed
+        finally:
+            locks.release()
     everything = set(sweep.config.pipelines)
     if failed and all(set(sweep.missing(cell)) == everything for cell in sweep.cells):
         raise SweepError(_complaint(sweep, failed))
@@ -75,17 +80,3 @@ def _complaint(sweep: Sweep, failed: dict[str, str]) -> str:
         f"{len(failed)} of {len(sweep.cells)} cells failed ({reasons}); the same command tries "
         "them again"
     )
-
-
-@contextmanager
-def _stopped_like_ctrl_c() -> Iterator[None]:
-    """Treat a request to terminate like Ctrl-C, so that the running cell is stopped as well."""
-
-    def interrupt(number: int, frame: types.FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

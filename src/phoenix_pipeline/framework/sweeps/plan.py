@@ -1,11 +1,10 @@
 """A sweep ready to run: its cells, where each one's data go, and the hashes of their settings."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from kedro.framework.project import settings as project_settings
-
-from phoenix_pipeline.framework.config_loader import PhoenixConfigLoader
+from phoenix_pipeline.framework.project import open_config
 from phoenix_pipeline.framework.sweeps.cells import Cell, arm_digests, expand
 from phoenix_pipeline.framework.sweeps.settings import FOLDER, SweepConfig, load_sweep
 from phoenix_pipeline.framework.sweeps.store import CellFolder
@@ -56,10 +55,9 @@ def prepare_sweep(project: Path, name: str, env: str | None = None) -> Sweep:
     Raises SettingsError for whatever is wrong.
     """
     conf = project / "conf"
-    config = load_sweep(conf, name)
+    config = load_sweep(conf, name, env)
     cells = tuple(expand(config))
-    used = env or config.env
-    loader = PhoenixConfigLoader(conf, used, None, **project_settings.CONFIG_LOADER_ARGS)
+    used = env or config.env or os.environ.get("KEDRO_ENV")
     digests = {
         cell.name: arm_digests(conf, used, cell.parameters, config.pipelines) for cell in cells
     }
@@ -71,5 +69,5 @@ def prepare_sweep(project: Path, name: str, env: str | None = None) -> Sweep:
         cells=cells,
         digests=digests,
         project=project,
-        data_root=Path(loader["globals"].get("data_root", "data")),
+        data_root=Path(open_config(project, used).data_root),
     )

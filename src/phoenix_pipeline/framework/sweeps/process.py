@@ -17,6 +17,7 @@ import yaml
 from phoenix_pipeline.checkpoints import atomic_path
 from phoenix_pipeline.framework.error_lines import INTERRUPTED
 from phoenix_pipeline.framework.mlflow_runs import CELL_TAG
+from phoenix_pipeline.framework.stop_signals import lifeline
 from phoenix_pipeline.framework.sweeps.cells import Cell, digest
 from phoenix_pipeline.framework.sweeps.plan import Sweep
 
@@ -44,15 +45,18 @@ class KedroProcess:
             log.flush()
             start = log.tell()
             target = log if self._quiet else None
-            status = _wait(
-                subprocess.Popen(
-                    command,
-                    cwd=self._sweep.project,
-                    env={**os.environ, _TAGS_VARIABLE: json.dumps(self._tags(cell))},
-                    stdout=target,
-                    stderr=target,
+            environment = {**os.environ, _TAGS_VARIABLE: json.dumps(self._tags(cell))}
+            with lifeline() as line:
+                status = _wait(
+                    subprocess.Popen(
+                        command,
+                        cwd=self._sweep.project,
+                        env=environment | (line or {}),
+                        pass_fds=[int(descriptor) for descriptor in (line or {}).values()],
+                        stdout=target,
+                        stderr=target,
+                    )
                 )
-            )
         if status == INTERRUPTED:
             raise KeyboardInterrupt
         return None if status == 0 else _reason(folder / "run.log", start, status)

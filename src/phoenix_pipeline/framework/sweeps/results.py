@@ -4,12 +4,10 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kedro.framework.project import settings as project_settings
-
 from phoenix_pipeline.errors import DataError
-from phoenix_pipeline.framework.config_loader import PhoenixConfigLoader
 from phoenix_pipeline.framework.datasets import FigureDataset, TableDataset
 from phoenix_pipeline.framework.mlflow_runs import SESSION, SessionRuns
+from phoenix_pipeline.framework.project import open_config
 from phoenix_pipeline.framework.sweeps.plan import Sweep
 from phoenix_pipeline.framework.sweeps.settings import ARM
 from phoenix_pipeline.framework.tracking import flatten, is_tracked, read_tracking_config
@@ -92,9 +90,7 @@ def _heat_maps(
 
 def track(sweep: Sweep, files: list[Path], title: str = "sweep") -> None:
     """Open one MLflow run, ``<title> <name>``, for the sweep as a whole, with these files."""
-    conf = sweep.project / "conf"
-    loader = PhoenixConfigLoader(conf, sweep.env, None, **project_settings.CONFIG_LOADER_ARGS)
-    config = read_tracking_config(loader)
+    config = read_tracking_config(open_config(sweep.project, sweep.env))
     if not is_tracked(config):
         return
     name = f"{title} {sweep.name}"

@@ -1,14 +1,15 @@
 """What a sweep is: ``conf/sweeps/<name>.yml``, validated before anything runs."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import Field
 
-from phoenix_pipeline.arms import ARMS
 from phoenix_pipeline.config.base import Group, Positive
 from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.framework.project import open_config
 from phoenix_pipeline.framework.settings_errors import explain, hint
 from phoenix_pipeline.reporting.vocabulary import (
     describe_metric,
@@ -77,8 +78,11 @@ class SweepConfig(Group):
         return tuple(axis for axis in self.grid if axis != SEED)
 
 
-def load_sweep(conf: Path, name: str) -> SweepConfig:
-    """Read ``conf/sweeps/<name>.yml``; raises SettingsError, in one line, for all that is wrong."""
+def load_sweep(conf: Path, name: str, env: str | None = None) -> SweepConfig:
+    """Read ``conf/sweeps/<name>.yml``; raises SettingsError, in one line, for all that is wrong.
+
+    ``env`` goes before the environment that the sweep itself names; arms may be of either.
+    """
     path = conf / FOLDER / f"{name}.yml"
     if path.stem != name or not path.is_file():
         found = [file.stem for file in (conf / FOLDER).glob("*.yml")]
@@ -95,7 +99,11 @@ def load_sweep(conf: Path, name: str) -> SweepConfig:
     problems = explain(SweepConfig, values, lambda place: place)
     if not problems:
         config = SweepConfig.model_validate(values)
-        problems = [*_wrong_arms(config), *_wrong_axes(config), *_wrong_search(config)]
+        problems = [
+            *_wrong_arms(config, open_config(conf.parent, env or config.env, None, conf).arms),
+            *_wrong_axes(config),
+            *_wrong_search(config),
+        ]
     if problems:
         raise SettingsError(f"{shown}: {'; '.join(problems)}")
     return config
@@ -104,10 +112,10 @@ def load_sweep(conf: Path, name: str) -> SweepConfig:
 _FIELDS = tuple(SweepConfig.model_fields)
 
 
-def _wrong_arms(config: SweepConfig) -> list[str]:
+def _wrong_arms(config: SweepConfig, arms: Sequence[str]) -> list[str]:
     named = dict.fromkeys([*config.pipelines, config.objective[0]])
     return [
-        f"pipelines: there is no arm {arm}{hint(arm, ARMS)}" for arm in named if arm not in ARMS
+        f"pipelines: there is no arm {arm}{hint(arm, arms)}" for arm in named if arm not in arms
     ]
 
 

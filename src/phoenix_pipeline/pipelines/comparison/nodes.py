@@ -2,21 +2,30 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
-from PIL.Image import Image
 
 from phoenix_pipeline.config import Group
-from phoenix_pipeline.framework.config_loader import ARM_GROUPS, SHARED_GROUPS
-from phoenix_pipeline.images import image_grid, pick_evenly, read_samples
+from phoenix_pipeline.framework.arm_blocks import ARM_GROUPS, SHARED_GROUPS
+from phoenix_pipeline.images import ImageSet
+from phoenix_pipeline.pipelines.comparison.gallery import draw_gallery, draw_grid
+from phoenix_pipeline.pipelines.comparison.results import (
+    ArmResults,
+    current_audits,
+    gather,
+    outdated_scores,
+)
 from phoenix_pipeline.reporting.comparison import compare_arms, format_table
 from phoenix_pipeline.reporting.partition_figure import draw_partition, draw_shared_pool
 from phoenix_pipeline.reporting.privacy import format_privacy
 from phoenix_pipeline.reporting.privacy_figure import draw_trade
+from phoenix_pipeline.reporting.provenance import (
+    deviations,
+    disagreements,
+    experiment_facts,
+)
 from phoenix_pipeline.reporting.report import AUDIT, render_report
 from phoenix_pipeline.reporting.round_figures import draw_filter_decisions, draw_round_curves
 from phoenix_pipeline.reporting.sample_figures import draw_class_histograms, draw_grids
@@ -24,12 +33,23 @@ from phoenix_pipeline.reporting.score_figures import draw_scores
 
 logger = logging.getLogger(__name__)
 
+# Digests in the conditions of an arm's scores.
+_DATA = ("train_images", "test_images")
+# Settings that may differ without a word: they change the way to a result, not the result.
+_WITHOUT_EFFECT = (
+    "run.device",
+    "training.compile",
+    "sampling.compile",
+    "sampling.batch_size",
+    "sampling.grid_images",
+    "evaluation.batch_size",
+)
+
 
 def places(parameters: dict[str, Any]) -> dict[str, str]:
     """Return where to look next, and the command for each."""
-    folder = parameters.get("data_root") or "data"
     return {
-        "Report": f"open {folder}/08_reporting/comparison.html",
+        "Report": f"open {parameters['data_root']}/08_reporting/comparison.html",
         "Runs side by side in MLflow": "make ui",
         "The flow of the data": "make viz",
     }
@@ -38,103 +58,43 @@ def places(parameters: dict[str, Any]) -> dict[str, str]:
 def compare(
     arms: tuple[str, ...],
 ) -> Callable[..., tuple[pd.DataFrame, str, Figure, Figure, Figure, Figure]]:
-    """Return the node that compares ``arms``; its inputs are named ``<arm>__<what>``."""
+    """Return the node that compares those of ``arms`` that have scores.
+
+    Its inputs are named ``<arm>__<part>``, by ``results.PARTS``.
+    """
 
     def compare_all(
-        parameters: dict[str, Any], floor: dict[str, Any], partition: pd.DataFrame, **by_arm: Any
+        parameters: dict[str, Any], floor: dict[str, Any], test_images: ImageSet, **found: Any
     ) -> tuple[pd.DataFrame, str, Figure, Figure, Figure, Figure]:
-        def of(what: str) -> dict[str, Any]:
-            return {arm: by_arm[f"{arm}__{what}"] for arm in arms}
-
-        metrics = {arm: {"arm": arm, **scored} for arm, scored in of("metrics").items()}
-        rounds, models = of("rounds"), of("model")
-        settings = {arm: _complete(parameters[arm], ARM_GROUPS) for arm in arms}
-        grids = {arm: _grid(file, settings[arm]) for arm, file in of("samples").items()}
-        pooled = [arm for arm in arms if settings[arm]["federation"]["pooled"]]
-        audits = {arm: (audit, models[arm]) for arm, audit in of("privacy").items()}
-        privacy, notes = current_audits(audits)
-        table = compare_arms(metrics, rounds, floor, pooled, privacy)
-        judged: dict[str, Any] = next(
-            filter(None, (m["class_histogram"] for m in metrics.values())), {}
-        )
-        histograms = draw_class_histograms(metrics, judged.get("training_shares"))
-        figures = _figures(table, rounds, histograms if judged else None)
-        names = judged.get("class_names", ())
-        detailed = _details(partition, of("clients"), rounds, names)
+        results, left_out = gather(arms, found)
+        privacy, stale = current_audits(results, AUDIT)
+        marks, notes = _provenance(results, parameters)
+        notes = [*left_out, *outdated_scores(results), *stale, *notes]
+        for note in notes:
+            logger.warning("%s", note)
+        metrics = {r.arm: {"arm": r.arm, **r.metrics} for r in results}
+        rounds = {r.arm: r.rounds for r in results if len(r.rounds)}
+        pooled = [r.arm for r in results if r.is_pooled]
+        table = compare_arms(metrics, rounds, floor, pooled, privacy, marks)
+        figures, names = _figures(table, results), _class_names(results)
         report = render_report(
             table,
             metrics,
-            run=_describe(_complete(parameters, SHARED_GROUPS)),
-            figures={**figures, **detailed},
-            grids=grids,
-            settings=settings,
+            run=experiment_facts({r.arm: r.settings for r in results}, _num_clients(results)),
+            figures={**_shown(figures, names), **_details(results, names)},
+            gallery=draw_gallery(results, test_images, names),
+            settings={r.arm: r.settings for r in results},
+            disclosures={r.arm: r.description["disclosure"] for r in results},
             privacy=privacy,
             notes=notes,
             links=places(parameters),
         )
-        curves = figures["scores"], figures["rounds"], histograms
+        grids = {r.arm: draw_grid(r) for r in results if r.samples.is_file()}
+        curves = figures["scores"], figures["rounds"], figures["class_histograms"]
         return table, report, *curves, draw_grids(grids)
 
     compare_all.__name__ = "compare_arms"
     return compare_all
-
-
-def _figures(
-    table: pd.DataFrame, rounds: dict[str, pd.DataFrame], histograms: Figure | None
-) -> dict[str, Figure]:
-    """Return the figures over all arms, by name."""
-    figures = {
-        "scores": draw_scores(table),
-        "rounds": draw_round_curves(rounds),
-        "class_histograms": histograms,
-        "trade": draw_trade(table),
-    }
-    return {name: figure for name, figure in figures.items() if figure is not None}
-
-
-def _details(
-    partition: pd.DataFrame,
-    held: dict[str, pd.DataFrame],
-    rounds: dict[str, pd.DataFrame],
-    class_names: Sequence[str],
-) -> dict[str, Figure]:
-    """Return who holds what, and what single arms have to show: pool images, filter decisions."""
-    pools = {
-        f"partition: {arm}, with what each client received": draw_shared_pool(table, class_names)
-        for arm, table in held.items()
-        if table["shared"].any()
-    }
-    checks = {
-        f"rounds: {arm}, checks of the threshold filter": draw_filter_decisions(table)
-        for arm, table in rounds.items()
-        if table["score"].notna().any()
-    }
-    return {"partition": draw_partition(partition, class_names), **pools, **checks}
-
-
-def current_audits(
-    found: Mapping[str, tuple[Mapping[str, Any], Path]],
-) -> tuple[dict[str, Mapping[str, Any]], list[str]]:
-    """Return the audits of the models that are there now, and a line for each other one.
-
-    ``found``: arm -> its ``privacy.json``, empty where it was not audited, and its model's folder.
-    """
-    from phoenix_pipeline.families.model_folder import weights_digest
-
-    made = {arm: audit for arm, (audit, _) in found.items() if audit}
-    current = {
-        arm: audit
-        for arm, audit in made.items()
-        if audit["conditions"].get("weights_digest") == weights_digest(found[arm][1])
-    }
-    stale = [
-        f"The privacy audit of {arm} is of an earlier model and is left out; run again: {AUDIT}"
-        for arm in made
-        if arm not in current
-    ]
-    for line in stale:
-        logger.warning("%s", line)
-    return current, stale
 
 
 def announce(table: pd.DataFrame, report: str, parameters: dict[str, Any]) -> None:
@@ -145,26 +105,81 @@ def announce(table: pd.DataFrame, report: str, parameters: dict[str, Any]) -> No
         logger.info("fidelity against privacy\n%s", audited)
 
 
-def _grid(samples_file: Path, settings: dict[str, Any]) -> Image:
-    """Return samples spread evenly over an arm's, none picked."""
-    count = settings["sampling"]["grid_images"]
-    return image_grid(pick_evenly(read_samples(samples_file), count))
+def _provenance(
+    results: Sequence[ArmResults], parameters: Mapping[str, Any]
+) -> tuple[dict[str, str], list[str]]:
+    """Return arm -> the settings in which it is not of today's, and sentences on all of that."""
+    from phoenix_pipeline.federated.job import WITHOUT_EFFECT
+
+    ignored = (*_WITHOUT_EFFECT, *(f"federation.{name}" for name in WITHOUT_EFFECT))
+    made = {r.arm: r.settings for r in results}
+    shared = _complete(parameters, SHARED_GROUPS)
+    present = {arm: {**shared, **_complete(parameters[arm], ARM_GROUPS)} for arm in made}
+    found = deviations(
+        made, {arm: {g: present[arm][g] for g in made[arm]} for arm in made}, ignored
+    )
+    data = {r.arm: {k: r.metrics["conditions"][k] for k in _DATA} for r in results}
+    marks = {arm: ", ".join(each.values) for each in found for arm in each.arms}
+    return marks, [*disagreements(made, data, ignored), *(each.sentence() for each in found)]
 
 
-def _describe(settings: dict[str, Any]) -> dict[str, str]:
-    """Return the head of the report."""
-    partition, run = settings["partition"], settings["run"]
-    return {
-        "Date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "Seed": str(run["seed"]),
-        "Clients": str(partition["num_clients"]),
-        "Partition": partition["scheme"]
-        + (
-            f", {partition['classes_per_client']} classes per client"
-            if partition["scheme"] == "pathological"
-            else ""
-        ),
+def _figures(table: pd.DataFrame, results: Sequence[ArmResults]) -> dict[str, Figure]:
+    """Return the figures over all arms, by name; the first three are always there."""
+    metrics = {r.arm: r.metrics for r in results}
+    shares = next((h["training_shares"] for r in results if (h := _histogram(r))), None)
+    figures = {
+        "scores": draw_scores(table),
+        "rounds": draw_round_curves({r.arm: r.rounds for r in results if len(r.rounds)}),
+        "class_histograms": draw_class_histograms(metrics, shares),
     }
+    trade = draw_trade(table)
+    return figures if trade is None else {**figures, "trade": trade}
+
+
+def _shown(figures: dict[str, Figure], class_names: Sequence[str]) -> dict[str, Figure]:
+    """Return the figures of the page; without classes, that of classes says so in a file only."""
+    return {name: f for name, f in figures.items() if class_names or name != "class_histograms"}
+
+
+def _histogram(result: ArmResults) -> dict[str, Any]:
+    return result.metrics.get("class_histogram") or {}
+
+
+def _class_names(results: Sequence[ArmResults]) -> tuple[str, ...]:
+    return next((tuple(h["class_names"]) for r in results if (h := _histogram(r))), ())
+
+
+def _details(results: Sequence[ArmResults], class_names: Sequence[str]) -> dict[str, Figure]:
+    """Return who holds what, and what single arms have to show: pool images, filter decisions.
+
+    Arms whose clients held the same images share one figure.
+    """
+    figures: dict[str, Figure] = {}
+    divisions: dict[str, list[ArmResults]] = {}
+    for result in results:
+        if result.trained_images.empty or result.is_pooled:
+            continue
+        if result.trained_images["shared"].any():
+            key = f"partition: {result.arm}, with what each client received"
+            figures[key] = draw_shared_pool(result.trained_images, class_names)
+        else:
+            digest = result.description["data"]["client_images"]
+            divisions.setdefault(digest, []).append(result)
+    for same in divisions.values():
+        name = ", ".join(result.arm for result in same)
+        key = "partition" if len(divisions) == 1 else f"partition: {name}"
+        figures[key] = draw_partition(same[0].trained_images, class_names)
+    checked = [r for r in results if len(r.rounds) and r.rounds["score"].notna().any()]
+    for result in checked:
+        key = f"rounds: {result.arm}, checks of the threshold filter"
+        figures[key] = draw_filter_decisions(result.rounds)
+    return dict(sorted(figures.items(), key=lambda item: ":" in item[0]))
+
+
+def _num_clients(results: Sequence[ArmResults]) -> dict[str, int]:
+    """Return how many clients there were, of the arms that have any: sites of a deployment too."""
+    held = {r.arm: r.trained_images for r in results if not r.is_pooled}
+    return {arm: table["client_id"].nunique() for arm, table in held.items() if len(table)}
 
 
 def _complete(

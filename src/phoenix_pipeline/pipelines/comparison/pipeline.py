@@ -3,21 +3,17 @@
 from kedro.pipeline import Pipeline, node
 
 from phoenix_pipeline.pipelines.comparison.nodes import announce, compare
-
-_PARTS = {
-    "metrics": "metrics",
-    "rounds": "rounds",
-    "samples": "samples",
-    "clients": "client_images",
-    "privacy": "privacy",
-    "model": "model",
-}
+from phoenix_pipeline.pipelines.comparison.results import PARTS
 
 
 def create_pipeline(arms: tuple[str, ...]) -> Pipeline:
     """Return the stage."""
-    inputs = {f"{arm}__{part}": f"{arm}.{name}" for arm in arms for part, name in _PARTS.items()}
-    shared = {"parameters": "parameters", "floor": "reference_scores", "partition": "partition"}
+    inputs = {f"{arm}__{part}": f"{arm}.{name}" for arm in arms for part, name in PARTS.items()}
+    shared = {
+        "parameters": "parameters",
+        "floor": "reference_scores",
+        "test_images": "test_images",
+    }
     return Pipeline(
         [
             node(

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from phoenix_pipeline.config import EvaluationConfig, RunConfig, SamplingConfig
-from phoenix_pipeline.errors import SettingsError
-from phoenix_pipeline.families.model_folder import read_metadata
+from phoenix_pipeline.config import EvaluationConfig, RunConfig
+from phoenix_pipeline.errors import DataError, SettingsError
 from phoenix_pipeline.images import ImageSet, Samples, read_samples
 from phoenix_pipeline.metrics.classifier import LabelJudge
 from phoenix_pipeline.metrics.client_models import (
@@ -33,25 +33,35 @@ from phoenix_pipeline.reporting.vocabulary import (
 
 _CLIENTS_BY = "fid_pixels"
 _UTILITY = ("utility", "utility_real")
+# Enough for a picture of a few samples of each class.
+_JUDGED = 1000
 
 
 def evaluate(
     samples_file: Path,
-    model_folder: Path,
     train: ImageSet,
     test: ImageSet,
     judge_folder: Path,
     reference_folder: Path,
     config: EvaluationConfig,
-    sampling: SamplingConfig,
     run: RunConfig,
-) -> dict[str, Any]:
-    """Return the arm's metrics, the class histogram, and all that a reader needs beside them.
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Return the arm's metrics with all that a reader needs beside them, and classes of samples.
 
     An arm with models at its clients is scored by their samples; those of its final average are
-    scored as well, under names that begin with ``final_average.``.
+    scored as well, under names that begin with ``final_average.``. How the samples were drawn, and
+    with which seed, their own file says.
+
+    Raises:
+        DataError: it does not say so.
     """
     samples = read_samples(samples_file)
+    if not samples.drawn:
+        raise DataError(
+            f"{samples_file} does not say how its samples were drawn; draw them again: "
+            "kedro run --pipelines sampling"
+        )
+    run = run.model_copy(update={"seed": samples.drawn["seed"]})
     judge = load_judge(judge_folder, train, test, config, run)
     extractors, skipped = find_extractors(train, judge, config, run)
     references = load_references(reference_folder, extractors, train, test, config)
@@ -74,20 +84,48 @@ def evaluate(
         scores = score(main)
         final = score(averaged) if len(averaged) else None
     utility, no_utility = _utility(samples.images.images[main], judge, train, test, config, run)
-    return {
+    metrics = {
         "conditions": {
             "reference_split": config.reference_split,
             "num_samples": scores.num_images,
             "num_reference": scores.num_reference,
             **_origin(samples),
-            **_how_sampled(read_metadata(model_folder), sampling),
+            **_how_sampled(samples.drawn),
             "seed": run.seed,
+            "weights_digest": samples.drawn["weights_digest"],
+            "sampling": samples.drawn["sampling"],
+            "evaluation": config.model_dump(mode="json"),
+            "train_images": train.fingerprint()[:16],
+            "test_images": test.fingerprint()[:16],
         },
         "scores": {**scores.scores, **utility, **_renamed(final.scores if final else {})},
         "class_histogram": _histogram(scores, judge),
         "clients": _clients(samples, extractors, references, judge, config),
         "skipped": {**scores.skipped, **no_utility, **_renamed(final.skipped if final else {})},
     }
+    return metrics, _sample_classes(samples, main, judge)
+
+
+def _sample_classes(samples: Samples, main: np.ndarray, judge: LabelJudge | None) -> pd.DataFrame:
+    """Return the class that the judge gives to samples spread evenly over the file.
+
+    Columns: row (place in the file), label (int), class_name, confidence. No rows without a judge,
+    or of one that knows the commonest class alone.
+    """
+    if judge is None or judge.refusal:
+        return pd.DataFrame({"row": [], "label": [], "class_name": [], "confidence": []})
+    count = min(_JUDGED, len(main))
+    rows = main[np.linspace(0, len(main), count, endpoint=False).astype(int)]
+    probabilities = judge.probabilities(samples.images.images[rows])
+    labels = probabilities.argmax(axis=1)
+    return pd.DataFrame(
+        {
+            "row": rows,
+            "label": labels,
+            "class_name": [judge.class_names[label] for label in labels],
+            "confidence": probabilities.max(axis=1),
+        }
+    )
 
 
 def _utility(
@@ -123,16 +161,12 @@ def _origin(samples: Samples) -> dict[str, Any]:
     return {"num_clients": len(counts), "samples_per_client": counts} if counts else {}
 
 
-def _how_sampled(model: Mapping[str, Any], sampling: SamplingConfig) -> dict[str, Any]:
-    """Return what was sampled and how, from what the model's folder says of itself."""
-    if model["settings"]["model"]["family"] == "dcgan":
-        return {"sampler": "generator", "num_steps": 1, "weights": model["weights"]}
-    return {
-        "sampler": sampling.sampler,
-        "num_steps": sampling.num_steps,
-        "timestep_spacing": sampling.timestep_spacing,
-        "weights": model["weights"],
-    }
+def _how_sampled(drawn: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was sampled and how, from what the samples' file says of itself."""
+    if drawn["family"] == "dcgan":
+        return {"sampler": "generator", "num_steps": 1, "weights": drawn["weights"]}
+    told = {name: drawn["sampling"][name] for name in ("sampler", "num_steps", "timestep_spacing")}
+    return {**told, "weights": drawn["weights"]}
 
 
 def _clients(
@@ -167,4 +201,5 @@ def _histogram(scores: Scores, judge: LabelJudge | None) -> dict[str, Any] | Non
         "training_shares": [int(count) / total for count in judge.class_counts],
         "classifier": judge.origin,
         "classifier_test_accuracy": float(judge.test_accuracy),
+        "classifier_majority_share": float(judge.majority_share),
     }

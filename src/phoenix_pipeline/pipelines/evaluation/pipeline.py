@@ -46,16 +46,14 @@ def create_pipeline(arm: str) -> Pipeline:
                 evaluate,
                 [
                     "samples",
-                    "model",
                     "train_images",
                     "test_images",
                     "label_judge",
                     "reference_folder",
                     "params:evaluation",
-                    "params:sampling",
                     "params:run",
                 ],
-                "metrics",
+                ["metrics", "sample_classes"],
                 name="evaluate",
             )
         ],

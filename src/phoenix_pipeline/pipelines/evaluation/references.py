@@ -67,8 +67,13 @@ def train_label_judge(
                 judge = train_classifier(train, test, config.classifier, device, progress=advance)
             save_classifier(folder / _JUDGE, judge)
         logger.info(
-            "label judge (%s): %.2f %% of held-out images", judge.origin, 100 * judge.test_accuracy
+            "label judge (%s): %.2f %% of held-out images; %.2f %% are of the commonest class",
+            judge.origin,
+            100 * judge.test_accuracy,
+            100 * judge.majority_share,
         )
+        if judge.refusal:
+            logger.warning("%s: its scores are left out", judge.refusal)
 
     return write
 

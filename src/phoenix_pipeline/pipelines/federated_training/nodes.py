@@ -6,13 +6,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import pandas as pd
 
 from phoenix_pipeline import __version__
 from phoenix_pipeline.config import (
     FederationConfig,
     Group,
+    ImagesConfig,
     ModelConfig,
+    PartitionConfig,
     PersonalLayersConfig,
     RunConfig,
     SamplingConfig,
@@ -20,6 +23,7 @@ from phoenix_pipeline.config import (
     ThresholdFilterConfig,
     TrainingConfig,
 )
+from phoenix_pipeline.families.provenance import DATA, TRAINED_WITH, fingerprint_data
 from phoenix_pipeline.framework.tracking import round_logger
 from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.pipelines.progress import progress_bar
@@ -47,9 +51,15 @@ def train(
     pool: SharedPoolConfig,
     sampling: SamplingConfig,
     run: RunConfig,
+    images: ImagesConfig,
+    partition: PartitionConfig,
     checkpoints: Path,
-) -> tuple[Callable[[Path], None], pd.DataFrame]:
-    """Return a function that writes the models into a folder, and the table of rounds."""
+) -> tuple[Callable[[Path], None], pd.DataFrame, pd.DataFrame]:
+    """Return a function that writes the models, the table of rounds, and who trained on what.
+
+    All three lie in the model's folder, which says whatever a reader may want to know of the
+    training: settings, data and promise.
+    """
     from phoenix_pipeline.federated.job import FederatedJob
     from phoenix_pipeline.metrics.monitoring import build_monitor_reference
 
@@ -67,8 +77,39 @@ def train(
         final_average=weights if personal.final_average else None,
     )
     result = _run(job, checkpoints)
-    metadata = _describe(job, result, weights, personal, pool)
-    return lambda folder: _write(folder, result, job.settings, metadata), result.rounds
+    held = trained_images(job, result)
+    groups: dict[str, Group] = {
+        "run": run,
+        "images": images,
+        "partition": partition,
+        "shared_pool": pool,
+        "model": model,
+        "training": training,
+        "federation": federation,
+        "personal_layers": personal,
+        "threshold_filter": rules,
+        "sampling": sampling,
+    }
+    told = {name: group.model_dump(mode="json") for name, group in groups.items()}
+    metadata = _describe(job, result, weights, told)
+    metadata[DATA] = fingerprint_data(train_images, test_images, held)
+
+    def write(folder: Path) -> None:
+        _write(folder, result, job.settings, metadata)
+
+    return write, result.rounds, held
+
+
+def trained_images(job: "FederatedJob", result: "FederatedResult") -> pd.DataFrame:
+    """Return a row per image of each client, as in ``client_images``.
+
+    Of the sites of a deployment only the numbers of images are known here: image and label are -1.
+    """
+    if job.config.engine != "deployment":
+        return job.client_images
+    sites, counts = list(result.num_examples), list(result.num_examples.values())
+    unknown = {"image_index": -1, "label": -1, "shared": False}
+    return pd.DataFrame({"client_id": np.repeat(sites, counts)}).assign(**unknown)
 
 
 def _run(job: "FederatedJob", checkpoints: Path) -> "FederatedResult":
@@ -89,33 +130,20 @@ def _describe(
     job: "FederatedJob",
     result: "FederatedResult",
     weights: Weights,
-    personal: PersonalLayersConfig,
-    pool: SharedPoolConfig,
+    told: dict[str, dict[str, Any]],
 ) -> dict[str, Any]:
     """Return what stays with the models: settings, origin, and what left the clients."""
+    epsilon = float(result.rounds["epsilon"].max())
     return {
         "weights": weights,
         "rounds": job.config.num_rounds,
         "settings": job.settings.model_dump(mode="json"),
-        "disclosure": _disclosure(
-            result.rounds["epsilon"].max(),
-            model=job.settings.model,
-            training=job.settings.training,
-            federation=job.config,
-            personal_layers=personal,
-            threshold_filter=job.threshold_filter,
-            shared_pool=pool,
-        ),
+        TRAINED_WITH: told,
+        "disclosure": describe_disclosure(told, None if math.isnan(epsilon) else epsilon),
         "num_examples": dict(result.num_examples),
         "phoenix_pipeline": __version__,
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-
-
-def _disclosure(epsilon: float, **groups: Group) -> list[str]:
-    """Return what left the clients, as sentences that stay with the model."""
-    plain = {name: group.model_dump(mode="json") for name, group in groups.items()}
-    return describe_disclosure(plain, None if math.isnan(epsilon) else epsilon)
 
 
 def _write(

@@ -26,9 +26,11 @@ def create_pipeline(arm: str) -> Pipeline:
                     "params:shared_pool",
                     "params:sampling",
                     "params:run",
+                    "params:images",
+                    "params:partition",
                     "checkpoints",
                 ],
-                ["model", "rounds"],
+                ["model", "rounds", "trained_images"],
                 name="train",
             )
         ],

@@ -10,6 +10,7 @@ import pandas as pd
 
 from phoenix_pipeline.config import FederationConfig, ModelConfig, PrivacyAuditConfig, RunConfig
 from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.families.provenance import check_data, trained_with
 from phoenix_pipeline.hardware import resolve_device
 from phoenix_pipeline.images import GLOBAL_MODEL as GLOBAL
 from phoenix_pipeline.images import ImageSet, read_samples
@@ -42,29 +43,35 @@ Membership = dict[str, dict[str, dict[str, Any]]]
 def audit_privacy(
     model_folder: Path,
     samples_file: Path,
-    client_images: pd.DataFrame,
+    trained_images: pd.DataFrame,
     train: ImageSet,
     test: ImageSet,
-    model: ModelConfig,
     config: PrivacyAuditConfig,
     run: RunConfig,
-    federation: FederationConfig,
 ) -> dict[str, Any]:
     """Return the audit of an arm: membership per client, copies among samples, reconstruction.
 
     A global model is attacked for the images of each client; a client's own model for that
-    client's. ``scores`` has the numbers that arms are compared by.
+    client's. ``scores`` has the numbers that arms are compared by. Settings, seed and
+    ``trained_images`` are those of the training; ``run`` gives the device alone.
 
     Raises:
         SettingsError: the clients' images are not here.
+        DataError: the images are not those of the training.
     """
+    from phoenix_pipeline.families.model_folder import read_metadata
+
+    metadata = read_metadata(model_folder)
+    told = trained_with(metadata, model_folder.name)
+    federation = FederationConfig.model_validate(told["federation"])
     if federation.engine == "deployment":
         raise SettingsError(
             "privacy_audit attacks the images that clients trained on, but federation.engine is "
             "deployment, where they lie at the nodes; audit a simulation of it with engine "
             "in_process or ray"
         )
-    subject = _subject(model_folder, client_images, train, test, model, config, run)
+    check_data(metadata, train, test, trained_images)
+    subject = _subject(model_folder, metadata, trained_images, train, test, config, run)
     skipped: dict[str, str] = {}
     membership = _attack(subject, skipped)
     blind = _blind(subject, skipped)
@@ -88,25 +95,23 @@ def audit_privacy(
 
 def _subject(
     folder: Path,
-    client_images: pd.DataFrame,
+    metadata: Mapping[str, Any],
+    trained_images: pd.DataFrame,
     train: ImageSet,
     test: ImageSet,
-    model: ModelConfig,
     config: PrivacyAuditConfig,
     run: RunConfig,
 ) -> Subject:
-    from phoenix_pipeline.families.model_folder import read_metadata
-
-    by_client = client_images.groupby("client_id")["image_index"]
+    by_client = trained_images.groupby("client_id")["image_index"]
     return Subject(
         folder=folder,
-        metadata=read_metadata(folder),
+        metadata=metadata,
         rows={int(str(client)): rows.to_numpy() for client, rows in by_client},
         train=train,
         test=test,
-        model=model,
+        model=ModelConfig.model_validate(metadata["settings"]["model"]),
         config=config,
-        seed=run.seed,
+        seed=metadata["settings"]["seed"],
         device=resolve_device(run.device),
     )
 
@@ -185,11 +190,17 @@ def _blind(subject: Subject, skipped: dict[str, str]) -> AttackResult | None:
 
 def _copies(subject: Subject, samples_file: Path, skipped: dict[str, str]) -> Copies | None:
     """Return the copies among all samples, by pixels; None where there are too few images."""
+    from phoenix_pipeline.families.model_folder import weights_digest
+
     train, test = subject.train, subject.test
+    samples_found = read_samples(samples_file)
+    if samples_found.drawn.get("weights_digest") != weights_digest(subject.folder):
+        skipped["copies"] = "the samples are of an earlier model; draw them again"
+        return None
     pixels = pixel_extractor(train.channels, train.image_size, subject.device)
     samples, training, held_out = (
         extract_features(pixels, images, subject.config.batch_size)
-        for images in (read_samples(samples_file).images.images, train.images, test.images)
+        for images in (samples_found.images.images, train.images, test.images)
     )
     try:
         return find_copies(samples, training, held_out)

@@ -10,6 +10,7 @@ from phoenix_pipeline.checkpoints import atomic_path, write_json
 from phoenix_pipeline.config import ModelConfig, SamplingConfig
 from phoenix_pipeline.errors import CheckpointError, SettingsError
 from phoenix_pipeline.families.model_folder import read_metadata
+from phoenix_pipeline.families.provenance import DATA, trained_with
 from phoenix_pipeline.hardware import resolve_device
 from phoenix_pipeline.images import PngFolderWriter, SampleWriter
 from phoenix_pipeline.pipelines.progress import progress_bar
@@ -135,6 +136,9 @@ def _describe(
             "training_seed": settings["seed"],
             "trained": metadata["written"],
             "training_images": sum(metadata["num_examples"].values()),
+            "weights_digest": metadata["weights_digest"],
+            "trained_with": trained_with(metadata, arm),
+            "data": metadata[DATA],
         },
         "disclosure": metadata["disclosure"],
         "scores": dict(scores),

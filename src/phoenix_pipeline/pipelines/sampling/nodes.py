@@ -19,7 +19,7 @@ from phoenix_pipeline.images import (
     read_samples,
 )
 from phoenix_pipeline.pipelines.progress import progress_bar
-from phoenix_pipeline.pipelines.sampling.parts import Batch, SampleParts, fingerprint_weights
+from phoenix_pipeline.pipelines.sampling.parts import Batch, SampleParts
 from phoenix_pipeline.seeding import derive_seed
 
 if TYPE_CHECKING:
@@ -27,28 +27,35 @@ if TYPE_CHECKING:
 
 
 def draw_samples(
-    model_folder: Path,
-    model_summary: dict[str, Any],
-    model: ModelConfig,
-    sampling: SamplingConfig,
-    run: RunConfig,
+    model_folder: Path, sampling: SamplingConfig, run: RunConfig
 ) -> Callable[[Path], None]:
     """Return a function that streams the samples into a Parquet file, batch by batch.
 
     They come from the global model, or from the clients' models in proportion to what they hold;
-    where there are both, from the clients first and then as many from the global model. After a
-    kill the same function goes on behind the last part that was kept.
+    where there are both, from the clients first and then as many from the global model. What the
+    model is, its own folder says. The file says how its samples were drawn, and from which weights.
+    After a kill the same function goes on behind the last part that was kept.
     """
-    from phoenix_pipeline.families.model_folder import read_metadata
+    from phoenix_pipeline.families.model_folder import read_metadata, weights_digest
 
     device = resolve_device(run.device)
-    side = model_summary["image_size"]
-    shape = (model_summary["channels"], side, side)
-    plan = plan_samples(read_metadata(model_folder), sampling.num_images)
+    metadata = read_metadata(model_folder)
+    settings = metadata["settings"]
+    model = ModelConfig.model_validate(settings["model"])
+    shape = (settings["channels"], settings["image_size"], settings["image_size"])
+    plan = plan_samples(metadata, sampling.num_images)
     total = sum(plan.values())
     seeds = [derive_seed(run.seed, "sample", i) for i in range(total)]
+    digest = weights_digest(model_folder)
+    drawn = {
+        "weights_digest": digest,
+        "weights": metadata["weights"],
+        "family": model.family,
+        "sampling": sampling.model_dump(mode="json"),
+        "seed": run.seed,
+    }
     identity = {
-        "weights": fingerprint_weights(model_folder),
+        "weights": digest,
         "model": model.model_dump(mode="json"),
         "sampling": sampling.model_dump(mode="json", exclude={"grid_images"}),
         "plan": sorted(plan.items()),
@@ -61,7 +68,7 @@ def draw_samples(
 
     def write(path: Path) -> None:
         parts = SampleParts(path, identity)
-        with SampleWriter(path) as writer, progress_bar("sampling", total) as advance:
+        with SampleWriter(path, drawn) as writer, progress_bar("sampling", total) as advance:
             for batch in parts.continued(draw):
                 writer.write(*batch)
                 advance(len(batch[0]))

@@ -90,13 +90,3 @@ class SampleParts:
 
     def _path(self, number: int) -> Path:
         return self._folder / f"part-{number:05d}.safetensors"
-
-
-def fingerprint_weights(model_folder: Path) -> str:
-    """Return a sha256 over all weights in ``model_folder``, whatever else lies there."""
-    digest = hashlib.sha256()
-    for path in sorted(model_folder.rglob("*.safetensors")):
-        digest.update(str(path.relative_to(model_folder)).encode())
-        with path.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()

@@ -12,7 +12,7 @@ def create_pipeline(arm: str) -> Pipeline:
         [
             node(
                 draw_samples,
-                ["model", "model_summary", "params:model", "params:sampling", "params:run"],
+                ["model", "params:sampling", "params:run"],
                 "samples",
                 name="sample",
             ),

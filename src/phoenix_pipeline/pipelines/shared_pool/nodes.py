@@ -26,6 +26,7 @@ from phoenix_pipeline.pipelines.shared_pool.checks import (
     check_stored,
     check_threshold,
 )
+from phoenix_pipeline.reporting.figure_style import draw_sentence
 from phoenix_pipeline.reporting.partition_figure import draw_shared_pool as draw_shared_pool_figure
 
 if TYPE_CHECKING:
@@ -58,8 +59,12 @@ def assign_images(
     return training, pool.shares
 
 
-def plot_clients(train: ImageSet, client_images: pd.DataFrame) -> Figure:
+def plot_clients(
+    train: ImageSet, client_images: pd.DataFrame, federation: FederationConfig
+) -> Figure:
     """Draw what each client trains on: its own images, and those that it received."""
+    if federation.engine == "deployment":
+        return draw_sentence("The sites are the clients; the report shows those that took part.")
     return draw_shared_pool_figure(client_images, train.class_names)
 
 

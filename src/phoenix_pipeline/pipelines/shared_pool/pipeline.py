@@ -42,7 +42,7 @@ def create_pipeline(arm: str) -> Pipeline:
             ),
             node(
                 plot_clients,
-                ["train_images", "client_images"],
+                ["train_images", "client_images", "params:federation"],
                 "clients_figure",
                 name="plot_clients",
             ),

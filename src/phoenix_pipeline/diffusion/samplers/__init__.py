@@ -1,0 +1,16 @@
+"""The samplers by name. A new one is a file here, an entry, and its name in ``SamplingConfig``."""
+
+from phoenix_pipeline.diffusion.samplers.ddim import DDIM
+from phoenix_pipeline.diffusion.samplers.ddpm import DDPM
+from phoenix_pipeline.diffusion.samplers.dpm_solver import DPM_SOLVER
+from phoenix_pipeline.diffusion.samplers.steps import NewSteps, Sampler, TakeStep
+from phoenix_pipeline.diffusion.samplers.unipc import UNIPC
+
+SAMPLERS: dict[str, Sampler] = {
+    "ddpm": DDPM,
+    "ddim": DDIM,
+    "dpm_solver++": DPM_SOLVER,
+    "unipc": UNIPC,
+}
+
+__all__ = ["SAMPLERS", "NewSteps", "Sampler", "TakeStep"]

@@ -1,0 +1,60 @@
+"""DPM-Solver++(2M), midpoint: Lu et al., arXiv 2211.01095, algorithm 2."""
+
+from functools import partial
+from itertools import pairwise
+from math import log
+from typing import Any
+
+from phoenix_pipeline.config import NoiseConfig, SamplingConfig
+from phoenix_pipeline.diffusion.samplers.steps import (
+    NewSteps,
+    Sampler,
+    Step,
+    StepTable,
+    clean_coefficients,
+)
+
+# The cosine schedule has almost no signal at the last steps; the log-SNR starts here, as the
+# authors advise for it.
+_COSINE_LAMBDA_MIN = -5.1
+
+
+def _scheduler(noise: NoiseConfig) -> tuple[str, dict[str, Any]]:
+    options: dict[str, Any] = {"algorithm_type": "dpmsolver++"}
+    if noise.schedule == "cosine":
+        options["lambda_min_clipped"] = _COSINE_LAMBDA_MIN
+    return "DPMSolverMultistepScheduler", options
+
+
+def _new_steps(scheduler: Any, config: SamplingConfig) -> NewSteps:
+    return partial(StepTable, _steps(scheduler), None)
+
+
+def _steps(scheduler: Any) -> list[Step]:
+    """Return the steps of a ``DPMSolverMultistepScheduler``, from its noise-to-signal ratios.
+
+    The first and the last step, to noise 0, are of first order. Its x_0 is not clipped. A log-SNR
+    lambda is -log(sigma / alpha) here.
+    """
+    ratios = scheduler.sigmas.double().tolist()
+    steps: list[Step] = []
+    h_before = None
+    for now, after in pairwise(ratios):
+        alpha, alpha_after = ((1.0 + ratio**2) ** -0.5 for ratio in (now, after))
+        gain = alpha_after * (1.0 - after / now)
+        h = log(now / after) if after else None
+        ahead = 0.5 * gain * h / h_before if h and h_before else 0.0
+        steps.append(
+            Step(
+                *clean_coefficients(scheduler, alpha, now * alpha),
+                x=after * alpha_after / (now * alpha),
+                f=0.0,
+                x_0=gain + ahead,
+                x_0_before=-ahead,
+            )
+        )
+        h_before = h
+    return steps
+
+
+DPM_SOLVER = Sampler(_scheduler, _new_steps)

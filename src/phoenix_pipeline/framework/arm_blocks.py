@@ -1,0 +1,100 @@
+"""Which arms there are: the blocks under ``arms`` in ``conf``, and the names that they may have."""
+
+import re
+from collections.abc import Callable, Iterable
+
+from kedro.framework.context import KedroContext
+from kedro.framework.hooks import hook_impl
+from kedro.framework.project import pipelines
+
+from phoenix_pipeline import config
+
+SHARED_GROUPS: dict[str, type[config.Group]] = {
+    "run": config.RunConfig,
+    "images": config.ImagesConfig,
+    "partition": config.PartitionConfig,
+    "evaluation": config.EvaluationConfig,
+    "privacy_audit": config.PrivacyAuditConfig,
+}
+ARM_GROUPS: dict[str, type[config.Group]] = {
+    "shared_pool": config.SharedPoolConfig,
+    "model": config.ModelConfig,
+    "training": config.TrainingConfig,
+    "federation": config.FederationConfig,
+    "personal_layers": config.PersonalLayersConfig,
+    "threshold_filter": config.ThresholdFilterConfig,
+    "sampling": config.SamplingConfig,
+}
+ARMS = "arms"
+"""The block of ``conf`` whose keys are the arms."""
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
+# Stages, the folders beside an arm's own in the data root, and columns of tables.
+_TAKEN = {
+    ARMS,
+    *SHARED_GROUPS,
+    *ARM_GROUPS,
+    "federated_training",
+    "comparison",
+    "parameters",
+    "train_images",
+    "test_images",
+    "data_root",
+    "checkpoints",
+    "label_judge",
+    "references",
+    "sweeps",
+    "shared",
+    "arm",
+    "cell",
+    "session",
+}
+
+
+def wrong_names(names: Iterable[str], origin: Callable[[tuple[str, ...]], str]) -> list[str]:
+    """Return a line for each name that no arm may have."""
+    lines = []
+    for name in map(str, names):
+        if not _NAME.fullmatch(name):
+            reason = "a name has lower-case letters, digits and _, begins with a letter, and has "
+            lines.append(f"{ARMS}.{name}: {reason}at most 40 characters{origin((ARMS, name))}")
+        elif name in _TAKEN:
+            lines.append(f"{ARMS}.{name}: this name is taken{origin((ARMS, name))}")
+    return lines
+
+
+class ArmRegistry:
+    """The arms that Kedro's pipelines are built for.
+
+    Kedro calls ``register_pipelines`` without a configuration, at times before it has read one.
+    Whoever reads a configuration says here what arms it has.
+    """
+
+    def __init__(self) -> None:
+        """Know no arms yet."""
+        self._names: tuple[str, ...] | None = None
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """The arms in the order of ``conf``; None as long as no configuration was read."""
+        return self._names
+
+    def use(self, names: tuple[str, ...]) -> None:
+        """Build the pipelines for ``names``; anew where they were built for others."""
+        if names != self._names:
+            self._names = names
+            # Another request makes Kedro forget the pipelines; this project always builds all.
+            pipelines.set_requested([ARMS])
+            pipelines.set_requested(None)
+
+
+arm_registry = ArmRegistry()
+
+
+class ArmsHook:
+    """Gives each Kedro session the pipelines of the arms in its own configuration."""
+
+    @hook_impl(tryfirst=True)
+    def after_context_created(self, context: KedroContext) -> None:
+        """Read the arms; raises SettingsError for a name that no arm may have."""
+        arm_registry.use(context.config_loader.arms)  # type: ignore[attr-defined]

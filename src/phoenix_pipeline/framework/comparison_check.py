@@ -1,0 +1,50 @@
+"""Before anything runs: which arms a comparison will have, and what it lacks without the others."""
+
+import logging
+
+from kedro.framework.hooks import hook_impl
+from kedro.io import CatalogProtocol
+from kedro.pipeline import Pipeline
+
+from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.reporting.gap_closed import CEILING_ARM, DEFAULT_ARM
+
+logger = logging.getLogger(__name__)
+
+_NODE = "compare_arms"
+_SCORES = ".metrics"
+
+
+class ComparisonCheckHook:
+    """Says which arms a comparison leaves out; refuses one that would have none."""
+
+    @hook_impl
+    def before_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
+        """Look for the scores of each arm: made by this run, or there already.
+
+        Raises:
+            SettingsError: no arm has any.
+        """
+        for node in pipeline.nodes:
+            if node.name == _NODE:
+                scores = [name for name in node.inputs if name.endswith(_SCORES)]
+                made = pipeline.all_outputs()
+                missing = [n for n in scores if n not in made and not catalog.exists(n)]
+                _tell([n.removesuffix(_SCORES) for n in missing], len(missing) == len(scores))
+
+
+def _tell(missing: list[str], is_all: bool) -> None:
+    if is_all:
+        raise SettingsError(
+            f"there is nothing to compare: no arm ({', '.join(missing)}) has scores, and this run "
+            "makes none; name an arm as well: kedro run --pipelines fedavg,comparison"
+        )
+    if missing:
+        lacks = sorted({DEFAULT_ARM, CEILING_ARM} & set(missing))
+        gap = f"; without {' and '.join(lacks)} there is no share of the gap closed"
+        logger.warning(
+            "the comparison leaves out %s, which have no results in this data root%s; "
+            "`kedro run --pipelines NAME,comparison` adds one",
+            ", ".join(missing),
+            gap if lacks else "",
+        )

@@ -1,0 +1,39 @@
+"""The paths that a user may set: where raw images are, and the folder of all that is computed."""
+
+import os
+from typing import Any
+
+from phoenix_pipeline.errors import SettingsError
+
+DATA_ROOT = "data_root"
+PATHS = ("train_images", "test_images", DATA_ROOT)
+DEFAULT_DATA_ROOT = "data"
+
+
+def local_path(name: str, value: Any, origin: str = "") -> str:
+    """Return the setting ``name`` as a path of this machine: text, with ``~`` expanded.
+
+    A folder may be called ``2024``, which YAML reads as a number. Raises SettingsError for an
+    address such as ``s3://...``, and for a home folder that is not known.
+    """
+    if isinstance(value, list | dict):
+        raise SettingsError(f"{name}: got {value!r}, must be one path{origin}")
+    text = str(value)
+    if "://" in text:
+        raise SettingsError(
+            f"{name}: got {text}, must be a path of this machine{origin}; mount the storage, or "
+            "copy its files to a local folder, and name that"
+        )
+    expanded = os.path.expanduser(text)
+    if expanded.startswith("~"):
+        raise SettingsError(
+            f"{name}: got {text}, but the home folder of {expanded.split('/')[0]} is not known; "
+            f"write the whole path, or ./{text} for a folder of that name{origin}"
+        )
+    return expanded
+
+
+def local_paths(settings: dict[str, Any], origin: str = "") -> dict[str, Any]:
+    """Return ``settings`` with every path that they name as :func:`local_path`; null stays null."""
+    named = {name: settings[name] for name in PATHS if settings.get(name) is not None}
+    return settings | {name: local_path(name, value, origin) for name, value in named.items()}

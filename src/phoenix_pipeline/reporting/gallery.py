@@ -1,0 +1,67 @@
+"""Sample grids for the report: as drawn, and by class, with real images beside them.
+
+Pictures keep the size of their pixels; the page enlarges them without smoothing.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from PIL import Image
+
+CLASS_COLUMNS = 10
+MOST_CLASSES = 20
+_GAP = 1
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """``drawn``: name -> a square of images; ``by_class``: name -> a row of images per class.
+
+    Names are arms, and what real images are called. ``class_names``: of the rows, from above.
+    """
+
+    drawn: Mapping[str, Image.Image]
+    by_class: Mapping[str, Image.Image] = field(default_factory=dict)
+    class_names: Sequence[str] = ()
+
+
+def tile_square(images: np.ndarray) -> Image.Image:
+    """Tile uint8 [N, C, S, S] row by row into a square."""
+    columns = int(np.ceil(np.sqrt(len(images))))
+    places = np.arange(len(images))
+    return _tile(images, places // columns, places % columns, (-(-len(images) // columns), columns))
+
+
+def tile_classes(images: np.ndarray, classes: np.ndarray, num_classes: int) -> Image.Image:
+    """Tile uint8 [N, C, S, S] in one row per class; ``classes``: int [N].
+
+    Of each class the images are spread evenly over those that there are, none picked. A class
+    without images is an empty row.
+    """
+    num_classes = min(num_classes, MOST_CLASSES)
+    chosen: list[int] = []
+    rows: list[int] = []
+    columns: list[int] = []
+    for label in range(num_classes):
+        own = np.flatnonzero(classes == label)
+        count = min(CLASS_COLUMNS, len(own))
+        chosen += own[np.linspace(0, len(own), count, endpoint=False).astype(int)].tolist()
+        rows += [label] * count
+        columns += range(count)
+    shape = num_classes, CLASS_COLUMNS
+    return _tile(images[chosen], np.array(rows, int), np.array(columns, int), shape)
+
+
+def _tile(
+    images: np.ndarray, rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]
+) -> Image.Image:
+    """Put each image into its cell; what has none, and the gaps, are transparent."""
+    side = images.shape[2] + _GAP
+    canvas = np.zeros((shape[0] * side - _GAP, shape[1] * side - _GAP, 4), dtype=np.uint8)
+    for image, row, column in zip(images, rows, columns, strict=True):
+        top, left = int(row) * side, int(column) * side
+        cell = canvas[top : top + side - _GAP, left : left + side - _GAP]
+        cell[..., :3] = image.transpose(1, 2, 0)
+        cell[..., 3] = 255
+    return Image.fromarray(canvas)

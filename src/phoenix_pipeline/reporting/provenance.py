@@ -1,0 +1,123 @@
+"""Were the arms made with the same settings, and with those of today? What a table must mark."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from phoenix_pipeline.reporting.formatting import MISSING
+from phoenix_pipeline.reporting.settings_diff import flatten_settings
+
+# Groups that should be the same for all arms of one experiment.
+SHARED = ("run", "images", "partition", "evaluation")
+_SHOWN = 6
+Settings = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """``arms`` were made with ``values`` (dotted key -> theirs, today's) that are not today's."""
+
+    arms: tuple[str, ...]
+    values: Mapping[str, tuple[str, str]]
+
+    def sentence(self) -> str:
+        """Return it for a log or a page."""
+        listed = [f"{k} {then} (now {now})" for k, (then, now) in self.values.items()]
+        more = len(listed) - _SHOWN
+        rest = f"; and {more} more" if more > 0 else ""
+        return (
+            f"{', '.join(self.arms)}: made with other settings than those of this command, and "
+            f"shown with their own: {'; '.join(listed[:_SHOWN])}{rest}"
+        )
+
+
+def deviations(
+    made: Mapping[str, Settings],
+    present: Mapping[str, Settings],
+    ignored: Collection[str] = (),
+) -> list[Deviation]:
+    """Return where arms were made with other settings than the present ones.
+
+    ``made``, ``present``: arm -> its groups. ``ignored``: dotted keys, or beginnings of them, that
+    change no result. Arms with the same deviation are told together.
+    """
+    found: dict[tuple[tuple[str, tuple[str, str]], ...], list[str]] = {}
+    for arm, groups in made.items():
+        then, now = flatten_settings(groups), flatten_settings(present[arm])
+        keys = [key for key in dict.fromkeys([*then, *now]) if not _is_ignored(key, ignored)]
+        values = {
+            key: (then.get(key, MISSING), now.get(key, MISSING))
+            for key in keys
+            if then.get(key) != now.get(key)
+        }
+        if values:
+            found.setdefault(tuple(values.items()), []).append(arm)
+    return [Deviation(tuple(arms), dict(values)) for values, arms in found.items()]
+
+
+def disagreements(
+    made: Mapping[str, Settings],
+    data: Mapping[str, Mapping[str, str]],
+    ignored: Collection[str] = (),
+) -> list[str]:
+    """Return a sentence for each thing that should be the same for all arms and is not.
+
+    ``data``: arm -> digests of the images that it was trained on and scored against.
+    """
+    shared = {arm: {g: groups[g] for g in SHARED if g in groups} for arm, groups in made.items()}
+    flat = {arm: flatten_settings(groups) for arm, groups in shared.items()}
+    keys = dict.fromkeys(key for values in flat.values() for key in values)
+    sentences = []
+    for key in keys:
+        values = {arm: settings.get(key, MISSING) for arm, settings in flat.items()}
+        if len(set(values.values())) > 1 and not _is_ignored(key, ignored):
+            sentences.append(f"The arms do not share {key}: {_of_all(values)}")
+    for name in dict.fromkeys(name for digests in data.values() for name in digests):
+        values = {arm: digests.get(name, MISSING) for arm, digests in data.items()}
+        if len(set(values.values())) > 1:
+            same = f"The arms do not have the same {name.replace('_', ' ')}"
+            sentences.append(f"{same} (by their digests): {_of_all(values)}")
+    return sentences
+
+
+def experiment_facts(
+    made: Mapping[str, Settings], num_clients: Mapping[str, int]
+) -> dict[str, str]:
+    """Return the head of the report: when it was made, and what the arms were trained on.
+
+    ``made``: arm -> its groups. ``num_clients``: of the arms that do not pool their images. A fact
+    that is not the same for all arms is told with the arms that it is true of.
+    """
+    division = {
+        arm: "sites of a deployment"
+        if groups["federation"]["engine"] == "deployment"
+        else _scheme(groups["partition"])
+        for arm, groups in made.items()
+    }
+    return {
+        "Date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "Seed": _of_all({arm: str(groups["run"]["seed"]) for arm, groups in made.items()}),
+        "Clients": _of_all({arm: str(count) for arm, count in num_clients.items()}),
+        "Partition": _of_all(division),
+    }
+
+
+def _scheme(partition: Mapping[str, Any]) -> str:
+    if partition["scheme"] != "pathological":
+        return str(partition["scheme"])
+    return f"pathological, {partition['classes_per_client']} classes per client"
+
+
+def _of_all(values: Mapping[str, str]) -> str:
+    """Return the value of all arms, or each of the values with the arms that have it."""
+    by_value: dict[str, list[str]] = {}
+    for arm, value in values.items():
+        by_value.setdefault(value, []).append(arm)
+    if len(by_value) <= 1:
+        return next(iter(by_value), MISSING)
+    return "; ".join(f"{value} ({', '.join(arms)})" for value, arms in by_value.items())
+
+
+def _is_ignored(key: str, ignored: Collection[str]) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in ignored)

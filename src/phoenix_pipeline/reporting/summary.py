@@ -1,0 +1,106 @@
+"""What came out, in a few sentences at the top of the report."""
+
+import math
+from collections.abc import Collection
+
+import pandas as pd
+
+from phoenix_pipeline.reporting.comparison import FLOOR_NAME, headline_columns
+from phoenix_pipeline.reporting.formatting import format_values
+from phoenix_pipeline.reporting.gap_closed import CEILING_ARM, DEFAULT_ARM
+from phoenix_pipeline.reporting.vocabulary import CREDIBLE, GAP_CLOSED, describe_metric
+
+_LITTLE = 0.02
+
+
+def summarise(table: pd.DataFrame, pooled: Collection[str]) -> list[str]:
+    """Return the sentences; none where no arm has a Frechet distance.
+
+    ``table``: as :func:`~phoenix_pipeline.reporting.comparison.compare_arms` returns it.
+    ``pooled``: arms whose images lie in one place; they are a ceiling, no winners.
+    """
+    score = next((name for name in headline_columns(table) if name.startswith("fid_")), None)
+    if score is None:
+        return []
+    rows = table.set_index("arm")
+    values = rows[score].astype("float64")
+    rivals = values.drop([name for name in (*pooled, FLOOR_NAME) if name in values]).dropna()
+    if rivals.empty:
+        return [_alone(values.dropna().index[0], rows, score)]
+    best = str(rivals.idxmin())
+    if len(rivals) == 1:
+        first = _alone(best, rows, score)
+    else:
+        first = _best(best, rows, score)
+    return [first, *_gap(best, rows, score), *_traffic(best, rows), *_attacked(best, rows)]
+
+
+def _write(rows: pd.DataFrame, arm: str, name: str) -> str:
+    """Return a value with as many decimals as tell the arms apart; real images are far below."""
+    value = [rows.at[arm, name]]
+    arms = value if arm == FLOOR_NAME else list(rows[name].drop(FLOOR_NAME, errors="ignore"))
+    return format_values(value, describe_metric(name), like=arms)[0]
+
+
+def _number(rows: pd.DataFrame, arm: str, name: str) -> float:
+    """Return a value of the table; NaN where it has none."""
+    if arm not in rows.index or name not in rows:
+        return math.nan
+    value = rows[name].astype("float64").get(arm)
+    return math.nan if value is None else float(value)
+
+
+def _alone(arm: str, rows: pd.DataFrame, score: str) -> str:
+    return f"{arm} reaches a {_label(score)} of {_write(rows, arm, score)}{_beside(rows, score)}."
+
+
+def _best(arm: str, rows: pd.DataFrame, score: str) -> str:
+    others = f"against {_write(rows, DEFAULT_ARM, score)} of {DEFAULT_ARM}"
+    compared = f" {others}" if arm != DEFAULT_ARM and DEFAULT_ARM in rows.index else ""
+    return (
+        f"Of the arms that keep the images apart, {arm} comes closest to the real images: "
+        f"{_label(score)} {_write(rows, arm, score)}{compared}{_beside(rows, score)}."
+    )
+
+
+def _beside(rows: pd.DataFrame, score: str) -> str:
+    """Return what the ceiling and real images get."""
+    named = [(CEILING_ARM, f"{CEILING_ARM} gets"), (FLOOR_NAME, f"{FLOOR_NAME} get")]
+    parts = [
+        f"{verb} {_write(rows, name, score)}"
+        for name, verb in named
+        if not math.isnan(_number(rows, name, score))
+    ]
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def _label(score: str) -> str:
+    metric = describe_metric(score)
+    return f"{metric.label} ({metric.space})" if metric.space else metric.label
+
+
+def _gap(arm: str, rows: pd.DataFrame, score: str) -> list[str]:
+    column = GAP_CLOSED + score.removeprefix("fid_")
+    share = _number(rows, arm, column)
+    if not 0 < share <= CREDIBLE[1]:
+        return []
+    return [f"It closes {share:.0%} of the gap between {DEFAULT_ARM} and {CEILING_ARM}."]
+
+
+def _traffic(arm: str, rows: pd.DataFrame) -> list[str]:
+    own, default = (_number(rows, name, "bytes_total") for name in (arm, DEFAULT_ARM))
+    if arm == DEFAULT_ARM or math.isnan(own) or not default > 0:
+        return []
+    change = own / default - 1
+    if abs(change) < _LITTLE:
+        return [f"Its traffic is that of {DEFAULT_ARM}, {_write(rows, arm, 'bytes_total')}."]
+    how = "less" if change < 0 else "more"
+    total = _write(rows, arm, "bytes_total")
+    return [f"Its traffic is {total}, {abs(change):.0%} {how} than that of {DEFAULT_ARM}."]
+
+
+def _attacked(arm: str, rows: pd.DataFrame) -> list[str]:
+    auc = _number(rows, arm, "membership_auc")
+    if math.isnan(auc):
+        return []
+    return [f"The strongest attack tells its training images with an AUC of {auc:.2f} (0.5: none)."]

@@ -1,0 +1,120 @@
+"""An arm is a block in ``conf``: the pipelines, the checks and the commands follow it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from kedro.framework.project import pipelines
+from kedro.framework.session import KedroSession
+
+from phoenix_pipeline.cli import run
+from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.framework.arm_blocks import ArmRegistry, arm_registry
+from phoenix_pipeline.framework.project import open_config
+from phoenix_pipeline.pipeline_registry import build_pipelines, register_pipelines
+
+FIVE = ("centralized", "fedavg", "data_sharing", "personalization", "dcgan")
+
+
+@pytest.fixture
+def sixth(project: Path) -> Path:
+    """Add an arm in conf/local, as a user does, and another in an environment."""
+    (project / "conf/local/parameters_mine.yml").write_text(
+        "arms:\n  my_arm:\n    federation: {num_rounds: 1}\n"
+    )
+    (project / "conf/other/parameters.yml").write_text("arms: {theirs: }\n")
+    for split in ("train", "test"):
+        (project / f"data/01_raw/{split}.parquet").write_text("never opened")
+    return project
+
+
+def test_a_block_in_local_is_an_arm_that_runs(sixth: Path) -> None:
+    config = open_config(sixth)
+    assert config.arms == (*FIVE, "my_arm")
+    assert config["parameters"]["arms"] == [*FIVE, "my_arm"]
+    assert config["parameters"]["my_arm"]["federation"] == {
+        "num_rounds": 1,
+        "local_work": {"unit": "steps", "amount": 10},
+    }
+    result = CliRunner().invoke(run, ["--pipelines", "shared,my_arm"])
+    assert result.exit_code == 0, result.stderr
+    assert (sixth / "data/06_models/my_arm/weights.txt").is_file()
+
+
+def test_an_environment_has_its_own_arms(sixth: Path) -> None:
+    assert open_config(sixth, "other").arms == (*FIVE, "theirs")
+    assert open_config(sixth, "smoke").arms == FIVE
+    result = CliRunner().invoke(run, ["--env", "other", "--pipelines", "my_arm"])
+    assert result.exit_code == 2
+    assert "my_arm: there is no such pipeline" in result.stderr
+    assert "theirs" in result.stderr
+
+
+@pytest.mark.parametrize(("env", "arm"), [("other", "theirs"), (None, "my_arm")])
+def test_every_session_gets_the_pipelines_of_its_arms(
+    sixth: Path, env: str | None, arm: str
+) -> None:
+    """As kedro-viz and notebooks do: no command of ours, and arms of an earlier session known."""
+    arm_registry.use(("fedavg",))
+    assert arm not in pipelines
+    with KedroSession.create(project_path=sixth, env=env) as session:
+        session.load_context()
+        assert arm in pipelines
+        session.run(pipeline_names=["shared", arm])
+
+
+def test_without_a_session_kedro_env_decides(sixth: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `kedro registry list` does."""
+    monkeypatch.setattr("phoenix_pipeline.pipeline_registry.arm_registry", ArmRegistry())
+    assert {*FIVE, "my_arm"} < register_pipelines().keys()
+    monkeypatch.setenv("KEDRO_ENV", "other")
+    assert {*FIVE, "theirs"} < register_pipelines().keys()
+    assert "my_arm" not in register_pipelines()
+
+
+def test_stages_and_the_comparison_hold_every_arm() -> None:
+    made = build_pipelines(("fedavg", "my_arm"))
+    assert {node.namespace for node in made["federated_training"].nodes} == {"fedavg", "my_arm"}
+    assert {"fedavg.metrics", "my_arm.metrics"} <= made["comparison"].inputs()
+    assert {node.namespace for node in made["my_arm"].nodes} == {None, "my_arm"}
+
+
+@pytest.mark.parametrize(
+    ("block", "parts"),
+    [
+        ({"My-Arm": {}}, ["arms.My-Arm: a name has lower-case letters", "(--params)"]),
+        ({"training": {}}, ["arms.training: this name is taken"]),
+        ({"checkpoints": {}}, ["arms.checkpoints: this name is taken"]),
+        ({"x": 3}, ["arms.x: got 3, must be a block of settings"]),
+        ({"x": {"trainin": {}}}, ["arms.x.trainin: unknown group", "did you mean training?"]),
+        (
+            {"x": {"training": {"batch_size": 0}}},
+            ["arms.x.training.batch_size: got 0", "(--params)"],
+        ),
+    ],
+)
+def test_a_wrong_block_is_one_line(project: Path, block: dict[str, Any], parts: list[str]) -> None:
+    with pytest.raises(SettingsError) as caught:
+        open_config(project, None, {"arms": block})["parameters"]
+    line = str(caught.value)
+    assert "\n" not in line
+    for part in parts:
+        assert part in line
+
+
+def test_a_list_of_arms_is_refused(project: Path) -> None:
+    with pytest.raises(SettingsError, match=r"arms: a list stands where a block of settings"):
+        open_config(project, None, {"arms": ["x"]}).arms  # noqa: B018
+
+
+def test_a_block_of_an_arm_that_nobody_made_is_an_unknown_parameter(project: Path) -> None:
+    with pytest.raises(SettingsError, match=r"fedavgg: unknown parameter; did you mean fedavg\?"):
+        open_config(project, None, {"fedavgg": {"training": {}}})["parameters"]
+
+
+def test_settings_at_the_top_level_win_over_the_arms_own_block(project: Path) -> None:
+    params = {"centralized": {"federation": {"checkpoint_every": 9}}}
+    centralized = open_config(project, None, params)["parameters"]["centralized"]
+    assert centralized["federation"]["checkpoint_every"] == 9
+    assert centralized["federation"]["pooled"] is True

@@ -1,0 +1,114 @@
+"""The page in a real browser: nothing is cut off at any width, and the tables sort."""
+
+import html
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from phoenix_pipeline.reporting.comparison import compare_arms
+from phoenix_pipeline.reporting.gallery import Gallery
+from phoenix_pipeline.reporting.report import render_report
+from phoenix_pipeline.reporting.round_figures import draw_round_curves
+from phoenix_pipeline.reporting.score_figures import draw_scores
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+BROWSER = next(filter(None, map(shutil.which, NAMES)), None)
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="there is no Chromium")
+SPACES = ("inception_v3", "classifier", "efficientnet_lite0", "pixels")
+
+
+@pytest.fixture
+def page(rounds: pd.DataFrame) -> str:
+    """A report whose headline table has every column that it can have."""
+    names = [f"{m}_{s}" for m in ("fid", "kid", "precision", "recall", "coverage") for s in SPACES]
+    names += ["class_entropy", "class_kl", "classes_covered", "memorized_share"]
+    arms = ("centralized", "fedavg", "personalization")
+    metrics: dict[str, Any] = {
+        arm: {"scores": {name: 12.3456 + 7 * place for name in names}}
+        for place, arm in enumerate(arms)
+    }
+    timed = rounds.assign(link_seconds=100.0)
+    table = compare_arms(metrics, dict.fromkeys(metrics, timed))
+    return render_report(
+        table,
+        metrics,
+        run={"Partition": "pathological, 2 classes per client"},
+        figures={"scores": draw_scores(table), "rounds": draw_round_curves({"fedavg": rounds})},
+        gallery=Gallery({arm: Image.new("RGBA", (90, 90)) for arm in metrics}),
+        settings={arm: {"federation": {"note": "long " * 20 + arm}} for arm in metrics},
+        disclosures={"fedavg": ["Each client sent weights."]},
+        notes=["run.seed 0 (now 7); " * 10],
+    )
+
+
+def ask(page: str, folder: Path, width: int, script: str) -> Any:
+    """Return what the JavaScript expression ``script`` gives in a window of ``width`` pixels."""
+    file = folder / "page.html"
+    told = f"<script>document.body.dataset.answer = JSON.stringify({script})</script></body>"
+    file.write_text(page.replace("</body>", told), encoding="utf-8")
+    ended = subprocess.run(
+        [
+            str(BROWSER),
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            f"--user-data-dir={folder / 'profile'}",
+            f"--window-size={width},1000",
+            "--dump-dom",
+            file.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    found = re.search(r'data-answer="([^"]*)"', ended.stdout)
+    assert found is not None
+    return json.loads(html.unescape(found[1]))
+
+
+@pytest.mark.parametrize("width", [400, 1000, 1320, 1400])
+def test_nothing_is_cut_off(page: str, tmp_path: Path, width: int) -> None:
+    script = """{
+        width: document.documentElement.clientWidth,
+        page: document.documentElement.scrollWidth,
+        cut: [...document.querySelectorAll("section > .wide")].filter(
+            (box) => box.scrollWidth > box.clientWidth + 1).length,
+    }"""
+    found = ask(page, tmp_path, width, script)
+    assert found["page"] <= found["width"]
+    assert found["cut"] == 0
+
+
+def test_a_column_sorts_by_its_values_both_ways(page: str, tmp_path: Path) -> None:
+    script = """(() => {
+        const table = document.querySelector("table.scores");
+        const button = table.tHead.rows[1].cells[1].querySelector("button");
+        const rows = table.tBodies[0].rows;
+        const order = () => [...rows].map((row) => row.cells[1].textContent.trim());
+        button.click();
+        const up = order();
+        button.click();
+        return [up, order()];
+    })()"""
+    up, down = ask(page, tmp_path, 1400, script)
+    assert up == ["12.3", "19.3", "26.3"]
+    assert down == up[::-1]
+
+
+def test_a_picture_opens_in_full_size(page: str, tmp_path: Path) -> None:
+    script = """(() => {
+        document.querySelector(".zoom").click();
+        const dialog = document.querySelector("dialog");
+        return [dialog.open, dialog.querySelector("a").download];
+    })()"""
+    opened, name = ask(page, tmp_path, 1000, script)
+    assert opened
+    assert name == "Samples_of_centralized.png"

@@ -1,0 +1,48 @@
+"""What the sentences at the top of the report say, by hand."""
+
+import pandas as pd
+import pytest
+
+from phoenix_pipeline.reporting.comparison import compare_arms
+from phoenix_pipeline.reporting.summary import summarise
+
+
+def compare(rounds: pd.DataFrame, traffic: dict[str, float], **fids: float) -> pd.DataFrame:
+    metrics = {arm: {"scores": {"fid_classifier": fid}} for arm, fid in fids.items()}
+    sent = {
+        arm: rounds.assign(bytes_up=rounds["bytes_up"] * share, bytes_down=0)
+        for arm, share in traffic.items()
+    }
+    return compare_arms(metrics, sent, {"fid_classifier": 0.5}, pooled=["centralized"])
+
+
+def test_the_best_arm_its_share_of_the_gap_and_its_traffic_are_told(rounds: pd.DataFrame) -> None:
+    fids = {"centralized": 10.0, "fedavg": 20.0, "personalization": 12.9, "dcgan": 40.0}
+    table = compare(rounds, {"fedavg": 1.0, "personalization": 0.5}, **fids)
+    assert summarise(table, ["centralized"]) == [
+        "Of the arms that keep the images apart, personalization comes closest to the real images: "
+        "FID (classifier) 12.9 against 20.0 of fedavg (centralized gets 10.0, real test images get "
+        "0.500).",
+        "It closes 71% of the gap between fedavg and centralized.",
+        "Its traffic is 250 B, 50% less than that of fedavg.",
+    ]
+
+
+def test_fedavg_may_be_the_best_and_an_arm_alone(rounds: pd.DataFrame) -> None:
+    table = compare(rounds, {}, centralized=10.0, fedavg=20.0, dcgan=40.0)
+    (sentence,) = summarise(table, ["centralized"])
+    assert "fedavg comes closest" in sentence and "against" not in sentence
+    (alone,) = summarise(compare(rounds, {}, fedavg=20.0), [])
+    assert alone == "fedavg reaches a FID (classifier) of 20 (real test images get 0.500)."
+
+
+@pytest.mark.parametrize("metrics", [{}, {"fedavg": {"scores": {}}}])
+def test_nothing_is_said_without_a_distance(metrics: dict) -> None:
+    assert summarise(compare_arms(metrics, {}), []) == []
+
+
+def test_an_attack_is_told_with_what_it_would_get_by_chance() -> None:
+    metrics = {"fedavg": {"scores": {"fid_classifier": 2.0}}}
+    privacy = {"fedavg": {"scores": {"membership_auc": 0.61}}}
+    *_, attacked = summarise(compare_arms(metrics, {}, privacy=privacy), [])
+    assert "AUC of 0.61 (0.5: none)" in attacked
