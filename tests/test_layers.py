@@ -10,12 +10,13 @@ PACKAGE = Path(__file__).parents[1] / "src" / "phoenix_pipeline"
 
 LAYERS = (
     {"config", "seeding", "errors", "registry", "offline"},
-    {"checkpoints", "hardware", "threads"},
+    {"checkpoints", "hardware", "progress", "threads"},
     {"images"},
     {"optimization"},
     {"diffusion", "gan"},
     {"families", "metrics", "partitioning"},
     {"federated", "reporting"},
+    {"arms"},
     {"cli", "framework", "pipeline_registry", "pipelines", "settings", "__main__"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

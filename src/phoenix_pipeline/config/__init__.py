@@ -9,6 +9,7 @@ from phoenix_pipeline.config.aggregation import (
     ClipNormConfig,
     ServerOptimizerConfig,
 )
+from phoenix_pipeline.config.arm_settings import ARM_GROUPS, SHARED_GROUPS, ArmSettings
 from phoenix_pipeline.config.base import Group
 from phoenix_pipeline.config.compression import CompressionConfig, LinkConfig
 from phoenix_pipeline.config.data import ImagesConfig, PartitionConfig, RunConfig, SharedPoolConfig
@@ -31,14 +32,18 @@ from phoenix_pipeline.config.federation import (
     PersonalLayersConfig,
     ThresholdFilterConfig,
 )
+from phoenix_pipeline.config.merging import deep_merge
 from phoenix_pipeline.config.model import DcganConfig, ModelConfig, NoiseConfig, UNetConfig
 from phoenix_pipeline.config.privacy import PrivacyAuditConfig
 from phoenix_pipeline.config.training import TrainingConfig
 
 __all__ = [
+    "ARM_GROUPS",
     "EXTRACTORS",
+    "SHARED_GROUPS",
     "AdaptiveClippingConfig",
     "AggregationConfig",
+    "ArmSettings",
     "ClassifierConfig",
     "ClipNormConfig",
     "CompressionConfig",
@@ -66,4 +71,5 @@ __all__ = [
     "ThresholdFilterConfig",
     "TrainingConfig",
     "UNetConfig",
+    "deep_merge",
 ]

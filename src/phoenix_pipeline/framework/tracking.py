@@ -166,7 +166,8 @@ def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _local_name(name: str, namespace: str) -> str:
-    return name.removeprefix(f"{namespace}.") if namespace else name
+    """Return a name without its arm; "" for the arm's own block of settings."""
+    return "" if name == namespace else name.removeprefix(f"{namespace}.")
 
 
 def _session_tags(run_params: Mapping[str, Any]) -> dict[str, str]:

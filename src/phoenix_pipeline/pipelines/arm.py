@@ -21,6 +21,8 @@ SHARED_PARAMETERS = {
     "params:evaluation",
     "params:privacy_audit",
 }
+# What nodes call the block of their own arm's groups, a ``config.ArmSettings``.
+ARM_SETTINGS = "params:arm"
 
 
 def in_namespace(nodes: Iterable[Node], arm: str) -> Pipeline:
@@ -30,5 +32,11 @@ def in_namespace(nodes: Iterable[Node], arm: str) -> Pipeline:
         stage,
         namespace=arm,
         inputs=SHARED_INPUTS & stage.inputs(),
-        parameters=SHARED_PARAMETERS & stage.inputs(),
+        parameters=_parameters(stage, arm),
     )
+
+
+def _parameters(stage: Pipeline, arm: str) -> dict[str, str]:
+    """Return what ``stage`` calls its parameters -> what they are called in ``conf``."""
+    names = {name: name for name in SHARED_PARAMETERS} | {ARM_SETTINGS: f"params:{arm}"}
+    return {name: names[name] for name in names.keys() & stage.inputs()}

@@ -7,8 +7,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from phoenix_pipeline.config import Group
-from phoenix_pipeline.framework.arm_blocks import ARM_GROUPS, SHARED_GROUPS
+from phoenix_pipeline.config import ARM_GROUPS, SHARED_GROUPS, Group
 from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.pipelines.comparison.gallery import draw_gallery, draw_grid
 from phoenix_pipeline.pipelines.comparison.results import (

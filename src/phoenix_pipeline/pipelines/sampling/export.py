@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from phoenix_pipeline import __version__
+from phoenix_pipeline.arms.sampling import follow_plan, plan_main_samples
 from phoenix_pipeline.checkpoints import atomic_path, write_json
 from phoenix_pipeline.config import ModelConfig, SamplingConfig
-from phoenix_pipeline.errors import CheckpointError, SettingsError
+from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.families.model_folder import read_metadata
 from phoenix_pipeline.families.provenance import DATA, trained_with
 from phoenix_pipeline.hardware import resolve_device
 from phoenix_pipeline.images import PngFolderWriter, SampleWriter
-from phoenix_pipeline.pipelines.progress import progress_bar
-from phoenix_pipeline.pipelines.sampling.nodes import follow_plan, plan_samples
+from phoenix_pipeline.progress import progress_bar
 from phoenix_pipeline.reporting.data_card import render_data_card
 from phoenix_pipeline.seeding import derive_seed
 
@@ -63,7 +63,7 @@ def export_samples(
     metadata = read_metadata(model_folder)
     settings = metadata["settings"]
     shape = (settings["channels"], settings["image_size"], settings["image_size"])
-    plan = _plan(metadata, num_images, client_id)
+    plan = plan_main_samples(metadata, num_images, client_id)
     seeds = (derive_seed(seed, "export", i) for i in range(num_images))
     card = _describe(metadata, model_folder.name, plan, seed, sampling, scores or {})
     with atomic_path(target) as temporary, progress_bar("exporting", num_images) as advance:
@@ -89,18 +89,6 @@ def _writer(folder: Path, layout: Layout) -> PngFolderWriter | SampleWriter:
     if layout == "png":
         return PngFolderWriter(folder)
     return SampleWriter(folder / _PARQUET_FILE)
-
-
-def _plan(metadata: Mapping[str, Any], num_images: int, client_id: int | None) -> dict[int, int]:
-    """Return how many images each model draws, ``num_images`` in all."""
-    if client_id is None:
-        # An arm with client models is sampled by these; its average is one for comparison.
-        main = {**metadata, "has_global_model": not metadata["clients"]}
-        return plan_samples(main, num_images)
-    if client_id not in metadata["clients"]:
-        has = ", ".join(map(str, metadata["clients"])) or "none; all share one model"
-        raise CheckpointError(f"there is no model of client {client_id}; clients with one: {has}")
-    return {client_id: num_images}
 
 
 def _describe(
