@@ -5,6 +5,7 @@ models: ``shared_body.safetensors`` and ``clients/<client_id>.safetensors``. A g
 its family's own layout (for diffusion the one of diffusers), beside them or alone.
 """
 
+import json
 from collections.abc import Iterable, Mapping
 from hashlib import file_digest, sha256
 from pathlib import Path
@@ -25,6 +26,8 @@ from phoenix_pipeline.errors import CheckpointError
 from phoenix_pipeline.families import family_of
 from phoenix_pipeline.images import GLOBAL_MODEL
 
+# Tables beside the models: rounds by client, and who trained on what.
+ROUNDS_FILE, CLIENT_IMAGES_FILE = "rounds.parquet", "client_images.parquet"
 _BODY = "shared_body.safetensors"
 _CLIENTS = "clients"
 
@@ -77,6 +80,9 @@ def weights_digest(folder: Path) -> str:
     for file in sorted(Path(folder).rglob("*.safetensors")):
         digest.update(file.relative_to(folder).as_posix().encode())
         with file.open("rb") as weights:
+            # safetensors writes the entries of its header in any order.
+            header = json.loads(weights.read(int.from_bytes(weights.read(8), "little")))
+            digest.update(json.dumps(header, sort_keys=True).encode())
             digest.update(file_digest(weights, sha256).digest())
     return digest.hexdigest()[:16]
 
