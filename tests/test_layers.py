@@ -17,7 +17,8 @@ LAYERS = (
     {"families", "metrics", "partitioning"},
     {"federated", "reporting"},
     {"arms"},
-    {"api", "cli", "framework", "pipeline_registry", "pipelines", "settings", "__main__"},
+    {"api"},
+    {"cli", "framework", "pipeline_registry", "pipelines", "settings", "__main__"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 TOP = LAYERS[-1]

@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 
 from phoenix_pipeline.config import ARM_GROUPS, SHARED_GROUPS, ArmSettings, Group, deep_merge
+from phoenix_pipeline.config.settings_errors import explain
 from phoenix_pipeline.errors import SettingsError
-from phoenix_pipeline.framework.settings_errors import explain
 from phoenix_pipeline.registry import look_up
 
 Settings = Mapping[str, Any]

@@ -14,11 +14,11 @@ import yaml
 from kedro.config import OmegaConfigLoader
 
 from phoenix_pipeline.config import ARM_GROUPS, SHARED_GROUPS, deep_merge
+from phoenix_pipeline.config.settings_errors import explain, hint
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.framework.arm_blocks import ARMS, wrong_names
 from phoenix_pipeline.framework.deployment_check import check_deployment
 from phoenix_pipeline.framework.paths import DATA_ROOT, DEFAULT_DATA_ROOT, PATHS, local_paths
-from phoenix_pipeline.framework.settings_errors import explain, hint
 
 
 class PhoenixConfigLoader(OmegaConfigLoader):

@@ -15,10 +15,10 @@ from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 from pydantic import BaseModel
 
+from phoenix_pipeline.config.settings_errors import explain
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.framework.mlflow_runs import SESSION, SessionRuns, TrackingConfig
 from phoenix_pipeline.framework.secrets import shown_value
-from phoenix_pipeline.framework.settings_errors import explain
 
 RoundLogger = Callable[[int, Mapping[str, float]], None]
 
