@@ -1,5 +1,6 @@
 """The names of the package, what an import costs, and the tutorial as it is written."""
 
+import ast
 import re
 import shutil
 import subprocess
@@ -22,7 +23,18 @@ def test_the_package_has_the_names_of_the_interface() -> None:
     for name in phoenix.__all__:
         assert getattr(phoenix, name) is getattr(api, name)
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
-        phoenix.trian  # noqa: B018
+        getattr(phoenix, "trian")  # noqa: B009 - the checker of types refuses it, too
+
+
+def test_type_checkers_know_the_names_and_no_others() -> None:
+    body = ast.parse(Path(phoenix.__file__).read_text(encoding="utf-8")).body
+    ifs = {ast.unparse(node.test): node.body for node in body if isinstance(node, ast.If)}
+    (imported,) = ifs["TYPE_CHECKING"]
+    assert isinstance(imported, ast.ImportFrom)
+    assert {alias.name for alias in imported.names} == set(phoenix.__all__)
+    # Where checkers see it, every misspelt name passes for an attribute of any type.
+    assert "def __getattr__" in ast.unparse(ifs["not TYPE_CHECKING"][0])
+    assert "__getattr__" not in [getattr(node, "name", "") for node in body]
 
 
 def loaded_by(code: str) -> set[str]:
