@@ -44,7 +44,9 @@ def test_a_table_of_ones_own_is_put_in_order(labelled: phoenix.Images) -> None:
     ("columns", "said"),
     [
         ({"client_id": [0]}, "no column image_index"),
-        ({"client_id": [0], "image_index": [40]}, "has 40 to 40; allowed are .* 0 to 39"),
+        ({"client_id": [0], "image_index": [40]}, "has 40 to 40 .* 0 to 39"),
+        ({"client_id": [-1], "image_index": [4]}, r"client_id has -1 to -1 .* from 0"),
+        ({"client_id": [0], "image_index": [1.5]}, r"image_index has 1\.5 to 1\.5 \(float64\)"),
         ({"client_id": [], "image_index": []}, "has no rows"),
         ({"client_id": [0, 1], "image_index": [5, 5]}, "gives image 5 away twice"),
     ],

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import phoenix_pipeline as phoenix
-from phoenix_pipeline.errors import CheckpointError, SettingsError
+from phoenix_pipeline.errors import CheckpointError, DataError, SettingsError
 from tests.federated.tiny import UNET
 
 CLIENTS = pd.DataFrame({"client_id": np.repeat([0, 1], [30, 10]), "image_index": np.arange(40)})
@@ -72,6 +72,11 @@ def test_a_client_is_saved_alone(images: phoenix.Images, tmp_path: Path) -> None
     model = phoenix.train(images, CLIENTS, **PERSONAL)
     model.save(tmp_path / "client", client_id=1)
     DDPMPipeline.from_pretrained(tmp_path / "client", local_files_only=True)
+    alone = phoenix.load(tmp_path / "client", device="cpu")
+    assert alone.clients == ()
+    assert np.array_equal(alone.sample(2), model.sample(2, client_id=1))
+    with pytest.raises(DataError, match=r"rounds\.parquet is not a readable table"):
+        alone.rounds  # noqa: B018 - reads the file
 
 
 def test_a_training_that_was_cut_off_goes_on(images: phoenix.Images, tmp_path: Path) -> None:

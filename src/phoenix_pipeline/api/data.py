@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_integer_dtype
 
 from phoenix_pipeline.api.settings import shared_group
 from phoenix_pipeline.arms.splits import read_splits
@@ -17,6 +18,7 @@ from phoenix_pipeline.partitioning.clients import UNLABELLED
 
 # Where a table of :func:`partition` keeps its settings; pandas leaves it out of files.
 _PARTITION = "phoenix_partition"
+_LARGEST_ID = np.iinfo(np.int32).max
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,30 +83,34 @@ def complete_partition(clients: pd.DataFrame, train: ImageSet) -> pd.DataFrame:
     """Return ``clients`` with labels and in order, as :func:`partition` makes it.
 
     Raises:
-        DataError: a column is missing, or an image does not exist or has two owners.
+        DataError: a column is missing or not of whole numbers, or an image does not exist or has
+            two owners.
     """
-    missing = [name for name in ("client_id", "image_index") if name not in clients]
-    if missing:
-        raise DataError(
-            f"clients has no column {missing[0]}; needed are client_id and image_index, a row for "
-            "each image of each client"
-        )
-    table = clients[["client_id", "image_index"]].astype(
-        {"client_id": np.int32, "image_index": np.int64}
-    )
+    _check_table(clients, train.num_images)
+    types = {"client_id": np.int32, "image_index": np.int64}
+    table = clients[list(types)].astype(types)
     index = table["image_index"].to_numpy()
-    if not len(table) or index.min() < 0 or index.max() >= train.num_images:
-        got = f"{index.min()} to {index.max()}" if len(table) else "no rows"
-        raise DataError(
-            f"clients.image_index has {got}; allowed are the training images, 0 to "
-            f"{train.num_images - 1}"
-        )
-    if table["image_index"].duplicated().any():
-        twice = int(index[table["image_index"].duplicated()][0])
-        raise DataError(
-            f"clients gives image {twice} away twice; an image has one owner, and shared_pool is "
-            "how clients come to share images"
-        )
     labels = np.full(len(table), UNLABELLED) if train.labels is None else train.labels[index]
     table = table.assign(label=labels.astype(np.int64))
     return table.sort_values(["client_id", "image_index"], ignore_index=True)
+
+
+def _check_table(clients: pd.DataFrame, num_images: int) -> None:
+    for name, allowed in (("client_id", "from 0"), ("image_index", f"0 to {num_images - 1}")):
+        if name not in clients or not len(clients):
+            raise DataError(
+                f"clients has no {f'column {name}' if len(clients) else 'rows'}; needed are "
+                "client_id and image_index, a row for each image of each client"
+            )
+        values, last = clients[name], num_images - 1 if name == "image_index" else _LARGEST_ID
+        if not is_integer_dtype(values) or values.min() < 0 or values.max() > last:
+            raise DataError(
+                f"clients.{name} has {values.min()} to {values.max()} ({values.dtype}); allowed "
+                f"are whole numbers {allowed}"
+            )
+    twice = clients["image_index"][clients["image_index"].duplicated()]
+    if len(twice):
+        raise DataError(
+            f"clients gives image {twice.iloc[0]} away twice; an image has one owner, and "
+            "shared_pool is how clients come to share images"
+        )

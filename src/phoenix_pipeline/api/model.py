@@ -1,10 +1,11 @@
 """A trained model as one object: samples, rounds, and its folder."""
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,9 +17,6 @@ from phoenix_pipeline.config import SamplingConfig
 from phoenix_pipeline.errors import DataError, SettingsError
 from phoenix_pipeline.families.model_folder import ROUNDS_FILE, assemble_client, read_metadata
 from phoenix_pipeline.families.provenance import trained_with
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 MODEL_FOLDER = "model"
 """Where the model lies in a folder of ``train``."""
@@ -37,7 +35,7 @@ class Model:
     _temporary: TemporaryDirectory[str] | None = field(default=None, repr=False)
 
     @property
-    def settings(self) -> "Mapping[str, Mapping[str, Any]]":
+    def settings(self) -> Mapping[str, Mapping[str, Any]]:
         """The complete groups of settings that it was trained with, by name."""
         return trained_with(read_metadata(self.folder), self.folder.name)
 
@@ -93,9 +91,8 @@ class Model:
     def save(self, folder: Path | str, client_id: int | None = None) -> Path:
         """Write the model into a new folder; return it.
 
-        A diffusion model that all share loads with ``DDPMPipeline.from_pretrained``, and so does
-        what ``client_id`` alone gives. Whatever it is, :func:`load` reads it with ``client_id``
-        None.
+        A diffusion model that all share loads with ``DDPMPipeline.from_pretrained``; so does the
+        complete model of ``client_id``. :func:`load` reads whatever was saved.
 
         Raises:
             SettingsError: the folder exists.
@@ -113,9 +110,9 @@ class Model:
 
 
 def load(folder: Path | str, device: str = "auto") -> Model:
-    """Return the model in a folder of ``Model.save``, of ``train`` or of ``kedro run``.
+    """Return the model in a folder of ``Model.save``, of ``train``, or of ``kedro run``.
 
-    Of the latter two these are ``<folder>`` and ``data/06_models/<arm>``.
+    ``kedro run`` writes ``data/06_models/<arm>``.
 
     Raises:
         CheckpointError: there is none.

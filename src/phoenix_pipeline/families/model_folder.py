@@ -119,6 +119,7 @@ def load_network(folder: Path, client_id: int = GLOBAL_MODEL) -> nn.Module:
 def assemble_client(folder: Path, client_id: int, target: Path) -> None:
     """Write one client's complete model into ``target``, in its family's own layout.
 
+    ``target`` is a folder of :func:`write_models` with that model as the one that all share.
     For diffusion, ``DDPMPipeline.from_pretrained(target)`` loads it without this package.
 
     Raises:
@@ -126,8 +127,7 @@ def assemble_client(folder: Path, client_id: int, target: Path) -> None:
     """
     metadata = read_metadata(folder)
     network = load_network(folder, client_id)
-    model = ModelConfig.model_validate(metadata["settings"]["model"])
-    family_of(model).export(target, network, model, {**metadata, "client_id": client_id})
+    write_models(target, {}, (), network, {**metadata, "client_id": client_id})
 
 
 def _client_file(folder: Path, client_id: int) -> Path:
