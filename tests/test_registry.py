@@ -31,7 +31,8 @@ from phoenix_pipeline.federated.aggregation import _CLIPPED, build_aggregation
 from phoenix_pipeline.federated.aggregation.robust import _RESULTS, RobustRule
 from phoenix_pipeline.federated.compression.codecs import _CODECS, codec_of
 from phoenix_pipeline.federated.server_optimizer import _OPTIMIZERS, ServerOptimizer
-from phoenix_pipeline.metrics.extractors import _EXTRACTORS, available_extractors
+from phoenix_pipeline.metrics.components import extractor_spaces
+from phoenix_pipeline.metrics.extractors import available_extractors
 from phoenix_pipeline.optimization.learning_rate import _COURSES, learning_rate_at
 from phoenix_pipeline.optimization.precision import _AUTOCAST, autocast
 from phoenix_pipeline.partitioning import partition_clients
@@ -66,7 +67,7 @@ def test_every_name_of_a_setting_has_its_entry(
 
 
 def test_every_extractor_has_its_entry() -> None:
-    assert set(EXTRACTORS) == set(_EXTRACTORS)
+    assert set(EXTRACTORS) == set(extractor_spaces())
 
 
 def unknown(group: Any, field: str) -> Any:

@@ -2,8 +2,11 @@
 
 import hashlib
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
+import pytest
 import yaml
 
 REPOSITORY = Path(__file__).parents[1]
@@ -52,3 +55,29 @@ def test_what_contributing_names_is_there() -> None:
     assert missing == []
     for link in re.findall(r"\]\((?!https:)([^)#]+)", text):
         assert (REPOSITORY / link).is_file(), link
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make here")
+def test_clean_removes_results_of_every_environment_and_nothing_else(tmp_path: Path) -> None:
+    kept = [
+        "data/01_raw/digits/train.parquet",
+        "data/01_raw/02_scans/a.png",
+        "data/03_primary/.gitkeep",
+        "src/a.py",
+        "tests/b.py",
+    ]
+    results = [
+        "data/03_primary/partition.parquet",
+        "data/06_models/fedavg/.tmpA1b2C3",
+        "data/smoke/08_reporting/comparison.html",
+        "data/smoke/.locks/fedavg.lock",
+        "data/.locks/fedavg.lock",
+        "mlflow.db",
+        "mlflow.db.lock",
+    ]
+    for name in (*kept, *results):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    subprocess.run(["make", "-f", REPOSITORY / "Makefile", "clean"], cwd=tmp_path, check=True)
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == set(kept)

@@ -16,14 +16,14 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from phoenix_pipeline.arms import ARMS
-
 from benchmarks.gpu_check.children import NO_TIME, Part, run_parts
-from benchmarks.gpu_check.project import PROJECT
+from benchmarks.gpu_check.project import PRESET, PROJECT
 from benchmarks.gpu_check.report import PartResult, Report
 from benchmarks.harness import machine
 from phoenix_pipeline.errors import PhoenixError
+from phoenix_pipeline.framework.project import open_config
 from phoenix_pipeline.hardware import available_cores, resolve_device
+from phoenix_pipeline.optimization.compilation import keep_compiled_code
 
 _FOLDER = PROJECT / "data" / "gpu_check"
 _SPEEDS = (
@@ -50,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     phases = [parts_of(asked, kind, "arms"), parts_of(asked, kind, "speed")]
     waiting = {part.name: PartResult() for phase in phases for part in phase}
+    # Before the parts have temporary folders of their own.
+    keep_compiled_code()
     report = Report(asked.output, kind == "cuda", _conditions(asked, kind), waiting)
     report.write()
 
@@ -108,6 +110,7 @@ def _conditions(asked: argparse.Namespace, kind: str) -> dict[str, object]:
 
 
 def _parser() -> argparse.ArgumentParser:
+    arms = open_config(PROJECT, PRESET).arms
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.gpu_check", description=(__doc__ or "").splitlines()[0]
     )
@@ -116,7 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seconds", default=240.0, type=float, help="for everything (240)")
     parser.add_argument("--part-seconds", default=115.0, type=float, help="for each part (115)")
-    parser.add_argument("--arms", nargs="*", default=list(ARMS), choices=ARMS)
+    parser.add_argument("--arms", nargs="*", default=list(arms), choices=arms)
     parser.add_argument("--speeds", nargs="*", default=list(_SPEEDS), choices=_SPEEDS)
     parser.add_argument("--output", default=_FOLDER / "latest.json", type=Path)
     return parser

@@ -14,7 +14,7 @@ from phoenix_pipeline.seeding import numpy_generator
 PROJECT = Path(__file__).parents[2]
 ENVIRONMENT = "gpu_check"
 ROUNDS = 3
-_PRESET = "cifar10_h200"
+PRESET = "cifar10_h200"
 _CLASSES = 10
 
 
@@ -29,7 +29,7 @@ def make_project(folder: Path, device: str, compiled: bool, tiny: bool) -> Path:
     # A copy: Kedro refuses sources that lie outside of the project.
     without = shutil.ignore_patterns("__pycache__", "*.egg-info")
     shutil.copytree(PROJECT / "src", folder / "src", ignore=without)
-    preset = PROJECT / "conf" / _PRESET / f"parameters_{_PRESET}.yml"
+    preset = PROJECT / "conf" / PRESET / f"parameters_{PRESET}.yml"
     parameters = yaml.safe_load(preset.read_text(encoding="utf-8"))
     parameters = deep_merge(parameters, _changes(device, compiled))
     if tiny:

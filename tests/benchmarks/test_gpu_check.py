@@ -7,7 +7,6 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from phoenix_pipeline.arms import ARMS
 
 from benchmarks.gpu_check.__main__ import main
 from benchmarks.gpu_check.arms import check_log, outcome
@@ -16,9 +15,8 @@ from benchmarks.gpu_check.project import ENVIRONMENT, make_project
 from benchmarks.gpu_check.report import SPEEDS, Findings, Goal, PartResult, Report
 from benchmarks.presets import read_preset
 from phoenix_pipeline.config import ImagesConfig
-from phoenix_pipeline.framework.config_loader import PhoenixConfigLoader
+from phoenix_pipeline.framework.project import open_config
 from phoenix_pipeline.images import read_images
-from phoenix_pipeline.settings import CONFIG_LOADER_ARGS
 
 MODULES = {
     "part_that_ends": "found('a.eager', value=2.5)",
@@ -115,9 +113,10 @@ def test_every_arm_of_the_preset_is_made_short(tiny: bool, tmp_path: Path) -> No
     assert read_images(project / "raw" / "train.parquet", ImagesConfig()).image_size == (
         8 if tiny else 32
     )
-    loader = PhoenixConfigLoader(project / "conf", ENVIRONMENT, {}, **CONFIG_LOADER_ARGS)
+    loader = open_config(project, ENVIRONMENT)
     assert loader["globals"]["data_root"] == "data", "results of a user's own runs are left alone"
-    for arm in ARMS:
+    assert len(loader.arms) == 5
+    for arm in loader.arms:
         settings = loader["parameters"][arm]
         training = settings["training"]
         assert settings["federation"]["num_rounds"] == 3

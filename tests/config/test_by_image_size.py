@@ -137,9 +137,10 @@ def test_groups_must_divide_the_channels_that_auto_gives() -> None:
         settle_model(model, 32)
 
 
-def test_what_was_not_settled_cannot_be_read() -> None:
-    with pytest.raises(AttributeError, match="block_out_channels"):
-        _ = MODEL.unet.block_out_channels
+@pytest.mark.filterwarnings("error")
+def test_what_was_not_settled_is_no_number() -> None:
+    assert {getattr(MODEL.unet, name) for name in MODEL.unet.auto} == {"auto"}
+    assert MODEL.model_dump()["unet"]["block_out_channels"] == "auto"
     assert settle_model(MODEL, 8).unet.block_out_channels == (16, 32)
 
 

@@ -82,6 +82,24 @@ def test_second_round_continues_from_kept_moments(new_unet: NewUnet, images: Ten
     assert not same_weights(whole, fresh)
 
 
+def test_steps_have_the_learning_rate_of_their_place_in_the_run(
+    new_unet: NewUnet, images: Tensor
+) -> None:
+    options = {"lr_schedule": "cosine", "learning_rate": 0.01}
+    before, ended, halfway = new_unet(), new_unet(), new_unet()
+    train(ended, images, LocalWork(1, 1.0, 1.0, seed=0), options)
+    assert same_weights(ended, before)  # at the end of the run the step is 0
+    train(halfway, images, LocalWork(1, 0.5, 0.5, seed=0), options)
+    # The first step of Adam is the learning rate, here half of the peak, for every weight.
+    steps = torch.cat(
+        [
+            (a - b).abs().flatten()
+            for a, b in zip(halfway.parameters(), before.parameters(), strict=True)
+        ]
+    )
+    assert steps.quantile(0.9).item() == pytest.approx(0.005, rel=1e-2)
+
+
 def test_weight_decay_takes_its_share_of_every_weight(new_unet: NewUnet, images: Tensor) -> None:
     before, plain, decayed = new_unet(), new_unet(), new_unet()
     options = {"learning_rate": 0.01, "max_grad_norm": None}

@@ -109,7 +109,11 @@ def test_clients_draw_different_images_for_their_scores() -> None:
         drawn.extend(seeds)
         return [make_images(len(seeds)).images]
 
-    bench: Any = SimpleNamespace(network=None, family=SimpleNamespace(sample_images=sample))
+    bench: Any = SimpleNamespace(
+        network=None,
+        family=SimpleNamespace(sample_images=sample),
+        put_into_network=lambda: None,
+    )
     for client, server_round in ((0, 1), (1, 1), (0, 2)):
         site: Any = SimpleNamespace(client_id=client, images=torch.zeros(1))
         _score(reference, told, site, bench, server_round)
@@ -133,6 +137,21 @@ def test_the_final_average_is_that_of_the_averages_where_these_are_sampled(tmp_p
     for name, tensor in result.averaged_personal.items():
         expected = 0.25 * states[0].personal_ema[name] + 0.75 * states[1].personal_ema[name]
         torch.testing.assert_close(tensor, expected)
+
+
+def test_momentum_of_the_server_lasts_from_round_to_round(tmp_path: Path) -> None:
+    runs = {
+        (momentum, rounds): federate(
+            tmp_path / f"{momentum}-{rounds}",
+            rounds=rounds,
+            settings=settings(lr_schedule="constant"),
+            server_optimizer={"name": "fedavgm", "learning_rate": 1.0, "momentum": momentum},
+        ).raw
+        for momentum in (0.0, 0.9)
+        for rounds in (1, 2)
+    }
+    assert largest(runs[0.0, 1], runs[0.9, 1]) < 1e-6
+    assert largest(runs[0.0, 2], runs[0.9, 2]) > 1e-4
 
 
 @pytest.mark.parametrize("state", ["keep", "reset"])

@@ -25,6 +25,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "leaves out centralized, phoenix, data_sharing, personalization, dcgan"
     )
     assert left_out < ended.stderr.index("decode_images")
+    assert "made with other settings" not in ended.stderr
     assert "without centralized there is no share of the gap closed" in ended.stderr
     return folder
 

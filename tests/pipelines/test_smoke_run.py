@@ -189,15 +189,15 @@ def test_mlflow_holds_one_run_per_arm(project: Path) -> None:
     assert 0 < sum(lasted[arm] for arm in ARMS) <= lasted["session"]
 
 
-def test_the_tracked_model_draws_images(project: Path) -> None:
+def test_the_tracked_model_draws_images(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import mlflow
 
-    uri, before = f"sqlite:///{project / 'mlflow.db'}", mlflow.get_tracking_uri()
-    (run,) = mlflow.MlflowClient(uri).search_runs(["1"], "attributes.run_name = 'personalization'")
-    mlflow.set_tracking_uri(uri)
-    model = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project / 'mlflow.db'}")
+    trained = mlflow.MlflowClient().search_runs(
+        ["1"], "attributes.run_name = 'personalization'", order_by=["attributes.start_time"]
+    )
+    model = mlflow.pyfunc.load_model(f"runs:/{trained[0].info.run_id}/model")
     images = model.predict(pd.DataFrame({"count": [8], "seed": [1]}))
-    mlflow.set_tracking_uri(before)
     assert images.shape == (8, 1, 8, 8)
     assert len({image.tobytes() for image in images}) == 8
 

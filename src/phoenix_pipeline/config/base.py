@@ -24,8 +24,7 @@ class Group(BaseModel):
     """A parameter group: immutable, and a misspelt key is an error.
 
     Keys in ``BY_IMAGE_SIZE`` may be ``auto``: they wait for the images, and :meth:`settled` gives
-    them their values. Until then they are stored and shown as ``auto``, and reading one is an
-    AttributeError.
+    them their values. Until then they are read, stored and shown as ``auto``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -41,7 +40,7 @@ class Group(BaseModel):
     def waiting(self) -> Iterator[str]:
         """Yield the dotted names of the keys that wait for the images, inner groups included."""
         yield from sorted(self._auto)
-        for name in type(self).model_fields.keys() - self._auto:
+        for name in type(self).model_fields:
             inner = getattr(self, name)
             if isinstance(inner, Group):
                 yield from (f"{name}.{key}" for key in inner.waiting())
@@ -62,10 +61,14 @@ class Group(BaseModel):
         made = handler({name: value for name, value in values.items() if name not in waiting})
         made._auto = frozenset(waiting)
         for name in waiting:
-            del made.__dict__[name]  # what was forgotten to be settled must not pass for a value
+            # What was forgotten to be settled must not pass for a number. Kedro reads every field.
+            made.__dict__[name] = AUTO
         return made
 
     @model_serializer(mode="wrap")
     def _show_auto(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        shown: dict[str, Any] = handler(self)
+        without = self.model_copy()
+        for name in self._auto:
+            del without.__dict__[name]
+        shown: dict[str, Any] = handler(without)
         return {**shown, **dict.fromkeys(sorted(self._auto), AUTO)}

@@ -66,17 +66,20 @@ def run_compiled(compute: Callable[[], _T]) -> _T:
 def keep_compiled_code() -> None:
     """Keep compiled code in the user's cache directory: other processes need not compile it again.
 
-    torch's own default lies among the temporary files, which a restart deletes. A
-    ``TORCHINDUCTOR_CACHE_DIR`` of the user's wins.
+    torch's own default lies among the temporary files, which a restart deletes; it has put it into
+    the environment by the time that its compiler is imported. A ``TORCHINDUCTOR_CACHE_DIR`` of the
+    user's wins.
     """
-    if _CACHE_VARIABLE in os.environ:
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    if os.environ.get(_CACHE_VARIABLE, default_cache_dir()) != os.path.abspath(default_cache_dir()):
         return
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = caches / "phoenix_pipeline" / "torchinductor"
     try:
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        folder = caches / "phoenix_pipeline" / "torchinductor"
         # Compiled code is run: nobody else may write there.
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # RuntimeError: the user has no home
         logger.info("compiled code is kept among temporary files: %s", error)
         return
     os.environ[_CACHE_VARIABLE] = str(folder)

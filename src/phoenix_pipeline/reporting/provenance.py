@@ -8,7 +8,7 @@ from typing import Any
 from phoenix_pipeline.reporting.formatting import MISSING
 
 # Groups that should be the same for all arms of one experiment.
-SHARED = ("run", "images", "partition", "evaluation")
+SHARED = ("run", "images", "partition", "evaluation", "privacy_audit")
 _SHOWN = 6
 Settings = Mapping[str, Mapping[str, Any]]
 

@@ -11,6 +11,7 @@ from phoenix_pipeline.config import (
     FederationConfig,
     Group,
     ModelConfig,
+    PrivacyAuditConfig,
     TrainingConfig,
     settle_groups,
 )
@@ -76,7 +77,7 @@ def compare(
         privacy, stale = current_audits(results, AUDIT)
         marks, notes = _provenance(results, parameters)
         real, other = _floor(floor, results)
-        notes = [*left_out, *outdated_scores(results), *stale, *other, *notes]
+        notes = [*left_out, *outdated_scores(results), *stale, *other, *notes, *_audits(privacy)]
         for note in notes:
             logger.warning("%s", note)
         metrics = {r.arm: {"arm": r.arm, **r.metrics} for r in results}
@@ -200,6 +201,15 @@ def _num_clients(results: Sequence[ArmResults]) -> dict[str, int]:
     """Return how many clients there were, of the arms that have any: sites of a deployment too."""
     held = {r.arm: r.trained_images for r in results if not r.is_pooled}
     return {arm: table["client_id"].nunique() for arm, table in held.items() if len(table)}
+
+
+def _audits(privacy: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return a sentence for each setting in which audits that stand side by side differ."""
+    told = {
+        arm: {"privacy_audit": {n: audit["conditions"][n] for n in PrivacyAuditConfig.model_fields}}
+        for arm, audit in privacy.items()
+    }
+    return disagreements(told, {}, ("privacy_audit.batch_size",))
 
 
 def _present(parameters: Mapping[str, Any], result: ArmResults) -> dict[str, dict[str, Any]]:
