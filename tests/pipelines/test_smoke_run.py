@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.pipelines.project_copy import copy_project
 
-ARMS = ("centralized", "fedavg", "data_sharing", "personalization", "dcgan")
+ARMS = ("centralized", "phoenix", "fedavg", "data_sharing", "personalization", "dcgan")
 
 
 def kedro_command(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
