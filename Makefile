@@ -1,8 +1,8 @@
 # Every target works from a fresh clone: it needs Python 3.11 to 3.13, make and a package index.
 # Options go in ARGS: make run ARGS="--env smoke --params federation.num_rounds=2"
 .DEFAULT_GOAL := help
-.PHONY: help run audit cifar10 sweep claims bench gpu-check test test-federation test-all lint format \
-	ui viz lock clean distclean
+.PHONY: help run audit cifar10 sweep claims bench gpu-check test test-federation test-all mutants lint \
+	format ui viz lock clean distclean
 
 SUITABLE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
@@ -55,6 +55,10 @@ test-federation: $(READY) ## a federation over TLS on loopback gives the bits of
 test-all: $(READY) ## all tests
 	@$(BIN)/python -m pytest $(ARGS)
 
+# ARGS="--only federated/strategy" takes one file's changes.
+mutants: $(READY) ## change the code line by line: does a test fail for each? (half an hour)
+	@OMP_NUM_THREADS=1 $(BIN)/python -W ignore benchmarks/mutants.py $(ARGS)
+
 lint: $(READY) ## style and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -78,7 +82,7 @@ clean: ## remove results, tracked runs and caches; keep raw data and the environ
 	@for layer in data/0[2-8]_*; do find "$$layer" -mindepth 1 ! -name .gitkeep -delete; done
 	@for layer in data/*/0[2-8]_* data/.locks data/*/.locks; do \
 		case "$$layer" in data/0*) ;; *) rm -rf "$$layer" ;; esac; done
-	@rm -rf mlflow.db mlruns .viz logs .pytest_cache .ruff_cache .mypy_cache
+	@rm -rf mlflow.db mlflow.db.lock mlruns .viz logs .pytest_cache .ruff_cache .mypy_cache
 	@find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean ## remove the environment as well

@@ -12,8 +12,10 @@ from phoenix_pipeline.checkpoints import write_json
 from phoenix_pipeline.config import (
     CompressionConfig,
     FederationConfig,
+    ImagesConfig,
     LocalWorkConfig,
     ModelConfig,
+    PartitionConfig,
     PersonalLayersConfig,
     RunConfig,
     SamplingConfig,
@@ -108,7 +110,7 @@ def _run_arm(arm: str, folder: Path) -> None:
     layers = ["conv_norm_out", "conv_out"] if personal else []
     summary = {"channels": 1, "image_size": 8, "personal_layers": layers}
     pool = pd.DataFrame({"image_index": np.arange(5, 25)})
-    model, rounds = train(
+    model, rounds, held = train(
         images,
         _images(60),
         _clients(),
@@ -129,13 +131,16 @@ def _run_arm(arm: str, folder: Path) -> None:
         SharedPoolConfig(beta=0.2, warmup_steps=2 if personal else 0),
         _SAMPLING,
         _RUN,
+        ImagesConfig(),
+        PartitionConfig(num_clients=len(_SIZES)),
         folder / "checkpoints" / arm,
     )
     models = FolderDataset(filepath=str(folder / arm))
     models.save(model)
     TableDataset(filepath=str(folder / arm / "rounds.parquet")).save(rounds)
+    TableDataset(filepath=str(folder / arm / "client_images.parquet")).save(held)
     samples = WrittenByNodeDataset(filepath=str(folder / f"{arm}.parquet"))
-    samples.save(draw_samples(folder / arm, summary, _MODEL, _SAMPLING, _RUN))
+    samples.save(draw_samples(folder / arm, _SAMPLING, _RUN))
     _evaluate(folder, arm)
 
 

@@ -81,7 +81,7 @@ ATTACKS: dict[str, tuple[int, float, float]] = {
     "2 turned": (2, -1.0, 1.0),
     "4 turned": (4, -1.0, 1.0),
     "count, as claimed": (1, -1.0, float(CLAIMED)),
-    "count, capped at 10": (1, -1.0, 10.0),
+    "count, capped at 3": (1, -1.0, 3.0),
 }
 
 

@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 from phoenix_pipeline.framework.arm_blocks import ARM_GROUPS, ARMS, SHARED_GROUPS
 from phoenix_pipeline.framework.config_loader import deep_merge
 from phoenix_pipeline.framework.mlflow_store import TrackingConfig
-from phoenix_pipeline.reporting.settings_diff import read_setting
+from phoenix_pipeline.reporting.provenance import read_setting
 
 PROJECT = Path(__file__).parents[1]
 DEFAULT_FILE = PROJECT / "docs" / "parameters.md"

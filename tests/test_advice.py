@@ -157,9 +157,6 @@ CASES = {
     "a share of nothing": Case(
         {"shared_pool.beta": 0.05, "shared_pool.alpha": 0.01}, [{"shared_pool.alpha": 0.1}]
     ),
-    "a balanced pool without labels": Case(
-        {**IID, "shared_pool.beta": 0.1}, [{"shared_pool.class_balanced": False}], sizes=None
-    ),
     "all images set aside": Case(
         {
             **IID,
@@ -262,13 +259,35 @@ CASES = {
     "few reference images": Case(FILTER, [{"threshold_filter.enabled": False}], num_test=40),
     "more levels than halvings": Case(
         {"model.unet.block_out_channels": [8] * 5},
-        [{"model.unet.block_out_channels": [8] * 4}, {"images.image_size": 16}],
+        [
+            {"model.unet.block_out_channels": [8] * 4},
+            {"model.unet.block_out_channels": "auto"},
+            {"images.image_size": 16},
+        ],
     ),
     "attention at no level": Case(
         {"model.unet.attention_resolutions": [3]},
-        [{"model.unet.attention_resolutions": [8]}, {"model.unet.attention_resolutions": []}],
+        [
+            {"model.unet.attention_resolutions": [8]},
+            {"model.unet.attention_resolutions": []},
+            {"model.unet.attention_resolutions": "auto"},
+        ],
     ),
-    "no GAN of this size": Case({**GAN, "images.image_size": 12}, [{"images.image_size": 16}]),
+    "no GAN of this size": Case(
+        {**GAN, "images.image_size": 13},
+        [read(r"images\.image_size=(\d+)", "images.image_size")],
+    ),
+    "groups that do not divide what auto gives": Case(
+        {"model.unet.block_out_channels": "auto", "model.unet.norm_num_groups": 32},
+        [{"model.unet.norm_num_groups": 8}, {"model.unet.block_out_channels": [32]}],
+    ),
+    "an amount of auto in another unit": Case(
+        {"federation.local_work.amount": "auto"},
+        [
+            {"federation.local_work.amount": 5},
+            {"federation.local_work.unit": "images_per_round"},
+        ],
+    ),
     "more steps than timesteps": Case(
         {"sampling.num_steps": 2000},
         [

@@ -136,10 +136,10 @@ def test_a_claimed_count_outweighs_the_others_unless_it_is_capped(tmp_path: Path
     start = told.settings.build_network().state_dict()["conv_in.weight"]
     moved = {
         attack: poisoning.train(told, attack, tmp_path / attack)["conv_in.weight"] - start
-        for attack in ("none", "count, as claimed", "count, capped at 10")
+        for attack in ("none", "count, as claimed", "count, capped at 3")
     }
-    # Client 0 holds 12 images and counts for 360 when capped, against the 36 of client 1.
-    assert not torch.equal(moved["count, as claimed"], moved["count, capped at 10"])
+    # Client 0 holds 12 images and counts for 108 when capped, against the 36 of client 1.
+    assert not torch.equal(moved["count, as claimed"], moved["count, capped at 3"])
     assert (moved["count, as claimed"] - moved["none"]).norm() > 0.0
 
 

@@ -104,3 +104,19 @@ def test_layers_that_do_not_complete_the_body_are_refused(tmp_path: Path) -> Non
     write_models(tmp_path / "arm", body, [(0, zero)], None, METADATA)
     with pytest.raises(CheckpointError, match=r"client 0 do not complete .*conv_out\.bias"):
         load_network(tmp_path / "arm", 0)
+
+
+@pytest.mark.parametrize(
+    ("content", "missing"),
+    [
+        ({"name": "phoenix", "version": 3}, "settings, clients, has_global_model, settings.model"),
+        ([1, 2], "settings, clients"),
+        ({"settings": 7, "clients": [], "has_global_model": True}, "settings.model"),
+    ],
+)
+def test_a_description_of_another_program_is_one_line(
+    tmp_path: Path, content: object, missing: str
+) -> None:
+    (tmp_path / "phoenix.json").write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=f"another program or version: it has no {missing}"):
+        read_metadata(tmp_path)

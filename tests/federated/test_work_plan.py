@@ -20,6 +20,10 @@ def test_epochs_and_steps() -> None:
     sizes = {0: 64, 1: 160}
     assert plan_steps(sizes, LocalWorkConfig(unit="epochs", amount=2), 32) == {0: 4, 1: 10}
     assert plan_steps(sizes, LocalWorkConfig(unit="steps", amount=7), 32) == {0: 7, 1: 7}
+    # To the nearest number of batches: 1.25 and 1.75 of them, and never none.
+    assert plan_steps({0: 40, 1: 56, 2: 3}, LocalWorkConfig(unit="epochs", amount=1), 32) == {
+        0: 1, 1: 2, 2: 1
+    }  # fmt: skip
 
 
 def test_selection_is_a_seeded_draw_of_the_ceiling() -> None:

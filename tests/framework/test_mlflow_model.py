@@ -1,6 +1,5 @@
 """A trained arm in MLflow: loads as a pyfunc model and draws the images of its seed."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,8 @@ METADATA: dict[str, Any] = {
     "rounds": 2,
     "written": "2026-01-01T00:00:00+00:00",
     "disclosure": [],
+    "trained_with": {"partition": {"scheme": "iid"}},
+    "data": {"train_images": "0123"},
 }
 SAMPLING = SamplingConfig(num_steps=3, batch_size=2, sampler="ddim")
 
@@ -42,14 +43,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SessionRuns]:
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SessionRuns:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
     uri = tracking_uri(TrackingConfig(), tmp_path)
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(uri)
-    yield SessionRuns.start(TrackingConfig(), tmp_path, {})
-    mlflow.set_tracking_uri(before)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    return SessionRuns.start(TrackingConfig(), tmp_path, {})
 
 
 def test_a_logged_model_loads_and_draws(trained: Path, runs: SessionRuns, tmp_path: Path) -> None:

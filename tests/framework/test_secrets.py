@@ -3,9 +3,11 @@
 import logging
 from pathlib import Path
 
+import click
 import pytest
 
 from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.framework.command import parse_params
 from phoenix_pipeline.framework.error_lines import describe, write_traceback
 from phoenix_pipeline.framework.mlflow_runs import SessionRuns, TrackingConfig
 from phoenix_pipeline.framework.run_tags import option_tags
@@ -72,3 +74,13 @@ def test_errors_about_files_of_any_bytes_are_kept(tmp_path: Path) -> None:
     assert line == r"broken: caf\xe9.png"
     file = write_traceback(error, tmp_path)
     assert file is not None and r"caf\xe9.png" in file.read_text(encoding="utf-8")
+
+
+def test_paths_of_any_bytes_reach_the_run_through_params() -> None:
+    given = "train_images=/p/caf\udce9,run.seed=7,data_root=007"
+    context = click.Context(click.Command("run"))
+    assert parse_params(context, click.Option(["--params"]), given) == {
+        "train_images": "/p/caf\udce9",
+        "run": {"seed": 7},
+        "data_root": "007",
+    }

@@ -155,9 +155,10 @@ def test_an_arm_lasts_as_long_as_its_own_nodes(monkeypatch: pytest.MonkeyPatch) 
     times.begin("fedavg", "train")  # 5000 to 5400, saved at 5600
     times.go_on("fedavg", "train")
     times.go_on("fedavg", "train")
+    assert times.begin_ms("fedavg") == 1000
     assert times.end_ms("fedavg") == 1000 + 100 + 600
     assert times.end_ms("dcgan") == 9500
-    assert times.end_ms("centralized") is None
+    assert times.begin_ms("centralized") is times.end_ms("centralized") is None
 
 
 def test_nothing_is_recorded_when_tracking_is_off(project: Path) -> None:

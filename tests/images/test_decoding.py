@@ -234,3 +234,31 @@ def test_the_limit_of_pixels_is_a_setting():
     with pytest.raises(DataError, match=r"300x300 px, 0.09 megapixels"):
         decode(data, image_size=8, max_megapixels=0.05)
     assert (decode(data, image_size=8, max_megapixels=0.1) == 9).all()
+
+
+def png_of_16_bits(values: np.ndarray) -> bytes:
+    """Return a PNG of 16 bits per channel, which Pillow cannot write."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        content = kind + data
+        return len(data).to_bytes(4, "big") + content + zlib.crc32(content).to_bytes(4, "big")
+
+    kind = {2: 4, 3: 2, 4: 6}[values.shape[2]]  # grey with alpha, RGB, RGBA
+    header = b"".join(side.to_bytes(4, "big") for side in values.shape[:2])
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        chunk(*part)
+        for part in (
+            (b"IHDR", header + bytes([16, kind, 0, 0, 0])),
+            (b"IDAT", zlib.compress(rows)),
+            (b"IEND", b""),
+        )
+    )
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_16_bits_per_colour_give_the_upper_8(channels):
+    values = np.full((8, 8, channels), 0xABCD, np.uint16)
+    if channels != 3:
+        values[..., -1] = 0xFFFF
+    assert decode(png_of_16_bits(values)).max() == decode(png_of_16_bits(values)).min() == 0xAB

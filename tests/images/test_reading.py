@@ -120,7 +120,8 @@ def test_splits_from_subfolders_and_from_shard_names(tmp_path):
 def test_vehicles_may_be_called_train(tmp_path):
     for name in ("bus", "train"):
         write_pngs(tmp_path / name, make_images(1))
-    assert find_splits(tmp_path)[1] is None
+    train, test = find_splits(tmp_path)
+    assert test is None and train.remarks == ("train is taken for a class, not for a split",)
     assert read_images(tmp_path, ImagesConfig()).class_names == ("bus", "train")
 
 

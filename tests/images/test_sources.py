@@ -200,11 +200,14 @@ def test_layouts_that_cannot_be_meant_say_what_lies_there(tmp_path):
         fill(tmp_path / "twice" / split / "cat")
     fill(tmp_path / "twice/training/cat")
     fill(tmp_path / "only/test/cat")
+    (tmp_path / "photos.zip").write_bytes(b"PK")
     for path, message in {
         "configs": r"Parquet files in large, small, beside other data; name one",
         "inside": r"splits inside its class folders \(cat/train, cat/val\).*train/cat, val/cat",
         "twice": r"two train splits, train and training",
         "only": r"a test split but no training split",
+        "photos.zip": r"is an archive; unpack it",
+        "only/test/cat/0.png": r"is one image; name the folder",
     }.items():
         with pytest.raises(DataError, match=message):
             find_splits(tmp_path / path)

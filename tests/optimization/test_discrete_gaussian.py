@@ -86,3 +86,11 @@ def test_uniform_numbers_are_uniform() -> None:
     assert u.min() >= 0.0 and u.max() < 1.0
     shares = np.histogram(u, bins=20, range=(0, 1))[0] / len(u)
     assert shares == pytest.approx(np.full(20, 0.05), abs=0.003)
+
+
+def test_the_sum_of_three_draws_has_no_comb() -> None:
+    """Its residues are uniform: too large a factor would leave gaps between multiples of it."""
+    drawn = draw_discrete_gaussian(200_000)
+    for factor in (2, 512, 512**2):
+        wave = np.exp(2j * np.pi * (drawn % factor) / factor)
+        assert abs(wave.mean()) < 5 / 200_000**0.5

@@ -11,7 +11,9 @@ from phoenix_pipeline.config.aggregation import (
 )
 from phoenix_pipeline.config.base import Group
 from phoenix_pipeline.config.by_image_size import (
+    list_settled,
     settle_federation,
+    settle_groups,
     settle_model,
     settle_training,
 )
@@ -71,7 +73,9 @@ __all__ = [
     "ThresholdFilterConfig",
     "TrainingConfig",
     "UNetConfig",
+    "list_settled",
     "settle_federation",
+    "settle_groups",
     "settle_model",
     "settle_training",
 ]

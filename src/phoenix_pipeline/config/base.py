@@ -1,6 +1,6 @@
 """What every parameter group is made of."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import (
@@ -24,8 +24,7 @@ class Group(BaseModel):
     """A parameter group: immutable, and a misspelt key is an error.
 
     Keys in ``BY_IMAGE_SIZE`` may be ``auto``: they wait for the images, and :meth:`settled` gives
-    them their values. Until then they are stored and shown as ``auto``, and reading one gives the
-    default of the class.
+    them their values. Until then they are read, stored and shown as ``auto``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -37,6 +36,14 @@ class Group(BaseModel):
     def auto(self) -> frozenset[str]:
         """The keys that still wait for the images."""
         return self._auto
+
+    def waiting(self) -> Iterator[str]:
+        """Yield the dotted names of the keys that wait for the images, inner groups included."""
+        yield from sorted(self._auto)
+        for name in type(self).model_fields:
+            inner = getattr(self, name)
+            if isinstance(inner, Group):
+                yield from (f"{name}.{key}" for key in inner.waiting())
 
     def settled(self, **values: Any) -> Self:
         """Return a copy whose waiting keys have these values; what was set stays as it is."""
@@ -53,9 +60,15 @@ class Group(BaseModel):
         waiting = {name for name in cls.BY_IMAGE_SIZE if values.get(name) == AUTO}
         made = handler({name: value for name, value in values.items() if name not in waiting})
         made._auto = frozenset(waiting)
+        for name in waiting:
+            # What was forgotten to be settled must not pass for a number. Kedro reads every field.
+            made.__dict__[name] = AUTO
         return made
 
     @model_serializer(mode="wrap")
     def _show_auto(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        shown: dict[str, Any] = handler(self)
-        return {name: AUTO if name in self._auto else value for name, value in shown.items()}
+        without = self.model_copy()
+        for name in self._auto:
+            del without.__dict__[name]
+        shown: dict[str, Any] = handler(without)
+        return {**shown, **dict.fromkeys(sorted(self._auto), AUTO)}

@@ -1,11 +1,33 @@
 """Groups about the run as a whole, its images, and who holds them."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from PIL import ImageColor
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from phoenix_pipeline.config.base import Fraction, Group, Positive
+
+
+def _check_colour(value: str) -> str:
+    ImageColor.getrgb(value)  # a ValueError names the value
+    return value
+
+
+def _split_window(value: Any) -> Any:
+    # A list cannot be written after --params, which divides at commas.
+    return value.split("..") if isinstance(value, str) else value
+
+
+def _check_window(value: tuple[float, float]) -> tuple[float, float]:
+    if value[0] >= value[1]:
+        raise ValueError(f"must be two rising values, got {list(value)}")
+    return value
+
+
+Colour = Annotated[str, AfterValidator(_check_colour)]
+Window = Annotated[
+    tuple[float, float], BeforeValidator(_split_window), AfterValidator(_check_window)
+]
 
 
 class RunConfig(Group):
@@ -28,11 +50,11 @@ class ImagesConfig(Group):
     channels: Literal[1, 3] | None = Field(
         None, description="1 (grey) or 3 (RGB) to convert to; null: as stored."
     )
-    background: str = Field(
+    background: Colour = Field(
         "white",
         description="Colour, by name or `#rrggbb`, that transparent images are put on.",
     )
-    window: tuple[float, float] | None = Field(
+    window: Window | None = Field(
         None,
         description="Values of deep grey images (16 and 32 bits, float) that become black and "
         "white, as `[low, high]` or `low..high`; null: 0 to 65535 for 16 bits, 0 to 1 for float.",
@@ -62,25 +84,6 @@ class ImagesConfig(Group):
         description="Draws the held-out share and the subsets; not `run.seed`: runs of several "
         "seeds are held against the same images.",
     )
-
-    @field_validator("background")
-    @classmethod
-    def _is_a_colour(cls, value: str) -> str:
-        ImageColor.getrgb(value)  # a ValueError names the value
-        return value
-
-    @field_validator("window", mode="before")
-    @classmethod
-    def _from_text(cls, value: Any) -> Any:
-        # A list cannot be written after --params, which divides at commas.
-        return value.split("..") if isinstance(value, str) else value
-
-    @field_validator("window")
-    @classmethod
-    def _rises(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
-        if value is not None and value[0] >= value[1]:
-            raise ValueError(f"must be two rising values, got {list(value)}")
-        return value
 
 
 class PartitionConfig(Group):

@@ -75,7 +75,7 @@ class DeploymentConfig(Group):
         "node takes part. Empty: a client id belongs to the node that was first seen with it.",
     )
     max_count_ratio: float = Field(
-        10.0,
+        3.0,
         ge=1.0,
         description="How many times the median site's images a site counts for at most, in work "
         "and in means: a number of images is only a site's word.",

@@ -24,13 +24,15 @@ class LocalWorkConfig(Group):
     amount: float = Field(
         11520,
         gt=0.0,
-        description="How many of these units; `auto`: images by their size, so that 12 rounds, or "
-        "48 of a pooled client, train on as many as docs/own-data.md lists.",
+        description="How many of these units; `auto`: images by their size, so that all rounds "
+        "together train on as many as docs/own-data.md lists, however many rounds there are.",
     )
 
 
 class FederationConfig(Group):
     """The federated program."""
+
+    BY_IMAGE_SIZE: ClassVar[tuple[str, ...]] = ("threads_per_client",)
 
     engine: Literal["in_process", "ray", "deployment"] = Field(
         "in_process",
@@ -54,7 +56,7 @@ class FederationConfig(Group):
     differential_privacy: DifferentialPrivacyConfig = DifferentialPrivacyConfig()
     secret_noise: bool | None = Field(
         None,
-        description="Draw the random numbers that privacy rests on from the operating system "
+        description="Draw the random numbers that privacy rests on from a cryptographic generator "
         "instead of the run's seed, which every client knows; null: on the engine `deployment`.",
     )
     aggregation: AggregationConfig = AggregationConfig()
@@ -70,7 +72,7 @@ class FederationConfig(Group):
     threads_per_client: Positive | None = Field(
         None,
         description="CPU threads that each of these uses in process; null: the cores divided "
-        "among them. Small networks are faster with 1.",
+        "among them; `auto`: 1 up to 12 pixels, where more are slower, else null.",
     )
     stacked_clients: Positive | Literal["auto"] = Field(
         "auto",

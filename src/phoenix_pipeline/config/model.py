@@ -28,6 +28,8 @@ class UNetConfig(Group):
 
     @model_validator(mode="after")
     def _groups_divide_channels(self) -> Self:
+        if "block_out_channels" in self.auto:
+            return self
         for channels in self.block_out_channels:
             if channels % self.norm_num_groups:
                 raise ValueError(

@@ -88,17 +88,18 @@ def _possible(noise: NoiseConfig, sampling: SamplingConfig, steps: int) -> Itera
     """Yield the next lower and higher number of steps that works, and the spacings that do."""
     most = noise.num_train_timesteps
 
-    def works(n: int, spacing: str) -> bool:
-        scheduler = build_sampler(noise, sampling.model_copy(update={"timestep_spacing": spacing}))
+    def works(scheduler: Any, n: int) -> bool:
         set_timesteps(scheduler, n)
         return not _fault(scheduler, n)
 
+    same = build_sampler(noise, sampling)
     for numbers in (range(min(steps - 1, most), 0, -1), range(steps + 1, most + 1)):
-        nearest = (n for n in numbers if works(n, sampling.timestep_spacing))
+        nearest = (n for n in numbers if works(same, n))
         yield from (f"sampling.num_steps={n}" for n in islice(nearest, 1))
     if steps <= most:
         for spacing in _SPACINGS:
-            if works(steps, spacing):
+            other = sampling.model_copy(update={"timestep_spacing": spacing})
+            if works(build_sampler(noise, other), steps):
                 yield f"sampling.timestep_spacing={spacing}"
     else:
         yield "a larger model.noise.num_train_timesteps"

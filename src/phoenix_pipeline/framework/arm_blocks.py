@@ -44,6 +44,7 @@ _TAKEN = {
     "label_judge",
     "references",
     "sweeps",
+    "claims",
     "shared",
     "arm",
     "cell",

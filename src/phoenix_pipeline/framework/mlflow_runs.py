@@ -8,6 +8,7 @@ import logging
 import math
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +99,8 @@ class SessionRuns:
         with self._lock:
             if namespace not in self._runs:
                 own = {"arm": namespace, "session_run": self._runs[SESSION]}
-                self._runs[namespace] = self._create(namespace, own)
+                began = self.times.begin_ms(namespace)
+                self._runs[namespace] = self._create(namespace, own, began)
                 self.log_params(namespace, self._arm_params)
             return self._runs[namespace]
 
@@ -166,8 +168,10 @@ class SessionRuns:
         """Make the model in ``name`` of the arm's run a new version of ``registered``."""
 
         def send() -> None:
+            from mlflow.exceptions import MlflowException
+
             run_id = self.run_id(arm)
-            if not self._client.search_registered_models(f"name = '{registered}'"):
+            with suppress(MlflowException):  # It is there from the second run on.
                 self._client.create_registered_model(registered)
             self._client.create_model_version(registered, f"runs:/{run_id}/{name}", run_id)
 
@@ -183,10 +187,11 @@ class SessionRuns:
 
         self._guarded(send)
 
-    def _create(self, name: str, tags: dict[str, str]) -> str:
+    def _create(self, name: str, tags: dict[str, str], began: int | None = None) -> str:
         cell = self._tags.get(CELL_TAG)
         run = self._client.create_run(
             self._experiment_id,
+            began or now_ms(),
             run_name=f"{name} {cell}" if cell else name,
             tags={name: without_secrets(str(v)) for name, v in {**self._tags, **tags}.items()},
         )

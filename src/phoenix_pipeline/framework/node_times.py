@@ -23,6 +23,10 @@ class NodeTimes:
         """Note that the node has run, or has saved an output."""
         self._last[namespace, node] = now_ms()
 
+    def begin_ms(self, namespace: str) -> int | None:
+        """Return when the first node began; None when none has."""
+        return min(self._began.get(namespace, {}).values(), default=None)
+
     def end_ms(self, namespace: str) -> int | None:
         """Return when the arm would have ended had it run alone; None when no node has begun.
 

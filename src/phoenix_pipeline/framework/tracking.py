@@ -3,7 +3,7 @@
 import atexit
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
+from phoenix_pipeline.config import Group
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.framework.arm_blocks import SHARED_GROUPS
 from phoenix_pipeline.framework.file_locks import CAN_LOCK
@@ -27,6 +28,8 @@ from phoenix_pipeline.framework.settings_tree import flatten
 
 # What all arms share and every arm's run has all the same, so that runs can be filtered by it.
 _OF_ALL_ARMS = ("images", "partition")
+# The data set that says what each setting of ``auto`` became.
+_SUMMARY = "model_summary"
 
 RoundLogger = Callable[[int, Mapping[str, float]], None]
 
@@ -120,9 +123,12 @@ class ArmMlflowHook:
             path: value
             for name, given in inputs.items()
             if name.startswith("params:")
-            for path, value in flatten(given, _local_name(name.removeprefix("params:"), namespace))
+            for path, value in _settings(
+                given, _local_name(name.removeprefix("params:"), namespace)
+            )
         }
-        self._runs.log_params(namespace, params)
+        summary = inputs.get(f"{namespace}.{_SUMMARY}") or {}
+        self._runs.log_params(namespace, {**params, **summary.get("settled", {})})
 
     @hook_impl
     def after_node_run(self, node: Node) -> None:
@@ -189,6 +195,12 @@ def _shared_settings(parameters: Mapping[str, Any]) -> dict[str, Any]:
         group: SHARED_GROUPS[group].model_validate(parameters[group]) for group in _OF_ALL_ARMS
     }
     return dict(flatten(groups))
+
+
+def _settings(given: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    """Yield the leaves of a group but those that still wait for the images."""
+    waiting = {f"{prefix}.{key}" for key in given.waiting()} if isinstance(given, Group) else set()
+    yield from (item for item in flatten(given, prefix) if item[0] not in waiting)
 
 
 def _local_name(name: str, namespace: str) -> str:

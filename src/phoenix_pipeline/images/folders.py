@@ -20,6 +20,7 @@ _ROLES = {word: role for role, words in _SPLIT_WORDS.items() for word in words}
 _TABLES = ("metadata.csv", "metadata.jsonl")
 # What operating systems and archives leave behind.
 _LITTER = ("__macosx", "thumbs.db", "desktop.ini")
+_NUMBERED = re.compile(r"(?P<name>.*)-(?P<number>\d+)-of-(?P<total>\d+)", re.DOTALL)
 HIDDEN, BROKEN_LINK = "hidden", "broken links"
 
 
@@ -137,6 +138,3 @@ def check_complete(shards: list[Path]) -> None:
                 f"{readable_path(name)}; {readable_path(wanted)} is missing: add it, or name one "
                 "file instead of the folder to read it alone"
             )
-
-
-_NUMBERED = re.compile(r"(?P<name>.*)-(?P<number>\d+)-of-(?P<total>\d+)", re.DOTALL)

@@ -16,9 +16,10 @@ from phoenix_pipeline.images.folders import (
     split_of_folder,
     split_of_shard,
 )
-from phoenix_pipeline.images.formats import IMAGE_SUFFIXES
+from phoenix_pipeline.images.formats import IMAGE_SUFFIXES, is_image_suffix
 from phoenix_pipeline.images.names import readable_name, readable_path
 
+_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 _ALLOWED = (
     f"allowed is one of: Parquet files, one folder of images per class, images with a "
     f"metadata.csv, or images alone ({' '.join(IMAGE_SUFFIXES)})"
@@ -94,6 +95,7 @@ def _find_all(path: Path) -> dict[str | None, ImageSource]:
             f"in the catalog"
         )
     if path.is_file():
+        _refuse_other_files(path)
         return {None: ImageSource("parquet", path, (path,))}
     given = read_folder(path)
     folder = _inside_wrappers(given)
@@ -106,6 +108,15 @@ def _find_all(path: Path) -> dict[str | None, ImageSource]:
         own = Counter(splits[first].left_out) + outside
         splits[first] = replace(splits[first], left_out=dict(own))
     return splits
+
+
+def _refuse_other_files(path: Path) -> None:
+    """Raise DataError for a file that is no Parquet by its name, with the way out."""
+    suffix, shown = path.suffix.lower(), readable_path(path)
+    if suffix in _ARCHIVES:
+        raise DataError(f"{shown} is an archive; unpack it and name the folder")
+    if is_image_suffix(suffix):
+        raise DataError(f"{shown} is one image; name the folder that holds all of them")
 
 
 def _inside_wrappers(folder: Folder) -> Folder:
@@ -193,11 +204,21 @@ def _one_source(folder: Folder, tables_above: list[Path]) -> ImageSource:
     if folder.images:
         return ImageSource("flat_folder", folder.path, tuple(folder.images), left_out=left_out)
     files, classes = list_classes(folder)
+    return ImageSource(
+        "class_folders", folder.path, files, classes, (), left_out, _remarks(folder, classes)
+    )
+
+
+def _remarks(folder: Folder, classes: tuple[str, ...]) -> tuple[str, ...]:
+    """Return what a reader should know of class folders."""
     nested = sum(
         inner.path != file.parent for inner in folder.folders for file in inner.all_images()
     )
-    remarks = (f"{nested} in subfolders of their class",) if nested else ()
-    return ImageSource("class_folders", folder.path, files, classes, (), left_out, remarks)
+    splits = [name for name in dict.fromkeys(classes) if split_of_folder(name)]
+    return (
+        *([f"{nested} in subfolders of their class"] if nested else []),
+        *(f"{name} is taken for a class, not for a split" for name in splits),
+    )
 
 
 def _ambiguous(folder: Folder, kinds: list[str]) -> str:

@@ -27,6 +27,8 @@ _CHUNK_BYTES = 1 << 24
 # are read sooner by one thread.
 _LEAST_BYTES = 4096
 _NAMED_BROKEN = 3
+# 0.29 x 100 is 28.999999999999996.
+_ROUNDING = 1e-6
 MIXED_GREY = "grey, read as RGB like the others"
 _READING = threading.RLock()
 
@@ -145,7 +147,7 @@ class ImageStack:
         if not self.broken:
             return
         first, allowed = next(iter(self.broken.values())), self._config.max_broken_fraction
-        if self._filled == 0 or len(self.broken) > allowed * self._seen:
+        if self._filled == 0 or len(self.broken) > allowed * self._seen + _ROUNDING:
             raise DataError(
                 f"{first}; of {self._seen} images {len(self.broken)} are broken, more than "
                 f"images.max_broken_fraction ({allowed:g}) allows: remove them, or raise that to "

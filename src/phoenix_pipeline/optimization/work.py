@@ -19,9 +19,9 @@ class LocalWork:
     the learning rate moves. ``from_server`` names the parameters that start from the global weights
     of this round: FedProx pulls these, no others, and none where there is no round.
     ``noise_multiplier`` is that of ``training.dp_sgd``, solved for this client; None without it.
+    With ``secret_noise`` its noise and its batches follow no seed.
     ``global_step``: by how much the global weights moved lately per unit of learning rate, by name;
     empty where nobody knows.
-    With ``secret_noise`` its noise and its batches follow no seed.
     """
 
     steps: int

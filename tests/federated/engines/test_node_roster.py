@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from flwr.app import Array, ConfigRecord, Context, Message
+from flwr.app import Array, ConfigRecord, Context, Message, RecordDict
 
 from phoenix_pipeline.config import DeploymentConfig
 from phoenix_pipeline.errors import FederationError
 from phoenix_pipeline.federated.client_app import OpenSite, build_client_app
 from phoenix_pipeline.federated.engines.in_process import InProcessGrid
+from phoenix_pipeline.federated.engines.node_grid import NodeGrid
 from phoenix_pipeline.federated.engines.node_roster import open_fleet
 from phoenix_pipeline.federated.engines.server_app import released_layers
 from phoenix_pipeline.federated.fleet import Fleet
@@ -171,8 +172,8 @@ def test_the_coordinators_list_decides_who_is_who(tmp_path: Path) -> None:
             open_fleet(grid, keyed({1: 77}), tmp_path)
 
 
-def test_a_claimed_number_of_images_counts_for_ten_times_the_median(tmp_path: Path) -> None:
-    told = deployed(deployment={"num_nodes": 2})
+def test_a_claimed_number_of_images_counts_for_a_multiple_of_the_median(tmp_path: Path) -> None:
+    told = deployed(deployment={"num_nodes": 2, "max_count_ratio": 10.0})
     sites = in_memory(told, tmp_path)
     app = build_client_app(sites)
 
@@ -234,6 +235,24 @@ def test_bytes_that_are_no_message_cost_only_who_sent_them(garbage: Any, tmp_pat
     with Scrambled(build_client_app(in_memory(told, tmp_path)), (0, 1), 1, threads=1) as grid:
         grid.present, grid.garbage = {1, 2}, garbage
         assert open_fleet(grid, told, tmp_path).clients == {1: 0}
+
+
+def test_ids_of_messages_cannot_be_computed_by_another_node(tmp_path: Path) -> None:
+    ids: list[str] = []
+
+    class Listening(ComingAndGoing):
+        def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+            sent = list(messages)
+            ids.extend(message.object_id for message in sent)
+            return super().push_messages(sent)
+
+    config = RecordDict({"config": ConfigRecord({"settings": settings().model_dump_json()})})
+    app = build_client_app(in_memory(deployed(), tmp_path))
+    with Listening(app, (0, 1), 1, threads=1) as grid:
+        same_message = Message(config, 1, "query.describe")
+        for _ in range(2):
+            list(NodeGrid(grid).send_and_receive([same_message]))
+    assert len(set(ids)) == 2
 
 
 def keeping(sites: InMemorySites, releasing: tuple[int, ...]) -> OpenSite:

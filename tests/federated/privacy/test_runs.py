@@ -220,6 +220,17 @@ def test_target_and_clients_give_the_noise() -> None:
     assert found.expected_clients == 10.0
 
 
+@pytest.mark.parametrize("fraction", [0.1, 1.0])
+def test_local_noise_is_not_amplified_by_sampling(fraction: float) -> None:
+    # Whoever reads the messages sees who sent them; a replaced update moves by twice the norm.
+    found = plan(clients=40, fraction=fraction, placement="local", noise_multiplier=3.0)
+    assert (found.sampling_rate, found.accounted, found.noise_multiplier) == (1.0, 1.5, 3.0)
+    assert found.epsilon(12) == epsilon_spent(1.5, 1.0, 12, 1e-3)
+    solved = plan(clients=40, fraction=fraction, placement="local", target_epsilon=4.0)
+    assert solved.epsilon(FederationConfig().num_rounds) == pytest.approx(4.0, rel=1e-3)
+    assert solved.noise_multiplier == 2.0 * solved.accounted
+
+
 def test_noise_on_the_count_is_paid_for_by_more_noise_on_the_update() -> None:
     found = plan(clipping="adaptive")
     assert found.count_noise == 2.0  # no less than the noise multiplier

@@ -17,6 +17,7 @@ from flwr.app import Context, Message
 from pydantic import Field, ValidationError
 
 from phoenix_pipeline.config import Group, ImagesConfig
+from phoenix_pipeline.config.data import Colour, Window
 from phoenix_pipeline.errors import FederationError, SettingsError
 from phoenix_pipeline.federated.client_app import build_client_app
 from phoenix_pipeline.federated.records import CONFIG, ClientSettings
@@ -40,6 +41,10 @@ class NodeConfig(Group):
         None, description="Images that the consortium agreed to share; trained on like own ones."
     )
     image_column: str = Field("img", description="Parquet column of the images.")
+    background: Colour = Field("white", description="Colour that transparent images are put on.")
+    window: Window | None = Field(
+        None, description="Values of deep grey images that become black and white, `low..high`."
+    )
     release_personal_layers: bool = Field(
         False, description="Hand this client's personal layers to the server after the last round."
     )
@@ -77,6 +82,8 @@ def open_node(message: Message, context: Context) -> Site:
     )
     reading = ImagesConfig(
         image_column=node.image_column,
+        background=node.background,
+        window=node.window,
         label_column=None,
         image_size=settings.image_size if settings else None,
         channels=settings.channels if settings else None,

@@ -1,12 +1,13 @@
 """The Grid of a deployment: a SuperLink's, made to answer in order and for every message."""
 
 import logging
+import secrets
 import time
 from collections.abc import Iterable, Iterator
 from typing import TypeGuard
 
 import httpx
-from flwr.app import Error, Message
+from flwr.app import ConfigRecord, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
@@ -16,6 +17,7 @@ from phoenix_pipeline.federated.engines.message_grid import MessageGrid
 logger = logging.getLogger(__name__)
 
 _POLL_S = 0.5
+_NONCE = "nonce"
 
 
 class NodeGrid(MessageGrid):
@@ -68,6 +70,10 @@ class NodeGrid(MessageGrid):
                 yield reply
 
     def _send(self, message: Message) -> str | None:
+        # The SuperLink checks a node's key, not whether it answers its own message: who knows the
+        # id, a checksum of the message, may. So each has 128 bits that nobody else can know.
+        nonce = ConfigRecord({"value": secrets.token_bytes(16)})
+        message.content = RecordDict({**message.content, _NONCE: nonce})
         try:
             ids = list(self._grid.push_messages([message]))
         except httpx.HTTPError as error:

@@ -20,7 +20,7 @@ from phoenix_pipeline.metrics.classifier import (
     save_classifier,
     train_classifier,
 )
-from phoenix_pipeline.metrics.extractors import available_extractors
+from phoenix_pipeline.metrics.extractors import available_extractors, check_extractors
 from phoenix_pipeline.metrics.feature_extractor import FeatureExtractor
 from phoenix_pipeline.metrics.own_judge import (
     load_measured_judge,
@@ -48,8 +48,10 @@ def train_label_judge(
 ) -> Callable[[Path], None]:
     """Return a function that trains the judge of classes, unless its folder has that judge.
 
-    A judge from the user's own file is measured instead.
+    A judge from the user's own file is measured instead. Raises SettingsError for an unknown name
+    in ``evaluation.extractors``, so that it is known before any training.
     """
+    check_extractors(config)
     device = resolve_device(run.device)
 
     def write(folder: Path) -> None:
@@ -121,7 +123,7 @@ def score_floor(
     config: EvaluationConfig,
     run: RunConfig,
 ) -> dict[str, Any]:
-    """Return the scores of real images of the split that is not the reference."""
+    """Return the scores of real images of the split that is not the reference, and how made."""
     judge = load_judge(judge_folder, train, test, config, run)
     extractors, skipped = find_extractors(train, judge, config, run)
     references = load_references(reference_folder, extractors, train, test, config)
@@ -129,7 +131,20 @@ def score_floor(
     floor = score_real_images(
         other.images, references, judge, config, seed=run.seed, skipped=skipped
     )
-    return {**floor.scores, "num_samples": floor.num_images}
+    return {
+        "scores": floor.scores,
+        "num_samples": floor.num_images,
+        "conditions": scored_with(train, test, config),
+    }
+
+
+def scored_with(train: ImageSet, test: ImageSet, config: EvaluationConfig) -> dict[str, Any]:
+    """Return what scores must have in common to be compared: settings, and digests of images."""
+    return {
+        "evaluation": config.model_dump(mode="json"),
+        "train_images": train.fingerprint()[:16],
+        "test_images": test.fingerprint()[:16],
+    }
 
 
 def load_judge(

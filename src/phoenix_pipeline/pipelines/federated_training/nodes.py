@@ -22,9 +22,7 @@ from phoenix_pipeline.config import (
     SharedPoolConfig,
     ThresholdFilterConfig,
     TrainingConfig,
-    settle_federation,
-    settle_model,
-    settle_training,
+    settle_groups,
 )
 from phoenix_pipeline.families.provenance import DATA, TRAINED_WITH, fingerprint_data
 from phoenix_pipeline.framework.tracking import round_logger
@@ -67,9 +65,9 @@ def train(
     from phoenix_pipeline.metrics.monitoring import build_monitor_reference
     from phoenix_pipeline.pipelines.federated_training.time_estimate import announce_time
 
-    model = settle_model(model, train_images.image_size)
-    training = settle_training(training, model, train_images.image_size)
-    federation = settle_federation(federation, train_images.image_size)
+    model, training, federation = settle_groups(
+        model, training, federation, train_images.image_size
+    )
     weights: Weights = "ema" if sampling.weights == "ema" and training.ema_horizon > 0 else "raw"
     job = FederatedJob(
         images=train_images,

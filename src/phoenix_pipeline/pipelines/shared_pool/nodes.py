@@ -15,9 +15,8 @@ from phoenix_pipeline.config import (
     SharedPoolConfig,
     ThresholdFilterConfig,
     TrainingConfig,
-    settle_federation,
-    settle_model,
-    settle_training,
+    list_settled,
+    settle_groups,
 )
 from phoenix_pipeline.hardware import resolve_device
 from phoenix_pipeline.images import ImageSet
@@ -86,15 +85,16 @@ def check_arm(
 ) -> dict[str, Any]:
     """Build the model once and check what only the images can tell; return what it is.
 
+    ``settled`` in it is what each setting of ``auto`` became.
+
     Raises:
         SettingsError: the model does not fit the images, or settings contradict each other.
         CheckpointError: ``checkpoints`` has an unfinished run of other settings.
     """
     from phoenix_pipeline.federated.privacy.checks import check_privacy
 
-    model = settle_model(model, train.image_size)
-    training = settle_training(training, model, train.image_size)
-    federation = settle_federation(federation, train.image_size)
+    given = {"model": model, "training": training, "federation": federation}
+    model, training, federation = settle_groups(model, training, federation, train.image_size)
     network = _build(train, model, sampling, run)
     layers = _layers_that_stay(network, model, personal, federation)
     check_privacy(
@@ -110,6 +110,8 @@ def check_arm(
     check_pool(pool)
     check_threshold(rules, train, test, run)
     summary = _summarise(network, layers, train)
+    settled = {"model": model, "training": training, "federation": federation}
+    summary["settled"] = list_settled(given, settled)
     if federation.resume:
         settings = client_settings(summary, model, training, federation, rules, run)
         check_stored(checkpoints, settings, federation, rules, pool)
@@ -165,9 +167,10 @@ def client_settings(
     rules: ThresholdFilterConfig,
     run: RunConfig,
 ) -> "ClientSettings":
-    """Return what every client is told; ``summary`` is of :func:`check_arm`."""
+    """Return what every client is told, without ``auto``; ``summary`` is of :func:`check_arm`."""
     from phoenix_pipeline.federated.records import ClientSettings
 
+    model, training, _ = settle_groups(model, training, federation, summary["image_size"])
     return ClientSettings(
         model=model,
         training=training,
