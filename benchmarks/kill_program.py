@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from phoenix_pipeline.arms.training import train_arm
 from phoenix_pipeline.checkpoints import write_json
 from phoenix_pipeline.config import (
+    ArmSettings,
     CompressionConfig,
     FederationConfig,
     ImagesConfig,
@@ -32,7 +34,6 @@ from phoenix_pipeline.federated.strategy import PhoenixStrategy
 from phoenix_pipeline.framework.datasets import FolderDataset, TableDataset, WrittenByNodeDataset
 from phoenix_pipeline.images import ImageSet, read_samples
 from phoenix_pipeline.metrics.monitoring import build_monitor_reference, monitor_score
-from phoenix_pipeline.pipelines.federated_training.nodes import train
 from phoenix_pipeline.pipelines.sampling import parts
 from phoenix_pipeline.pipelines.sampling.nodes import draw_samples
 
@@ -106,19 +107,11 @@ def _told(function: Callable[..., Any], phase: int, enter: Callable[[int], int])
 
 def _run_arm(arm: str, folder: Path) -> None:
     personal = arm == "personalization"
-    images = _images(sum(_SIZES))
-    layers = ["conv_norm_out", "conv_out"] if personal else []
-    summary = {"channels": 1, "image_size": 8, "personal_layers": layers}
-    pool = pd.DataFrame({"image_index": np.arange(5, 25)})
-    model, rounds, held = train(
-        images,
-        _images(60),
-        _clients(),
-        pool,
-        summary,
-        _MODEL,
-        TrainingConfig(batch_size=6, ema_horizon=0.5, optimizer_state="keep"),
-        FederationConfig(
+    checkpoints = folder / "checkpoints" / arm
+    settings = ArmSettings(
+        model=_MODEL,
+        training=TrainingConfig(batch_size=6, ema_horizon=0.5, optimizer_state="keep"),
+        federation=FederationConfig(
             num_rounds=4,
             local_work=LocalWorkConfig(unit="steps", amount=2),
             client_fraction=1.0 if personal else 0.5,
@@ -126,21 +119,23 @@ def _run_arm(arm: str, folder: Path) -> None:
             threads_per_client=1,
             compression=_COMPRESSION if arm == "compressed" else CompressionConfig(),
         ),
-        PersonalLayersConfig(layers=tuple(layers) or None, final_average=personal),
-        _RULES.model_copy(update={"enabled": personal}),
-        SharedPoolConfig(beta=0.2, warmup_steps=2 if personal else 0),
-        _SAMPLING,
-        _RUN,
-        ImagesConfig(),
-        PartitionConfig(num_clients=len(_SIZES)),
-        folder / "checkpoints" / arm,
+        personal_layers=PersonalLayersConfig(
+            layers=("conv_norm_out", "conv_out") if personal else None, final_average=personal
+        ),
+        threshold_filter=_RULES.model_copy(update={"enabled": personal}),
+        shared_pool=SharedPoolConfig(beta=0.2, warmup_steps=2 if personal else 0),
+        sampling=_SAMPLING,
     )
-    models = FolderDataset(filepath=str(folder / arm))
-    models.save(model)
-    TableDataset(filepath=str(folder / arm / "rounds.parquet")).save(rounds)
-    TableDataset(filepath=str(folder / arm / "client_images.parquet")).save(held)
+    pool = pd.DataFrame({"image_index": np.arange(5, 25)})
+    groups = {"images": ImagesConfig(), "partition": PartitionConfig(num_clients=len(_SIZES))}
+    images, held_out = _images(sum(_SIZES)), _images(60)
+    trained = train_arm(images, held_out, _clients(), pool, settings, _RUN, checkpoints, groups)
+    FolderDataset(filepath=str(folder / arm)).save(trained.write)
+    TableDataset(filepath=str(folder / arm / "rounds.parquet")).save(trained.rounds)
+    held = TableDataset(filepath=str(folder / arm / "client_images.parquet"))
+    held.save(trained.trained_images)
     samples = WrittenByNodeDataset(filepath=str(folder / f"{arm}.parquet"))
-    samples.save(draw_samples(folder / arm, _SAMPLING, _RUN))
+    samples.save(draw_samples(folder / arm, settings, _RUN))
     _evaluate(folder, arm)
 
 

@@ -15,8 +15,8 @@ import yaml
 from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 
-from phoenix_pipeline.framework.arm_blocks import ARM_GROUPS, ARMS, SHARED_GROUPS
-from phoenix_pipeline.framework.config_loader import deep_merge
+from phoenix_pipeline.config import ARM_GROUPS, SHARED_GROUPS, deep_merge
+from phoenix_pipeline.framework.arm_blocks import ARMS
 from phoenix_pipeline.framework.mlflow_store import TrackingConfig
 from phoenix_pipeline.reporting.provenance import read_setting
 

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from phoenix_pipeline.arms.setup import assign_images, check_arm
+from phoenix_pipeline.config import ARM_GROUPS, SHARED_GROUPS, ArmSettings, deep_merge
 from phoenix_pipeline.errors import PhoenixError
 from phoenix_pipeline.federated.compression.partial_updates import sent_names
 from phoenix_pipeline.federated.privacy.client_level import _update_noise
-from phoenix_pipeline.framework.config_loader import ARM_GROUPS, SHARED_GROUPS, deep_merge
 from phoenix_pipeline.framework.sweeps.cells import nest
 from phoenix_pipeline.hardware import resolve_device
 from phoenix_pipeline.images import ImageSet, split_held_out, take_stratified
@@ -25,7 +26,6 @@ from phoenix_pipeline.metrics.inception_score import inception_score
 from phoenix_pipeline.metrics.kid import kernel_distance
 from phoenix_pipeline.metrics.manifold import manifold_scores
 from phoenix_pipeline.partitioning import partition_clients
-from phoenix_pipeline.pipelines.shared_pool.nodes import assign_images, check_arm
 
 PACKAGE = Path(__file__).parents[1] / "src" / "phoenix_pipeline"
 GROUPS: dict[str, type[BaseModel]] = {**SHARED_GROUPS, **ARM_GROUPS}
@@ -64,11 +64,9 @@ def start_arm(settings: Settings, tmp_path: Path, sizes: list[int] | None, num_t
     train = make_images(groups["images"].image_size or 8, sizes)
     test = make_images(groups["images"].image_size or 8, None, num_test)
     partition = partition_clients(train.labels, train.num_images, groups["partition"], 0)
-    pool, federation, run = groups["shared_pool"], groups["federation"], groups["run"]
-    assign_images(train, partition, pool, federation, run)
-    names = ("model", "training", "federation", "personal_layers", "threshold_filter")
-    names += ("shared_pool", "sampling", "run")
-    check_arm(train, test, *(groups[name] for name in names), checkpoints=tmp_path)
+    arm = ArmSettings.model_validate({name: groups[name] for name in ARM_GROUPS})
+    assign_images(train, partition, arm, groups["run"])
+    check_arm(train, test, arm, groups["run"], tmp_path)
 
 
 def measure(settings: Settings) -> None:
@@ -466,7 +464,7 @@ ELSEWHERE = {
     "gan/training.py": "a training that diverges",
     "gan/sampling.py": "a training that diverged",
     "gan/family.py": "an argument, no setting",
-    "pipelines/partition/nodes.py": "test images of another size",
+    "arms/splits.py": "test images of another size",
     "pipelines/privacy_audit/nodes.py": "a deployment",
 }
 

@@ -7,11 +7,11 @@ import click
 from kedro.framework.cli.project import run as kedro_run
 from kedro.framework.project import pipelines
 
+from phoenix_pipeline.config.settings_errors import hint
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.framework.arm_blocks import arm_registry
 from phoenix_pipeline.framework.command import OneLineCommand, parse_params
 from phoenix_pipeline.framework.project import open_config, project_folder
-from phoenix_pipeline.framework.settings_errors import hint
 from phoenix_pipeline.offline import stay_offline
 
 stay_offline()

@@ -16,6 +16,7 @@ from phoenix_pipeline.families.model_folder import (
     assemble_client,
     load_network,
     read_metadata,
+    weights_digest,
     write_models,
 )
 
@@ -120,3 +121,17 @@ def test_a_description_of_another_program_is_one_line(
     (tmp_path / "phoenix.json").write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match=f"another program or version: it has no {missing}"):
         read_metadata(tmp_path)
+
+
+def test_the_digest_is_of_the_weights_not_of_the_order_in_a_header(tmp_path: Path) -> None:
+    tensor = {"dtype": "U8", "shape": [2], "data_offsets": [0, 2]}
+
+    def digest(header: dict[str, Any], content: bytes) -> str:
+        text = json.dumps(header).encode()
+        (tmp_path / "w.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + content)
+        return weights_digest(tmp_path)
+
+    first = digest({"__metadata__": {"a": "1", "b": "2"}, "w": tensor}, b"xy")
+    assert first == digest({"w": tensor, "__metadata__": {"b": "2", "a": "1"}}, b"xy")
+    assert first != digest({"__metadata__": {"a": "1", "b": "2"}, "w": tensor}, b"xz")
+    assert first != digest({"__metadata__": {"a": "1", "b": "2"}, "v": tensor}, b"xy")

@@ -6,11 +6,12 @@ from typing import Any
 
 from kedro.pipeline import Pipeline, node
 
-from phoenix_pipeline.config import FederationConfig, RunConfig, TrainingConfig
+from phoenix_pipeline.config import ArmSettings, RunConfig
 from phoenix_pipeline.errors import TrainingError
 from phoenix_pipeline.framework.arm_blocks import arm_registry
 from phoenix_pipeline.framework.image_datasets import ImageSplits
 from phoenix_pipeline.framework.tracking import round_logger
+from phoenix_pipeline.pipelines.arm import ARM_SETTINGS
 
 
 def list_images(splits: ImageSplits, run: RunConfig) -> dict[str, Any]:
@@ -19,17 +20,17 @@ def list_images(splits: ImageSplits, run: RunConfig) -> dict[str, Any]:
 
 
 def train(
-    summary: Mapping[str, Any], federation: FederationConfig, training: TrainingConfig
+    summary: Mapping[str, Any], arm: ArmSettings
 ) -> tuple[Callable[[Path], None], dict[str, Any]]:
     """Log a loss per round; a learning rate over 1 'diverges', one over 2 while it is saved."""
     log = round_logger()
-    for number in range(1, federation.num_rounds + 1):
+    for number in range(1, arm.federation.num_rounds + 1):
         log(number, {"loss": 1.0 / number, "skipped": float("nan")})
-    if 1 < training.learning_rate <= 2:
+    if 1 < arm.training.learning_rate <= 2:
         raise TrainingError("loss is nan in round 1; lower training.learning_rate")
 
     def write(folder: Path) -> None:
-        if training.learning_rate > 2:
+        if arm.training.learning_rate > 2:
             raise TrainingError("loss is nan while saving; lower training.learning_rate")
         (folder / "weights.txt").write_text("1")
 
@@ -41,9 +42,16 @@ def register_pipelines() -> dict[str, Pipeline]:
     shared = Pipeline(
         [node(list_images, ["raw_images", "params:run"], "summary", name="list_images")]
     )
-    inputs = ["summary", "params:federation", "params:training"]
-    arm = Pipeline([node(train, inputs, ["model", "metrics"], name="train")])
+    arm = Pipeline([node(train, ["summary", ARM_SETTINGS], ["model", "metrics"], name="train")])
     names = arm_registry.names or ()
-    arms = {name: Pipeline(arm, namespace=name, inputs={"summary"}) for name in names}
+    arms = {
+        name: Pipeline(
+            arm,
+            namespace=name,
+            inputs={"summary"},
+            parameters={ARM_SETTINGS: f"params:{name}"},
+        )
+        for name in names
+    }
     everything = sum(arms.values(), shared)
     return {"shared": shared, **arms, "__default__": everything}

@@ -7,20 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from phoenix_pipeline.config import (
-    FederationConfig,
-    ModelConfig,
-    PersonalLayersConfig,
-    RunConfig,
-    SamplingConfig,
-    SharedPoolConfig,
-    ThresholdFilterConfig,
-    TrainingConfig,
-    UNetConfig,
-)
+from phoenix_pipeline.arms.setup import assign_images, check_arm
+from phoenix_pipeline.config import ArmSettings, RunConfig
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.images import ImageSet
-from phoenix_pipeline.pipelines.shared_pool.nodes import assign_images, check_arm
 
 KRUM = {"rule": "krum", "num_byzantine": 1}
 IMAGES = ImageSet(np.zeros((8, 1, 8, 8), dtype=np.uint8))
@@ -30,8 +20,8 @@ def assign(num_clients: int, **options: Any) -> pd.DataFrame:
     partition = pd.DataFrame(
         {"client_id": np.arange(8) % num_clients, "image_index": np.arange(8), "label": -1}
     )
-    federation = FederationConfig(**{"aggregation": KRUM, **options})
-    return assign_images(IMAGES, partition, SharedPoolConfig(), federation, RunConfig())[0]
+    settings = ArmSettings(federation={"aggregation": KRUM, **options})
+    return assign_images(IMAGES, partition, settings, RunConfig())[0]
 
 
 def test_a_rule_for_more_clients_than_there_are_is_refused() -> None:
@@ -49,21 +39,14 @@ def test_the_nodes_of_a_deployment_are_counted_when_they_are_there() -> None:
 
 
 def test_a_filter_may_not_leave_too_few_for_the_rule(tmp_path: Path) -> None:
-    unet = UNetConfig(block_out_channels=(8,), attention_resolutions=(), norm_num_groups=4)
+    unet = {"block_out_channels": (8,), "attention_resolutions": (), "norm_num_groups": 4}
+    settings = ArmSettings(
+        model={"unet": unet},
+        federation={"aggregation": KRUM},
+        threshold_filter={"enabled": True, "min_clients": 2},
+    )
     with pytest.raises(SettingsError, match=r"min_clients is 2, but .*krum needs 5 replies"):
-        check_arm(
-            IMAGES,
-            IMAGES,
-            ModelConfig(unet=unet),
-            TrainingConfig(),
-            FederationConfig(aggregation=KRUM),
-            PersonalLayersConfig(),
-            ThresholdFilterConfig(enabled=True, min_clients=2),
-            SharedPoolConfig(),
-            SamplingConfig(),
-            RunConfig(),
-            tmp_path,
-        )
+        check_arm(IMAGES, IMAGES, settings, RunConfig(), tmp_path)
 
 
 def test_rounds_without_enough_clients_are_refused_beforehand() -> None:

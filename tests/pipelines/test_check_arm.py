@@ -6,46 +6,33 @@ from typing import Any
 import pytest
 import torch
 
-from phoenix_pipeline.config import (
-    FederationConfig,
-    ModelConfig,
-    PersonalLayersConfig,
-    RunConfig,
-    SamplingConfig,
-    SharedPoolConfig,
-    ThresholdFilterConfig,
-    TrainingConfig,
-)
+from phoenix_pipeline.arms.setup import check_arm, client_settings
+from phoenix_pipeline.config import ArmSettings, RunConfig
 from phoenix_pipeline.errors import CheckpointError
 from phoenix_pipeline.federated.job import identify_settings
 from phoenix_pipeline.federated.run_state import RunState
-from phoenix_pipeline.pipelines.shared_pool.nodes import check_arm, client_settings
 from tests.federated.tiny import UNET, make_images
 
 GROUPS: dict[str, Any] = {
-    "model": ModelConfig(unet=UNET),
-    "training": TrainingConfig(),
-    "federation": FederationConfig(num_rounds=2),
-    "personal": PersonalLayersConfig(layers="output"),
-    "rules": ThresholdFilterConfig(),
-    "pool": SharedPoolConfig(),
-    "sampling": SamplingConfig(num_steps=2),
-    "run": RunConfig(device="cpu"),
+    "model": {"unet": UNET},
+    "federation": {"num_rounds": 2},
+    "personal_layers": {"layers": "output"},
+    "sampling": {"num_steps": 2},
 }
+RUN = RunConfig(device="cpu")
 
 
 def check(folder: Path, **changed: Any) -> dict[str, Any]:
-    groups = {**GROUPS, **changed}
-    return check_arm(make_images(), make_images(60), **groups, checkpoints=folder)
+    settings = ArmSettings(**{**GROUPS, **changed})
+    return check_arm(make_images(), make_images(60), settings, RUN, folder)
 
 
 def store(folder: Path, rounds_done: int) -> None:
     """Leave a checkpoint as a training of these settings does."""
-    summary = check(folder)
-    told = client_settings(
-        summary, *(GROUPS[k] for k in ("model", "training", "federation", "rules", "run"))
-    )
-    identity = identify_settings(GROUPS["federation"], told, None, 0)
+    settings = ArmSettings(**GROUPS)
+    told = client_settings(make_images(), settings, RUN)
+    assert told.personal_layers == tuple(check(folder)["personal_layers"]) != ()
+    identity = identify_settings(settings.federation, told, None, 0)
     run = RunState(folder / "server", {**identity, "data": "these"}, {"w": torch.zeros(1)}, 0.1)
     run.rounds_done = rounds_done
     run.save()
@@ -54,17 +41,17 @@ def store(folder: Path, rounds_done: int) -> None:
 def test_an_unfinished_run_of_other_settings_is_refused(tmp_path: Path) -> None:
     store(tmp_path, rounds_done=1)
     assert check(tmp_path)["channels"] == 1
-    other = TrainingConfig(learning_rate=0.5)
+    other = {"learning_rate": 0.5}
     with pytest.raises(CheckpointError, match=r"round 1 of 2: training\.learning_rate=0\.5, "):
         check(tmp_path, training=other)
-    filtered = ThresholdFilterConfig(enabled=True)
+    filtered = {"enabled": True}
     with pytest.raises(CheckpointError, match=r"threshold_filter\.enabled=true, stored null"):
-        check(tmp_path, rules=filtered)
-    check(tmp_path, training=other, federation=FederationConfig(num_rounds=2, resume=False))
-    check(tmp_path, federation=FederationConfig(num_rounds=2, workers=3, checkpoint_every=2))
-    check(tmp_path, federation=FederationConfig(num_rounds=2, min_clients=2))
+        check(tmp_path, threshold_filter=filtered)
+    check(tmp_path, training=other, federation={"num_rounds": 2, "resume": False})
+    check(tmp_path, federation={"num_rounds": 2, "workers": 3, "checkpoint_every": 2})
+    check(tmp_path, federation={"num_rounds": 2, "min_clients": 2})
 
 
 def test_a_finished_run_is_no_obstacle(tmp_path: Path) -> None:
     store(tmp_path, rounds_done=2)
-    assert check(tmp_path, training=TrainingConfig(learning_rate=0.5))
+    assert check(tmp_path, training={"learning_rate": 0.5})

@@ -2,7 +2,6 @@
 
 import itertools
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,20 +9,11 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from phoenix_pipeline.config import (
-    FederationConfig,
-    ModelConfig,
-    PersonalLayersConfig,
-    RunConfig,
-    SamplingConfig,
-    SharedPoolConfig,
-    ThresholdFilterConfig,
-    TrainingConfig,
-)
+from phoenix_pipeline.arms.setup import client_settings, set_up_arm
+from phoenix_pipeline.config import ArmSettings, FederationConfig, RunConfig
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.federated.job import FederatedJob, FederatedResult
 from phoenix_pipeline.federated.server import train_federated
-from phoenix_pipeline.pipelines.shared_pool.nodes import assign_images, check_arm, client_settings
 from tests.federated.tiny import UNET, make_images
 
 ARMS = ("centralized", "fedavg", "dcgan")
@@ -33,6 +23,7 @@ PRIVACY = ("none", "dp_sgd", "central", "adaptive", "local")
 RULES = ("mean", "median", "krum")
 LAYERS = (None, "output")
 CLIENTS = 5
+RUN = RunConfig(device="cpu")
 IMAGES = make_images(40)
 PARTITION = pd.DataFrame(
     {"client_id": np.arange(40) % CLIENTS, "image_index": np.arange(40), "label": -1}
@@ -40,7 +31,7 @@ PARTITION = pd.DataFrame(
 Combination = tuple[str, str, str, str, str, str | None]
 
 
-def groups(combination: Combination) -> dict[str, Any]:
+def settings_of(combination: Combination) -> ArmSettings:
     """Return the settings; raises ValidationError where a group refuses them."""
     arm, codec, part, privacy, rule, layers = combination
     noise = {"enabled": True, "noise_multiplier": 1.0, "delta": 1e-3}
@@ -56,24 +47,20 @@ def groups(combination: Combination) -> dict[str, Any]:
         differential_privacy={**noise, **of_clients} if privacy not in ("none", "dp_sgd") else {},
     )
     family = {"family": "dcgan", "dcgan": {"base_channels": 8}} if arm == "dcgan" else {}
-    return {
-        "model": ModelConfig(**{"unet": UNET, **family}),
-        "training": TrainingConfig(batch_size=4, dp_sgd=noise if privacy == "dp_sgd" else {}),
-        "federation": federation,
-        "personal": PersonalLayersConfig(layers=layers),
-        "rules": ThresholdFilterConfig(),
-        "run": RunConfig(device="cpu"),
-    }
+    return ArmSettings(
+        model={"unet": UNET, **family},
+        training={"batch_size": 4, "dp_sgd": noise if privacy == "dp_sgd" else {}},
+        federation=federation,
+        personal_layers={"layers": layers},
+        sampling={"num_steps": 2},
+    )
 
 
-def check(combination: Combination, folder: Path) -> tuple[dict[str, Any], dict, pd.DataFrame]:
-    """Return the settings, the summary of the arm and who trains on what, as the stages do."""
-    given = groups(combination)
-    pool, federation, run = SharedPoolConfig(), given["federation"], given["run"]
-    clients, _ = assign_images(IMAGES, PARTITION, pool, federation, run)
-    sampling = SamplingConfig(num_steps=2)
-    summary = check_arm(IMAGES, IMAGES, **given, pool=pool, sampling=sampling, checkpoints=folder)
-    return given, summary, clients
+def check(combination: Combination, folder: Path) -> tuple[ArmSettings, pd.DataFrame]:
+    """Return the settings and who trains on what, as the stage that sets an arm up does."""
+    settings = settings_of(combination)
+    clients, _, _ = set_up_arm(IMAGES, IMAGES, PARTITION, settings, RUN, folder)
+    return settings, clients
 
 
 def reasons(combination: Combination) -> list[str]:
@@ -114,15 +101,12 @@ def test_senseless_combinations_are_refused_and_no_others(
 
 
 def run(combination: Combination, folder: Path) -> FederatedResult:
-    given, summary, clients = check(combination, folder)
-    told = client_settings(
-        summary, *(given[k] for k in ("model", "training", "federation", "rules", "run"))
-    )
+    settings, clients = check(combination, folder)
     job = FederatedJob(
         images=IMAGES,
         client_images=clients,
-        config=given["federation"],
-        settings=told,
+        config=settings.federation,
+        settings=client_settings(IMAGES, settings, RUN),
         device="cpu",
     )
     return train_federated(job, folder)

@@ -9,15 +9,15 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from phoenix_pipeline.config import EvaluationConfig, RunConfig, SamplingConfig
-from phoenix_pipeline.errors import CheckpointError, SettingsError
-from phoenix_pipeline.images import ImageSet, SampleWriter
-from phoenix_pipeline.pipelines.evaluation.nodes import evaluate
-from phoenix_pipeline.pipelines.evaluation.references import (
+from phoenix_pipeline.arms.references import (
     prepare_references,
     score_floor,
     train_label_judge,
 )
+from phoenix_pipeline.config import EvaluationConfig, RunConfig, SamplingConfig
+from phoenix_pipeline.errors import CheckpointError, SettingsError
+from phoenix_pipeline.images import ImageSet, SampleWriter
+from phoenix_pipeline.pipelines.evaluation.nodes import evaluate
 
 CONFIG = EvaluationConfig.model_validate(
     {

@@ -2,8 +2,8 @@
 
 import pytest
 
+from phoenix_pipeline.arms.sampling import plan_samples
 from phoenix_pipeline.errors import SettingsError
-from phoenix_pipeline.pipelines.sampling.nodes import plan_samples
 
 
 def test_clients_give_samples_in_proportion_to_their_data() -> None:

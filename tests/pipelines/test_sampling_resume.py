@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from phoenix_pipeline.config import RunConfig, SamplingConfig
+from phoenix_pipeline.config import ArmSettings, RunConfig, SamplingConfig
 from phoenix_pipeline.diffusion.unet import build_unet
 from phoenix_pipeline.families.model_folder import write_models
 from phoenix_pipeline.pipelines.sampling import nodes, parts
@@ -36,7 +36,7 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def draw(models: Path, target: Path, **changes: Any) -> bytes:
     sampling = SAMPLING.model_copy(update=changes)
-    nodes.draw_samples(models, sampling, RunConfig(device="cpu"))(target)
+    nodes.draw_samples(models, ArmSettings(sampling=sampling), RunConfig(device="cpu"))(target)
     return target.read_bytes()
 
 

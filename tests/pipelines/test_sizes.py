@@ -6,40 +6,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from phoenix_pipeline.config import (
-    FederationConfig,
-    ModelConfig,
-    PartitionConfig,
-    PersonalLayersConfig,
-    RunConfig,
-    SamplingConfig,
-    SharedPoolConfig,
-    ThresholdFilterConfig,
-    TrainingConfig,
-)
+from phoenix_pipeline.arms.setup import assign_images, check_arm, client_settings
+from phoenix_pipeline.config import ArmSettings, PartitionConfig, RunConfig
 from phoenix_pipeline.framework.config_loader import PhoenixConfigLoader
 from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.partitioning.clients import partition_clients
-from phoenix_pipeline.pipelines.shared_pool.nodes import assign_images, check_arm, client_settings
 from phoenix_pipeline.settings import CONFIG_LOADER_ARGS
 
 CONF = Path(__file__).parents[2] / "conf"
-GROUPS = {
-    "model": ModelConfig,
-    "training": TrainingConfig,
-    "federation": FederationConfig,
-    "personal_layers": PersonalLayersConfig,
-    "threshold_filter": ThresholdFilterConfig,
-    "shared_pool": SharedPoolConfig,
-    "sampling": SamplingConfig,
-}
+RUN = RunConfig(device="cpu")
 
 
-def arm_groups(arm: str, **runtime: Any) -> dict[str, Any]:
+def settings_of(arm: str, **runtime: Any) -> tuple[ArmSettings, PartitionConfig]:
     parameters = PhoenixConfigLoader(CONF, None, runtime, **CONFIG_LOADER_ARGS)["parameters"]
-    groups = {n: model.model_validate(parameters[arm][n]) for n, model in GROUPS.items()}
-    groups["partition"] = PartitionConfig.model_validate(parameters["partition"])
-    return groups
+    own = {name: parameters[arm][name] for name in ArmSettings.model_fields}
+    partition = PartitionConfig.model_validate(parameters["partition"])
+    return ArmSettings.model_validate(own), partition
 
 
 def photographs(side: int, channels: int, labelled: bool, count: int = 120) -> ImageSet:
@@ -51,38 +33,25 @@ def photographs(side: int, channels: int, labelled: bool, count: int = 120) -> I
 @pytest.mark.parametrize(
     ("side", "channels"), [(16, 1), (28, 1), (28, 3), (32, 3), (64, 1), (64, 3)]
 )
-@pytest.mark.parametrize("arm", ["centralized", "data_sharing", "personalization", "dcgan"])
+@pytest.mark.parametrize("arm", ["centralized", "phoenix", "personalization", "dcgan"])
 def test_every_arm_takes_photographs_as_they_come(
     tmp_path: Path, arm: str, side: int, channels: int, labelled: bool
 ) -> None:
     scheme = {} if labelled else {"partition": {"scheme": "iid"}}
-    groups = arm_groups(arm, **scheme)
+    settings, division = settings_of(arm, **scheme)
     train, test = photographs(side, channels, labelled), photographs(side, channels, labelled, 60)
-    run = RunConfig(device="cpu")
-    partition = partition_clients(train.labels, train.num_images, groups["partition"], 0)
-    pool, federation = groups["shared_pool"], groups["federation"]
-    clients, _ = assign_images(train, partition, pool, federation, run)
+    partition = partition_clients(train.labels, train.num_images, division, 0)
+    clients, _ = assign_images(train, partition, settings, RUN)
     assert len(clients) >= train.num_images
-    names = [n for n in GROUPS if n != "sampling"]
-    summary = check_arm(
-        train, test, *(groups[n] for n in names), groups["sampling"], run, checkpoints=tmp_path
-    )
+    summary = check_arm(train, test, settings, RUN, tmp_path)
     assert (summary["image_size"], summary["channels"]) == (side, channels)
 
 
 def test_what_is_told_and_stored_is_settled(tmp_path: Path) -> None:
-    groups = arm_groups("fedavg")
+    settings, _ = settings_of("fedavg")
     train = photographs(32, 3, True)
-    names = [n for n in GROUPS if n != "sampling"]
-    summary = check_arm(
-        train, train, *(groups[n] for n in names), groups["sampling"], RunConfig(device="cpu"),
-        checkpoints=tmp_path,
-    )  # fmt: skip
-    told = client_settings(
-        summary,
-        *(groups[n] for n in ("model", "training", "federation", "threshold_filter")),
-        RunConfig(),
-    )
+    check_arm(train, train, settings, RUN, tmp_path)
+    told = client_settings(train, settings, RUN)
     stored = told.model_dump(mode="json")
     assert stored["model"]["unet"]["block_out_channels"] == [16, 32, 64]
     assert stored["training"]["batch_size"] == 32

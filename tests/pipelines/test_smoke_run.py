@@ -6,13 +6,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from PIL import Image
 
+import phoenix_pipeline as phoenix
+from phoenix_pipeline.config import deep_merge
+from phoenix_pipeline.families.model_folder import weights_digest
+from phoenix_pipeline.images import read_samples
 from tests.pipelines.project_copy import copy_project
 
-ARMS = ("centralized", "fedavg", "data_sharing", "personalization", "dcgan")
+ARMS = ("centralized", "phoenix", "fedavg", "data_sharing", "personalization", "dcgan")
 
 
 def kedro_command(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -219,3 +225,22 @@ def test_impossible_settings_end_in_one_line(project: Path, parameters: str, sai
     assert lines[0].startswith("Error: ")
     assert said in lines[0]
     assert ".train" not in ended.stderr
+
+
+@pytest.mark.parametrize("arm", ["personalization", "data_sharing"])
+def test_the_python_interface_gives_the_same_bits(project: Path, arm: str) -> None:
+    smoke = yaml.safe_load((project / "conf/smoke/parameters_smoke.yml").read_text())
+    groups = ("model", "training", "federation", "sampling")
+    settings = {name: smoke[name] for name in groups}
+    settings = deep_merge(settings, smoke.get(arm, {}))
+    images = phoenix.read_images(project / "data/01_raw/digits", **smoke["images"])
+    clients = phoenix.partition(images, **smoke["partition"])
+    model = phoenix.train(images, clients, arm, **settings)
+    made = phoenix.load(project / f"data/smoke/06_models/{arm}")
+    assert weights_digest(model.folder) == weights_digest(made.folder)
+    assert model.settings == made.settings
+    samples = read_samples(project / f"data/smoke/07_model_output/{arm}/samples.parquet")
+    assert np.array_equal(model.sample(64), samples.images.images)
+    metrics = json.loads((project / f"data/smoke/08_reporting/{arm}/metrics.json").read_text())
+    scores = phoenix.score(samples.images.images, images, evaluation=smoke["evaluation"])
+    assert scores.scores == metrics["scores"]

@@ -5,6 +5,8 @@ import pandas as pd
 import pytest
 import torch
 
+from phoenix_pipeline.arms import time_estimate
+from phoenix_pipeline.arms.time_estimate import announce_time, show_duration
 from phoenix_pipeline.config import (
     FederationConfig,
     LocalWorkConfig,
@@ -15,8 +17,6 @@ from phoenix_pipeline.config import (
 from phoenix_pipeline.federated.job import FederatedJob
 from phoenix_pipeline.federated.records import ClientSettings
 from phoenix_pipeline.images import ImageSet
-from phoenix_pipeline.pipelines.federated_training import time_estimate
-from phoenix_pipeline.pipelines.federated_training.time_estimate import announce_time, show_duration
 
 
 def make_job(side: int, family: str = "diffusion", **training: object) -> FederatedJob:

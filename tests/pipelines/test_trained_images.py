@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from phoenix_pipeline.arms.training import trained_images
 from phoenix_pipeline.config import FederationConfig
 from phoenix_pipeline.federated.job import FederatedJob, FederatedResult
-from phoenix_pipeline.pipelines.federated_training.nodes import trained_images
 from phoenix_pipeline.reporting.partition_figure import draw_partition
 from tests.federated.tiny import make_images, settings
 

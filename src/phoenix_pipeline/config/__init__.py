@@ -9,11 +9,12 @@ from phoenix_pipeline.config.aggregation import (
     ClipNormConfig,
     ServerOptimizerConfig,
 )
+from phoenix_pipeline.config.arm_settings import ARM_GROUPS, SHARED_GROUPS, ArmSettings
 from phoenix_pipeline.config.base import Group
 from phoenix_pipeline.config.by_image_size import (
     list_settled,
+    settle_arm,
     settle_federation,
-    settle_groups,
     settle_model,
     settle_training,
 )
@@ -38,14 +39,18 @@ from phoenix_pipeline.config.federation import (
     PersonalLayersConfig,
     ThresholdFilterConfig,
 )
+from phoenix_pipeline.config.merging import deep_merge
 from phoenix_pipeline.config.model import DcganConfig, ModelConfig, NoiseConfig, UNetConfig
 from phoenix_pipeline.config.privacy import PrivacyAuditConfig
 from phoenix_pipeline.config.training import TrainingConfig
 
 __all__ = [
+    "ARM_GROUPS",
     "EXTRACTORS",
+    "SHARED_GROUPS",
     "AdaptiveClippingConfig",
     "AggregationConfig",
+    "ArmSettings",
     "ClassifierConfig",
     "ClipNormConfig",
     "CompressionConfig",
@@ -73,9 +78,10 @@ __all__ = [
     "ThresholdFilterConfig",
     "TrainingConfig",
     "UNetConfig",
+    "deep_merge",
     "list_settled",
+    "settle_arm",
     "settle_federation",
-    "settle_groups",
     "settle_model",
     "settle_training",
 ]

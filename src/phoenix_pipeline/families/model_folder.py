@@ -5,6 +5,7 @@ models: ``shared_body.safetensors`` and ``clients/<client_id>.safetensors``. A g
 its family's own layout (for diffusion the one of diffusers), beside them or alone.
 """
 
+import json
 from collections.abc import Iterable, Mapping
 from hashlib import file_digest, sha256
 from pathlib import Path
@@ -25,6 +26,8 @@ from phoenix_pipeline.errors import CheckpointError
 from phoenix_pipeline.families import family_of
 from phoenix_pipeline.images import GLOBAL_MODEL
 
+# Tables beside the models: rounds by client, and who trained on what.
+ROUNDS_FILE, CLIENT_IMAGES_FILE = "rounds.parquet", "client_images.parquet"
 _BODY = "shared_body.safetensors"
 _CLIENTS = "clients"
 _NOTED = ("settings", "clients", "has_global_model")
@@ -93,6 +96,9 @@ def weights_digest(folder: Path) -> str:
     for file in sorted(Path(folder).rglob("*.safetensors")):
         digest.update(file.relative_to(folder).as_posix().encode())
         with file.open("rb") as weights:
+            # safetensors writes the entries of its header in any order.
+            header = json.loads(weights.read(int.from_bytes(weights.read(8), "little")))
+            digest.update(json.dumps(header, sort_keys=True).encode())
             digest.update(file_digest(weights, sha256).digest())
     return digest.hexdigest()[:16]
 
@@ -129,6 +135,7 @@ def load_network(folder: Path, client_id: int = GLOBAL_MODEL) -> nn.Module:
 def assemble_client(folder: Path, client_id: int, target: Path) -> None:
     """Write one client's complete model into ``target``, in its family's own layout.
 
+    ``target`` is a folder of :func:`write_models` with that model as the one that all share.
     For diffusion, ``DDPMPipeline.from_pretrained(target)`` loads it without this package.
 
     Raises:
@@ -136,8 +143,7 @@ def assemble_client(folder: Path, client_id: int, target: Path) -> None:
     """
     metadata = read_metadata(folder)
     network = load_network(folder, client_id)
-    model = ModelConfig.model_validate(metadata["settings"]["model"])
-    family_of(model).export(target, network, model, {**metadata, "client_id": client_id})
+    write_models(target, {}, (), network, {**metadata, "client_id": client_id})
 
 
 def _client_file(folder: Path, client_id: int) -> Path:

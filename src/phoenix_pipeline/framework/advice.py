@@ -4,8 +4,7 @@ An arm's own block wins over the shared groups, so "set threshold_filter.enabled
 nothing to an arm whose block sets it; "set personalization.threshold_filter.enabled: false" does.
 """
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from kedro.config import OmegaConfigLoader
@@ -13,16 +12,8 @@ from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.pipeline.node import Node
 
+from phoenix_pipeline.config.settings_errors import Path, name_in_place
 from phoenix_pipeline.errors import PhoenixError
-
-Path = tuple[str, ...]
-
-_NAME = re.compile(r"(?<![\w./])[a-z_]+(?:\.[a-z0-9_]+)+(?![\w/(])")
-
-
-def name_in_place(message: str, place: Callable[[Path], Path]) -> str:
-    """Return ``message`` with each dotted name of a setting as ``place`` maps it."""
-    return _NAME.sub(lambda found: ".".join(place(tuple(found[0].split(".")))), message)
 
 
 class AdviceHook:

@@ -7,24 +7,8 @@ from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.framework.project import pipelines
 
-from phoenix_pipeline import config
+from phoenix_pipeline.config import ARM_GROUPS, SHARED_GROUPS
 
-SHARED_GROUPS: dict[str, type[config.Group]] = {
-    "run": config.RunConfig,
-    "images": config.ImagesConfig,
-    "partition": config.PartitionConfig,
-    "evaluation": config.EvaluationConfig,
-    "privacy_audit": config.PrivacyAuditConfig,
-}
-ARM_GROUPS: dict[str, type[config.Group]] = {
-    "shared_pool": config.SharedPoolConfig,
-    "model": config.ModelConfig,
-    "training": config.TrainingConfig,
-    "federation": config.FederationConfig,
-    "personal_layers": config.PersonalLayersConfig,
-    "threshold_filter": config.ThresholdFilterConfig,
-    "sampling": config.SamplingConfig,
-}
 ARMS = "arms"
 """The block of ``conf`` whose keys are the arms."""
 

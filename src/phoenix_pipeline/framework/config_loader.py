@@ -13,11 +13,12 @@ from typing import Any
 import yaml
 from kedro.config import OmegaConfigLoader
 
+from phoenix_pipeline.config import ARM_GROUPS, SHARED_GROUPS, deep_merge
+from phoenix_pipeline.config.settings_errors import explain, hint
 from phoenix_pipeline.errors import SettingsError
-from phoenix_pipeline.framework.arm_blocks import ARM_GROUPS, ARMS, SHARED_GROUPS, wrong_names
+from phoenix_pipeline.framework.arm_blocks import ARMS, wrong_names
 from phoenix_pipeline.framework.deployment_check import check_deployment
 from phoenix_pipeline.framework.paths import DATA_ROOT, DEFAULT_DATA_ROOT, PATHS, local_paths
-from phoenix_pipeline.framework.settings_errors import explain, hint
 
 
 class PhoenixConfigLoader(OmegaConfigLoader):
@@ -200,16 +201,6 @@ class PhoenixConfigLoader(OmegaConfigLoader):
 
 
 _ABSENT = object()
-
-
-def deep_merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``base`` with ``over`` laid over it, block by block; lists and values are replaced."""
-    merged = dict(base)
-    for name, value in over.items():
-        old = merged.get(name)
-        both = isinstance(old, Mapping) and isinstance(value, Mapping)
-        merged[name] = deep_merge(old, value) if both else value  # type: ignore[arg-type]
-    return merged
 
 
 def _get(block: Any, path: tuple[str, ...]) -> Any:

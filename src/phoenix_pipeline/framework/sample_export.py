@@ -6,10 +6,10 @@ from typing import Any, cast
 
 from phoenix_pipeline.checkpoints import read_json
 from phoenix_pipeline.config import RunConfig, SamplingConfig
+from phoenix_pipeline.config.settings_errors import hint
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.families.model_folder import assemble_client
 from phoenix_pipeline.framework.project import open_config
-from phoenix_pipeline.framework.settings_errors import hint
 
 
 def check_arm(arm: str, arms: Sequence[str]) -> None:

@@ -15,15 +15,14 @@ from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
-from phoenix_pipeline.config import Group
+from phoenix_pipeline.config import SHARED_GROUPS, Group
+from phoenix_pipeline.config.settings_errors import explain
 from phoenix_pipeline.errors import SettingsError
-from phoenix_pipeline.framework.arm_blocks import SHARED_GROUPS
 from phoenix_pipeline.framework.file_locks import CAN_LOCK
 from phoenix_pipeline.framework.mlflow_runs import SESSION, SessionRuns
 from phoenix_pipeline.framework.mlflow_store import TrackingConfig, experiment_name
 from phoenix_pipeline.framework.run_lock import arms_in
 from phoenix_pipeline.framework.run_tags import ARMS, DATA_ROOT, option_tags
-from phoenix_pipeline.framework.settings_errors import explain
 from phoenix_pipeline.framework.settings_tree import flatten
 
 # What all arms share and every arm's run has all the same, so that runs can be filtered by it.
@@ -204,4 +203,5 @@ def _settings(given: Any, prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def _local_name(name: str, namespace: str) -> str:
-    return name.removeprefix(f"{namespace}.") if namespace else name
+    """Return a name without its arm; "" for the arm's own block of settings."""
+    return "" if name == namespace else name.removeprefix(f"{namespace}.")

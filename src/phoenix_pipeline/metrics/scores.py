@@ -53,6 +53,13 @@ class Scores:
     skipped: dict[str, str]
     histogram: ClassHistogram | None
 
+    def __str__(self) -> str:
+        """Return a line for each score, and one for each that was skipped, with the reason."""
+        head = f"{self.num_images} samples against {self.num_reference} real images"
+        scores = [f"{name:32} {value:.4g}" for name, value in self.scores.items()]
+        skipped = [f"{name:32} skipped: {reason}" for name, reason in self.skipped.items()]
+        return "\n".join([head, *scores, *skipped])
+
 
 def score_samples(
     samples: np.ndarray,

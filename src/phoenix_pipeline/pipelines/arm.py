@@ -21,6 +21,8 @@ SHARED_PARAMETERS = {
     "params:evaluation",
     "params:privacy_audit",
 }
+# What nodes call the block of their own arm's groups, a ``config.ArmSettings``.
+ARM_SETTINGS = "params:arm"
 
 
 def in_stage(nodes: Iterable[Node], stage: str) -> Pipeline:
@@ -38,6 +40,12 @@ def in_namespace(nodes: Iterable[Node], arm: str, stage: str) -> Pipeline:
         part,
         namespace=arm,
         inputs=SHARED_INPUTS & part.inputs(),
-        parameters=SHARED_PARAMETERS & part.inputs(),
+        parameters=_parameters(part, arm),
         tags=f"arm.{arm}",
     )
+
+
+def _parameters(stage: Pipeline, arm: str) -> dict[str, str]:
+    """Return what ``stage`` calls its parameters -> what they are called in ``conf``."""
+    names = {name: name for name in SHARED_PARAMETERS} | {ARM_SETTINGS: f"params:{arm}"}
+    return {name: names[name] for name in names.keys() & stage.inputs()}

@@ -12,7 +12,7 @@ from phoenix_pipeline.framework.sweeps.plan import Sweep, prepare_sweep
 from phoenix_pipeline.framework.sweeps.process import KedroProcess
 from phoenix_pipeline.framework.sweeps.results import collect, publish, track
 from phoenix_pipeline.framework.sweeps.runner import run_sweep
-from phoenix_pipeline.pipelines.progress import progress_bar
+from phoenix_pipeline.progress import progress_bar
 from phoenix_pipeline.reporting.sweep_tables import format_summary, summarize
 
 logger = logging.getLogger(__name__)

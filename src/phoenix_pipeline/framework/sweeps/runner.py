@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from phoenix_pipeline.config.settings_errors import hint
 from phoenix_pipeline.errors import PhoenixError, SettingsError
-from phoenix_pipeline.framework.settings_errors import hint
 from phoenix_pipeline.framework.sweeps.cells import Cell, digest
 from phoenix_pipeline.framework.sweeps.plan import Sweep
 from phoenix_pipeline.reporting.vocabulary import (

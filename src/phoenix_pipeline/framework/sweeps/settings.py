@@ -8,9 +8,9 @@ import yaml
 from pydantic import Field
 
 from phoenix_pipeline.config.base import Group, Positive
+from phoenix_pipeline.config.settings_errors import explain, hint
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.framework.project import open_config
-from phoenix_pipeline.framework.settings_errors import explain, hint
 from phoenix_pipeline.reporting.vocabulary import (
     describe_metric,
 )

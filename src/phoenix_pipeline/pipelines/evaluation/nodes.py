@@ -7,6 +7,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from phoenix_pipeline.arms.references import (
+    find_extractors,
+    load_judge,
+    load_references,
+    scored_with,
+)
 from phoenix_pipeline.config import EvaluationConfig, RunConfig
 from phoenix_pipeline.errors import DataError, SettingsError
 from phoenix_pipeline.images import ImageSet, Samples, read_samples
@@ -23,13 +29,7 @@ from phoenix_pipeline.metrics.reference import ReferenceStatistics
 from phoenix_pipeline.metrics.scores import Scores, score_samples
 from phoenix_pipeline.metrics.utility import SCORES as UTILITY
 from phoenix_pipeline.metrics.utility import classification_utility
-from phoenix_pipeline.pipelines.evaluation.references import (
-    find_extractors,
-    load_judge,
-    load_references,
-    scored_with,
-)
-from phoenix_pipeline.pipelines.progress import progress_bar
+from phoenix_pipeline.progress import progress_bar
 
 _CLIENTS_BY = "fid_pixels"
 _UTILITY = tuple(metric.name for metric in UTILITY)

@@ -2,13 +2,13 @@
 
 from kedro.pipeline import Pipeline, node
 
-from phoenix_pipeline.pipelines.arm import in_namespace, in_stage
-from phoenix_pipeline.pipelines.evaluation.nodes import evaluate
-from phoenix_pipeline.pipelines.evaluation.references import (
+from phoenix_pipeline.arms.references import (
     prepare_references,
     score_floor,
     train_label_judge,
 )
+from phoenix_pipeline.pipelines.arm import in_namespace, in_stage
+from phoenix_pipeline.pipelines.evaluation.nodes import evaluate
 
 _IMAGES = ["train_images", "test_images"]
 _SETTINGS = ["params:evaluation", "params:run"]

@@ -2,7 +2,7 @@
 
 from kedro.pipeline import Pipeline, node
 
-from phoenix_pipeline.pipelines.arm import in_namespace
+from phoenix_pipeline.pipelines.arm import ARM_SETTINGS, in_namespace
 from phoenix_pipeline.pipelines.federated_training.nodes import train
 
 
@@ -17,14 +17,7 @@ def create_pipeline(arm: str) -> Pipeline:
                     "test_images",
                     "client_images",
                     "shared_pool",
-                    "model_summary",
-                    "params:model",
-                    "params:training",
-                    "params:federation",
-                    "params:personal_layers",
-                    "params:threshold_filter",
-                    "params:shared_pool",
-                    "params:sampling",
+                    ARM_SETTINGS,
                     "params:run",
                     "params:images",
                     "params:partition",

@@ -35,7 +35,7 @@ from phoenix_pipeline.pipelines.privacy_audit.headline import (
 )
 from phoenix_pipeline.pipelines.privacy_audit.reconstruction import reconstruct_images
 from phoenix_pipeline.pipelines.privacy_audit.subject import Subject
-from phoenix_pipeline.pipelines.progress import progress_bar
+from phoenix_pipeline.progress import progress_bar
 from phoenix_pipeline.seeding import numpy_generator
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from phoenix_pipeline.diffusion.noise import NoiseSchedule
 from phoenix_pipeline.images import GLOBAL_MODEL, to_model_range
 from phoenix_pipeline.metrics.privacy.inversion import client_gradient, likeness, reconstruct
 from phoenix_pipeline.pipelines.privacy_audit.subject import Subject
-from phoenix_pipeline.pipelines.progress import progress_bar
+from phoenix_pipeline.progress import progress_bar
 from phoenix_pipeline.seeding import numpy_generator, torch_generator
 
 if TYPE_CHECKING:

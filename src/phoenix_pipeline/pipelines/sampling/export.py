@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from phoenix_pipeline import __version__
+from phoenix_pipeline.arms.sampling import Batch, follow_plan, plan_main_samples
 from phoenix_pipeline.checkpoints import atomic_path, write_json
 from phoenix_pipeline.config import ModelConfig, SamplingConfig
-from phoenix_pipeline.errors import CheckpointError, SettingsError
+from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.families.model_folder import read_metadata
 from phoenix_pipeline.families.provenance import DATA, trained_with
 from phoenix_pipeline.hardware import resolve_device
 from phoenix_pipeline.images import PngFolderWriter, SampleWriter
-from phoenix_pipeline.pipelines.progress import progress_bar
-from phoenix_pipeline.pipelines.sampling.nodes import Batch, follow_plan, plan_samples
+from phoenix_pipeline.progress import progress_bar
 from phoenix_pipeline.reporting.data_card import render_data_card
 from phoenix_pipeline.seeding import image_seeds
 
@@ -64,7 +64,7 @@ def export_samples(
     if target.exists():
         raise SettingsError(f"{target} exists and is not overwritten; name a new folder after --to")
     metadata = read_metadata(model_folder)
-    plan = _plan(metadata, num_images, client_id)
+    plan = plan_main_samples(metadata, num_images, client_id)
     card = _describe(metadata, model_folder.name, plan, seed, sampling, scores or {})
     with atomic_path(target) as temporary, progress_bar("exporting", num_images) as advance:
         temporary.mkdir()
@@ -79,14 +79,14 @@ def export_samples(
     return card
 
 
-def draw_images(
+def draw_exported(
     model_folder: Path, num_images: int, seed: int, sampling: SamplingConfig, device: str = "auto"
 ) -> "np.ndarray":
     """Return uint8 images [N, C, H, W]: those that :func:`export_samples` writes for ``seed``."""
     import numpy as np
 
     metadata = read_metadata(model_folder)
-    plan = _plan(metadata, num_images, None)
+    plan = plan_main_samples(metadata, num_images)
     batches = _follow(plan, metadata, model_folder, seed, sampling, device)
     return np.concatenate([images for images, _, _ in batches])
 
@@ -115,18 +115,6 @@ def _writer(folder: Path, layout: Layout) -> PngFolderWriter | SampleWriter:
     if layout == "png":
         return PngFolderWriter(folder)
     return SampleWriter(folder / _PARQUET_FILE)
-
-
-def _plan(metadata: Mapping[str, Any], num_images: int, client_id: int | None) -> dict[int, int]:
-    """Return how many images each model draws, ``num_images`` in all."""
-    if client_id is None:
-        # An arm with client models is sampled by these; its average is one for comparison.
-        main = {**metadata, "has_global_model": not metadata["clients"]}
-        return plan_samples(main, num_images)
-    if client_id not in metadata["clients"]:
-        has = ", ".join(map(str, metadata["clients"])) or "none; all share one model"
-        raise CheckpointError(f"there is no model of client {client_id}; clients with one: {has}")
-    return {client_id: num_images}
 
 
 def _describe(

@@ -1,34 +1,25 @@
 """Draw images from an arm's model, one seed per image."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import islice
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from PIL.Image import Image
 
-from phoenix_pipeline.config import ModelConfig, RunConfig, SamplingConfig
-from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.arms.sampling import Batch, follow_plan, plan_samples
+from phoenix_pipeline.config import ArmSettings, ModelConfig, RunConfig
 from phoenix_pipeline.hardware import resolve_device
 from phoenix_pipeline.images import (
-    GLOBAL_MODEL,
     SampleWriter,
-    apportion,
     image_grid,
     pick_evenly,
     read_samples,
 )
-from phoenix_pipeline.pipelines.progress import progress_bar
-from phoenix_pipeline.pipelines.sampling.parts import Batch, SampleParts
+from phoenix_pipeline.pipelines.sampling.parts import SampleParts
+from phoenix_pipeline.progress import progress_bar
 from phoenix_pipeline.seeding import image_seeds
 
-if TYPE_CHECKING:
-    import torch
 
-
-def draw_samples(
-    model_folder: Path, sampling: SamplingConfig, run: RunConfig
-) -> Callable[[Path], None]:
+def draw_samples(model_folder: Path, arm: ArmSettings, run: RunConfig) -> Callable[[Path], None]:
     """Return a function that streams the samples into a Parquet file, batch by batch.
 
     They come from the global model, or from the clients' models in proportion to what they hold;
@@ -38,7 +29,7 @@ def draw_samples(
     """
     from phoenix_pipeline.families.model_folder import read_metadata, weights_digest
 
-    device = resolve_device(run.device)
+    device, sampling = resolve_device(run.device), arm.sampling
     metadata = read_metadata(model_folder)
     settings = metadata["settings"]
     model = ModelConfig.model_validate(settings["model"])
@@ -77,79 +68,6 @@ def draw_samples(
     return write
 
 
-def follow_plan(
-    plan: Mapping[int, int],
-    seeds: Iterable[int],
-    model_folder: Path,
-    model: ModelConfig,
-    sampling: SamplingConfig,
-    shape: tuple[int, int, int],
-    device: "torch.device",
-    done: int = 0,
-) -> Iterator[Batch]:
-    """Yield batches: uint8 images [B, C, H, W], the client whose model drew them, their seeds.
-
-    ``plan`` is of :func:`plan_samples`; ``seeds`` are used up in its order. The first ``done``
-    images, which are whole batches, are left out.
-    """
-    from phoenix_pipeline.families import family_of
-    from phoenix_pipeline.families.model_folder import load_network
-    from phoenix_pipeline.optimization.compilation import compile_network
-
-    supply = iter(seeds)
-    compiled = _compiles(plan, model, sampling, device)
-    for client_id, count in plan.items():
-        own = list(islice(supply, count))
-        begun = min(done, count)
-        done -= begun
-        if begun == count:
-            continue
-        network = load_network(model_folder, client_id).to(device)
-        if compiled:
-            compile_network(network)
-        left = own[begun:]
-        for batch in family_of(model).sample_images(network, model, sampling, shape, left, device):
-            yield batch, client_id, own[begun : begun + len(batch)]
-            begun += len(batch)
-
-
-def _compiles(
-    plan: Mapping[int, int], model: ModelConfig, sampling: SamplingConfig, device: "torch.device"
-) -> bool:
-    """Return whether networks are compiled: for the whole plan, also where a part is done."""
-    from phoenix_pipeline.optimization.break_even import SAMPLING
-
-    if sampling.compile != "auto":
-        return sampling.compile
-    batches = sum(-(-count // sampling.batch_size) for count in plan.values())
-    too_small = "a DCGAN is too small for it" if model.family == "dcgan" else None
-    return SAMPLING.pays(batches * sampling.num_steps, device.type, too_small)
-
-
-def plan_samples(metadata: Mapping[str, Any], num_images: int) -> dict[int, int]:
-    """Return how many images come from which client's model, -1 being the global one.
-
-    Raises:
-        SettingsError: there is no complete model.
-    """
-    clients = metadata["clients"]
-    plan: dict[int, int] = {}
-    if clients:
-        sizes = [metadata["num_examples"][str(client)] for client in clients]
-        counts = apportion(sizes, num_images)
-        plan = {client: int(n) for client, n in zip(clients, counts, strict=True) if n}
-    if metadata["has_global_model"]:
-        plan[GLOBAL_MODEL] = num_images
-    if not plan:
-        raise SettingsError(
-            "there is no model to sample: only the shared layers came back, since no node released "
-            "its personal layers; set release-personal-layers=true in the node configuration of "
-            "those that agree and run again (nothing is trained anew), or stop after training by "
-            "--pipelines federated_training"
-        )
-    return plan
-
-
-def draw_grid(samples_file: Path, sampling: SamplingConfig) -> Image:
+def draw_grid(samples_file: Path, arm: ArmSettings) -> Image:
     """Return samples spread evenly over the file, none picked, in one picture."""
-    return image_grid(pick_evenly(read_samples(samples_file), sampling.grid_images))
+    return image_grid(pick_evenly(read_samples(samples_file), arm.sampling.grid_images))

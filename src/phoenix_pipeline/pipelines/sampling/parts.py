@@ -13,15 +13,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from phoenix_pipeline.arms.sampling import Batch
 from phoenix_pipeline.checkpoints import load_tensors, save_tensors
 from phoenix_pipeline.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
 
-# Images uint8 [B, C, H, W], the client whose model drew them, their seeds.
-Batch = tuple[np.ndarray, int, list[int]]
 BETWEEN_PARTS_S = 30.0
 
 

@@ -2,7 +2,7 @@
 
 from kedro.pipeline import Pipeline, node
 
-from phoenix_pipeline.pipelines.arm import in_namespace
+from phoenix_pipeline.pipelines.arm import ARM_SETTINGS, in_namespace
 from phoenix_pipeline.pipelines.sampling.nodes import draw_grid, draw_samples
 
 
@@ -12,11 +12,11 @@ def create_pipeline(arm: str) -> Pipeline:
         [
             node(
                 draw_samples,
-                ["model", "params:sampling", "params:run"],
+                ["model", ARM_SETTINGS, "params:run"],
                 "samples",
                 name="sample",
             ),
-            node(draw_grid, ["samples", "params:sampling"], "grid", name="draw_grid"),
+            node(draw_grid, ["samples", ARM_SETTINGS], "grid", name="draw_grid"),
         ],
         arm,
         "sampling",

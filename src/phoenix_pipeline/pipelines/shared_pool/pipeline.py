@@ -2,8 +2,9 @@
 
 from kedro.pipeline import Pipeline, node
 
-from phoenix_pipeline.pipelines.arm import in_namespace
-from phoenix_pipeline.pipelines.shared_pool.nodes import assign_images, check_arm, plot_clients
+from phoenix_pipeline.arms.setup import set_up_arm
+from phoenix_pipeline.pipelines.arm import ARM_SETTINGS, in_namespace
+from phoenix_pipeline.pipelines.shared_pool.nodes import plot_clients
 
 
 def create_pipeline(arm: str) -> Pipeline:
@@ -11,38 +12,21 @@ def create_pipeline(arm: str) -> Pipeline:
     return in_namespace(
         [
             node(
-                check_arm,
+                set_up_arm,
                 [
                     "train_images",
                     "test_images",
-                    "params:model",
-                    "params:training",
-                    "params:federation",
-                    "params:personal_layers",
-                    "params:threshold_filter",
-                    "params:shared_pool",
-                    "params:sampling",
+                    "partition",
+                    ARM_SETTINGS,
                     "params:run",
                     "checkpoints",
                 ],
-                "model_summary",
-                name="check",
-            ),
-            node(
-                assign_images,
-                [
-                    "train_images",
-                    "partition",
-                    "params:shared_pool",
-                    "params:federation",
-                    "params:run",
-                ],
-                ["client_images", "shared_pool"],
-                name="assign_images",
+                ["client_images", "shared_pool", "model_summary"],
+                name="set_up",
             ),
             node(
                 plot_clients,
-                ["train_images", "client_images", "params:federation"],
+                ["train_images", "client_images", ARM_SETTINGS],
                 "clients_figure",
                 name="plot_clients",
             ),

@@ -36,7 +36,7 @@ from phoenix_pipeline.metrics.reference import (
     save_reference,
 )
 from phoenix_pipeline.metrics.scores import score_real_images
-from phoenix_pipeline.pipelines.progress import progress_bar
+from phoenix_pipeline.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,130 @@
+"""A trained model as one object: samples, rounds, and its folder."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from phoenix_pipeline.api.settings import Settings, override
+from phoenix_pipeline.arms.sampling import draw_images
+from phoenix_pipeline.checkpoints import METADATA_FILE, atomic_path
+from phoenix_pipeline.config import SamplingConfig
+from phoenix_pipeline.errors import DataError, SettingsError
+from phoenix_pipeline.families.model_folder import ROUNDS_FILE, assemble_client, read_metadata
+from phoenix_pipeline.families.provenance import trained_with
+
+MODEL_FOLDER = "model"
+"""Where the model lies in a folder of ``train``."""
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """The model of one arm, which lies in ``folder``: of :func:`train` or :func:`load`.
+
+    ``device``: where it is sampled, as ``run.device``.
+    """
+
+    folder: Path
+    device: str = "auto"
+    # Removes the folder of a training without one when the last reference to the model goes.
+    _temporary: TemporaryDirectory[str] | None = field(default=None, repr=False)
+
+    @property
+    def settings(self) -> Mapping[str, Mapping[str, Any]]:
+        """The complete groups of settings that it was trained with, by name."""
+        return trained_with(read_metadata(self.folder), self.folder.name)
+
+    @property
+    def clients(self) -> tuple[int, ...]:
+        """The clients that have a model of their own; empty where all share one."""
+        return tuple(read_metadata(self.folder)["clients"])
+
+    @property
+    def rounds(self) -> pd.DataFrame:
+        """A row per round and client: loss, bytes, seconds and more (docs/architecture.md).
+
+        Raises:
+            DataError: the table is not there, or broken.
+        """
+        path = self.folder / ROUNDS_FILE
+        try:
+            return pd.read_parquet(path)
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise DataError(f"{path} is not a readable table: {reason}") from error
+
+    def sample(
+        self,
+        num_images: int,
+        seed: int | None = None,
+        *,
+        client_id: int | None = None,
+        sampling: Settings | None = None,
+    ) -> np.ndarray:
+        """Return uint8 images [N, C, H, W], values 0..255; image ``i`` depends on seed and ``i``.
+
+        Where clients have models of their own, they draw in proportion to what they hold, client by
+        client.
+
+        Args:
+            num_images: N, at least 1.
+            seed: of these images; None: that of the training, which gives those of ``kedro run``.
+            client_id: this client's model draws them all.
+            sampling: what differs from the settings of the training, such as ``{"num_steps": 50}``.
+
+        Raises:
+            SettingsError: a setting is unknown or not allowed.
+            CheckpointError: ``client_id`` has no model.
+        """
+        settings = self.settings
+        over = {**(sampling or {}), "num_images": num_images}
+        trained = SamplingConfig.model_validate(settings["sampling"])
+        config: SamplingConfig = override(trained, "sampling", over)
+        own = settings["run"]["seed"] if seed is None else seed
+        return draw_images(self.folder, num_images, config, own, self.device, client_id)
+
+    def save(self, folder: Path | str, client_id: int | None = None) -> Path:
+        """Write the model into a new folder; return it.
+
+        A diffusion model that all share loads with ``DDPMPipeline.from_pretrained``; so does the
+        complete model of ``client_id``. :func:`load` reads whatever was saved.
+
+        Raises:
+            SettingsError: the folder exists.
+            CheckpointError: ``client_id`` has no model.
+        """
+        target = Path(folder)
+        if target.exists():
+            raise SettingsError(f"{target} exists and is not overwritten; name a new folder")
+        if client_id is not None:
+            assemble_client(self.folder, client_id, target)
+            return target
+        with atomic_path(target) as temporary:
+            shutil.copytree(self.folder, temporary)
+        return target
+
+
+def load(folder: Path | str, device: str = "auto") -> Model:
+    """Return the model in a folder of ``Model.save``, of ``train``, or of ``kedro run``.
+
+    ``kedro run`` writes ``data/06_models/<arm>``.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    folder = Path(folder)
+    if not (folder / METADATA_FILE).exists() and (folder / MODEL_FOLDER).is_dir():
+        folder = folder / MODEL_FOLDER
+    read_metadata(folder)
+    return Model(folder, device)
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write ``table`` as Parquet without its index; the file is complete or as it was."""
+    with atomic_path(path) as temporary:
+        table.to_parquet(temporary, index=False)

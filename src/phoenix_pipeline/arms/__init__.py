@@ -1,0 +1,1 @@
+"""What the stages do for one arm, as plain functions that pipelines and ``api`` call."""

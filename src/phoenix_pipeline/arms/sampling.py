@@ -1,0 +1,153 @@
+"""Which of an arm's models draws how many images, and the images, one seed per image."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from phoenix_pipeline.config import ModelConfig, SamplingConfig
+from phoenix_pipeline.errors import CheckpointError, SettingsError
+from phoenix_pipeline.hardware import resolve_device
+from phoenix_pipeline.images import GLOBAL_MODEL, apportion
+from phoenix_pipeline.progress import progress_bar
+from phoenix_pipeline.seeding import image_seeds
+
+if TYPE_CHECKING:
+    import torch
+
+# Images uint8 [B, C, H, W], the client whose model drew them, their seeds.
+Batch = tuple[np.ndarray, int, list[int]]
+
+
+def plan_samples(metadata: Mapping[str, Any], num_images: int) -> dict[int, int]:
+    """Return how many images come from which client's model, -1 being the global one.
+
+    ``metadata``: of ``model_folder.read_metadata``. Clients draw in proportion to what they hold;
+    where there is a global model beside theirs, it draws as many again.
+
+    Raises:
+        SettingsError: there is no complete model.
+    """
+    clients = metadata["clients"]
+    plan: dict[int, int] = {}
+    if clients:
+        sizes = [metadata["num_examples"][str(client)] for client in clients]
+        counts = apportion(sizes, num_images)
+        plan = {client: int(n) for client, n in zip(clients, counts, strict=True) if n}
+    if metadata["has_global_model"]:
+        plan[GLOBAL_MODEL] = num_images
+    if not plan:
+        raise SettingsError(
+            "there is no model to sample: only the shared layers came back, since no node released "
+            "its personal layers; set release-personal-layers=true in the node configuration of "
+            "those that agree and run again (nothing is trained anew), or stop after training by "
+            "--pipelines federated_training"
+        )
+    return plan
+
+
+def plan_main_samples(
+    metadata: Mapping[str, Any], num_images: int, client_id: int | None = None
+) -> dict[int, int]:
+    """Return how many images each model draws, ``num_images`` in all.
+
+    ``client_id``: this client's model draws them all.
+
+    Raises:
+        CheckpointError: that client has no model.
+        SettingsError: there is no complete model.
+    """
+    if client_id is None:
+        # An arm with client models is sampled by these; its average is one for comparison.
+        main = {**metadata, "has_global_model": not metadata["clients"]}
+        return plan_samples(main, num_images)
+    if client_id not in metadata["clients"]:
+        has = ", ".join(map(str, metadata["clients"])) or "none; all share one model"
+        raise CheckpointError(f"there is no model of client {client_id}; clients with one: {has}")
+    return {client_id: num_images}
+
+
+def follow_plan(
+    plan: Mapping[int, int],
+    seeds: Iterable[int],
+    model_folder: Path,
+    model: ModelConfig,
+    sampling: SamplingConfig,
+    shape: tuple[int, int, int],
+    device: "torch.device",
+    done: int = 0,
+) -> Iterator[Batch]:
+    """Yield batches: uint8 images [B, C, H, W], the client whose model drew them, their seeds.
+
+    ``plan`` is of :func:`plan_samples`; ``seeds`` are used up in its order. The first ``done``
+    images, which are whole batches, are left out.
+    """
+    from phoenix_pipeline.families import family_of
+    from phoenix_pipeline.families.model_folder import load_network
+    from phoenix_pipeline.optimization.compilation import compile_network
+
+    supply = iter(seeds)
+    compiled = _compiles(plan, model, sampling, device)
+    for client_id, count in plan.items():
+        own = list(islice(supply, count))
+        begun = min(done, count)
+        done -= begun
+        if begun == count:
+            continue
+        network = load_network(model_folder, client_id).to(device)
+        if compiled:
+            compile_network(network)
+        left = own[begun:]
+        for batch in family_of(model).sample_images(network, model, sampling, shape, left, device):
+            yield batch, client_id, own[begun : begun + len(batch)]
+            begun += len(batch)
+
+
+def _compiles(
+    plan: Mapping[int, int], model: ModelConfig, sampling: SamplingConfig, device: "torch.device"
+) -> bool:
+    """Return whether networks are compiled: for the whole plan, also where a part is done."""
+    from phoenix_pipeline.optimization.break_even import SAMPLING
+
+    if sampling.compile != "auto":
+        return sampling.compile
+    batches = sum(-(-count // sampling.batch_size) for count in plan.values())
+    too_small = "a DCGAN is too small for it" if model.family == "dcgan" else None
+    return SAMPLING.pays(batches * sampling.num_steps, device.type, too_small)
+
+
+def draw_images(
+    model_folder: Path,
+    num_images: int,
+    sampling: SamplingConfig,
+    seed: int,
+    device: str = "auto",
+    client_id: int | None = None,
+) -> np.ndarray:
+    """Return uint8 images [N, C, H, W]: those that the stage ``sampling`` draws with ``seed``.
+
+    Raises:
+        CheckpointError: ``client_id`` has no model.
+        SettingsError: there is no complete model.
+    """
+    from phoenix_pipeline.families.model_folder import read_metadata
+
+    metadata = read_metadata(model_folder)
+    told = metadata["settings"]
+    batches = follow_plan(
+        plan_main_samples(metadata, num_images, client_id),
+        image_seeds(seed, "sample", num_images),
+        model_folder,
+        ModelConfig.model_validate(told["model"]),
+        sampling,
+        (told["channels"], told["image_size"], told["image_size"]),
+        resolve_device(device),
+    )
+    drawn = []
+    with progress_bar("sampling", num_images) as advance:
+        for images, _, _ in batches:
+            drawn.append(images)
+            advance(len(images))
+    return np.concatenate(drawn)

@@ -1,0 +1,161 @@
+"""Set an arm up: who trains on what, what clients are told, and the checks before any training."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from phoenix_pipeline.arms.checks import (
+    check_clients,
+    check_personalization,
+    check_pool,
+    check_stored,
+    check_threshold,
+)
+from phoenix_pipeline.config import ArmSettings, RunConfig, list_settled, settle_arm
+from phoenix_pipeline.hardware import resolve_device
+from phoenix_pipeline.images import ImageSet
+from phoenix_pipeline.partitioning.shared_pool import draw_shared_pool
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from phoenix_pipeline.federated.records import ClientSettings
+
+
+def set_up_arm(
+    train: ImageSet,
+    test: ImageSet,
+    partition: pd.DataFrame,
+    settings: ArmSettings,
+    run: RunConfig,
+    checkpoints: Path,
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
+    """Return each client's images, its share of the pool, and what the model is.
+
+    Whoever trains on these has passed every check that needs no training.
+
+    Raises:
+        SettingsError, CheckpointError: see :func:`assign_images` and :func:`check_arm`.
+    """
+    summary = check_arm(train, test, settings, run, checkpoints)
+    return *assign_images(train, partition, settings, run), summary
+
+
+def assign_images(
+    train: ImageSet, partition: pd.DataFrame, settings: ArmSettings, run: RunConfig
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return each client's training images and each client's share of the pool.
+
+    With ``federation.pooled`` one client, number 0, holds what all clients hold together.
+
+    Raises:
+        SettingsError: there are too few clients for ``settings.federation``.
+    """
+    pool = draw_shared_pool(partition, settings.shared_pool, run.seed, train.num_classes)
+    training = pool.training
+    if settings.federation.pooled:
+        training = training.drop_duplicates("image_index").assign(client_id=0)
+    # In a deployment the nodes are the clients, and are counted when they have connected.
+    if settings.federation.engine != "deployment":
+        check_clients(settings.federation, training["client_id"].unique().tolist())
+    return training, pool.shares
+
+
+def check_arm(
+    train: ImageSet, test: ImageSet, settings: ArmSettings, run: RunConfig, checkpoints: Path
+) -> dict[str, Any]:
+    """Build the model once and check what only the images can tell; return what it is.
+
+    ``settled`` in it is what each setting of ``auto`` became.
+
+    Raises:
+        SettingsError: the model does not fit the images, or settings contradict each other.
+        CheckpointError: ``checkpoints`` has an unfinished run of other settings.
+    """
+    from phoenix_pipeline.federated.privacy.checks import check_privacy
+
+    given, settings = settings, settle_arm(settings, train.image_size)
+    federation, personal = settings.federation, settings.personal_layers
+    filtering, pool = settings.threshold_filter, settings.shared_pool
+    network = _build(train, settings, run)
+    layers = _layers_that_stay(network, settings)
+    check_privacy(
+        federation,
+        settings.training,
+        network,
+        filters_clients=filtering.enabled,
+        uploads_personal=personal.final_average
+        or (bool(layers) and federation.waits_for_released_layers),
+        shares_images=pool.beta > 0 and pool.source == "clients",
+    )
+    check_personalization(personal, filtering, federation, layers)
+    check_pool(pool)
+    check_threshold(filtering, train, test, run)
+    if federation.resume:
+        told = _client_settings(train, layers, settings, run)
+        check_stored(checkpoints, told, federation, filtering, pool)
+    return {**_summarise(network, layers, train), "settled": list_settled(given, settings)}
+
+
+def client_settings(train: ImageSet, settings: ArmSettings, run: RunConfig) -> "ClientSettings":
+    """Return what every client is told, without ``auto``.
+
+    Raises:
+        SettingsError: the model does not fit the images.
+    """
+    settings = settle_arm(settings, train.image_size)
+    layers = _layers_that_stay(_build(train, settings, run), settings)
+    return _client_settings(train, layers, settings, run)
+
+
+def _client_settings(
+    train: ImageSet, layers: tuple[str, ...], settings: ArmSettings, run: RunConfig
+) -> "ClientSettings":
+    from phoenix_pipeline.federated.records import ClientSettings
+
+    return ClientSettings(
+        model=settings.model,
+        training=settings.training,
+        channels=train.channels,
+        image_size=train.image_size,
+        seed=run.seed,
+        personal_layers=layers,
+        monitor_samples=settings.threshold_filter.monitor_samples,
+        monitor_steps=settings.threshold_filter.monitor_steps,
+        compression=settings.federation.compression,
+    )
+
+
+def _build(train: ImageSet, settings: ArmSettings, run: RunConfig) -> "nn.Module":
+    from phoenix_pipeline.families import family_of
+
+    resolve_device(run.device)
+    family = family_of(settings.model)
+    family.check(settings.model, settings.sampling, train.channels, train.image_size)
+    return family.build(settings.model, train.channels, train.image_size, run.seed)
+
+
+def _layers_that_stay(network: "nn.Module", settings: ArmSettings) -> tuple[str, ...]:
+    """Return the prefixes of what clients keep, as personal layers or by a partial update."""
+    from phoenix_pipeline.federated.compression.partial_updates import layers_that_stay
+    from phoenix_pipeline.federated.personal_layers import personal_prefixes
+
+    names = network.state_dict()
+    layers = personal_prefixes(settings.personal_layers, settings.model, names)
+    return layers_that_stay(layers, settings.federation, settings.model, names)
+
+
+def _summarise(network: "nn.Module", layers: tuple[str, ...], train: ImageSet) -> dict[str, Any]:
+    from phoenix_pipeline.federated.personal_layers import is_personal
+
+    sizes = {name: weight.numel() for name, weight in network.named_parameters()}
+    return {
+        "num_parameters": sum(sizes.values()),
+        "num_personal_parameters": sum(
+            size for name, size in sizes.items() if is_personal(name, layers)
+        ),
+        "personal_layers": list(layers),
+        "channels": train.channels,
+        "image_size": train.image_size,
+    }

@@ -1,0 +1,181 @@
+"""Train one arm, and write its models with all that a reader may want to know of the training."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from phoenix_pipeline import __version__
+from phoenix_pipeline.arms.setup import client_settings
+from phoenix_pipeline.config import ArmSettings, Group, RunConfig, settle_arm
+from phoenix_pipeline.families.provenance import DATA, TRAINED_WITH, fingerprint_data
+from phoenix_pipeline.images import ImageSet
+from phoenix_pipeline.progress import progress_bar
+from phoenix_pipeline.reporting.disclosure import describe_disclosure
+
+if TYPE_CHECKING:
+    from phoenix_pipeline.federated.job import FederatedJob, FederatedResult
+    from phoenix_pipeline.federated.records import ClientSettings
+
+Weights = Literal["ema", "raw"]
+OnRound = Callable[[int, Mapping[str, float]], None]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedArm:
+    """``write`` writes the models into a folder; ``rounds``: a row per round and client.
+
+    ``trained_images``: see :func:`trained_images`. All three belong into the model's folder.
+    """
+
+    write: Callable[[Path], None]
+    rounds: pd.DataFrame
+    trained_images: pd.DataFrame
+
+
+def train_arm(
+    train: ImageSet,
+    test: ImageSet,
+    client_images: pd.DataFrame,
+    shared_pool: pd.DataFrame,
+    settings: ArmSettings,
+    run: RunConfig,
+    checkpoints: Path,
+    data_groups: Mapping[str, Group],
+    on_round: OnRound | None = None,
+) -> TrainedArm:
+    """Train over the clients; go on from ``checkpoints`` if possible.
+
+    Args:
+        train: all training images.
+        test: held-out images, which the threshold filter's reference is made from.
+        client_images: what each client trains on, and
+        shared_pool: each client's share of the pool: both of ``setup.assign_images``.
+        settings: of the arm.
+        run: seed and device.
+        checkpoints: the folder of this arm's checkpoints and client states.
+        data_groups: how images and clients came about, by name; written beside the model.
+        on_round: told each round's means, restored rounds included.
+
+    Raises:
+        FederationError: a round had too few usable replies; the last checkpoint stands.
+    """
+    from phoenix_pipeline.arms.time_estimate import announce_time
+
+    settings = settle_arm(settings, train.image_size)
+    job = _build_job(train, test, client_images, shared_pool, settings, run)
+    announce_time(job, checkpoints.name)
+    result = _run(job, checkpoints, on_round)
+    held = trained_images(job, result)
+    groups = {"run": run, **data_groups}
+    told = {name: group.model_dump(mode="json") for name, group in groups.items()}
+    metadata = _describe(job, result, settings, told)
+    metadata[DATA] = fingerprint_data(train, test, held)
+
+    def write(folder: Path) -> None:
+        _write(folder, result, job.settings, metadata)
+
+    return TrainedArm(write, result.rounds, held)
+
+
+def trained_images(job: "FederatedJob", result: "FederatedResult") -> pd.DataFrame:
+    """Return a row per image of each client, as in ``client_images``.
+
+    Of the sites of a deployment only the numbers of images are known here: image and label are -1.
+    """
+    if job.config.engine != "deployment":
+        return job.client_images
+    sites, counts = list(result.num_examples), list(result.num_examples.values())
+    unknown = {"image_index": -1, "label": -1, "shared": False}
+    return pd.DataFrame({"client_id": np.repeat(sites, counts)}).assign(**unknown)
+
+
+def _weights(settings: ArmSettings) -> Weights:
+    averaged = settings.sampling.weights == "ema" and settings.training.ema_horizon > 0
+    return "ema" if averaged else "raw"
+
+
+def _build_job(
+    train: ImageSet,
+    test: ImageSet,
+    client_images: pd.DataFrame,
+    shared_pool: pd.DataFrame,
+    settings: ArmSettings,
+    run: RunConfig,
+) -> "FederatedJob":
+    from phoenix_pipeline.federated.job import FederatedJob
+    from phoenix_pipeline.metrics.monitoring import build_monitor_reference
+
+    filtering = settings.threshold_filter
+    return FederatedJob(
+        images=train,
+        client_images=client_images,
+        config=settings.federation,
+        settings=client_settings(train, settings, run),
+        device=run.device,
+        threshold_filter=filtering,
+        reference=build_monitor_reference(test, run.seed) if filtering.enabled else None,
+        pool=shared_pool["image_index"].unique(),
+        warmup_steps=settings.shared_pool.warmup_steps,
+        final_average=_weights(settings) if settings.personal_layers.final_average else None,
+    )
+
+
+def _run(job: "FederatedJob", checkpoints: Path, on_round: OnRound | None) -> "FederatedResult":
+    """Train, with a bar of the replies."""
+    from phoenix_pipeline.federated.server import train_federated
+
+    clients = job.client_images["client_id"].nunique()
+    with progress_bar("training", job.config.num_rounds * clients) as advance:
+        return train_federated(
+            job, checkpoints, on_round=on_round, on_reply=lambda server_round, row: advance(1)
+        )
+
+
+def _describe(
+    job: "FederatedJob",
+    result: "FederatedResult",
+    settings: ArmSettings,
+    data_groups: dict[str, dict[str, Any]],
+) -> dict[str, Any]:
+    """Return what stays with the models: settings, origin, and what left the clients."""
+    told = {**data_groups, **settings.model_dump(mode="json")}
+    epsilon = float(result.rounds["epsilon"].max())
+    return {
+        "weights": _weights(settings),
+        "rounds": job.config.num_rounds,
+        "settings": job.settings.model_dump(mode="json"),
+        TRAINED_WITH: told,
+        "disclosure": describe_disclosure(told, None if math.isnan(epsilon) else epsilon),
+        "num_examples": dict(result.num_examples),
+        "phoenix_pipeline": __version__,
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _write(
+    folder: Path, result: "FederatedResult", settings: "ClientSettings", metadata: dict[str, Any]
+) -> None:
+    """Write the global model, or the shared body and what completes it at each client."""
+    from phoenix_pipeline.families import family_of
+    from phoenix_pipeline.families.model_folder import write_models
+    from phoenix_pipeline.federated.personal_layers import samples_are_personal
+
+    averaged = metadata["weights"] == "ema"
+    shared = result.ema if averaged else result.raw
+    personal = samples_are_personal(settings.personal_layers)
+    network = None
+    if not personal or result.averaged_personal is not None:
+        network = family_of(settings.model).build(
+            settings.model, settings.channels, settings.image_size, settings.seed
+        )
+        completing = result.averaged_personal or {}
+        network.load_state_dict({**network.state_dict(), **shared, **completing})
+    states = ((c, result.client_state(c)) for c in (result.connected if personal else ()))
+    layers = ((c, s.personal_ema if averaged else s.personal) for c, s in states)
+    write_models(folder, shared, layers, network, metadata)
