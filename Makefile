@@ -82,7 +82,7 @@ clean: ## remove results, tracked runs and caches; keep raw data and the environ
 	@for layer in data/0[2-8]_*; do find "$$layer" -mindepth 1 ! -name .gitkeep -delete; done
 	@for layer in data/*/0[2-8]_* data/.locks data/*/.locks; do \
 		case "$$layer" in data/0*) ;; *) rm -rf "$$layer" ;; esac; done
-	@rm -rf mlflow.db mlflow.db.lock mlruns .viz logs .pytest_cache .ruff_cache .mypy_cache
+	@rm -rf data/gpu_check mlflow.db mlflow.db.lock mlruns .viz logs .pytest_cache .ruff_cache .mypy_cache
 	@find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean ## remove the environment as well

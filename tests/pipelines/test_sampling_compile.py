@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import torch
 
+from phoenix_pipeline.arms.sampling import _compiles
 from phoenix_pipeline.config import ModelConfig, SamplingConfig
-from phoenix_pipeline.pipelines.sampling.nodes import _compiles
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
