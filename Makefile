@@ -1,8 +1,8 @@
 # Every target works from a fresh clone: it needs Python 3.11 to 3.13, make and a package index.
 # Options go in ARGS: make run ARGS="--env smoke --params federation.num_rounds=2"
 .DEFAULT_GOAL := help
-.PHONY: help run audit cifar10 sweep claims bench test test-federation test-all lint format ui viz lock \
-	clean distclean
+.PHONY: help run audit cifar10 sweep claims bench gpu-check test test-federation test-all mutants lint \
+	format ui viz lock clean distclean
 
 SUITABLE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
@@ -38,6 +38,9 @@ claims: $(READY) ## the paper's figures and claims, over seeds and partitions (r
 bench: $(READY) ## ratios of speed into benchmarks/latest.json (docs/speed.md); ARGS names some
 	@$(BIN)/python -W ignore::DeprecationWarning -m benchmarks $(ARGS)
 
+gpu-check: $(READY) ## what only a GPU can show, in four minutes (docs/speed.md); ARGS="--device cpu"
+	@$(BIN)/python -W ignore -m benchmarks.gpu_check $(ARGS)
+
 test: $(READY) ## the tests that take seconds
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" $(WORKERS) $(ARGS)
 
@@ -45,10 +48,16 @@ test: $(READY) ## the tests that take seconds
 test-federation: $(READY) ## a federation over TLS on loopback gives the bits of in_process (a minute or two)
 	@$(BIN)/python -m pytest -rs \
 		tests/federated/engines/test_deployment.py::test_nodes_over_tls_give_the_bits_of_in_process \
+		tests/federated/engines/test_deployment.py::test_a_stranger_with_the_authority_reaches_nothing_but_the_nodes_own_paths \
+		tests/federated/engines/test_deployment.py::test_a_site_cannot_unregister_another_nor_register_itself \
 		tests/federated/engines/test_ray.py::test_ray_ends_with_the_bits_of_in_process $(ARGS)
 
 test-all: $(READY) ## all tests
 	@$(BIN)/python -m pytest $(ARGS)
+
+# ARGS="--only federated/strategy" takes one file's changes.
+mutants: $(READY) ## change the code line by line: does a test fail for each? (half an hour)
+	@OMP_NUM_THREADS=1 $(BIN)/python -W ignore benchmarks/mutants.py $(ARGS)
 
 lint: $(READY) ## style and types
 	@$(BIN)/ruff check .
@@ -59,10 +68,8 @@ format: $(READY) ## rewrite the code in the project's style
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
 
-ui: $(READY) ## MLflow's pages on http://127.0.0.1:5000 (PORT=...)
-	@echo "MLflow: http://127.0.0.1:$(PORT)/#/experiments/1/runs?compareRunsMode=CHART"
-	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow server \
-		--workers 1 --host 127.0.0.1 --port $(PORT) --backend-store-uri sqlite:///mlflow.db
+ui: $(READY) ## the runs side by side in MLflow, on http://127.0.0.1:5000 (PORT=...)
+	@$(BIN)/kedro ui --port $(PORT) $(ARGS)
 
 viz: $(READY) ## the pipeline, with previews, in kedro-viz
 	@$(BIN)/kedro viz run $(ARGS)
@@ -75,7 +82,7 @@ clean: ## remove results, tracked runs and caches; keep raw data and the environ
 	@for layer in data/0[2-8]_*; do find "$$layer" -mindepth 1 ! -name .gitkeep -delete; done
 	@for layer in data/*/0[2-8]_* data/.locks data/*/.locks; do \
 		case "$$layer" in data/0*) ;; *) rm -rf "$$layer" ;; esac; done
-	@rm -rf mlflow.db mlruns .viz logs .pytest_cache .ruff_cache .mypy_cache
+	@rm -rf mlflow.db mlflow.db.lock mlruns .viz logs .pytest_cache .ruff_cache .mypy_cache
 	@find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean ## remove the environment as well

@@ -25,11 +25,12 @@ BENCHMARKS = (
     "field_habits",
     "federated_round",
     "sampling",
+    "stacked_clients",
     "evaluation",
     "reading",
     "growth",
 )
-ON_GPU = BENCHMARKS[:4]
+ON_GPU = BENCHMARKS[:5]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -14,8 +14,10 @@ from phoenix_pipeline.config import (
     ArmSettings,
     CompressionConfig,
     FederationConfig,
+    ImagesConfig,
     LocalWorkConfig,
     ModelConfig,
+    PartitionConfig,
     PersonalLayersConfig,
     RunConfig,
     SamplingConfig,
@@ -126,9 +128,12 @@ def _run_arm(arm: str, folder: Path) -> None:
     )
     pool = pd.DataFrame({"image_index": np.arange(5, 25)})
     images, held_out = _images(sum(_SIZES)), _images(60)
-    trained = train_arm(images, held_out, _clients(), pool, settings, _RUN, checkpoints, {})
+    groups = {"images": ImagesConfig(), "partition": PartitionConfig(num_clients=len(_SIZES))}
+    trained = train_arm(images, held_out, _clients(), pool, settings, _RUN, checkpoints, groups)
     FolderDataset(filepath=str(folder / arm)).save(trained.write)
     TableDataset(filepath=str(folder / arm / "rounds.parquet")).save(trained.rounds)
+    held = TableDataset(filepath=str(folder / arm / "client_images.parquet"))
+    held.save(trained.trained_images)
     samples = WrittenByNodeDataset(filepath=str(folder / f"{arm}.parquet"))
     samples.save(draw_samples(folder / arm, settings, _RUN))
     _evaluate(folder, arm)

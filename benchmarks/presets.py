@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.harness import Options
-from phoenix_pipeline.config import ModelConfig, TrainingConfig
+from phoenix_pipeline.config import ModelConfig, TrainingConfig, settle_model, settle_training
 from phoenix_pipeline.diffusion.unet import build_unet
 from phoenix_pipeline.framework.config_loader import PhoenixConfigLoader
 from phoenix_pipeline.seeding import numpy_generator
@@ -65,8 +65,9 @@ def read_preset(
     """Return the settings of the arm ``fedavg`` in a configuration environment."""
     loader = PhoenixConfigLoader(PROJECT / "conf", environment, {}, **CONFIG_LOADER_ARGS)
     arm: dict[str, Any] = loader["parameters"]["fedavg"]
-    model = ModelConfig.model_validate(arm["model"])
+    model = settle_model(ModelConfig.model_validate(arm["model"]), image_size)
     training = TrainingConfig.model_validate(arm["training"])
+    training = settle_training(training, model, image_size)
     return Preset(name, model, training, channels, image_size, steps)
 
 

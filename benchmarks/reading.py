@@ -32,7 +32,7 @@ def _reading(source: Path, options: Options) -> Row:
     config = ImagesConfig()
 
     def ours() -> np.ndarray:
-        return read_images(source, config, require_all_classes=False).images
+        return read_images(source, config, keep_empty_classes=True).images
 
     def one_by_one() -> np.ndarray:
         cells = pq.read_table(source, columns=[_COLUMN])[_COLUMN].to_pylist()

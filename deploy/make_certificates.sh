@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes the consortium's own authority (once) and the SuperLink's certificate.
-# Usage: deploy/make_certificates.sh FOLDER HOST_OR_IP...
+# Usage: deploy/make_certificates.sh FOLDER HOST_OR_IP...   (this machine's loopback is added)
 # ca.crt goes to every node and to whoever submits runs; ca.key and superlink.key go nowhere.
 set -euo pipefail
 if [ $# -lt 2 ]; then
@@ -11,7 +11,7 @@ folder=$1; shift
 umask 077
 mkdir -p "$folder"
 names=""
-for host in "$@"; do
+for host in "$@" localhost 127.0.0.1; do
   case "$host" in
     *:*) names="$names,IP:$host" ;;
     *[!0-9.]*) names="$names,DNS:$host" ;;

@@ -17,8 +17,8 @@ from pydantic.fields import FieldInfo
 
 from phoenix_pipeline.config import ARM_GROUPS, SHARED_GROUPS, deep_merge
 from phoenix_pipeline.framework.arm_blocks import ARMS
-from phoenix_pipeline.framework.mlflow_runs import TrackingConfig
-from phoenix_pipeline.reporting.settings_diff import read_setting
+from phoenix_pipeline.framework.mlflow_store import TrackingConfig
+from phoenix_pipeline.reporting.provenance import read_setting
 
 PROJECT = Path(__file__).parents[1]
 DEFAULT_FILE = PROJECT / "docs" / "parameters.md"
@@ -159,7 +159,8 @@ def type_of(field: FieldInfo) -> str:
     words = []
     for member in alternatives(schema):
         if member.get("type") == "array":
-            words.append(f"list of {PLURALS[member['items']['type']]}")
+            inner = member.get("items") or member["prefixItems"][0]
+            words.append(f"list of {PLURALS[inner['type']]}")
         else:
             words.append("name" if _is_name(member) else TYPES[member["type"]])
     if any(member.get("type") == "null" for member in schema.get("anyOf", [])):

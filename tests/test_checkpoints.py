@@ -12,6 +12,7 @@ from phoenix_pipeline.checkpoints import (
     atomic_path,
     load_tensors,
     read_json,
+    remove_leftovers,
     save_tensors,
     write_json,
 )
@@ -159,3 +160,39 @@ def test_leftovers_of_killed_processes_go_once_they_are_old(tmp_path):
     os.utime(old, (0, 0))
     write_json(tmp_path / "b.json", 1)
     assert old.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[" * 1_000_000, "nested too deep"),
+        ('{"name": "\\ud800"}', "surrogates not allowed"),
+        ("nonsense", "not valid JSON"),
+    ],
+)
+def test_json_that_cannot_be_used_is_one_line(tmp_path, text, said):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(CheckpointError, match=said) as caught:
+        read_json(tmp_path / "a.json")
+    assert "\n" not in str(caught.value)
+
+
+def test_whole_characters_beyond_the_first_plane_are_read(tmp_path):
+    (tmp_path / "a.json").write_text('{"name": "\\ud83d\\ude00"}')
+    assert read_json(tmp_path / "a.json") == {"name": "\U0001f600"}
+
+
+def test_leftovers_go_whatever_their_age_where_nobody_writes(tmp_path):
+    folder = tmp_path / "fedavg"
+    gone = [
+        folder / ".tmpA1b2C3",
+        folder / "clients/.0.0a1b2c3d.partial.safetensors",
+        tmp_path / ".fedavg.0a1b2c3d.partial",
+    ]
+    kept = [folder / "round.safetensors", tmp_path / ".dcgan.0a1b2c3d.partial", folder / ".tmp"]
+    for file in (*gone, *kept):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    remove_leftovers(folder)
+    assert not [file for file in gone if file.exists()]
+    assert all(file.exists() for file in kept)

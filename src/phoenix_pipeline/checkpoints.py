@@ -6,6 +6,7 @@ Nothing here uses pickle, and torch is imported only where tensors are handled.
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import time
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 # Of an exported model: settings and origin, whatever kind of model it is.
 METADATA_FILE = "phoenix.json"
 _STALE_AFTER_S = 24 * 3600.0
+_MAYBE_HALF_A_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
 # Ours, and those that safetensors writes first.
 _LEFTOVERS = (".*.????????.partial*", ".tmp??????")
 
@@ -72,13 +74,22 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON; raises CheckpointError when the file is missing or broken."""
+    """Read JSON; raises CheckpointError when the file is missing or broken.
+
+    Broken is also what Python reads and nothing can write again: half of a character.
+    """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        value = json.loads(text)
+        if _MAYBE_HALF_A_CHARACTER.search(text):
+            json.dumps(value, ensure_ascii=False).encode()
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+    except RecursionError as error:
+        raise CheckpointError(f"{path} is not usable JSON: it is nested too deep") from error
     except ValueError as error:
         raise CheckpointError(f"{path} is not valid JSON: {error}") from error
+    return value
 
 
 def save_tensors(path: Path, tensors: Mapping[str, "Tensor"], metadata: Mapping[str, Any]) -> None:
@@ -134,7 +145,7 @@ def load_metadata(path: Path) -> dict[str, Any]:
         with safe_open(path, framework="np") as file:
             header = file.metadata() or {}
         return dict(json.loads(header["metadata"]))
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path} has no metadata of this project: {error}") from error
 
 

@@ -176,6 +176,24 @@ export_samples = OneLineCommand(
 )
 
 
+def _ui(env: str | None, port: int) -> None:
+    from phoenix_pipeline.framework.mlflow_ui import show_runs
+
+    show_runs(project_folder(), env, port)
+
+
+ui = OneLineCommand(
+    name="ui",
+    callback=_ui,
+    params=[
+        _ENV,
+        click.Option(["--port"], type=click.IntRange(1, 65535), default=5000, show_default=True),
+        _VERBOSE,
+    ],
+    help="Show the recorded runs side by side in MLflow's pages.",
+)
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, name=__package__)
 def cli() -> None:
     """Commands of this project."""
@@ -186,3 +204,4 @@ cli.add_command(assemble)
 cli.add_command(export_samples)
 cli.add_command(sweep)
 cli.add_command(claims)
+cli.add_command(ui)

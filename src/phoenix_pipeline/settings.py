@@ -2,6 +2,7 @@
 
 import warnings
 
+from phoenix_pipeline.framework.advice import AdviceHook
 from phoenix_pipeline.framework.arm_blocks import ArmsHook
 from phoenix_pipeline.framework.comparison_check import ComparisonCheckHook
 from phoenix_pipeline.framework.config_loader import PhoenixConfigLoader
@@ -26,6 +27,13 @@ CONFIG_LOADER_ARGS = {
     "merge_strategy": {"parameters": "soft", "globals": "soft", "mlflow": "soft"},
 }
 # The last one comes first: what it refuses leaves no run in MLflow.
-HOOKS = (ArmsHook(), RunLockHook(), NodeLogHook(), ArmMlflowHook(), ComparisonCheckHook())
+HOOKS = (
+    ArmsHook(),
+    RunLockHook(),
+    NodeLogHook(),
+    ArmMlflowHook(),
+    AdviceHook(),
+    ComparisonCheckHook(),
+)
 # kedro-mlflow, where a user has installed it, would open a second run for the same session.
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro-mlflow", "kedro_mlflow")

@@ -9,13 +9,14 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmarks import local_training, presets
+from benchmarks import local_training, poisoning, presets
 from benchmarks.bare_loop import train_bare
 from benchmarks.field_habits import EncodedImages
 from benchmarks.harness import Options, Row
 from phoenix_pipeline.config import TrainingConfig
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
 from phoenix_pipeline.images import encode_png, to_model_range
+from tests.federated.tiny import job
 
 QUICK = Options(quick=True, repetitions=1)
 
@@ -96,3 +97,31 @@ def test_flops_of_a_training_step_are_three_forward_passes() -> None:
     forward = counter.get_total_flops()
     # The first layer needs no gradient of its input.
     assert local_training.flops_per_image(unet, preset) == pytest.approx(3 * forward, rel=0.02)
+
+
+def test_an_attacker_turns_its_update_round(tmp_path: Path) -> None:
+    told = job(rounds=1)
+    start = told.settings.build_network().state_dict()
+    clean = poisoning.train(told, "none", tmp_path / "clean")
+    turned = poisoning.train(told, "2 turned", tmp_path / "turned")
+    for name, tensor in start.items():
+        expected = 2.0 * tensor - clean[name]
+        torch.testing.assert_close(turned[name], expected, rtol=0.0, atol=1e-6)
+
+
+def test_a_claimed_count_outweighs_the_others_unless_it_is_capped(tmp_path: Path) -> None:
+    told = job(rounds=1)
+    start = told.settings.build_network().state_dict()["conv_in.weight"]
+    moved = {
+        attack: poisoning.train(told, attack, tmp_path / attack)["conv_in.weight"] - start
+        for attack in ("none", "count, as claimed", "count, capped at 3")
+    }
+    # Client 0 holds 12 images and counts for 108 when capped, against the 36 of client 1.
+    assert not torch.equal(moved["count, as claimed"], moved["count, capped at 3"])
+    assert (moved["count, as claimed"] - moved["none"]).norm() > 0.0
+
+
+def test_the_table_gives_means_ranges_and_runs_that_ended() -> None:
+    scores = {"iid/mean/none/0": 1.0, "iid/mean/none/1": 2.0, "iid/mean/2 scaled/0": None}
+    row = poisoning.table(scores).splitlines()[2]
+    assert row.startswith("| iid | mean | 1.50 (1.00-2.00) | ended | - |")

@@ -65,6 +65,15 @@ def test_a_huge_norm_without_noise_is_the_ordinary_gradient(unet: nn.Module, bat
         torch.testing.assert_close(private[name], gradient, rtol=1e-3, atol=1e-5)
 
 
+def test_the_loss_is_the_sum_over_the_images_by_the_expected_number(
+    unet: nn.Module, batch: tuple
+) -> None:
+    _, losses = per_image_gradients(unet, *batch, config())
+    generator = torch.Generator().manual_seed(2)
+    loss = set_private_gradients(unet, batch, config(), 1.0, 7, generator)
+    torch.testing.assert_close(loss, losses.sum() / 7)
+
+
 def test_one_image_moves_the_sum_by_the_norm_at_most(unet: nn.Module, batch: tuple) -> None:
     x, t, target = batch
     hostile = (torch.cat([x, 1e3 * x[:1]]), torch.cat([t, t[:1]]), torch.cat([target, 1e6 * x[:1]]))

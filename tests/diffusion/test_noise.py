@@ -1,5 +1,6 @@
 """The forward process against diffusers."""
 
+import math
 from typing import Literal
 
 import pytest
@@ -38,3 +39,14 @@ def test_linear_schedule_has_the_variances_that_were_set() -> None:
     schedule = NoiseSchedule.from_config(config, "cpu")
     torch.testing.assert_close(schedule.signal.square(), torch.tensor([0.9, 0.45]))
     torch.testing.assert_close(schedule.noise.square(), torch.tensor([0.1, 0.55]))
+
+
+def test_cosine_schedule_is_that_of_nichol_and_dhariwal() -> None:
+    # arXiv 2102.09672, equation 17: alpha_bar(t) = f(t) / f(0); its last variances are cut.
+    schedule = NoiseSchedule.from_config(NoiseConfig(schedule="cosine"), "cpu")
+    t = torch.arange(1, 1001, dtype=torch.float64) / 1000
+    f = torch.cos((t + 0.008) / 1.008 * torch.pi / 2) ** 2
+    expected = f / math.cos(0.008 / 1.008 * math.pi / 2) ** 2
+    torch.testing.assert_close(
+        schedule.signal.double()[:990] ** 2, expected[:990], rtol=1e-3, atol=1e-6
+    )

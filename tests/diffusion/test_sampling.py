@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from phoenix_pipeline.config import NoiseConfig, SamplingConfig
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
 from phoenix_pipeline.diffusion.sampling import check_sampling, sample_images
+from phoenix_pipeline.diffusion.schedulers import prepare_scheduler
 from phoenix_pipeline.errors import SettingsError, TrainingError
 
 NewUnet = Callable[..., UNet2DModel]
@@ -141,6 +142,7 @@ class CountsCalls(nn.Module):
 
     def forward(self, x_t: Tensor, t: Tensor, return_dict: bool) -> tuple[Tensor]:
         self.calls += 1
+        assert not self.training
         return (torch.zeros_like(x_t),)
 
 
@@ -149,6 +151,9 @@ def test_a_clipped_schedule_still_takes_as_many_steps_as_asked_for(num_steps: in
     noise, network = NoiseConfig.model_validate({"schedule": "cosine"}), CountsCalls()
     drawn = draw(network, range(2), noise, sampler="dpm_solver++", num_steps=num_steps)
     assert (network.calls, drawn.shape) == (num_steps, (2, *SHAPE))
+    # The last timestep whose log-SNR is above -5.1.
+    config = settings(sampler="dpm_solver++")
+    assert prepare_scheduler(noise, config, num_steps).timesteps[0] == 995
 
 
 def test_more_steps_than_a_clipped_schedule_has_are_refused() -> None:
@@ -162,3 +167,18 @@ def test_more_steps_than_a_clipped_schedule_has_are_refused() -> None:
 def test_a_spacing_that_rounds_to_one_step_too_many_is_refused() -> None:
     with pytest.raises(SettingsError, match=r"num_steps=61 with timestep_spacing=trailing"):
         check_sampling(settings(sampler="ddim", num_steps=61), NoiseConfig())
+
+
+def test_compiled_code_sees_one_size_of_batch(new_unet: NewUnet) -> None:
+    unet, sizes = new_unet(), set()
+    plain = draw(unet, range(10), batch_size=4)
+
+    def call(x: Tensor, t: Tensor, return_dict: bool) -> tuple[Tensor]:
+        sizes.add(len(x))
+        output: tuple[Tensor] = unet._call_impl(x, t, return_dict=return_dict)
+        return output
+
+    # Where ``unet.compile()`` puts what is called; compiling itself takes 20 seconds.
+    unet._compiled_call_impl = call
+    assert np.abs(draw(unet, range(10), batch_size=4).astype(int) - plain).max() <= 1
+    assert sizes == {4}

@@ -9,6 +9,7 @@ from diffusers import UNet2DModel
 from torch import Tensor, nn
 
 from phoenix_pipeline.config import NoiseConfig, TrainingConfig, UNetConfig
+from phoenix_pipeline.diffusion.dropout import SeededDropout
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
 from phoenix_pipeline.diffusion.training import train_locally
 from phoenix_pipeline.diffusion.unet import build_unet
@@ -79,6 +80,47 @@ def test_second_round_continues_from_kept_moments(new_unet: NewUnet, images: Ten
     assert kept["step.conv_in.weight"].item() == 4
     assert same_weights(whole, resumed)
     assert not same_weights(whole, fresh)
+
+
+def test_steps_have_the_learning_rate_of_their_place_in_the_run(
+    new_unet: NewUnet, images: Tensor
+) -> None:
+    options = {"lr_schedule": "cosine", "learning_rate": 0.01}
+    before, ended, halfway = new_unet(), new_unet(), new_unet()
+    train(ended, images, LocalWork(1, 1.0, 1.0, seed=0), options)
+    assert same_weights(ended, before)  # at the end of the run the step is 0
+    train(halfway, images, LocalWork(1, 0.5, 0.5, seed=0), options)
+    # The first step of Adam is the learning rate, here half of the peak, for every weight.
+    steps = torch.cat(
+        [
+            (a - b).abs().flatten()
+            for a, b in zip(halfway.parameters(), before.parameters(), strict=True)
+        ]
+    )
+    assert steps.quantile(0.9).item() == pytest.approx(0.005, rel=1e-2)
+
+
+def test_weight_decay_takes_its_share_of_every_weight(new_unet: NewUnet, images: Tensor) -> None:
+    before, plain, decayed = new_unet(), new_unet(), new_unet()
+    options = {"learning_rate": 0.01, "max_grad_norm": None}
+    train(plain, images, work(1), options)
+    train(decayed, images, work(1), {**options, "weight_decay": 0.5})
+    for start, without, with_decay in zip(
+        before.parameters(), plain.parameters(), decayed.parameters(), strict=True
+    ):
+        # AdamW takes lr x decay of the weight itself, beside the step of the gradient.
+        torch.testing.assert_close(without - with_decay, 0.01 * 0.5 * start, rtol=1e-3, atol=1e-6)
+
+
+def test_dropout_zeroes_its_share_and_scales_the_rest() -> None:
+    layer, ones = SeededDropout(0.25), torch.ones(20_000)
+    layer.generator = torch.Generator().manual_seed(0)
+    dropped = layer(ones)
+    assert dropped.unique().tolist() == pytest.approx([0.0, 4 / 3])
+    assert (dropped == 0).float().mean().item() == pytest.approx(0.25, abs=0.015)
+    assert torch.equal(layer.eval()(ones), ones)
+    layer.generator = None
+    assert layer.train()(ones).unique().tolist() == pytest.approx([0.0, 4 / 3])
 
 
 def test_dropout_draws_from_the_clients_stream(images: Tensor) -> None:

@@ -119,3 +119,19 @@ def test_the_digest_is_of_the_weights_not_of_the_order_in_a_header(tmp_path: Pat
     assert first == digest({"w": tensor, "__metadata__": {"b": "2", "a": "1"}}, b"xy")
     assert first != digest({"__metadata__": {"a": "1", "b": "2"}, "w": tensor}, b"xz")
     assert first != digest({"__metadata__": {"a": "1", "b": "2"}, "v": tensor}, b"xy")
+
+
+@pytest.mark.parametrize(
+    ("content", "missing"),
+    [
+        ({"name": "phoenix", "version": 3}, "settings, clients, has_global_model, settings.model"),
+        ([1, 2], "settings, clients"),
+        ({"settings": 7, "clients": [], "has_global_model": True}, "settings.model"),
+    ],
+)
+def test_a_description_of_another_program_is_one_line(
+    tmp_path: Path, content: object, missing: str
+) -> None:
+    (tmp_path / "phoenix.json").write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=f"another program or version: it has no {missing}"):
+        read_metadata(tmp_path)

@@ -44,7 +44,7 @@ def test_what_attendance_may_say(tmp_path: Path) -> None:
     for text in ("", "0-", "3-1", "a", "1,", "-4"):
         with pytest.raises(ValidationError):
             FederationConfig(attendance={0: text})
-    with pytest.raises(ValidationError, match="leave it empty"):
+    with pytest.raises(ValidationError, match=r"set federation.attendance: {}"):
         FederationConfig(engine="deployment", attendance={0: "1-"})
     with pytest.raises(SettingsError, match="names client 7; there are 2"):
         federate(tmp_path, attendance={7: "1-"})

@@ -43,6 +43,13 @@ def test_auto_compiles_long_runs_and_says_so(
     assert f"auto is {str(expected).lower()}: {2 * steps} steps on cpu" in caplog.text
 
 
+def test_a_step_of_several_clients_counts_once(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        settled = settle_compile(with_work(1, "steps", 7500, stacked_clients=2))
+    assert settled.settings.training.compile is False
+    assert "auto is false: 7500 steps on cpu" in caplog.text
+
+
 @pytest.mark.parametrize("given", [True, False])
 def test_what_is_set_is_kept(given: bool) -> None:
     told = with_work(1, "steps", 50_000, settings=settings(compile=given))

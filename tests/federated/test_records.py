@@ -82,3 +82,29 @@ def test_weights_of_a_foreign_dtype_are_malformed(dtype: str) -> None:
 def test_malformed_arrays_are_refused(stype: str, data: bytes) -> None:
     with pytest.raises(ValueError):
         unpack_arrays(ArrayRecord({"x": Array("float64", (3,), stype, data)}))
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (0,), (2, 3), (4, 1, 0, 5), (1,) * 32])
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "i1", "u1", "i2", "i4", "i8", "bool"])
+def test_what_numpy_writes_is_read(shape: tuple[int, ...], dtype: str) -> None:
+    values = np.arange(int(np.prod(shape))).reshape(shape).astype(dtype, order="F")
+    read = unpack_arrays(ArrayRecord({"x": Array(values)}))["x"]
+    assert read.shape == shape
+    assert np.array_equal(read.numpy(), values)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (" + b"-" * 200 + b"1,), }\n",
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (2**1,), }\n",
+        b"{'descr': '<f4', 'fortran_order': 0, 'shape': (2,), }\n",
+        b"{'descr': '|O', 'fortran_order': False, 'shape': (1,), }\n",
+        b"{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (2,), }\n",
+        b"__import__('os')\n",
+    ],
+)
+def test_a_header_is_matched_and_not_evaluated(header: bytes) -> None:
+    data = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(8)
+    with pytest.raises(ValueError, match="cannot be read"):
+        unpack_arrays(ArrayRecord({"x": Array("float32", (2,), "numpy.ndarray", data)}))

@@ -1,7 +1,9 @@
 """Who trains and for how many steps, against cases computed by hand."""
 
+import pytest
+
 from phoenix_pipeline.config import LocalWorkConfig
-from phoenix_pipeline.federated.work_plan import plan_steps, select_clients
+from phoenix_pipeline.federated.work_plan import cap_counts, plan_steps, select_clients
 
 
 def test_images_per_round_are_shared_in_proportion_and_add_up() -> None:
@@ -18,6 +20,10 @@ def test_epochs_and_steps() -> None:
     sizes = {0: 64, 1: 160}
     assert plan_steps(sizes, LocalWorkConfig(unit="epochs", amount=2), 32) == {0: 4, 1: 10}
     assert plan_steps(sizes, LocalWorkConfig(unit="steps", amount=7), 32) == {0: 7, 1: 7}
+    # To the nearest number of batches: 1.25 and 1.75 of them, and never none.
+    assert plan_steps({0: 40, 1: 56, 2: 3}, LocalWorkConfig(unit="epochs", amount=1), 32) == {
+        0: 1, 1: 2, 2: 1
+    }  # fmt: skip
 
 
 def test_selection_is_a_seeded_draw_of_the_ceiling() -> None:
@@ -28,3 +34,27 @@ def test_selection_is_a_seeded_draw_of_the_ceiling() -> None:
     assert drawn[0] == tuple(select_clients(sizes, 0.25, seed=1, server_round=1))
     assert {client for chosen in drawn for client in chosen} == set(range(10))
     assert select_clients(sizes, 1.0, seed=1, server_round=1) == list(range(10))
+
+
+@pytest.mark.parametrize(
+    ("claimed", "counted"),
+    [
+        ({0: 100, 1: 90, 2: 10**9}, {0: 100, 1: 90, 2: 1000}),
+        # Of two, neither can raise the median.
+        ({5: 10**9, 4: 30}, {4: 30, 5: 300}),
+        ({0: 7, 1: 60, 2: 50}, {0: 7, 1: 60, 2: 50}),
+        ({}, {}),
+    ],
+)
+def test_a_claimed_count_is_capped_by_the_median(
+    claimed: dict[int, int], counted: dict[int, int]
+) -> None:
+    assert cap_counts(claimed, 10.0) == counted
+    assert list(cap_counts(claimed, 10.0)) == sorted(claimed)
+
+
+def test_a_claimed_count_leaves_the_others_their_work() -> None:
+    claimed = {client: 100 for client in range(9)} | {9: 10**9}
+    work = LocalWorkConfig(unit="images_per_round", amount=1900)
+    steps = plan_steps(cap_counts(claimed, 10.0), work, batch_size=10)
+    assert steps == {**dict.fromkeys(range(9), 10), 9: 100}

@@ -14,6 +14,7 @@ from phoenix_pipeline.framework.arm_blocks import ArmRegistry, arm_registry
 from phoenix_pipeline.framework.project import open_config
 from phoenix_pipeline.pipeline_registry import build_pipelines, register_pipelines
 
+REPOSITORY = Path(__file__).parents[2]
 FIVE = ("centralized", "fedavg", "data_sharing", "personalization", "dcgan")
 
 
@@ -103,6 +104,12 @@ def test_a_wrong_block_is_one_line(project: Path, block: dict[str, Any], parts: 
         assert part in line
 
 
+def test_no_arm_may_be_called_like_a_stage(project: Path) -> None:
+    for stage in build_pipelines(()).keys() - {"__default__"}:
+        with pytest.raises(SettingsError, match=f"arms.{stage}: this name is taken"):
+            open_config(project, None, {"arms": {stage: {}}}).arms  # noqa: B018
+
+
 def test_a_list_of_arms_is_refused(project: Path) -> None:
     with pytest.raises(SettingsError, match=r"arms: a list stands where a block of settings"):
         open_config(project, None, {"arms": ["x"]}).arms  # noqa: B018
@@ -118,3 +125,16 @@ def test_settings_at_the_top_level_win_over_the_arms_own_block(project: Path) ->
     centralized = open_config(project, None, params)["parameters"]["centralized"]
     assert centralized["federation"]["checkpoint_every"] == 9
     assert centralized["federation"]["pooled"] is True
+
+
+def test_the_documented_example_works(project: Path) -> None:
+    text = (REPOSITORY / "docs/parameters.md").read_text(encoding="utf-8")
+    example = (
+        text.partition("## How to add an arm")[2].partition("```yaml\n")[2].partition("```")[0]
+    )
+    assert example.startswith("# conf/local/parameters_arms.yml\n")
+    (project / "conf/local/parameters_arms.yml").write_text(example)
+    params = {"large_pool": {"training": {"batch_size": 32}}}
+    groups = open_config(project, None, params)["parameters"]["large_pool"]
+    assert groups["shared_pool"] == {"beta": 0.3, "alpha": 0.5}
+    assert groups["training"]["batch_size"] == 32

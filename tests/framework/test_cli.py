@@ -52,6 +52,30 @@ def test_a_mistake_is_one_line_and_status_2(
     assert "Traceback" in (project / "logs/traceback.log").read_text()
 
 
+# The arm's own block wins, so the shared name would have no effect on it.
+ADVISED = {
+    "training.learning_rate=2": "lower training.learning_rate",
+    "fedavg.training.learning_rate=2": "lower fedavg.training.learning_rate",
+    "fedavg.training.learning_rate=3": "while saving; lower fedavg.training.learning_rate",
+    "centralized.federation.compression.partial_update=usplit,federation.aggregation.rule=median": (
+        "set federation.aggregation.rule: mean, federation.aggregation.clip_norm.bound: null and "
+        "federation.differential_privacy.enabled: false, or "
+        "centralized.federation.compression.partial_update: full"
+    ),
+}
+
+
+@pytest.mark.parametrize("params", ADVISED)
+def test_an_error_of_an_arm_names_the_setting_that_has_an_effect_on_it(
+    project: Path, params: str
+) -> None:
+    for split in ("train", "test"):
+        (project / f"data/01_raw/{split}.parquet").write_text("never opened")
+    result = CliRunner().invoke(run, ["--pipelines", "shared,fedavg", "--params", params])
+    assert result.exit_code == 2
+    assert ADVISED[params] in result.stderr
+
+
 def test_a_broken_yaml_file_is_named_with_its_line(project: Path) -> None:
     (project / "conf/base/parameters_run.yml").write_text("run: {seed: 1\nx: [\n")
     result = CliRunner().invoke(run, [])

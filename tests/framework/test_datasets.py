@@ -91,6 +91,8 @@ def test_json_text_and_pictures(tmp_path: Path) -> None:
     text = TextDataset(filepath=str(tmp_path / "report.html"))
     text.save("<p>é</p>")
     assert text.load() == "<p>é</p>"
+    text.save("in /caf\udce9/data")
+    assert text.load() == r"in /caf\xe9/data"
     picture = PngDataset(filepath=str(tmp_path / "grid.png"))
     pixels = noise((9, 7, 3))
     picture.save(Image.fromarray(pixels))

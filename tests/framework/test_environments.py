@@ -15,6 +15,8 @@ from phoenix_pipeline.config import (
     ServerOptimizerConfig,
     TrainingConfig,
     UNetConfig,
+    settle_federation,
+    settle_training,
 )
 from phoenix_pipeline.diffusion.unet import build_unet
 from phoenix_pipeline.families import family_of
@@ -31,8 +33,10 @@ def load(env: str | None) -> PhoenixConfigLoader:
 
 
 def images_trained(groups: dict[str, Any], num_clients: int) -> int:
-    federation = FederationConfig.model_validate(groups["federation"])
-    batch = TrainingConfig.model_validate(groups["training"]).batch_size
+    federation = settle_federation(FederationConfig.model_validate(groups["federation"]), 8)
+    model = ModelConfig.model_validate(groups["model"])
+    training = settle_training(TrainingConfig.model_validate(groups["training"]), model, 8)
+    batch = training.batch_size
     sizes = dict.fromkeys(range(1 if federation.pooled else num_clients), 1000)
     steps = plan_steps(sizes, federation.local_work, batch)
     return federation.num_rounds * sum(steps.values()) * batch

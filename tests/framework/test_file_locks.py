@@ -94,5 +94,5 @@ def test_a_forked_child_does_not_keep_the_lock(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(StorageError, match=r"cannot be written: .*data_root"):
+    with pytest.raises(StorageError, match=r"cannot be written: .*; allow writing there"):
         Locks().acquire(tmp_path / "file/.locks/a.lock", "a")

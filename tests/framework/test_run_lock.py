@@ -35,6 +35,14 @@ def test_an_arm_at_work_is_refused(ready: Path, arguments: list[str]) -> None:
     assert CliRunner().invoke(run, arguments).exit_code == 0
 
 
+def test_a_data_folder_that_cannot_be_written_is_one_line(ready: Path) -> None:
+    (ready / "taken").touch()
+    result = CliRunner().invoke(run, ["--pipelines", "fedavg", "--params", "data_root=taken"])
+    assert result.exit_code == 2
+    assert "allow writing there, or name another folder by --params data_root" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
 def test_a_failed_run_releases(ready: Path) -> None:
     failing = ["--pipelines", "shared,fedavg", "--params", "training.learning_rate=2"]
     for _ in range(2):

@@ -3,13 +3,15 @@
 import logging
 from pathlib import Path
 
+import click
 import pytest
 
 from phoenix_pipeline.errors import SettingsError
-from phoenix_pipeline.framework.error_lines import write_traceback
+from phoenix_pipeline.framework.command import parse_params
+from phoenix_pipeline.framework.error_lines import describe, write_traceback
 from phoenix_pipeline.framework.mlflow_runs import SessionRuns, TrackingConfig
+from phoenix_pipeline.framework.run_tags import option_tags
 from phoenix_pipeline.framework.secrets import shown_value, without_secrets
-from phoenix_pipeline.framework.tracking import _session_tags
 
 
 @pytest.mark.parametrize(
@@ -22,6 +24,7 @@ from phoenix_pipeline.framework.tracking import _session_tags
         ("at http://h/?api_key=abc, gone", "at http://h/?api_key=***, gone"),
         ("a=1,store.token=abc,b=2", "a=1,store.token=***,b=2"),
         ("federation.num_rounds=3,run.seed=7", "federation.num_rounds=3,run.seed=7"),
+        ("/photos/caf\udce9 图", r"/photos/caf\xe9 图"),
         ("mail ada@example.org about https://h/p", "mail ada@example.org about https://h/p"),
     ],
 )
@@ -38,7 +41,7 @@ def test_settings_with_secret_names_are_hidden() -> None:
 
 
 def test_mlflow_keeps_no_secret(tmp_path: Path) -> None:
-    tags = _session_tags({"runtime_params": {"store": {"token": "pa55"}, "at": "x://u:pa55@h"}})
+    tags = option_tags({"runtime_params": {"store": {"token": "pa55"}, "at": "x://u:pa55@h"}})
     runs = SessionRuns.start(TrackingConfig(), tmp_path, {**tags, "repo": "https://pa55@h/r"})
     runs.log_params("fedavg", {"address": "ray://u:pa55@h:1", "store.secret": "pa55", "a": 1})
     runs.finish("FINISHED")
@@ -63,3 +66,21 @@ def test_errors_and_tracebacks_do_not_tell_the_address(
     written = write_traceback(raised.value, tmp_path)
     assert written is not None
     assert "pa55" not in written.read_text()
+
+
+def test_errors_about_files_of_any_bytes_are_kept(tmp_path: Path) -> None:
+    error = SettingsError("broken: caf\udce9.png")
+    line, _ = describe(error)
+    assert line == r"broken: caf\xe9.png"
+    file = write_traceback(error, tmp_path)
+    assert file is not None and r"caf\xe9.png" in file.read_text(encoding="utf-8")
+
+
+def test_paths_of_any_bytes_reach_the_run_through_params() -> None:
+    given = "train_images=/p/caf\udce9,run.seed=7,data_root=007"
+    context = click.Context(click.Command("run"))
+    assert parse_params(context, click.Option(["--params"]), given) == {
+        "train_images": "/p/caf\udce9",
+        "run": {"seed": 7},
+        "data_root": "007",
+    }

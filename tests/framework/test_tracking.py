@@ -1,5 +1,8 @@
 """What a Kedro session leaves in MLflow: a run per arm, closed whatever happens."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,18 +11,44 @@ from kedro.framework.session import KedroSession
 
 from phoenix_pipeline.config import LocalWorkConfig
 from phoenix_pipeline.errors import SettingsError, TrainingError
-from phoenix_pipeline.framework.mlflow_runs import SessionRuns, TrackingConfig, tracking_uri
-from phoenix_pipeline.framework.tracking import flatten, round_logger
+from phoenix_pipeline.framework.mlflow_runs import SessionRuns
+from phoenix_pipeline.framework.mlflow_store import TrackingConfig, tracking_uri
+from phoenix_pipeline.framework.node_times import NodeTimes
+from phoenix_pipeline.framework.settings_tree import flatten
+from phoenix_pipeline.framework.tracking import round_logger
 
 ARMS = ("centralized", "fedavg", "data_sharing", "personalization", "dcgan")
 
 
 @pytest.fixture
-def tracked(project: Path) -> Path:
+def tracked(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
     (project / "conf/base/mlflow.yml").write_text("experiment: tiny\n")
     for split in ("train", "test"):
         (project / f"data/01_raw/{split}.parquet").write_text("never opened")
     return project
+
+
+def found_runs(project: Path, which: str = "", experiment: str = "tiny") -> list[Any]:
+    """Return the runs that ``which`` selects, the oldest first."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri(TrackingConfig(), project))
+    found = client.get_experiment_by_name(experiment)
+    order = ["attributes.start_time"]
+    return list(client.search_runs([found.experiment_id], which, order_by=order))
+
+
+def statuses(project: Path) -> dict[str, list[str]]:
+    by_name: dict[str, list[str]] = {}
+    for run in found_runs(project):
+        by_name.setdefault(run.info.run_name, []).append(run.info.status)
+    return by_name
+
+
+def child_environment() -> dict[str, str]:
+    path = [Path(__file__).parent, Path(__file__).parents[2] / "src"]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(map(str, path))}
 
 
 def kedro_run(project: Path, *names: str, **params: Any) -> None:
@@ -59,6 +88,77 @@ def test_each_arm_has_a_run_of_its_own(tracked: Path) -> None:
     artifacts = {item.path for item in client.list_artifacts(fedavg.info.run_id)}
     assert artifacts == {"model", "metrics.json"}
     assert client.list_artifacts(fedavg.info.run_id, "model")[0].path == "model/weights.txt"
+
+
+def test_every_arm_can_be_filtered_by_images_and_partition(tracked: Path) -> None:
+    kedro_run(tracked, "shared", "fedavg", partition={"num_clients": 7}, images={"channels": 1})
+    (run,) = found_runs(tracked, "attributes.run_name = 'fedavg'")
+    assert run.data.params["partition.num_clients"] == "7"
+    assert run.data.params["partition.scheme"] == "pathological"
+    assert run.data.params["images.channels"] == "1"
+
+
+def test_runs_carry_the_commit(tracked: Path) -> None:
+    git = ["git", "-c", "user.name=a", "-c", "user.email=b", "-C", str(tracked)]
+    for command in (["init", "-q"], ["add", "conf"], ["commit", "-qm", "first"]):
+        subprocess.run([*git, *command], check=True)
+    told = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
+    kedro_run(tracked, "shared")
+    (tracked / "conf/base/parameters_run.yml").write_text("run: {seed: 8}\n")
+    kedro_run(tracked, "shared")
+    tags = [run.data.tags for run in found_runs(tracked)]
+    assert [tag["mlflow.source.git.commit"] for tag in tags] == [told.stdout.strip()] * 2
+    assert [tag["git.dirty"] for tag in tags] == ["false", "true"]
+
+
+def test_the_experiment_comes_from_the_environment_first(
+    tracked: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
+    kedro_run(tracked, "shared")
+    assert len(found_runs(tracked, experiment="mine")) == 1
+
+
+def test_what_a_killed_session_left_running_is_killed(tracked: Path) -> None:
+    code = (
+        "import os; from pathlib import Path\n"
+        "from kedro.framework.startup import bootstrap_project as b; b(Path.cwd())\n"
+        "from kedro.framework.project import pipelines; pipelines.configure('tiny_registry')\n"
+        "from kedro.framework.session import KedroSession\n"
+        "from phoenix_pipeline.framework import tracking\n"
+        "tracking.ArmMlflowHook._finish = lambda self, status: os.kill(os.getpid(), 9)\n"
+        "with KedroSession.create(env='smoke') as s: s.run(pipeline_names=['shared', 'fedavg'])"
+    )
+    killed = subprocess.run([sys.executable, "-c", code], check=False, env=child_environment())
+    assert killed.returncode == -9
+    assert statuses(tracked) == {"session": ["RUNNING"], "fedavg": ["RUNNING"]}
+    kedro_run(tracked, "shared", "fedavg")  # in another data folder: nothing is known of that one
+    assert statuses(tracked)["fedavg"] == ["RUNNING", "FINISHED"]
+    with KedroSession.create(project_path=tracked, env="smoke") as session:
+        session.run(pipeline_names=["shared", "dcgan"])
+    assert statuses(tracked)["fedavg"] == ["RUNNING", "FINISHED"]
+    with KedroSession.create(project_path=tracked, env="smoke") as session:
+        session.run(pipeline_names=["shared", "fedavg"])
+    assert statuses(tracked)["fedavg"] == ["KILLED", "FINISHED", "FINISHED"]
+    assert statuses(tracked)["session"] == ["KILLED", "FINISHED", "FINISHED", "FINISHED"]
+    first = found_runs(tracked, "attributes.run_name = 'fedavg'")[0]
+    assert 0 <= first.info.end_time - first.info.start_time < 60_000
+
+
+def test_an_arm_lasts_as_long_as_its_own_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([1000, 1100, 1200, 5000, 5400, 5600, 9000, 9500, 9500])
+    monkeypatch.setattr("phoenix_pipeline.framework.node_times.now_ms", lambda: next(clock))
+    times = NodeTimes()
+    times.begin("fedavg", "check")  # 1000 to 1100
+    times.go_on("fedavg", "check")
+    times.begin("dcgan", "check")  # 1200, and it fails
+    times.begin("fedavg", "train")  # 5000 to 5400, saved at 5600
+    times.go_on("fedavg", "train")
+    times.go_on("fedavg", "train")
+    assert times.begin_ms("fedavg") == 1000
+    assert times.end_ms("fedavg") == 1000 + 100 + 600
+    assert times.end_ms("dcgan") == 9500
+    assert times.begin_ms("centralized") is times.end_ms("centralized") is None
 
 
 def test_nothing_is_recorded_when_tracking_is_off(project: Path) -> None:

@@ -22,14 +22,16 @@ def list_images(splits: ImageSplits, run: RunConfig) -> dict[str, Any]:
 def train(
     summary: Mapping[str, Any], arm: ArmSettings
 ) -> tuple[Callable[[Path], None], dict[str, Any]]:
-    """Log a loss per round; a learning rate over 1 'diverges'."""
+    """Log a loss per round; a learning rate over 1 'diverges', one over 2 while it is saved."""
     log = round_logger()
     for number in range(1, arm.federation.num_rounds + 1):
         log(number, {"loss": 1.0 / number, "skipped": float("nan")})
-    if arm.training.learning_rate > 1:
+    if 1 < arm.training.learning_rate <= 2:
         raise TrainingError("loss is nan in round 1; lower training.learning_rate")
 
     def write(folder: Path) -> None:
+        if arm.training.learning_rate > 2:
+            raise TrainingError("loss is nan while saving; lower training.learning_rate")
         (folder / "weights.txt").write_text("1")
 
     return write, {"scores": {"fid_pixels": 2.0, "group": {"recall": 0.5}}, "conditions": {"n": 1}}

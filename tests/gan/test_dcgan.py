@@ -11,7 +11,7 @@ from torch import nn
 from phoenix_pipeline.config import DcganConfig
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.federated.aggregation import WeightedMean
-from phoenix_pipeline.gan.dcgan import Dcgan, build_dcgan
+from phoenix_pipeline.gan.dcgan import Dcgan, build_dcgan, smallest_side
 
 NewGan = Callable[..., Dcgan]
 
@@ -27,7 +27,7 @@ def conv_shapes(network: nn.Module) -> list[tuple[int, int, int, int]]:
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("image_size", [8, 16, 32, 64])
+@pytest.mark.parametrize("image_size", [8, 16, 28, 32, 36, 64, 128])
 def test_shapes_and_range(image_size: int, channels: int, layers: int) -> None:
     config = DcganConfig(latent_dim=5, base_channels=4, layers_per_resolution=layers)
     gan = build_dcgan(config, channels, image_size, seed=0)
@@ -87,10 +87,16 @@ def test_weights_depend_on_the_seed_alone(new_gan: NewGan) -> None:
     assert not torch.equal(first["discriminator.0.weight"], other["discriminator.0.weight"])
 
 
-@pytest.mark.parametrize("image_size", [4, 7, 9, 28, 48, 128])
-def test_impossible_sizes_name_the_possible(new_gan: NewGan, image_size: int) -> None:
-    with pytest.raises(SettingsError, match=rf"have {image_size} pixels.*makes 8, 16, 32, 64; set"):
+@pytest.mark.parametrize("image_size", [9, 25])
+def test_impossible_sizes_name_a_possible_one(new_gan: NewGan, image_size: int) -> None:
+    with pytest.raises(SettingsError, match=rf"have {image_size} pixels.*size={image_size + 1},"):
         new_gan(image_size=image_size)
+    assert new_gan(image_size=image_size + 1).image_size == image_size + 1
+
+
+@pytest.mark.parametrize(("image_size", "smallest"), [(8, 4), (28, 7), (64, 4), (48, 6), (22, 11)])
+def test_sides_are_halved_while_four_pixels_are_left(image_size: int, smallest: int) -> None:
+    assert smallest_side(image_size) == smallest
 
 
 @pytest.mark.parametrize("field", ["latent_dim", "base_channels", "layers_per_resolution"])

@@ -99,7 +99,7 @@ def test_absent_tensor_is_refused(exported: Path) -> None:
     ("change", "message"),
     [
         ({"image_size": 16}, "generator.safetensors does not fit config.json"),
-        ({"image_size": 12}, "does not describe a DCGAN: the images have 12 pixels"),
+        ({"image_size": 13}, "does not describe a DCGAN: the images have 13 pixels"),
         ({"image_size": None}, "does not describe a DCGAN"),
         ({"model": {"dcgan": {"latent_dim": 0}}}, "does not describe a DCGAN: .*latent_dim"),
         ({"model": {"unknown": 1}}, "does not describe a DCGAN: .*unknown"),

@@ -111,6 +111,7 @@ def test_splits_from_subfolders_and_from_shard_names(tmp_path):
         train, test = find_splits(tmp_path / path)
         assert tuple(read_images(s, UNLABELLED).num_images for s in (train, test)) == sizes
     assert find_splits(tmp_path / "folders/train")[1] is None
+    assert train.left_out == {"of the validation split (there is a test split)": 1}
     write_table(tmp_path / "shards/more.parquet", list(make_images(1)))
     with pytest.raises(DataError, match=r"more\.parquet beside files of named splits"):
         find_splits(tmp_path / "shards")
@@ -119,7 +120,8 @@ def test_splits_from_subfolders_and_from_shard_names(tmp_path):
 def test_vehicles_may_be_called_train(tmp_path):
     for name in ("bus", "train"):
         write_pngs(tmp_path / name, make_images(1))
-    assert find_splits(tmp_path)[1] is None
+    train, test = find_splits(tmp_path)
+    assert test is None and train.remarks == ("train is taken for a class, not for a split",)
     assert read_images(tmp_path, ImagesConfig()).class_names == ("bus", "train")
 
 
@@ -131,13 +133,15 @@ def test_test_split_labels_are_matched_by_name():
         align_classes(test, ("ant", "cat"))
 
 
-def test_declared_class_without_image(tmp_path):
+def test_declared_classes_without_image_do_not_count(tmp_path, caplog):
     given = ImageSet(make_images(2), np.array([0, 2]), ("a", "b", "c"))
     write_images(given, tmp_path / "a.parquet")
-    with pytest.raises(DataError, match="class 'b' has no image"):
-        read_images(tmp_path / "a.parquet", ImagesConfig())
-    read = read_images(tmp_path / "a.parquet", ImagesConfig(), require_all_classes=False)
-    assert read.labels.tolist() == [0, 2]
+    with caplog.at_level("INFO"):
+        read = read_images(tmp_path / "a.parquet", ImagesConfig())
+    assert read.labels.tolist() == [0, 1] and read.class_names == ("a", "c")
+    assert "1 declared classes have no image and do not count: b" in caplog.text
+    read = read_images(tmp_path / "a.parquet", ImagesConfig(), keep_empty_classes=True)
+    assert read.labels.tolist() == [0, 2] and read.class_names == ("a", "b", "c")
 
 
 GOOD = [encode_png(image) for image in make_images(300)]
@@ -149,16 +153,15 @@ BROKEN_TABLES = {
                       r"no column 'image'; it has img: set images\.image_column"),
     "image type": (GOOD[:1], {"n": [1]}, ImagesConfig(image_column="n", label_column=None),
                    "holds int64; allowed are"),
-    "undecodable": ([*GOOD[:299], b"x"], {}, UNLABELLED, "row 299 of .* cannot be decoded"),
+    "undecodable": ([*GOOD[:40], b"x"], {}, UNLABELLED, "row 40 of .* cannot be decoded"),
     "no bytes": ([GOOD[0], None], {}, UNLABELLED, "row 1 of .* has no image bytes"),
     "sizes": ([GOOD[0], *make_images(1, 1, 9)], {}, UNLABELLED,
               r"row 1 of .* is 9x9 px, unlike row 0 .* 8x8 px; set images\.image_size"),
-    "modes": ([GOOD[0], *make_images(1, 3)], {}, UNLABELLED,
-              r"row 1 of .* has 3 channels, unlike row 0 .* with 1; set images\.channels"),
     "too small": (make_images(1, 1, 7), {}, UNLABELLED, r"row 0 .* 7x7 px.*8 to 256"),
     "too large": (make_images(1, 1, 257), {}, UNLABELLED, r"257x257 px.*images\.image_size"),
     "not square": (make_images(1, 1, 8, 10), {}, UNLABELLED, r"10x8 px; images must be square"),
     "negative": (GOOD[:3], {"label": [0, 1, -1]}, ImagesConfig(), "row 2 .* has label -1"),
+    "paths": ([], {"img": pa.array(["a.png"])}, UNLABELLED, "'img' of .* holds text; .*paths"),
     "null label": (GOOD[:3], {"label": [0, None, 1]}, ImagesConfig(), "row 1 .* has no label"),
     "float label": (GOOD[:1], {"label": [0.5]}, ImagesConfig(), "of type double; integers or"),
 }  # fmt: skip

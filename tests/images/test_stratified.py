@@ -30,6 +30,8 @@ def indices(images: ImageSet) -> list[int]:
         ([1, 1, 1], 9, {"upper": [1, 9, 9]}, [1, 4, 4]),
         ([98, 1, 1], 10, {"lower": [1, 1, 1]}, [8, 1, 1]),
         ([0, 1], 3, {}, [0, 3]),
+        # The fourth of the second has quotient 10 / 7, below the third of the first, 10 / 5.
+        ([10, 10], 6, {"lower": [0, 3]}, [3, 3]),
     ],
 )
 def test_apportion_hand_computed(weights, total, bounds, expected):
@@ -52,6 +54,14 @@ def test_take_stratified_keeps_proportions_order_and_every_class():
     assert indices(taken) != indices(take_stratified(images, 25, seed=4))
     assert np.bincount(take_stratified(images, 3, seed=0).labels).tolist() == [1, 1, 1]
     assert take_stratified(images, 100, seed=0) is images
+
+
+def test_split_held_out_leaves_an_image_of_each_class_and_rounds_no_rounding_error_up():
+    kept, held_out = split_held_out(make_set(2, 98), 0.98, seed=0)
+    assert np.bincount(kept.labels).tolist() == [1, 1]
+    assert np.bincount(held_out.labels).tolist() == [1, 97]
+    # 0.1 x 30 is 3.0000000000000004 in floating point.
+    assert split_held_out(make_set(10, 10, 10), 0.1, seed=0)[1].num_images == 3
 
 
 def test_split_held_out_is_a_stratified_partition():

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from phoenix_pipeline.optimization.work import LocalWork, draw_batches
+from phoenix_pipeline.config import TrainingConfig
+from phoenix_pipeline.optimization.work import LocalWork, draw_batches, prepare_batch
 
 
 def draw(num_images: int, batch_size: int, steps: int, seed: int = 0) -> torch.Tensor:
@@ -32,3 +33,15 @@ def test_passes_are_reshuffled_and_decided_by_the_seed() -> None:
 def test_progress_is_linear_within_the_round() -> None:
     work = LocalWork(steps=4, progress_start=0.5, progress_end=0.75, seed=0)
     assert [work.progress(step) for step in (0, 2, 4)] == [0.5, 0.625, 0.75]
+
+
+def test_half_of_the_images_are_mirrored_left_to_right() -> None:
+    images = torch.arange(12, dtype=torch.uint8).view(1, 1, 3, 4).repeat(400, 1, 1, 1)
+    config = TrainingConfig(horizontal_flip=True)
+    batch = prepare_batch(images, config, torch.Generator().manual_seed(0))
+    plain = prepare_batch(images[:1], TrainingConfig(), torch.Generator())[0]
+    torch.testing.assert_close(plain, torch.arange(12).view(1, 3, 4) / 127.5 - 1)
+    mirrored = plain[:, :, [3, 2, 1, 0]]
+    kinds = [torch.equal(image, mirrored) for image in batch]
+    assert all(kind or torch.equal(image, plain) for kind, image in zip(kinds, batch, strict=True))
+    assert 160 < sum(kinds) < 240

@@ -6,6 +6,7 @@ import pytest
 from phoenix_pipeline.config import PartitionConfig
 from phoenix_pipeline.errors import DataError, SettingsError
 from phoenix_pipeline.partitioning import partition_clients
+from phoenix_pipeline.seeding import derive_seed
 
 # 10 classes of unequal size, sorted by class: an iid draw that does not shuffle would show.
 LABELS = np.repeat(np.arange(10), [142, 145, 142, 146, 145, 146, 145, 143, 139, 144])
@@ -65,6 +66,17 @@ def test_pathological_balances_client_sizes():
     assert np.ptp(sizes(divide(num_clients=7, classes_per_client=3))) <= 2
 
 
+def test_pathological_leaves_each_owner_half_of_an_equal_share_of_a_small_class():
+    # Equal clients would take all of the small classes from those who share the large one.
+    labels = np.repeat(np.arange(3), [1000, 30, 30])
+    partition = divide(labels, num_clients=3, classes_per_client=2)
+    counts = partition.groupby(["client_id", "label"]).size().unstack(fill_value=0).to_numpy()
+    assert counts.sum(axis=0).tolist() == [1000, 30, 30]
+    for label, size in enumerate([1000, 30, 30]):
+        owned = counts[counts[:, label] > 0, label]
+        assert len(owned) == 2 and owned.min() >= size // 4
+
+
 def test_pathological_where_flwr_datasets_would_leave_classes_out():
     from datasets import Dataset
     from flwr_datasets.partitioner import PathologicalPartitioner
@@ -101,6 +113,19 @@ def test_images_of_a_class_are_spread_over_its_owners_whatever_their_order(schem
                 if rest > 0:
                     squares.append((own.mean() - 0.5) ** 2 * 12 * len(own) / rest)
     assert 0.7 < np.mean(squares) < 1.4
+
+
+def test_dirichlet_shares_are_those_that_were_drawn():
+    # Balancing client sizes, flwr-datasets' default, would give another distribution.
+    partition = divide(
+        scheme="dirichlet", dirichlet_alpha=0.3, num_clients=5, min_images_per_client=1, seed=4
+    )
+    counts = partition.groupby(["label", "client_id"]).size().unstack(fill_value=0).to_numpy()
+    generator = np.random.default_rng(derive_seed(4, "partition_dirichlet"))
+    for size, of_class in zip(np.bincount(LABELS), counts, strict=True):
+        ends = (np.cumsum(generator.dirichlet(np.full(5, 0.3))) * size).astype(int)
+        ends[-1] = size
+        assert of_class.tolist() == np.diff(ends, prepend=0).tolist()
 
 
 def test_quantity_skew_keeps_classes_and_the_minimum():
@@ -140,7 +165,7 @@ REFUSED = {
         SMALL, {"num_clients": 5, "classes_per_client": 1, "min_images_per_client": 8},
         r"client \d would get 3 images, fewer than .* = 8; possible is up to 3",
     ),
-    "no labels pathological": (None, {"num_clients": 2}, "needs labels .* 'iid' and 'quantity'"),
+    "no labels pathological": (None, {"num_clients": 2}, "needs labels .*scheme iid and quantity"),
     "no labels dirichlet": (None, {"scheme": "dirichlet"}, "'dirichlet' needs labels"),
     "dirichlet": (
         LABELS, {"scheme": "dirichlet", "dirichlet_alpha": 0.01, "num_clients": 50},

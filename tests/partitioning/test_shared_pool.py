@@ -56,9 +56,19 @@ def test_pool_images_leave_their_owners(settings):
         rows, pool = held(result, client), set(result.pool)
         own = set(range(50 * client, 50 * client + 50)) - pool
         assert set(rows.loc[~rows["shared"], "image_index"]) == own
-        assert rows["shared"].sum() == 20  # 0.5 x 40, all of them received
+        assert rows["shared"].sum() == 16  # 0.5 x 33 to the even number, all of them received
     private = result.training[~result.training["shared"]]
-    assert len(private) == 160 and not private["image_index"].isin(result.pool).any()
+    # Zhao et al. 2018: beta is the pool over what the clients hold beside it, 33 / 167 = 0.198.
+    assert len(private) == 167 and not private["image_index"].isin(result.pool).any()
+
+
+@pytest.mark.parametrize("beta", [0.05, 0.1, 0.25, 0.6])
+@pytest.mark.parametrize("settings", [{}, {"source": "held_out"}, {"keep_private_copy": False}])
+def test_beta_is_the_pool_over_what_clients_hold(beta, settings):
+    result = draw(beta=beta, **settings)
+    private = (~result.training["shared"]).sum()
+    # One image more or less moves the ratio by at most (1 + beta) / private.
+    assert len(result.pool) / private == pytest.approx(beta, abs=0.5 * (1 + beta) / private)
 
 
 def test_beta_zero_changes_nothing():
@@ -107,24 +117,29 @@ def test_unbalanced_pool_follows_the_data_and_needs_no_labels():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"beta": 0.004, "num_classes": 2}, "a pool of 1, fewer than one .* beta from 0.01"),
-        ({"beta": 0.002, "class_balanced": False}, "a pool of 0; possible is beta from 0.005"),
+        ({"beta": 0.004, "num_classes": 2}, "a pool of 1, fewer than one .*[.]beta from 0.01"),
+        ({"beta": 0.004, "source": "held_out"}, "a pool of 1, .*[.]beta from 0.0102"),
+        ({"beta": 0.002, "class_balanced": False}, "a pool of 0; possible is .*beta from 0.005"),
         ({"beta": 0.05, "alpha": 0.01}, "a pool of 10 images gives no client any; .* from 0.1 "),
         ({"beta": 0.99, "alpha": 0.0, "source": "held_out", "partition": "one"},
-         "client 0 would have nothing to train on"),
-        ({"beta": 0.1, "partition": "unlabelled"}, "class_balanced needs labels"),
+         "client [0-9]+ would have nothing to train on"),
     ],
 )  # fmt: skip
 def test_impossible_pools_say_what_would_be_possible(settings, message):
-    partition = {
-        "one": PARTITION.assign(client_id=np.arange(200), label=0),
-        "unlabelled": PARTITION.assign(label=-1),
-    }.get(settings.pop("partition", ""), PARTITION)
+    one = PARTITION.assign(client_id=np.arange(200), label=0)
+    partition = one if settings.pop("partition", "") == "one" else PARTITION
     with pytest.raises(SettingsError, match=message):
         draw(partition, **settings)
 
 
+def test_a_pool_of_images_without_labels_is_drawn_at_random():
+    unlabelled = PARTITION.assign(label=-1)
+    pool = draw(unlabelled, beta=0.2).pool
+    assert pool.tolist() == draw(unlabelled, beta=0.2, class_balanced=False).pool.tolist()
+
+
 def test_what_the_refusals_name_is_indeed_possible():
     assert len(draw(beta=0.01, alpha=1.0).pool) == 2
+    assert len(draw(beta=0.0102, alpha=1.0, source="held_out").pool) == 2
     assert len(draw(beta=0.005, alpha=1.0, class_balanced=False).pool) == 1
     assert len(draw(beta=0.05, alpha=0.1).shares) == 4

@@ -21,8 +21,11 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = copy_project(tmp_path_factory.mktemp("one_arm") / "project")
     ended = kedro_run(folder, "--pipelines", "fedavg,comparison")
     assert ended.returncode == 0, ended.stderr
-    left_out = ended.stderr.index("leaves out centralized, data_sharing, personalization, dcgan")
+    left_out = ended.stderr.index(
+        "leaves out centralized, phoenix, data_sharing, personalization, dcgan"
+    )
     assert left_out < ended.stderr.index("decode_images")
+    assert "made with other settings" not in ended.stderr
     assert "without centralized there is no share of the gap closed" in ended.stderr
     return folder
 
@@ -84,6 +87,17 @@ def test_samples_are_drawn_and_scored_as_the_model_is_whatever_the_command_says(
     assert scored.returncode == 0, scored.stderr
     metrics = json.loads((project / "data/smoke/08_reporting/fedavg/metrics.json").read_text())
     assert (metrics["conditions"]["num_steps"], metrics["conditions"]["seed"]) == (3, 0)
+
+
+def test_real_images_of_another_evaluation_are_left_out(project: Path) -> None:
+    other = ("--params", "evaluation.reference_split=test")
+    ended = kedro_run(
+        project, "--nodes", "prepare_references,score_real_images,compare_arms", *other
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "scores of real images are left out" in ended.stderr
+    table = pd.read_csv(project / "data/smoke/08_reporting/comparison.csv")
+    assert table["arm"].tolist() == ["fedavg"]
 
 
 def test_a_model_of_later_training_leaves_the_scores_behind_and_the_report_says_so(

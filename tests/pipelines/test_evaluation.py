@@ -113,6 +113,16 @@ def test_unlabelled_images_leave_no_old_judge(tmp_path: Path, made: tuple[Path, 
     assert contents(judge) == {}
 
 
+def test_images_of_one_class_are_scored_without_a_judge(tmp_path: Path) -> None:
+    train, test = (ImageSet(i.images, np.zeros(len(i.images), int), ("7",)) for i in digits())
+    judge, references = tmp_path / "judge", tmp_path / "references"
+    train_label_judge(train, test, CONFIG, RUN)(judge)
+    prepare_references(train, test, judge, CONFIG, RUN)(references)
+    metrics = score(tmp_path, (judge, references), [(-1, test.images)], (train, test))
+    assert metrics["scores"]["fid_pixels"] > 0
+    assert "fewer than two classes" in metrics["skipped"]["fid_classifier"]
+
+
 def test_a_judge_from_a_file_is_measured_and_named_beside_the_histogram(tmp_path: Path) -> None:
     train, test = digits()
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
@@ -146,7 +156,10 @@ def test_a_judge_from_a_file_is_measured_and_named_beside_the_histogram(tmp_path
 def test_the_floor_is_what_unseen_real_images_get(made: tuple[Path, Path]) -> None:
     floor = score_floor(*digits(), *made, CONFIG, RUN)
     assert floor["num_samples"] == 200
-    assert 0 < floor["fid_pixels"] < 1
+    assert 0 < floor["scores"]["fid_pixels"] < 1
+    train, _ = digits()
+    assert floor["conditions"]["train_images"] == train.fingerprint()[:16]
+    assert floor["conditions"]["evaluation"] == CONFIG.model_dump(mode="json")
 
 
 def test_a_global_model_is_scored_over_all_rows(made: tuple[Path, Path], tmp_path: Path) -> None:
@@ -258,4 +271,5 @@ def test_a_judge_that_knows_only_the_commonest_class_judges_nothing(tmp_path: Pa
     assert metrics["class_histogram"] is None
     assert "class_shares" not in metrics["clients"]["0"]
     floor = score_floor(train, test, judge, references, asked, RUN)
-    assert "class_kl" not in floor and floor["classifier_majority_share"] == 31 / 51
+    scores = floor["scores"]
+    assert "class_kl" not in scores and scores["classifier_majority_share"] == 31 / 51

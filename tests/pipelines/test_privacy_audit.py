@@ -196,6 +196,17 @@ def test_what_was_trained_is_audited_whatever_the_command_says(
     assert first["conditions"]["seed"] == 0
 
 
+def test_what_is_not_there_is_left_out(
+    tmp_path: Path, images: tuple[ImageSet, ImageSet], caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "model").mkdir()
+    assert audit_again(tmp_path, images) == {}
+    assert "model is not trained: it has no audit" in caplog.text
+    audit(tmp_path, images, DCGAN)
+    (tmp_path / "samples.parquet").unlink()
+    assert audit_again(tmp_path, images)["skipped"]["copies"] == "there are no samples"
+
+
 def test_images_of_another_training_are_refused(
     tmp_path: Path, images: tuple[ImageSet, ImageSet]
 ) -> None:

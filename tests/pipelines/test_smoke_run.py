@@ -187,9 +187,25 @@ def test_mlflow_holds_one_run_per_arm(project: Path) -> None:
     for arm in ARMS:
         assert runs[arm].info.status == "FINISHED"
         assert runs[arm].data.params["federation.num_rounds"] == "2"
+        assert runs[arm].data.params["partition.num_clients"] == "4"
         assert "fid_pixels" in runs[arm].data.metrics
         history = client.get_metric_history(runs[arm].info.run_id, "loss")
         assert sorted(point.step for point in history) == [1, 2]
+    lasted = {name: run.info.end_time - run.info.start_time for name, run in runs.items()}
+    assert 0 < sum(lasted[arm] for arm in ARMS) <= lasted["session"]
+
+
+def test_the_tracked_model_draws_images(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import mlflow
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project / 'mlflow.db'}")
+    trained = mlflow.MlflowClient().search_runs(
+        ["1"], "attributes.run_name = 'personalization'", order_by=["attributes.start_time"]
+    )
+    model = mlflow.pyfunc.load_model(f"runs:/{trained[0].info.run_id}/model")
+    images = model.predict(pd.DataFrame({"count": [8], "seed": [1]}))
+    assert images.shape == (8, 1, 8, 8)
+    assert len({image.tobytes() for image in images}) == 8
 
 
 @pytest.mark.parametrize(

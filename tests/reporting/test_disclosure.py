@@ -9,7 +9,7 @@ from phoenix_pipeline.config import (
     TrainingConfig,
 )
 from phoenix_pipeline.reporting.disclosure import describe_disclosure
-from phoenix_pipeline.reporting.settings_diff import (
+from phoenix_pipeline.reporting.provenance import (
     differing_settings,
     flatten_settings,
     read_setting,

@@ -4,13 +4,13 @@ import pytest
 from phoenix_pipeline.reporting.comparison import compare_arms
 from phoenix_pipeline.reporting.gallery import Gallery
 from phoenix_pipeline.reporting.privacy import (
+    draw_trade,
     format_privacy,
     privacy_caveats,
     privacy_rows,
     privacy_titles,
     skipped_attacks,
 )
-from phoenix_pipeline.reporting.privacy_figure import draw_trade
 from phoenix_pipeline.reporting.report import render_report
 
 MISSING = "\N{EN DASH}"

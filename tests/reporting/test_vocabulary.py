@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 
 from phoenix_pipeline.config import EXTRACTORS
-from phoenix_pipeline.metrics.scores import JUDGE_METRICS, JUDGE_QUALITY
+from phoenix_pipeline.metrics.components import all_metrics
 from phoenix_pipeline.reporting.formatting import format_bytes, format_values
 from phoenix_pipeline.reporting.vocabulary import (
     describe_metric,
@@ -33,10 +33,11 @@ def test_titles_say_which_way_is_better(name: str, title: str) -> None:
     assert describe_metric(name).title == title
 
 
-def test_every_metric_of_the_evaluation_has_a_phrase() -> None:
-    names = [*EXTRACTORS, *JUDGE_METRICS, *JUDGE_QUALITY, "memorized_share"]
-    names += [f"{m}_pixels" for m in ("kid", "precision", "recall", "density", "coverage")]
-    assert [name for name in names if not describe_metric(name).phrase] == []
+def test_every_metric_of_a_component_has_a_phrase_and_a_name_of_its_own() -> None:
+    names = [metric.name for metric in all_metrics()]
+    assert len(names) == len(set(names)) > 20
+    assert [metric.name for metric in all_metrics() if not metric.phrase] == []
+    assert [name for name in EXTRACTORS if not describe_metric(name).space] == []
 
 
 def test_one_column_has_one_number_of_decimals() -> None:

@@ -35,7 +35,7 @@ def check_clients(federation: FederationConfig, clients: list[int]) -> None:
         raise SettingsError(
             f"federation.min_clients is {federation.min_clients}, but of {len(clients)} clients "
             f"{most} train in a round (federation.client_fraction is "
-            f"{federation.client_fraction:g}); allowed: 1 to that number"
+            f"{federation.client_fraction:g}); allowed: 1 to {most}"
         )
     check_num_replies(federation, count)
     check_split(federation, count)
@@ -52,19 +52,21 @@ def check_personalization(
 
     if federation.pooled and (layers or rules.enabled):
         raise SettingsError(
-            "federation.pooled puts all data in one place, where personal_layers.layers and "
-            "threshold_filter mean nothing; leave them out"
+            "federation.pooled puts all data in one place, where personal layers and threshold "
+            "filtering mean nothing; set personal_layers.layers: null and "
+            "threshold_filter.enabled: false"
         )
     if personal.final_average and not layers:
         raise SettingsError(
-            "personal_layers.final_average is true, but personal_layers.layers names no layers"
+            "personal_layers.final_average is true, but personal_layers.layers names no layers; "
+            "name some or set personal_layers.final_average: false"
         )
     left = round_size(rules.min_clients, federation.client_fraction)
     if rules.enabled and left < federation.min_clients:
         raise SettingsError(
             f"threshold_filter.min_clients is {rules.min_clients}, of whom {left} train in a "
             f"round, below federation.min_clients ({federation.min_clients}): filtering would end "
-            "the run; raise the first or lower the second"
+            "the run; raise threshold_filter.min_clients or lower federation.min_clients"
         )
     required = federation.aggregation.required_replies
     if rules.enabled and left < required:
@@ -72,7 +74,7 @@ def check_personalization(
             f"threshold_filter.min_clients is {rules.min_clients}, but "
             f"federation.aggregation.rule {federation.aggregation.rule} needs {required} replies "
             f"and of so few clients {left} train in a round: filtering would end the run; raise "
-            "the first or change federation.aggregation"
+            "threshold_filter.min_clients or change federation.aggregation"
         )
 
 
@@ -81,7 +83,7 @@ def check_pool(pool: SharedPoolConfig) -> None:
     if pool.warmup_steps and not pool.beta:
         raise SettingsError(
             f"shared_pool.warmup_steps is {pool.warmup_steps}, but shared_pool.beta is 0: there is "
-            "no pool to warm up on; set beta above 0 or warmup_steps to 0"
+            "no pool to warm up on; set shared_pool.beta above 0 or shared_pool.warmup_steps to 0"
         )
 
 

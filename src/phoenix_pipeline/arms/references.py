@@ -20,7 +20,7 @@ from phoenix_pipeline.metrics.classifier import (
     save_classifier,
     train_classifier,
 )
-from phoenix_pipeline.metrics.extractors import available_extractors
+from phoenix_pipeline.metrics.extractors import available_extractors, check_extractors
 from phoenix_pipeline.metrics.feature_extractor import FeatureExtractor
 from phoenix_pipeline.metrics.own_judge import (
     load_measured_judge,
@@ -48,13 +48,15 @@ def train_label_judge(
 ) -> Callable[[Path], None]:
     """Return a function that trains the judge of classes, unless its folder has that judge.
 
-    A judge from the user's own file is measured instead.
+    A judge from the user's own file is measured instead. Raises SettingsError for an unknown name
+    in ``evaluation.extractors``, so that it is known before any training.
     """
+    check_extractors(config)
     device = resolve_device(run.device)
 
     def write(folder: Path) -> None:
-        if train.labels is None or test.labels is None:
-            logger.info("the images have no labels: no classifier, no class histogram")
+        if not _can_be_judged(train, test):
+            logger.info("fewer than two classes: no classifier, no class histogram")
             (folder / _JUDGE).unlink(missing_ok=True)
             folder.mkdir(parents=True, exist_ok=True)
             return
@@ -89,6 +91,10 @@ def _find_judge(
     return load_matching_classifier(folder / _JUDGE, fingerprint, device)
 
 
+def _can_be_judged(train: ImageSet, test: ImageSet) -> bool:
+    return train.num_classes > 1 and train.labels is not None and test.labels is not None
+
+
 def prepare_references(
     train: ImageSet, test: ImageSet, judge_folder: Path, config: EvaluationConfig, run: RunConfig
 ) -> Callable[[Path], None]:
@@ -117,7 +123,7 @@ def score_floor(
     config: EvaluationConfig,
     run: RunConfig,
 ) -> dict[str, Any]:
-    """Return the scores of real images of the split that is not the reference."""
+    """Return the scores of real images of the split that is not the reference, and how made."""
     judge = load_judge(judge_folder, train, test, config, run)
     extractors, skipped = find_extractors(train, judge, config, run)
     references = load_references(reference_folder, extractors, train, test, config)
@@ -125,18 +131,31 @@ def score_floor(
     floor = score_real_images(
         other.images, references, judge, config, seed=run.seed, skipped=skipped
     )
-    return {**floor.scores, "num_samples": floor.num_images}
+    return {
+        "scores": floor.scores,
+        "num_samples": floor.num_images,
+        "conditions": scored_with(train, test, config),
+    }
+
+
+def scored_with(train: ImageSet, test: ImageSet, config: EvaluationConfig) -> dict[str, Any]:
+    """Return what scores must have in common to be compared: settings, and digests of images."""
+    return {
+        "evaluation": config.model_dump(mode="json"),
+        "train_images": train.fingerprint()[:16],
+        "test_images": test.fingerprint()[:16],
+    }
 
 
 def load_judge(
     folder: Path, train: ImageSet, test: ImageSet, config: EvaluationConfig, run: RunConfig
 ) -> LabelJudge | None:
-    """Return the judge in ``folder``, None for unlabelled images.
+    """Return the judge in ``folder``, None for images without labels, or of a single class.
 
     Raises:
         CheckpointError: it was made from other images or settings.
     """
-    if train.labels is None or test.labels is None:
+    if not _can_be_judged(train, test):
         return None
     judge = _find_judge(folder, train, test, config, run)
     if judge is None:

@@ -11,8 +11,6 @@ from phoenix_pipeline.config import ModelConfig, SamplingConfig
 from phoenix_pipeline.errors import CheckpointError, SettingsError
 from phoenix_pipeline.hardware import resolve_device
 from phoenix_pipeline.images import GLOBAL_MODEL, apportion
-from phoenix_pipeline.progress import progress_bar
-from phoenix_pipeline.seeding import derive_seed
 
 if TYPE_CHECKING:
     import torch
@@ -86,8 +84,10 @@ def follow_plan(
     """
     from phoenix_pipeline.families import family_of
     from phoenix_pipeline.families.model_folder import load_network
+    from phoenix_pipeline.optimization.compilation import compile_network
 
     supply = iter(seeds)
+    compiled = _compiles(plan, model, sampling, device)
     for client_id, count in plan.items():
         own = list(islice(supply, count))
         begun = min(done, count)
@@ -95,44 +95,47 @@ def follow_plan(
         if begun == count:
             continue
         network = load_network(model_folder, client_id).to(device)
-        if sampling.compile:
-            network.compile()
+        if compiled:
+            compile_network(network)
         left = own[begun:]
         for batch in family_of(model).sample_images(network, model, sampling, shape, left, device):
             yield batch, client_id, own[begun : begun + len(batch)]
             begun += len(batch)
 
 
+def _compiles(
+    plan: Mapping[int, int], model: ModelConfig, sampling: SamplingConfig, device: "torch.device"
+) -> bool:
+    """Return whether networks are compiled: for the whole plan, also where a part is done."""
+    from phoenix_pipeline.optimization.break_even import SAMPLING
+
+    if sampling.compile != "auto":
+        return sampling.compile
+    batches = sum(-(-count // sampling.batch_size) for count in plan.values())
+    too_small = "a DCGAN is too small for it" if model.family == "dcgan" else None
+    return SAMPLING.pays(batches * sampling.num_steps, device.type, too_small)
+
+
 def draw_images(
     model_folder: Path,
-    num_images: int,
+    plan: Mapping[int, int],
     sampling: SamplingConfig,
-    seed: int,
+    seeds: Iterable[int],
     device: str = "auto",
-    client_id: int | None = None,
-) -> np.ndarray:
-    """Return uint8 images [N, C, H, W]: those that the stage ``sampling`` draws with ``seed``.
+) -> Iterator[Batch]:
+    """Yield batches of the models in ``model_folder``, whose own description says what they are.
 
-    Raises:
-        CheckpointError: ``client_id`` has no model.
-        SettingsError: there is no complete model.
+    ``plan``, ``seeds``: see :func:`follow_plan`.
     """
     from phoenix_pipeline.families.model_folder import read_metadata
 
-    metadata = read_metadata(model_folder)
-    told = metadata["settings"]
-    batches = follow_plan(
-        plan_main_samples(metadata, num_images, client_id),
-        (derive_seed(seed, "sample", i) for i in range(num_images)),
+    told = read_metadata(model_folder)["settings"]
+    return follow_plan(
+        plan,
+        seeds,
         model_folder,
         ModelConfig.model_validate(told["model"]),
         sampling,
         (told["channels"], told["image_size"], told["image_size"]),
         resolve_device(device),
     )
-    drawn = []
-    with progress_bar("sampling", num_images) as advance:
-        for images, _, _ in batches:
-            drawn.append(images)
-            advance(len(images))
-    return np.concatenate(drawn)

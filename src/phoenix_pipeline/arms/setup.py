@@ -12,7 +12,7 @@ from phoenix_pipeline.arms.checks import (
     check_stored,
     check_threshold,
 )
-from phoenix_pipeline.config import ArmSettings, RunConfig
+from phoenix_pipeline.config import ArmSettings, RunConfig, list_settled, settle_groups
 from phoenix_pipeline.hardware import resolve_device
 from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.partitioning.shared_pool import draw_shared_pool
@@ -42,6 +42,19 @@ def set_up_arm(
     return *assign_images(train, partition, settings, run), summary
 
 
+def settle(settings: ArmSettings, image_size: int) -> ArmSettings:
+    """Return ``settings`` without ``auto``, for images of this side in pixels.
+
+    Raises:
+        SettingsError: see ``config.settle_groups``.
+    """
+    names = ("model", "training", "federation")
+    given = settings.model, settings.training, settings.federation
+    return settings.model_copy(
+        update=dict(zip(names, settle_groups(*given, image_size), strict=True))
+    )
+
+
 def assign_images(
     train: ImageSet, partition: pd.DataFrame, settings: ArmSettings, run: RunConfig
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -67,12 +80,15 @@ def check_arm(
 ) -> dict[str, Any]:
     """Build the model once and check what only the images can tell; return what it is.
 
+    ``settled`` in it is what each setting of ``auto`` became.
+
     Raises:
         SettingsError: the model does not fit the images, or settings contradict each other.
         CheckpointError: ``checkpoints`` has an unfinished run of other settings.
     """
     from phoenix_pipeline.federated.privacy.checks import check_privacy
 
+    given, settings = settings, settle(settings, train.image_size)
     federation, personal = settings.federation, settings.personal_layers
     filtering, pool = settings.threshold_filter, settings.shared_pool
     network = _build(train, settings, run)
@@ -92,15 +108,17 @@ def check_arm(
     if federation.resume:
         told = _client_settings(train, layers, settings, run)
         check_stored(checkpoints, told, federation, filtering, pool)
-    return _summarise(network, layers, train)
+    settled = list_settled(dict(given), dict(settings))
+    return {**_summarise(network, layers, train), "settled": settled}
 
 
 def client_settings(train: ImageSet, settings: ArmSettings, run: RunConfig) -> "ClientSettings":
-    """Return what every client is told.
+    """Return what every client is told, without ``auto``.
 
     Raises:
         SettingsError: the model does not fit the images.
     """
+    settings = settle(settings, train.image_size)
     layers = _layers_that_stay(_build(train, settings, run), settings)
     return _client_settings(train, layers, settings, run)
 

@@ -28,7 +28,7 @@ def read_splits(
     if test_source is None:
         train, test = split_held_out(train, config.test_fraction, config.seed)
     else:
-        test = read_images(test_source, config, require_all_classes=False)
+        test = read_images(test_source, config, keep_empty_classes=True)
         if test.images.shape[1:] != train.images.shape[1:]:
             raise DataError(
                 f"training images are {train.images.shape[1:]} and test images "

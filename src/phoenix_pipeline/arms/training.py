@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from phoenix_pipeline import __version__
-from phoenix_pipeline.arms.setup import client_settings
+from phoenix_pipeline.arms.setup import client_settings, settle
 from phoenix_pipeline.config import ArmSettings, Group, RunConfig
 from phoenix_pipeline.families.provenance import DATA, TRAINED_WITH, fingerprint_data
 from phoenix_pipeline.images import ImageSet
@@ -65,7 +65,11 @@ def train_arm(
     Raises:
         FederationError: a round had too few usable replies; the last checkpoint stands.
     """
+    from phoenix_pipeline.arms.time_estimate import announce_time
+
+    settings = settle(settings, train.image_size)
     job = _build_job(train, test, client_images, shared_pool, settings, run)
+    announce_time(job, checkpoints.name)
     result = _run(job, checkpoints, on_round)
     held = trained_images(job, result)
     groups = {"run": run, **data_groups}

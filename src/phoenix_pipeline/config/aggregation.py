@@ -7,7 +7,13 @@ from pydantic import Field, model_validator
 
 from phoenix_pipeline.config.base import Group, Positive
 
-_DEFAULT_RATES = {"fedavg": 1.0, "fedavgm": 1.0, "fedadam": 0.1, "fedyogi": 0.01}
+_DEFAULT_RATES = {
+    "fedavg": 1.0,
+    "fedavgm": 1.0,
+    "nesterov": 0.7,
+    "fedadam": 0.1,
+    "fedyogi": 0.01,
+}
 # A median of fewer is their mean.
 _FEWEST_FOR_A_MEDIAN = 3
 
@@ -76,7 +82,7 @@ class AggregationConfig(Group):
 class ServerOptimizerConfig(Group):
     """What the server does with the aggregate of a round (arXiv 1909.06335, 2003.00295)."""
 
-    name: Literal["fedavg", "fedavgm", "fedadam", "fedyogi"] = Field(
+    name: Literal["fedavg", "fedavgm", "nesterov", "fedadam", "fedyogi"] = Field(
         "fedavg",
         description="`fedavg`: the aggregate is the new model; the others take the step towards it "
         "as a gradient, with momentum or adaptively.",
@@ -84,10 +90,10 @@ class ServerOptimizerConfig(Group):
     learning_rate: float | None = Field(
         None,
         gt=0.0,
-        description="Server's step size; null: 1 for `fedavgm`, 0.1 for `fedadam`, 0.01 for "
-        "`fedyogi`.",
+        description="Server's step size; null: 1 for `fedavgm`, 0.7 for `nesterov` (DiLoCo), 0.1 "
+        "for `fedadam`, 0.01 for `fedyogi`.",
     )
-    momentum: float = Field(0.9, ge=0.0, lt=1.0, description="`fedavgm`: momentum.")
+    momentum: float = Field(0.9, ge=0.0, lt=1.0, description="`fedavgm`, `nesterov`: momentum.")
     beta_1: float = Field(
         0.9, ge=0.0, lt=1.0, description="`fedadam`, `fedyogi`: decay of the first moment."
     )
@@ -105,7 +111,7 @@ class ServerOptimizerConfig(Group):
         if self.name == "fedavg" and self.learning_rate not in (None, 1.0):
             raise ValueError(
                 f"learning_rate is {self.learning_rate:g}, but name is fedavg, which has none; set "
-                "name to fedavgm, fedadam or fedyogi, or learning_rate to null"
+                "name to fedavgm, nesterov, fedadam or fedyogi, or learning_rate to null"
             )
         return self
 
@@ -117,5 +123,5 @@ class ServerOptimizerConfig(Group):
     @property
     def is_plain(self) -> bool:
         """Whether the aggregate is the new model, as in FedAvg."""
-        without_momentum = self.name == "fedavgm" and self.momentum == 0.0
+        without_momentum = self.name in ("fedavgm", "nesterov") and self.momentum == 0.0
         return self.name == "fedavg" or (without_momentum and self.rate == 1.0)

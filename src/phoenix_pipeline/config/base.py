@@ -1,14 +1,74 @@
 """What every parameter group is made of."""
 
-from typing import Annotated
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
 
+AUTO = "auto"
+
 
 class Group(BaseModel):
-    """A parameter group: immutable, and a misspelt key is an error."""
+    """A parameter group: immutable, and a misspelt key is an error.
+
+    Keys in ``BY_IMAGE_SIZE`` may be ``auto``: they wait for the images, and :meth:`settled` gives
+    them their values. Until then they are read, stored and shown as ``auto``.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    BY_IMAGE_SIZE: ClassVar[tuple[str, ...]] = ()
+    _auto: frozenset[str] = PrivateAttr(default=frozenset())
+
+    @property
+    def auto(self) -> frozenset[str]:
+        """The keys that still wait for the images."""
+        return self._auto
+
+    def waiting(self) -> Iterator[str]:
+        """Yield the dotted names of the keys that wait for the images, inner groups included."""
+        yield from sorted(self._auto)
+        for name in type(self).model_fields:
+            inner = getattr(self, name)
+            if isinstance(inner, Group):
+                yield from (f"{name}.{key}" for key in inner.waiting())
+
+    def settled(self, **values: Any) -> Self:
+        """Return a copy whose waiting keys have these values; what was set stays as it is."""
+        chosen = {name: value for name, value in values.items() if name in self._auto}
+        copy = self.model_copy(update=chosen)
+        copy._auto = self._auto - chosen.keys()
+        return copy
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _keep_auto(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        if not isinstance(values, Mapping):
+            return handler(values)
+        waiting = {name for name in cls.BY_IMAGE_SIZE if values.get(name) == AUTO}
+        made = handler({name: value for name, value in values.items() if name not in waiting})
+        made._auto = frozenset(waiting)
+        for name in waiting:
+            # What was forgotten to be settled must not pass for a number. Kedro reads every field.
+            made.__dict__[name] = AUTO
+        return made
+
+    @model_serializer(mode="wrap")
+    def _show_auto(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        without = self.model_copy()
+        for name in self._auto:
+            del without.__dict__[name]
+        shown: dict[str, Any] = handler(without)
+        return {**shown, **dict.fromkeys(sorted(self._auto), AUTO)}

@@ -7,17 +7,17 @@ from pydantic import Field, model_validator
 from phoenix_pipeline.config.base import Group
 
 # Their rounding is not right on average: what is left out must be sent later.
-_BIASED = ("int3", "int2")
+_BIASED = ("int3", "ternary")
 
 
 class CodecConfig(Group):
     """How the arrays of a message are written."""
 
-    codec: Literal["none", "fp16", "int8", "int4", "int3", "int2", "top_k"] = Field(
+    codec: Literal["none", "fp16", "int8", "int4", "int3", "ternary", "top_k"] = Field(
         "none",
         description="`none`: as they are; `fp16`; `int8`, `int4`: a scale per output channel, "
-        "stochastic rounding; `int3`, `int2`: the scale of least squares, nearest codes; `top_k`: "
-        "the largest values only, as fp16, with their positions.",
+        "stochastic rounding; `int3`, `ternary`: the scale of least squares, nearest codes; "
+        "`top_k`: the largest values only, as fp16, with their positions.",
     )
     density: float = Field(
         0.05, gt=0.0, le=1.0, description="`top_k`: share of the values of each array that is sent."
@@ -66,7 +66,7 @@ class DownlinkConfig(CodecConfig):
         if self.codec == "none" and self.relative_to == "last_broadcast":
             raise ValueError(
                 "codec none writes a difference with as many bytes as the weights; set relative_to "
-                "to weights, or codec to fp16, int8, int4, int3, int2 or top_k"
+                "to weights, or codec to fp16, int8, int4, int3, ternary or top_k"
             )
         return self
 

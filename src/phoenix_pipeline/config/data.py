@@ -1,10 +1,33 @@
 """Groups about the run as a whole, its images, and who holds them."""
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from PIL import ImageColor
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from phoenix_pipeline.config.base import Fraction, Group, Positive
+
+
+def _check_colour(value: str) -> str:
+    ImageColor.getrgb(value)  # a ValueError names the value
+    return value
+
+
+def _split_window(value: Any) -> Any:
+    # A list cannot be written after --params, which divides at commas.
+    return value.split("..") if isinstance(value, str) else value
+
+
+def _check_window(value: tuple[float, float]) -> tuple[float, float]:
+    if value[0] >= value[1]:
+        raise ValueError(f"must be two rising values, got {list(value)}")
+    return value
+
+
+Colour = Annotated[str, AfterValidator(_check_colour)]
+Window = Annotated[
+    tuple[float, float], BeforeValidator(_split_window), AfterValidator(_check_window)
+]
 
 
 class RunConfig(Group):
@@ -26,6 +49,23 @@ class ImagesConfig(Group):
     )
     channels: Literal[1, 3] | None = Field(
         None, description="1 (grey) or 3 (RGB) to convert to; null: as stored."
+    )
+    background: Colour = Field(
+        "white",
+        description="Colour, by name or `#rrggbb`, that transparent images are put on.",
+    )
+    window: Window | None = Field(
+        None,
+        description="Values of deep grey images (16 and 32 bits, float) that become black and "
+        "white, as `[low, high]` or `low..high`; null: 0 to 65535 for 16 bits, 0 to 1 for float.",
+    )
+    max_megapixels: float = Field(
+        179.0, gt=0.0, description="Largest image that is decoded; larger ones are an error."
+    )
+    max_broken_fraction: Fraction = Field(
+        0.01,
+        description="Share of the images that may be undecodable: they are left out and named; "
+        "more are an error.",
     )
     image_column: str = Field("img", description="Parquet column: bytes or struct{bytes, path}.")
     label_column: str | None = Field(
@@ -71,7 +111,11 @@ class SharedPoolConfig(Group):
     """Data Sharing Strategy (arXiv 2306.04098, after arXiv 1806.00582)."""
 
     beta: float = Field(
-        0.0, ge=0.0, lt=1.0, description="Pool size as a fraction of all client data; 0: no pool."
+        0.0,
+        ge=0.0,
+        lt=1.0,
+        description="Pool size as a fraction of what clients hold of their own, as in arXiv "
+        "1806.00582; 0: no pool.",
     )
     alpha: Fraction = Field(0.5, description="Fraction of the pool that each client receives.")
     source: Literal["clients", "held_out"] = Field(
@@ -80,7 +124,7 @@ class SharedPoolConfig(Group):
         "the partition, so no client owned them.",
     )
     class_balanced: bool = Field(
-        True, description="Draw the pool in equal numbers per class (needs labels)."
+        True, description="Draw the pool in equal numbers per class, where there are labels."
     )
     keep_private_copy: bool = Field(
         True, description="`clients` only: owners keep the images that they gave to the pool."

@@ -69,6 +69,17 @@ class DeploymentConfig(Group):
         "`release-personal-layers=true`, their own setting) for the run to begin, since samples "
         "are drawn from their models; 0: train all the same, only the shared layers come back.",
     )
+    sites: dict[int, int] = Field(
+        default_factory=dict,
+        description="Client id to the node id that `flwr supernode register` printed; no other "
+        "node takes part. Empty: a client id belongs to the node that was first seen with it.",
+    )
+    max_count_ratio: float = Field(
+        3.0,
+        ge=1.0,
+        description="How many times the median site's images a site counts for at most, in work "
+        "and in means: a number of images is only a site's word.",
+    )
     app_folder: str = Field(
         "deploy/flower-app", description="The Flower app that is submitted to the SuperLink."
     )

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from phoenix_pipeline.config.base import Fraction, Group, Positive
 
+# Those that ship with the project; further ones are named by what a user's package lists.
 EXTRACTORS = ("fid_classifier", "fid_efficientnet_lite0", "fid_inception_v3", "fid_pixels")
 
 
@@ -19,7 +20,9 @@ class SamplingConfig(Group):
     )
     num_steps: Positive = Field(20, description="Network evaluations per image.")
     timestep_spacing: Literal["leading", "trailing", "linspace"] = Field(
-        "trailing", description="Which of the T timesteps are visited."
+        "trailing",
+        description="Which of the T timesteps are visited; refused where the first of them still "
+        "shows more than a tenth of an image, as `leading` in 600 of 1000 steps.",
     )
     eta: Fraction = Field(0.0, description="`ddim`: 0 deterministic, 1 ancestral.")
     weights: Literal["ema", "raw"] = Field("ema", description="Which weights are sampled.")
@@ -27,8 +30,10 @@ class SamplingConfig(Group):
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp32", description="Autocast type of a diffusion model while it is sampled."
     )
-    compile: bool = Field(
-        False, description="`torch.compile` a model that is sampled; pays for many images on a GPU."
+    compile: bool | Literal["auto"] = Field(
+        "auto",
+        description="`torch.compile` a model that is sampled: `auto` for many images on a GPU, and "
+        "a line in the log says which was chosen.",
     )
 
 
@@ -118,8 +123,11 @@ class ClassifierConfig(Group):
 class EvaluationConfig(Group):
     """What is measured, the same for every arm."""
 
-    extractors: tuple[Literal[EXTRACTORS], ...] = Field(  # type: ignore[valid-type]
-        EXTRACTORS, min_length=1, description="Feature spaces in which distances are taken."
+    extractors: tuple[str, ...] = Field(
+        EXTRACTORS,
+        min_length=1,
+        description="Feature spaces in which distances are taken: those of the default, or `fid_` "
+        "and the name of one that an installed package adds (docs/architecture.md).",
     )
     reference_split: Literal["train", "test"] = Field(
         "train", description="Real images that samples are held against."

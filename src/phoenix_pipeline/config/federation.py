@@ -1,6 +1,6 @@
 """Groups of the federated program: rounds, personal layers, threshold filter."""
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -14,16 +14,25 @@ from phoenix_pipeline.config.engines import DeploymentConfig, RayConfig, Rounds
 class LocalWorkConfig(Group):
     """How much each client trains in a round."""
 
+    BY_IMAGE_SIZE: ClassVar[tuple[str, ...]] = ("amount",)
+
     unit: Literal["epochs", "steps", "images_per_round"] = Field(
         "images_per_round",
         description="`epochs` over the client's images; `steps` per client; `images_per_round`: "
         "over all clients of the round, divided in proportion to what they hold.",
     )
-    amount: float = Field(11520, gt=0.0, description="How many of these units.")
+    amount: float = Field(
+        11520,
+        gt=0.0,
+        description="How many of these units; `auto`: images by their size, so that all rounds "
+        "together train on as many as docs/own-data.md lists, however many rounds there are.",
+    )
 
 
 class FederationConfig(Group):
     """The federated program."""
+
+    BY_IMAGE_SIZE: ClassVar[tuple[str, ...]] = ("threads_per_client",)
 
     engine: Literal["in_process", "ray", "deployment"] = Field(
         "in_process",
@@ -47,7 +56,7 @@ class FederationConfig(Group):
     differential_privacy: DifferentialPrivacyConfig = DifferentialPrivacyConfig()
     secret_noise: bool | None = Field(
         None,
-        description="Draw the random numbers that privacy rests on from the operating system "
+        description="Draw the random numbers that privacy rests on from a cryptographic generator "
         "instead of the run's seed, which every client knows; null: on the engine `deployment`.",
     )
     aggregation: AggregationConfig = AggregationConfig()
@@ -63,7 +72,7 @@ class FederationConfig(Group):
     threads_per_client: Positive | None = Field(
         None,
         description="CPU threads that each of these uses in process; null: the cores divided "
-        "among them. Small networks are faster with 1.",
+        "among them; `auto`: 1 up to 12 pixels, where more are slower, else null.",
     )
     stacked_clients: Positive | Literal["auto"] = Field(
         "auto",
@@ -92,10 +101,11 @@ class FederationConfig(Group):
         clipped = self.aggregation.clip_norm.bound is not None or self.differential_privacy.enabled
         if self.compression.is_split and (self.aggregation.rule != "mean" or clipped):
             raise ValueError(
-                "compression.partial_update usplit averages each array over those who sent it, but "
-                f"aggregation.rule {self.aggregation.rule}, clip_norm and differential_privacy "
-                "need whole replies; set rule: mean, clip_norm.bound: null and "
-                "differential_privacy.enabled: false, or partial_update: full"
+                "partial update usplit averages each array over those who sent it, but rule "
+                f"{self.aggregation.rule}, clip_norm and differential_privacy need whole replies; "
+                "set federation.aggregation.rule: mean, federation.aggregation.clip_norm.bound: "
+                "null and federation.differential_privacy.enabled: false, or "
+                "federation.compression.partial_update: full"
             )
         return self
 
@@ -117,19 +127,22 @@ class FederationConfig(Group):
         if privacy.enabled and self.pooled:
             raise ValueError(
                 "differential_privacy hides which client took part, but pooled has one client with "
-                "all data; use training.dp_sgd, or set one of them to false"
+                "all data; set federation.differential_privacy.enabled or federation.pooled to "
+                "false, or use training.dp_sgd"
             )
         combined = self.aggregation.rule != "mean" or self.aggregation.clip_norm.bound is not None
         if privacy.is_central and combined:
             raise ValueError(
                 "differential_privacy with placement central is an aggregation of its own, which "
-                "clips and averages with equal weights; set aggregation.rule to mean and "
-                "aggregation.clip_norm.bound to null, or placement to local"
+                "clips and averages with equal weights; set federation.aggregation.rule to mean "
+                "and federation.aggregation.clip_norm.bound to null, or "
+                "federation.differential_privacy.placement to local"
             )
         if privacy.enabled and self.local_work.unit == "images_per_round":
             raise ValueError(
-                "differential_privacy needs local_work.unit steps or epochs: with images_per_round "
-                "the work of a client, and so its update, depends on who else takes part"
+                "differential_privacy needs federation.local_work.unit steps or epochs: with "
+                "images_per_round the work of a client, and so its update, depends on who else "
+                "takes part"
             )
         return self
 
@@ -138,7 +151,7 @@ class FederationConfig(Group):
         if self.attendance and self.engine == "deployment":
             raise ValueError(
                 "attendance is simulated with engine in_process or ray; nodes of a deployment come "
-                "and go by themselves: leave it empty"
+                "and go by themselves: set federation.attendance: {}"
             )
         return self
 

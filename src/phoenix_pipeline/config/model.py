@@ -1,6 +1,6 @@
 """Groups that describe the generative model."""
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -10,12 +10,17 @@ from phoenix_pipeline.config.base import Group, Positive
 class UNetConfig(Group):
     """The U-Net of the DDPM (diffusers `UNet2DModel`)."""
 
+    BY_IMAGE_SIZE: ClassVar[tuple[str, ...]] = ("block_out_channels", "attention_resolutions")
+
     block_out_channels: tuple[Positive, ...] = Field(
-        (32, 64), min_length=1, description="Channels at each resolution, from full size down."
+        (32, 64),
+        min_length=1,
+        description="Channels at each resolution, from full size down; `auto`: by image size.",
     )
     layers_per_block: Positive = Field(1, description="Residual blocks at each resolution.")
     attention_resolutions: tuple[Positive, ...] = Field(
-        (4,), description="Feature map sides, in pixels, that get self-attention."
+        (4,),
+        description="Feature map sides, in pixels, that get self-attention; `auto`: the smallest.",
     )
     attention_head_dim: Positive = Field(8, description="Channels per attention head.")
     norm_num_groups: Positive = Field(8, description="Groups of GroupNorm.")
@@ -23,6 +28,8 @@ class UNetConfig(Group):
 
     @model_validator(mode="after")
     def _groups_divide_channels(self) -> Self:
+        if "block_out_channels" in self.auto:
+            return self
         for channels in self.block_out_channels:
             if channels % self.norm_num_groups:
                 raise ValueError(
@@ -47,7 +54,11 @@ class NoiseConfig(Group):
 
 
 class DcganConfig(Group):
-    """DCGAN (Radford et al., arXiv 1511.06434)."""
+    """DCGAN (Radford et al., arXiv 1511.06434); three keys may be `auto`, by image size."""
+
+    BY_IMAGE_SIZE: ClassVar[tuple[str, ...]] = (
+        "latent_dim", "base_channels", "layers_per_resolution",
+    )  # fmt: skip
 
     latent_dim: Positive = Field(32, description="Length of the latent vector.")
     base_channels: int = Field(
@@ -55,7 +66,7 @@ class DcganConfig(Group):
         ge=1,
         le=1024,
         description="Channels at half the images' side and above, doubled at each further halving "
-        "down to 4 pixels.",
+        "down to 4 to 7 pixels.",
     )
     layers_per_resolution: Positive = Field(
         2,

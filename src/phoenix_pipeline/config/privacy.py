@@ -45,7 +45,7 @@ class PrivacyAuditConfig(Group):
     def _check_secmi(self) -> Self:
         if not self.secmi_interval <= self.secmi_timestep < 1.0 - self.secmi_interval:
             raise ValueError(
-                f"secmi_timestep is {self.secmi_timestep:g}; allowed: secmi_interval "
+                f"privacy_audit.secmi_timestep is {self.secmi_timestep:g}; allowed: secmi_interval "
                 f"({self.secmi_interval:g}) to below 1 - secmi_interval"
             )
         return self

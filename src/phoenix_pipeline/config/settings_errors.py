@@ -1,12 +1,20 @@
 """What is wrong with each setting: its name, what was got, what is allowed and where it is set."""
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 Path = tuple[str, ...]
+
+_NAME = re.compile(r"(?<![\w./])[a-z_]+(?:\.[a-z0-9_]+)+(?![\w/(])")
+
+
+def name_in_place(message: str, place: Callable[[Path], Path]) -> str:
+    """Return ``message`` with each dotted name of a setting as ``place`` maps it."""
+    return _NAME.sub(lambda found: ".".join(place(tuple(found[0].split(".")))), message)
 
 
 def hint(name: str, allowed: Iterable[str]) -> str:
@@ -36,6 +44,7 @@ def explain(
         for detail in error.errors(include_url=False):
             path, got, model_there = _locate(model, values, detail["loc"])
             reason = _reason(detail["type"], detail["msg"], path, model_there)
+            reason = name_in_place(reason, place)
             known = reasons.setdefault(path, [] if detail["type"] in _WITHOUT_GOT else [_got(got)])
             if reason not in known:
                 known.append(reason)

@@ -1,6 +1,6 @@
 """Local training, the same for every kind of model."""
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -11,8 +11,12 @@ from phoenix_pipeline.config.differential_privacy import DpSgdConfig
 class TrainingConfig(Group):
     """Local training, the same in one place and at every client."""
 
-    batch_size: Positive = Field(64, description="Images per step.")
-    learning_rate: float = Field(1e-3, gt=0.0, description="Peak AdamW step size.")
+    BY_IMAGE_SIZE: ClassVar[tuple[str, ...]] = ("batch_size", "learning_rate")
+
+    batch_size: Positive = Field(64, description="Images per step; `auto`: by image size.")
+    learning_rate: float = Field(
+        1e-3, gt=0.0, description="Peak AdamW step size; `auto`: by image size."
+    )
     lr_schedule: Literal["constant", "cosine"] = Field(
         "cosine", description="Course of the learning rate over the whole run, not per round."
     )
@@ -57,8 +61,8 @@ class TrainingConfig(Group):
     def _gradients_can_be_taken_apart(self) -> Self:
         if self.dp_sgd.enabled and (self.compile is True or self.precision == "fp16"):
             raise ValueError(
-                "dp_sgd takes gradients image by image, which works with compile: false and "
-                f"precision fp32 or bf16; got compile: {str(self.compile).lower()}, precision "
-                f"{self.precision}"
+                "dp_sgd takes gradients image by image, which works with training.compile: false "
+                f"and training.precision fp32 or bf16; got compile: {str(self.compile).lower()}, "
+                f"precision {self.precision}"
             )
         return self

@@ -14,6 +14,7 @@ from torch.func import functional_call, grad_and_value, vmap
 from phoenix_pipeline.config import TrainingConfig
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.optimization.adam_state import laid_out_like
+from phoenix_pipeline.optimization.gaussian_mechanism import GaussianMechanism, gaussian_mechanism
 from phoenix_pipeline.optimization.precision import autocast
 
 # Attention on the CPU goes image by image under vmap: measured, it costs nothing of note.
@@ -54,7 +55,7 @@ def set_private_gradients(
     config: TrainingConfig,
     noise_multiplier: float | None,
     expected_batch: float,
-    generator: torch.Generator,
+    generator: torch.Generator | None,
 ) -> Tensor:
     """Set ``unet``'s gradients to (sum of clipped gradients + noise) / ``expected_batch``.
 
@@ -64,7 +65,7 @@ def set_private_gradients(
         config: clipping norm, precision.
         noise_multiplier: standard deviation of the noise over the clipping norm.
         expected_batch: expected images of a batch, whatever this one has.
-        generator: of the noise, on the network's device.
+        generator: of the noise, on the network's device; None: secret noise.
 
     Returns:
         The sum of the losses over ``expected_batch``, which is their mean on average.
@@ -77,21 +78,23 @@ def set_private_gradients(
             "training.dp_sgd is enabled, but this training was given no noise multiplier; the "
             "federation solves it for each client"
         )
-    sums, loss = _clipped_sums(unet, batch, config)
-    std = noise_multiplier * config.dp_sgd.clip_norm
+    mechanism = gaussian_mechanism(noise_multiplier * config.dp_sgd.clip_norm, generator)
+    sums, loss = _clipped_sums(unet, batch, config, mechanism)
     for name, parameter in unet.named_parameters():
-        total = sums[name]
-        noise = torch.randn(total.shape, generator=generator, device=total.device)
-        parameter.grad = laid_out_like(parameter, (total + std * noise) / expected_batch)
+        released = mechanism.release(sums[name]) / expected_batch
+        parameter.grad = laid_out_like(parameter, released)
     return loss / expected_batch
 
 
 def _clipped_sums(
-    unet: nn.Module, batch: tuple[Tensor, Tensor, Tensor], config: TrainingConfig
+    unet: nn.Module,
+    batch: tuple[Tensor, Tensor, Tensor],
+    config: TrainingConfig,
+    mechanism: GaussianMechanism,
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Return the sums over the batch of clipped gradients, by name, and of losses."""
     parameters = dict(unet.named_parameters())
-    sums = {name: torch.zeros_like(value) for name, value in parameters.items()}
+    sums = {name: mechanism.zeros_like(value) for name, value in parameters.items()}
     loss = torch.zeros((), device=batch[0].device)
     chunk = max(1, _GRADIENT_VALUES // sum(value.numel() for value in parameters.values()))
     for x_t, t, target in zip(*(part.split(chunk) for part in batch), strict=True):
@@ -100,7 +103,7 @@ def _clipped_sums(
         gradients, losses = per_image_gradients(unet, x_t, t, target, config)
         scales = _clipping_scales(gradients, config.dp_sgd.clip_norm)
         for name, gradient in gradients.items():
-            sums[name] += torch.einsum("b,b...->...", scales.to(gradient.dtype), gradient)
+            sums[name] += mechanism.weighted_sum(gradient, scales)
         loss += losses.sum()
     return sums, loss
 

@@ -1,61 +1,100 @@
 """Dropout from generators of its own: torch's draws from one that all threads share."""
 
 from collections.abc import Sequence
+from itertools import count
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
 
 
-class SeededDropout(nn.Dropout):
-    """``nn.Dropout`` that draws from ``generators`` where they are set.
+class _Streams:
+    """The generators that one network's dropout draws from, and the ``number`` they go by.
 
-    One generator serves a plain forward pass. Under ``torch.vmap`` over clients, client ``i`` draws
-    from ``generators[i]``, as it would alone.
+    The number is a tensor, so it is data to ``torch.compile``, which would compile anew for other
+    generators. It stays on the CPU, where reading it waits for no device.
     """
 
-    generators: Sequence[torch.Generator] = ()
+    def __init__(self, generators: Sequence[torch.Generator]) -> None:
+        self.generators = tuple(generators)
+        number = next(_NUMBERS)
+        self.number = torch.tensor(number)
+        _STREAMS[number] = self
+
+
+_NUMBERS = count()
+_STREAMS: "WeakValueDictionary[int, _Streams]" = WeakValueDictionary()
+
+
+class SeededDropout(nn.Dropout):
+    """``nn.Dropout`` that draws from generators where they are set.
+
+    One generator serves a plain forward pass. Under ``torch.vmap`` over clients, client ``i`` draws
+    from generator ``i``, as it would alone. Compiled code draws the same masks.
+    """
+
+    _streams: _Streams | None = None
+    _number: Tensor | None = None
+    _one_by_one = True
+
+    def draw_from(self, streams: _Streams | None) -> None:
+        """Draw from ``streams`` from now on; None: as ``nn.Dropout`` does."""
+        self._streams = streams
+        self._number = None if streams is None else streams.number
+        self._one_by_one = streams is None or len(streams.generators) == 1
 
     def forward(self, input: Tensor) -> Tensor:
         """Zero each value with probability ``p`` in training and scale the others by 1/(1-p)."""
-        if not self.training or not self.generators:
+        if not self.training or self._number is None:
             return super().forward(input)
-        if len(self.generators) == 1:
-            return input * _draw_mask(input, 1.0 - self.p, self.generators[0])
-        return input * _Masks.apply(input, 1.0 - self.p, self.generators)
+        kept = 1.0 - self.p
+        if self._one_by_one and not torch.compiler.is_compiling():
+            return input * _draw_mask(input, kept, _generators(self._number)[0])
+        # One operation to the compiler, whose graph a generator would break.
+        mask: Tensor = _mask(input.detach(), kept, self._number)
+        return input * mask
 
 
 def _draw_mask(like: Tensor, kept: float, generator: torch.Generator) -> Tensor:
-    # In the order of the indices, whatever the memory layout: so the same mask in every one.
-    mask = torch.empty(like.shape, dtype=like.dtype, device=like.device)
+    # In the order of the indices, whatever the memory layout: so the same mask in every one. Not by
+    # its shape: under a vmap over images (DP-SGD) it has one image's, and a mask for each is due.
+    mask = torch.empty_like(like, memory_format=torch.contiguous_format)
     return mask.bernoulli_(kept, generator=generator).div_(kept)
 
 
-class _Masks(torch.autograd.Function):
-    """A mask for each client of a ``vmap``, each from its own generator; it has no gradient."""
+def _generators(number: Tensor) -> tuple[torch.Generator, ...]:
+    return _STREAMS[int(number)].generators
 
-    @staticmethod
-    def forward(input: Tensor, kept: float, generators: Sequence[torch.Generator]) -> Tensor:
-        raise ValueError(f"{len(generators)} generators of dropout, but no vmap over clients")
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.mark_non_differentiable(output)
+@torch.library.custom_op("phoenix::dropout_mask", mutates_args=())
+def _mask(like: Tensor, kept: float, number: Tensor) -> Tensor:
+    """Return a mask of the shape of ``like`` from the only generator of ``number``."""
+    [generator] = _generators(number)
+    return _draw_mask(like, kept, generator)
 
-    @staticmethod
-    def backward(ctx: Any, *_: Any) -> tuple[None, None, None]:
-        return None, None, None
 
-    @staticmethod
-    def vmap(
-        info: Any,
-        in_dims: tuple[int, ...],
-        input: Tensor,
-        kept: float,
-        generators: Sequence[torch.Generator],
-    ) -> tuple[Tensor, int]:
-        clients = zip(input.movedim(in_dims[0], 0), generators, strict=False)
-        return torch.stack([_draw_mask(part, kept, own) for part, own in clients]), 0
+@torch.library.custom_op("phoenix::dropout_masks", mutates_args=())
+def _masks(like: Tensor, kept: float, number: Tensor) -> Tensor:
+    """Return masks of the shape of ``like`` [C, ...], client ``i``'s from generator ``i``."""
+    clients = zip(like, _generators(number), strict=False)
+    return torch.stack([_draw_mask(part, kept, own) for part, own in clients])
+
+
+@_mask.register_fake
+@_masks.register_fake
+def _like(like: Tensor, kept: float, number: Tensor) -> Tensor:
+    return torch.empty_like(like, memory_format=torch.contiguous_format)
+
+
+@_mask.register_vmap
+def _mask_of_each(
+    info: Any, in_dims: tuple[int | None, ...], like: Tensor, kept: float, number: Tensor
+) -> tuple[Tensor, int]:
+    dim = in_dims[0]
+    if dim is None:
+        raise ValueError("dropout under vmap was given values that all clients share")
+    return _masks(like.movedim(dim, 0), kept, number), 0
 
 
 def replace_dropout(network: nn.Module) -> None:
@@ -67,7 +106,8 @@ def replace_dropout(network: nn.Module) -> None:
 
 
 def set_dropout_generators(network: nn.Module, generators: Sequence[torch.Generator]) -> None:
-    """Let every :class:`SeededDropout` of ``network`` draw from ``generators``."""
+    """Let every :class:`SeededDropout` of ``network`` draw from ``generators``, if any."""
+    streams = _Streams(generators) if generators else None
     for module in network.modules():
         if isinstance(module, SeededDropout):
-            module.generators = generators
+            module.draw_from(streams)

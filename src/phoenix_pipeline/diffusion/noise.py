@@ -1,12 +1,14 @@
 """The forward process q(x_t | x_0) and the training target."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from phoenix_pipeline.config import NoiseConfig
+from phoenix_pipeline.registry import look_up
 
 if TYPE_CHECKING:
     from diffusers import DDPMScheduler
@@ -20,7 +22,7 @@ def build_scheduler(config: NoiseConfig) -> "DDPMScheduler":
 
     return DDPMScheduler(
         num_train_timesteps=config.num_train_timesteps,
-        beta_schedule=_SCHEDULES[config.schedule],
+        beta_schedule=look_up(_SCHEDULES, config.schedule, "model.noise.schedule"),
         beta_start=config.beta_start,
         beta_end=config.beta_end,
         prediction_type=config.prediction_type,
@@ -53,10 +55,42 @@ class NoiseSchedule:
 
     def diffuse(self, x_0: Tensor, t: Tensor, epsilon: Tensor) -> Tensor:
         """Return x_t [N, C, H, W] of images ``x_0``, int64 steps ``t`` [N], noise ``epsilon``."""
-        return self.signal[t].view(-1, 1, 1, 1) * x_0 + self.noise[t].view(-1, 1, 1, 1) * epsilon
+        signal, noise = self._at(t)
+        return signal * x_0 + noise * epsilon
 
     def target(self, x_0: Tensor, t: Tensor, epsilon: Tensor) -> Tensor:
         """Return what the network is to predict: epsilon, or v (arXiv 2202.00512, appendix D)."""
-        if self.prediction_type == "epsilon":
-            return epsilon
-        return self.signal[t].view(-1, 1, 1, 1) * epsilon - self.noise[t].view(-1, 1, 1, 1) * x_0
+        return self._kind.target(*self._at(t), x_0, epsilon)
+
+    def predicted_noise(self, x_t: Tensor, t: Tensor, prediction: Tensor) -> Tensor:
+        """Return the epsilon in ``x_t`` of which the network says ``prediction``."""
+        return self._kind.noise(*self._at(t), x_t, prediction)
+
+    @property
+    def _kind(self) -> "_Prediction":
+        return look_up(_PREDICTIONS, self.prediction_type, "model.noise.prediction_type")
+
+    def _at(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        return self.signal[t].view(-1, 1, 1, 1), self.noise[t].view(-1, 1, 1, 1)
+
+
+class _Prediction(NamedTuple):
+    """What a network predicts, from sqrt(alpha_bar) and sqrt(1 - alpha_bar).
+
+    ``target``: of images and noise. ``noise``: in noisy images, of the network's prediction.
+    """
+
+    target: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+    noise: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+_PREDICTIONS = {
+    "epsilon": _Prediction(
+        target=lambda signal, noise, x_0, epsilon: epsilon,
+        noise=lambda signal, noise, x_t, prediction: prediction,
+    ),
+    "v_prediction": _Prediction(
+        target=lambda signal, noise, x_0, epsilon: signal * epsilon - noise * x_0,
+        noise=lambda signal, noise, x_t, prediction: signal * prediction + noise * x_t,
+    ),
+}

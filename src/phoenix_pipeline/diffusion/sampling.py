@@ -12,6 +12,7 @@ from phoenix_pipeline.diffusion.schedulers import prepare_scheduler
 from phoenix_pipeline.diffusion.unet_inference import predict_at
 from phoenix_pipeline.errors import TrainingError
 from phoenix_pipeline.images import to_uint8
+from phoenix_pipeline.optimization.compilation import is_compiled
 from phoenix_pipeline.optimization.precision import autocast
 from phoenix_pipeline.threads import LEAST_SHARE, side_by_side
 
@@ -70,11 +71,14 @@ def sample_images(
     def batches() -> Iterator[np.ndarray]:
         least = max(LEAST_SHARE, _LEAST_PIXELS // (image_shape[-2] * image_shape[-1]))
         with side_by_side(draw, torch.device(device), least) as draw_batch:
+            # Compiled code is for one size: a shorter last batch would be compiled anew.
+            whole = min(config.batch_size, len(seeds)) if is_compiled(unet) else 0
             for start in range(0, len(seeds), config.batch_size):
+                chunk = seeds[start : start + config.batch_size]
                 was_training = unet.training
                 unet.eval()
                 try:
-                    batch = draw_batch(seeds[start : start + config.batch_size])
+                    batch = draw_batch([*chunk, *[chunk[-1]] * (whole - len(chunk))])[: len(chunk)]
                 finally:
                     unet.train(was_training)
                 yield batch

@@ -1,7 +1,7 @@
 """diffusers' schedulers as the settings ask for them: which timesteps a sampler visits."""
 
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 from phoenix_pipeline.config import NoiseConfig, SamplingConfig
@@ -23,13 +23,13 @@ def prepare_scheduler(noise: NoiseConfig, sampling: SamplingConfig, steps: int) 
         SettingsError: an unknown sampler, more steps than the forward process has, a spacing that
             cannot make exactly as many different ones, or one that starts where images still show.
     """
-    if not 1 <= steps <= noise.num_train_timesteps:
+    scheduler = build_sampler(noise, sampling)
+    if steps > noise.num_train_timesteps:
         raise SettingsError(
             f"sampling.num_steps is {steps}, but the forward process has "
-            f"{noise.num_train_timesteps} steps; set it to 1..{noise.num_train_timesteps} or raise "
-            "model.noise.num_train_timesteps"
+            f"{noise.num_train_timesteps} steps; possible are "
+            f"{' or '.join(_possible(noise, sampling, steps))}"
         )
-    scheduler = build_sampler(noise, sampling)
     set_timesteps(scheduler, steps)
     fault = _fault(scheduler, steps)
     if fault:
@@ -74,8 +74,9 @@ def _fault(scheduler: Any, steps: int) -> str:
     if len(visited) != steps or visited[-1] < 0 or any(a <= b for a, b in pairwise(visited)):
         return "visit a timestep twice or one below 0"
     signal = scheduler.alphas_cumprod.sqrt()
-    # A forward process that keeps more than that to its very end has no better place to start.
-    if signal[visited[0]] > max(_LARGEST_SIGNAL, float(signal[-1])):
+    # "trailing" starts at the end of the forward process, whatever is left of an image there.
+    starts_early = scheduler.config.timestep_spacing != "trailing"
+    if starts_early and signal[visited[0]] > max(_LARGEST_SIGNAL, float(signal[-1])):
         return (
             f"start from pure noise at timestep {visited[0]}, where {signal[visited[0]]:.0%} of an "
             "image still show"
@@ -85,17 +86,20 @@ def _fault(scheduler: Any, steps: int) -> str:
 
 def _possible(noise: NoiseConfig, sampling: SamplingConfig, steps: int) -> Iterator[str]:
     """Yield the next lower and higher number of steps that works, and the spacings that do."""
-    scheduler = build_sampler(noise, sampling)
+    most = noise.num_train_timesteps
 
-    def works(n: int) -> bool:
+    def works(scheduler: Any, n: int) -> bool:
         set_timesteps(scheduler, n)
         return not _fault(scheduler, n)
 
-    numbers = (range(steps - 1, 0, -1), range(steps + 1, noise.num_train_timesteps + 1))
-    nearest = [n for n in (next(filter(works, tries), None) for tries in numbers) if n]
-    if nearest:
-        yield f"sampling.num_steps={' or '.join(map(str, nearest))}"
-    for spacing in _SPACINGS:
-        scheduler = build_sampler(noise, sampling.model_copy(update={"timestep_spacing": spacing}))
-        if works(steps):
-            yield f"sampling.timestep_spacing={spacing}"
+    same = build_sampler(noise, sampling)
+    for numbers in (range(min(steps - 1, most), 0, -1), range(steps + 1, most + 1)):
+        nearest = (n for n in numbers if works(same, n))
+        yield from (f"sampling.num_steps={n}" for n in islice(nearest, 1))
+    if steps <= most:
+        for spacing in _SPACINGS:
+            other = sampling.model_copy(update={"timestep_spacing": spacing})
+            if works(build_sampler(noise, other), steps):
+                yield f"sampling.timestep_spacing={spacing}"
+    else:
+        yield "a larger model.noise.num_train_timesteps"

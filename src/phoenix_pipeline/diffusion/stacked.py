@@ -7,9 +7,10 @@ rate: the result is that of one client after another, to the rounding of sums.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cache, partial
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ from phoenix_pipeline.diffusion.noise import NoiseSchedule
 from phoenix_pipeline.diffusion.training import build_optimizer, diffuse, mean_loss
 from phoenix_pipeline.errors import TrainingError
 from phoenix_pipeline.optimization.adam_state import adam_state, restore_adam_state
+from phoenix_pipeline.optimization.compilation import compile_function, run_compiled
 from phoenix_pipeline.optimization.corrections import Correction, corrections_of
 from phoenix_pipeline.optimization.learning_rate import learning_rate_at
 from phoenix_pipeline.optimization.precision import autocast
@@ -156,7 +158,7 @@ def _descend(
 ) -> Tensor:
     """Make the steps of all ``rows``; return their losses [C, most steps] on the CPU."""
     losses = torch.zeros(len(rows), rows[0].task.work.steps, device=stack.device)
-    compute = torch.compile(_losses) if config.compile is True else _losses
+    compiled = config.compile is True
     unet.train()
     set_dropout_generators(unet, [row.generator for row in rows])
     drawn: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -164,11 +166,11 @@ def _descend(
         working = [row for row in rows if step < row.task.work.steps]
         new = [row.draw(schedule, config) for row in working]
         # Compiled code is for one number of rows: who is done comes along and is moved no more.
-        drawn = new + drawn[len(new) :] if config.compile is True else new
+        drawn = new + drawn[len(new) :] if compiled else new
         batch = [torch.stack(part) for part in zip(*drawn, strict=True)]
         leaf = stack[: len(drawn)].detach().requires_grad_()
-        each = compute(unet, columns.views(leaf), batch, config)
-        (gradients,) = torch.autograd.grad(each.sum(), leaf)
+        take = partial(_losses_and_gradients, unet, columns, leaf, batch, config)
+        each, gradients = run_compiled(take) if compiled else take()
         gradients = gradients[: len(working)]
         for row, own in zip(working, gradients, strict=True):
             row.correct(own, columns)
@@ -178,9 +180,24 @@ def _descend(
             gradients.mul_((config.max_grad_norm / (norms + 1e-6)).clamp_(max=1.0))
         for row in working:
             row.step(step, config)
-        losses[: len(working), step] = each[: len(working)].detach()
+        losses[: len(working), step] = each[: len(working)]
     set_dropout_generators(unet, ())
     return losses.cpu()
+
+
+def _losses_and_gradients(
+    unet: nn.Module, columns: Columns, leaf: Tensor, batch: Sequence[Tensor], config: TrainingConfig
+) -> tuple[Tensor, Tensor]:
+    """Return each client's loss [C] for its row of ``leaf`` [C, P], and their gradients [C, P]."""
+    compute = _compiled_losses() if config.compile is True else _losses
+    each = compute(unet, columns.views(leaf), batch, config)
+    (gradients,) = torch.autograd.grad(each.sum(), leaf)
+    return each.detach(), gradients
+
+
+@cache
+def _compiled_losses() -> Callable[..., Tensor]:
+    return compile_function(_losses)
 
 
 def _losses(

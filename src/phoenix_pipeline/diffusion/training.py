@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from phoenix_pipeline.diffusion.dropout import set_dropout_generators
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
 from phoenix_pipeline.errors import TrainingError
 from phoenix_pipeline.optimization.adam_state import adam_state, restore_adam_state
+from phoenix_pipeline.optimization.compilation import run_compiled
 from phoenix_pipeline.optimization.corrections import Correction, corrections_of
 from phoenix_pipeline.optimization.learning_rate import learning_rate_at
 from phoenix_pipeline.optimization.precision import autocast, gradient_scaler
@@ -98,19 +100,22 @@ def _descend(
     unet.train()
     set_dropout_generators(unet, [generator])
     draw = draw_poisson_batches if config.dp_sgd.enabled else draw_batches
+    if work.secret_noise:
+        draw = partial(draw_poisson_batches, secret=True)
     batches = draw(len(images), config.batch_size, work.steps, generator)
     for step, indices in enumerate(batches):
         rate = learning_rate_at(work.progress(step), config.learning_rate, config)
         for group in optimizer.param_groups:
             group["lr"] = rate
         batch = diffuse(images[indices], schedule, config, generator)
-        optimizer.zero_grad(set_to_none=True)
         if config.dp_sgd.enabled:
+            optimizer.zero_grad(set_to_none=True)
             told = (work.noise_multiplier, _expected_batch(config, len(images)))
-            loss = set_private_gradients(unet, batch, config, *told, generator)
+            of_noise = None if work.secret_noise else generator
+            loss = set_private_gradients(unet, batch, config, *told, of_noise)
         else:
-            loss = _loss(unet, *batch, config)
-            scaler.scale(loss).backward()
+            descend = partial(_set_gradients, unet, optimizer, batch, config, scaler)
+            loss = run_compiled(descend) if config.compile is True else descend()
         if corrections or config.max_grad_norm is not None:
             scaler.unscale_(optimizer)
         for correction in corrections:
@@ -136,13 +141,21 @@ def diffuse(
     return schedule.diffuse(x_0, t, epsilon), t, schedule.target(x_0, t, epsilon)
 
 
-def _loss(
-    unet: nn.Module, x_t: Tensor, t: Tensor, target: Tensor, config: TrainingConfig
+def _set_gradients(
+    unet: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: tuple[Tensor, Tensor, Tensor],
+    config: TrainingConfig,
+    scaler: torch.amp.GradScaler,
 ) -> Tensor:
-    """Return the mean squared error of the prediction."""
+    """Return the mean squared error of the prediction; parameters get its scaled gradient."""
+    x_t, t, target = batch
+    optimizer.zero_grad(set_to_none=True)
     with autocast(x_t.device, config.precision):
         predicted = unet(x_t, t, return_dict=False)[0]
-    return nn.functional.mse_loss(predicted.float(), target)
+    loss = nn.functional.mse_loss(predicted.float(), target)
+    scaler.scale(loss).backward()
+    return loss
 
 
 def mean_loss(losses: Tensor) -> float:

@@ -23,8 +23,8 @@ def feature_map_sides(config: UNetConfig, image_size: int) -> list[int]:
     if image_size % 2 ** (levels - 1):
         raise SettingsError(
             f"model.unet.block_out_channels has {levels} levels, but images of {image_size} pixels "
-            f"cannot be halved {levels - 1} times; use fewer levels or set images.image_size to a "
-            f"multiple of {2 ** (levels - 1)}"
+            f"cannot be halved {levels - 1} times; set it to auto, use fewer levels, or set "
+            f"images.image_size to a multiple of {2 ** (levels - 1)}"
         )
     return [image_size // 2**level for level in range(levels)]
 
@@ -44,7 +44,7 @@ def build_unet(config: UNetConfig, channels: int, image_size: int, seed: int) ->
     if unknown:
         raise SettingsError(
             f"model.unet.attention_resolutions has {sorted(unknown)}, but the feature maps of "
-            f"{image_size}-pixel images have sides {sides}"
+            f"{image_size}-pixel images have sides {sides}; choose among these, or set it to auto"
         )
     attention = [side in config.attention_resolutions for side in sides]
     with torch.random.fork_rng(devices=[]):

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from phoenix_pipeline.optimization.compilation import is_compiled, run_compiled
+
 Predict = Callable[[Tensor, int], Tensor]
 
 # From this side on, convolutions of a CPU are faster in NHWC (32: 1.2 times; 8: slower).
@@ -44,6 +46,10 @@ def predict_at(unet: nn.Module, timesteps: Tensor, side: int, dtype: torch.dtype
         side: height and width of the images.
         dtype: of convolutions and matrix products, the one of the autocast that surrounds them.
     """
+    if is_compiled(unet):
+        return lambda x, index: run_compiled(
+            lambda: unet(x, timesteps[index], return_dict=False)[0]
+        )
     if not _is_known(unet):
         return lambda x, index: unet(x, timesteps[index], return_dict=False)[0]
     nhwc = side >= _NHWC_SIDE and timesteps.device.type == "cpu"
@@ -53,7 +59,7 @@ def predict_at(unet: nn.Module, timesteps: Tensor, side: int, dtype: torch.dtype
 def _is_known(unet: nn.Module) -> bool:
     from diffusers import UNet2DModel
 
-    if type(unet) is not UNet2DModel or unet._compiled_call_impl is not None:
+    if type(unet) is not UNet2DModel:
         return False
     config: Any = unet.config
     if not {*config.down_block_types, *config.up_block_types} <= _BLOCKS:

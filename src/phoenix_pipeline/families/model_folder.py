@@ -30,6 +30,8 @@ from phoenix_pipeline.images import GLOBAL_MODEL
 ROUNDS_FILE, CLIENT_IMAGES_FILE = "rounds.parquet", "client_images.parquet"
 _BODY = "shared_body.safetensors"
 _CLIENTS = "clients"
+_NOTED = ("settings", "clients", "has_global_model")
+_SETTINGS = ("model", "channels", "image_size")
 
 
 def write_models(
@@ -69,9 +71,23 @@ def read_metadata(folder: Path) -> dict[str, Any]:
 
     ``clients``, ``has_global_model`` and ``weights_digest`` (see :func:`weights_digest`) are there
     as well.
+
+    Raises:
+        CheckpointError: there is no such file, or another program wrote it.
     """
-    metadata: dict[str, Any] = read_json(Path(folder) / METADATA_FILE)
-    return metadata
+    path = Path(folder) / METADATA_FILE
+    metadata = read_json(path)
+    noted = metadata if isinstance(metadata, dict) else {}
+    settings = noted.get("settings")
+    known = settings if isinstance(settings, dict) else {}
+    missing = [name for name in _NOTED if name not in noted]
+    missing += [f"settings.{name}" for name in _SETTINGS if name not in known]
+    if missing:
+        raise CheckpointError(
+            f"{path} is of another program or version: it has no {', '.join(missing)}; name the "
+            "folder of an arm of this project, or train it again"
+        )
+    return noted
 
 
 def weights_digest(folder: Path) -> str:

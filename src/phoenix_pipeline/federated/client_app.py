@@ -2,6 +2,7 @@
 
 import logging
 import math
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -13,11 +14,11 @@ from flwr.common.constant import ErrorCode
 from torch import Tensor
 
 from phoenix_pipeline.config import SamplingConfig
-from phoenix_pipeline.errors import FederationError, PhoenixError, TrainingError
+from phoenix_pipeline.errors import PhoenixError, TrainingError
 from phoenix_pipeline.federated.client_state import ClientState
 from phoenix_pipeline.federated.global_step import aligned_work
 from phoenix_pipeline.federated.privacy.example_level import noise_multiplier
-from phoenix_pipeline.federated.privacy.local_noise import privatize, secret_seed
+from phoenix_pipeline.federated.privacy.local_noise import privatize
 from phoenix_pipeline.federated.records import (
     ARRAYS,
     CONFIG,
@@ -30,23 +31,31 @@ from phoenix_pipeline.federated.records import (
     pack_arrays,
     unpack_arrays,
 )
+from phoenix_pipeline.federated.site_errors import SiteRefusal
 from phoenix_pipeline.federated.sites import Site
 from phoenix_pipeline.federated.transport import receive_weights, send_weights
 from phoenix_pipeline.federated.workbench import Bench, Workbench
 from phoenix_pipeline.metrics.monitoring import MonitorReference, monitor_score
 from phoenix_pipeline.optimization.work import LocalResult, LocalWork
-from phoenix_pipeline.seeding import derive_seed
+from phoenix_pipeline.seeding import derive_seed, image_seeds
 
 logger = logging.getLogger(__name__)
 
 
 OpenSite = Callable[[Message, Context], Site]
 _Answer = TypeVar("_Answer")
+CallNext = Callable[[Message, Context], Message]
 
 
-def build_client_app(open_site: OpenSite) -> ClientApp:
-    """Return the ClientApp for an engine; ``open_site`` says what the addressed node owns."""
-    app = ClientApp(mods=[answer_errors])
+def build_client_app(
+    open_site: OpenSite, on_error: Callable[[Message, Context, CallNext], Message] | None = None
+) -> ClientApp:
+    """Return the ClientApp for an engine.
+
+    ``open_site`` says what the addressed node owns, ``on_error`` how it answers where it fails;
+    None: with the error's own text, which is for simulations.
+    """
+    app = ClientApp(mods=[on_error or answer_errors])
     workbench = Workbench()
 
     @app.train()
@@ -69,10 +78,7 @@ def build_client_app(open_site: OpenSite) -> ClientApp:
     def upload_personal_layers(message: Message, context: Context) -> Message:
         site = open_site(message, context)
         if not site.releases_personal_layers:
-            raise FederationError(
-                f"client {site.client_id} does not release its personal layers; its own node "
-                "configuration may set release-personal-layers=true"
-            )
+            raise SiteRefusal("not-released", "release-personal-layers is not true")
         state = site.load_state(int(message.content[CONFIG]["round"]) + 1)
         averaged = message.content[CONFIG]["weights"] == "ema"
         metrics = MetricRecord({"num-examples": len(site.images)})
@@ -82,6 +88,8 @@ def build_client_app(open_site: OpenSite) -> ClientApp:
     @app.query(DESCRIBE_QUERY)
     def describe(message: Message, context: Context) -> Message:
         site = open_site(message, context)
+        if site.demands:
+            site.demands.check_settings(read_settings(message))
         metrics = MetricRecord(
             {
                 "client-id": site.client_id,
@@ -97,7 +105,7 @@ def build_client_app(open_site: OpenSite) -> ClientApp:
 def answer_errors(
     message: Message, context: Context, call_next: Callable[[Message, Context], _Answer]
 ) -> _Answer | Message:
-    """Reply with the reason where a client cannot: the same words on every engine."""
+    """Reply with the reason where a client of a simulation cannot."""
     try:
         return call_next(message, context)
     except Exception as error:
@@ -140,6 +148,8 @@ def begin_round(
     if settings.training.alignment:
         work = aligned_work(work, earlier, received, settings.training)
         state.keep_broadcast(received, work.progress_start)
+    if site.demands:
+        site.demands.begin_round(settings, work, len(site.images))
     return ClientRound(content, settings, site, bench, state, received, work)
 
 
@@ -152,8 +162,9 @@ def finish_round(begun: ClientRound, result: LocalResult) -> RecordDict:
         state.keep_personal(bench.personal, settings.training.ema_horizon)
     shared = bench.shared
     if settings.local_noise:
-        seed = _seed(settings, "local_noise", site.client_id, server_round)
-        shared = privatize(shared, received, settings.local_noise, seed)
+        seed = derive_seed(settings.seed, "local_noise", site.client_id, server_round)
+        known = None if settings.secret_noise else seed
+        shared = privatize(shared, received, settings.local_noise, known)
     arrays = send_weights(shared, received, config, settings, state, site.client_id)
     site.save_state(server_round, int(config["oldest-checkpoint"]), state)
     metrics = MetricRecord(
@@ -187,13 +198,17 @@ def _plan_work(
         seed=_seed(settings, "local_training", site.client_id, int(config["round"])),
         from_server=from_server,
         noise_multiplier=noise,
+        secret_noise=settings.secret_noise and noise is not None,
     )
 
 
 def _seed(settings: ClientSettings, role: str, client: int, server_round: int) -> int:
-    """Return the seed of ``role``, which only this client knows where noise is secret."""
+    """Return the seed of ``role``, which the server does not know where noise is secret.
+
+    Neither noise nor who is in a batch of DP-SGD rests on it.
+    """
     if settings.secret_noise:
-        return secret_seed()
+        return secrets.randbits(63)
     return derive_seed(settings.seed, role, client, server_round)
 
 
@@ -210,9 +225,7 @@ def _score(
     """
     bench.put_into_network()
     count = settings.monitor_samples
-    seeds = [
-        derive_seed(settings.seed, "monitor", site.client_id, server_round, i) for i in range(count)
-    ]
+    seeds = list(image_seeds(settings.seed, "monitor", count, site.client_id, server_round))
     shape = (settings.channels, settings.image_size, settings.image_size)
     sampling = SamplingConfig(num_images=count, batch_size=count, num_steps=settings.monitor_steps)
     batches = bench.family.sample_images(

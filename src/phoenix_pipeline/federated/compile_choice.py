@@ -1,41 +1,41 @@
 """``training.compile: auto``: compile where the run is long enough to earn the compilation back."""
 
-import logging
 from dataclasses import replace
 
 from phoenix_pipeline.federated.job import FederatedJob
+from phoenix_pipeline.federated.stacked_clients import choose_clients_at_a_time
 from phoenix_pipeline.federated.work_plan import plan_steps
 from phoenix_pipeline.hardware import resolve_device
-
-logger = logging.getLogger(__name__)
-
-# Steps of a whole run from which on compiling pays (docs/speed.md); other devices: never.
-_LEAST_STEPS = {"cpu": 15_000, "cuda": 10_000}
+from phoenix_pipeline.optimization.break_even import TRAINING
 
 
 def settle_compile(job: FederatedJob) -> FederatedJob:
     """Return ``job`` with ``training.compile`` true or false; says which was chosen and why.
 
-    Only diffusion models in this machine's own clients are compiled: a DCGAN is too small, of the
-    machines of a deployment nothing is known, and DP-SGD takes gradients image by image.
+    Only diffusion models of this machine's own clients are compiled, and not with DP-SGD.
     """
     training = job.settings.training
     if training.compile != "auto":
         return job
+    why_not, device = _why_not(job), resolve_device(job.device)
     steps = count_steps(job)
-    kind = resolve_device(job.device).type
-    here = job.config.engine != "deployment" and job.settings.model.family == "diffusion"
-    here = here and not training.dp_sgd.enabled
-    chosen = here and kind in _LEAST_STEPS and steps >= _LEAST_STEPS[kind]
-    logger.info(
-        "training.compile: auto is %s: %s steps on %s; it pays from %s on",
-        str(chosen).lower(),
-        steps,
-        kind,
-        _LEAST_STEPS.get(kind, "no number") if here else "no number with these settings",
-    )
+    if why_not is None and job.config.engine == "in_process":
+        # A step of several clients is one call of the compiled program.
+        clients = job.client_images["client_id"].nunique()
+        steps //= choose_clients_at_a_time(job.config, job.settings, device, clients)[0]
+    chosen = TRAINING.pays(steps, device.type, why_not)
     settled = training.model_copy(update={"compile": chosen})
     return replace(job, settings=job.settings.model_copy(update={"training": settled}))
+
+
+def _why_not(job: FederatedJob) -> str | None:
+    if job.settings.model.family == "dcgan":
+        return "a DCGAN is too small for it"
+    if job.config.engine == "deployment":
+        return "nothing is known of the machines of a deployment"
+    if job.settings.training.dp_sgd.enabled:
+        return "training.dp_sgd takes gradients image by image"
+    return None
 
 
 def count_steps(job: FederatedJob) -> int:

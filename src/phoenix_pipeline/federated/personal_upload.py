@@ -10,15 +10,16 @@ from torch import Tensor
 
 from phoenix_pipeline.errors import FederationError
 from phoenix_pipeline.federated.aggregation.replies import ReplyCheck
+from phoenix_pipeline.federated.client_answers import clients_fault, open_answer, read_count
 from phoenix_pipeline.federated.fleet import Fleet
 from phoenix_pipeline.federated.job import FederatedJob
 from phoenix_pipeline.federated.personal_layers import split_personal
+from phoenix_pipeline.federated.reasons import plain_text
 from phoenix_pipeline.federated.records import (
     ARRAYS,
     CONFIG,
     METRICS,
     PERSONAL_LAYERS_QUERY,
-    check_size,
     count_bytes,
     unpack_arrays,
 )
@@ -34,7 +35,7 @@ class Upload:
 
     client_id: int
     layers: dict[str, Tensor]
-    num_examples: float
+    num_examples: int
     bytes_up: int
     bytes_down: int
 
@@ -57,24 +58,27 @@ def ask_for_layers(
     for reply in fleet.grid.send_and_receive(messages, timeout=job.config.round_timeout_s):
         client = fleet.clients[reply.metadata.src_node_id]
         try:
-            yield _read(reply, client, template, count_bytes(content))
+            upload = _read(reply, client, fleet.sizes[client], template, count_bytes(content))
         except FederationError as error:
-            logger.warning("without the personal layers of client %s: %s", client, error)
+            reason = plain_text(str(error))
+            logger.warning("without the personal layers of client %s: %s", client, reason)
+            continue
+        yield upload
 
 
-def _read(reply: Message, client: int, template: Mapping[str, Tensor], bytes_down: int) -> Upload:
-    """Return what ``reply`` holds; raises FederationError if it is no set of personal layers."""
-    if reply.has_error():
-        raise FederationError(reply.error.reason)
-    size = count_bytes(reply.content)
-    check_size(size, template)
-    try:
-        layers = unpack_arrays(reply.content[ARRAYS])
-        num_examples = float(reply.content[METRICS]["num-examples"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise FederationError(f"the reply is malformed: {error!r}") from error
-    ReplyCheck(template)(layers, num_examples)
-    return Upload(client, layers, num_examples, size, bytes_down)
+def _read(
+    reply: Message, client: int, most: int, template: Mapping[str, Tensor], bytes_down: int
+) -> Upload:
+    """Return what ``reply`` holds; raises FederationError if it is no set of personal layers.
+
+    ``most``: images that the client counts for at most.
+    """
+    with clients_fault():
+        content, size = open_answer(reply, (ARRAYS, METRICS), template)
+        num_examples = min(most, read_count(content[METRICS]))
+        layers = unpack_arrays(content[ARRAYS])
+        ReplyCheck(template)(layers, num_examples)
+        return Upload(client, layers, num_examples, size, bytes_down)
 
 
 def _template(job: FederatedJob) -> dict[str, Tensor]:

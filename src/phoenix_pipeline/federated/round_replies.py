@@ -1,45 +1,58 @@
 """What a round makes of its replies: which are used, and whether they are enough."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
-from flwr.app import RecordDict
+from flwr.app import ArrayRecord, Message
 from torch import Tensor
 
 from phoenix_pipeline.config import FederationConfig
 from phoenix_pipeline.errors import FederationError
 from phoenix_pipeline.federated.aggregation import Aggregation
-from phoenix_pipeline.federated.records import METRICS, check_size
+from phoenix_pipeline.federated.client_answers import clients_fault, open_answer, read_report
+from phoenix_pipeline.federated.reasons import plain_text
+from phoenix_pipeline.federated.records import ARRAYS, METRICS
 from phoenix_pipeline.federated.round_table import ABSENT, Row
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What bounds a client's reply.
+
+    ``template`` are the server's weights, ``most_images`` what the client was asked to train on,
+    and ``num_examples`` how many images it counts for at most.
+    """
+
+    template: Mapping[str, Tensor]
+    most_images: int
+    num_examples: int
+
+
 def read_reply(
-    content: RecordDict,
-    size: int,
-    template: Mapping[str, Tensor],
-    read_weights: Callable[[], Mapping[str, Tensor]],
+    message: Message,
+    asked: Asked,
+    read_weights: Callable[[ArrayRecord], Mapping[str, Tensor]],
     rule: Aggregation,
 ) -> Row:
-    """Add a reply to ``rule``; return what its row says, a refusal and its reason included.
+    """Add a reply to ``rule``; return what its row says, a failure and its reason included.
 
-    ``template``: the server's weights, which bound ``size``, the reply's bytes; ``read_weights``
-    decodes those of the reply, once its size is known to be harmless.
+    ``read_weights`` decodes the reply's arrays, once their size is known to be harmless.
     """
+    row: Row = {}
     try:
-        check_size(size, template)
-        metrics = content[METRICS]
-        told = {
-            "images_trained": int(metrics["images-trained"]),
-            "loss": float(metrics["loss"]),
-            "seconds": float(metrics["seconds"]),
-            "score": float(metrics.get("score", float("nan"))),
-        }
-        rule.add(read_weights(), float(metrics["num-examples"]))
+        with clients_fault():
+            content, row["bytes_up"] = open_answer(message, (ARRAYS, METRICS), asked.template)
+            report = read_report(content[METRICS], asked.most_images)
+            counted = min(report.num_examples, asked.num_examples)
+            rule.add(read_weights(content[ARRAYS]), float(counted))
     except FederationError as error:
-        return {"status": "refused", "reason": str(error)}
-    except (KeyError, TypeError, ValueError) as error:
-        reason = f"the reply is malformed: {type(error).__name__}: {error}"
-        return {"status": "refused", "reason": reason}
-    return told
+        return row | {"status": "failed", "reason": plain_text(str(error))}
+    return row | {
+        "images_trained": report.images_trained,
+        "loss": report.loss,
+        "seconds": report.seconds,
+        "score": report.score,
+    }
 
 
 def check_usable(config: FederationConfig, current: int, rows: Sequence[Row]) -> None:

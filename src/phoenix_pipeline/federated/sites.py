@@ -15,6 +15,7 @@ from torch import Tensor
 from phoenix_pipeline.checkpoints import atomic_path, load_tensors, save_tensors
 from phoenix_pipeline.errors import CheckpointError
 from phoenix_pipeline.federated.client_state import ClientState
+from phoenix_pipeline.federated.site_demands import SiteDemands
 from phoenix_pipeline.images import ImageSet
 
 logger = logging.getLogger(__name__)
@@ -28,13 +29,15 @@ _CLIENTS = "client_images.parquet"
 class Site:
     """One client: ``images`` are uint8 [N, C, H, W] on the training device.
 
-    ``releases_personal_layers``: whether it hands them to a server that asks.
+    ``releases_personal_layers``: whether it hands them to a server that asks; ``demands``: what a
+    message must keep to.
     """
 
     client_id: int
     images: Tensor
     state_folder: Path
     releases_personal_layers: bool = True
+    demands: SiteDemands | None = None
 
     def load_state(self, before_round: int) -> ClientState:
         """Return what was kept in the newest round before ``before_round``; empty if nothing.

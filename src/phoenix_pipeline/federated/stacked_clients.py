@@ -42,7 +42,7 @@ class StackedClients:
 
     def __init__(self, open_site: OpenSite) -> None:
         self._open_site = open_site
-        self._workbench = Workbench()
+        self._workbench = Workbench(compiles=False)
 
     def __call__(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
         """Return a reply to each message, in order: a client that cannot gives its reason."""
@@ -99,19 +99,28 @@ def clients_at_a_time(
     config: FederationConfig, settings: ClientSettings, device: torch.device, num_clients: int
 ) -> int:
     """Return how many clients a worker trains as one program; a line in the log says why."""
+    count, reason = choose_clients_at_a_time(config, settings, device, num_clients)
+    if reason:
+        logger.info("clients train one after another: %s", reason)
+    if count > 1:
+        logger.info("up to %s clients train as one program", count)
+    return count
+
+
+def choose_clients_at_a_time(
+    config: FederationConfig, settings: ClientSettings, device: torch.device, num_clients: int
+) -> tuple[int, str | None]:
+    """Return how many clients a worker trains as one program, and what keeps it from more."""
     asked = config.stacked_clients
     if asked == 1 or num_clients == 1:
-        return 1
+        return 1, None
     reason = family_of(settings.model).why_not_stacked(settings.training)
     if asked == "auto" and reason is None and device.type == "cpu" and _fills_a_core(settings):
         reason = "one client's batch keeps a CPU core busy"
     if reason:
-        logger.info("clients train one after another: %s", reason)
-        return 1
+        return 1, reason
     most = _that_fit(settings, device) if asked == "auto" else asked
-    if most > 1:
-        logger.info("up to %s clients train as one program", min(most, num_clients))
-    return max(1, min(most, num_clients))
+    return max(1, min(most, num_clients)), None
 
 
 def _fills_a_core(settings: ClientSettings) -> bool:

@@ -5,12 +5,12 @@ It extends Flower's FedAvg by ``configure_train`` and ``aggregate_train``; ``sta
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from itertools import chain
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
-from torch import Tensor
 
 from phoenix_pipeline.config import FederationConfig
 from phoenix_pipeline.errors import FederationError
@@ -33,7 +33,12 @@ from phoenix_pipeline.federated.records import (
     pack_arrays,
     pack_weights,
 )
-from phoenix_pipeline.federated.round_replies import check_usable, read_reply, say_reasons
+from phoenix_pipeline.federated.round_replies import (
+    Asked,
+    check_usable,
+    read_reply,
+    say_reasons,
+)
 from phoenix_pipeline.federated.round_table import ABSENT, Row, new_row
 from phoenix_pipeline.federated.run_state import RunState
 from phoenix_pipeline.federated.server_optimizer import ServerOptimizer
@@ -215,15 +220,13 @@ class PhoenixStrategy(FedAvg):
         row = new_row(current, client, self._sizes[client])
         row["bytes_down"] = self._bytes_down.get(client, 0)
         row["steps"] = self._steps.get(client, 0)
-        if message.has_error():
-            return row | {"status": "failed", "reason": message.error.reason}
-        size = count_bytes(message.content)
-        row["bytes_up"] = self._wire_bytes(size)
-
-        def weights() -> Mapping[str, Tensor]:
-            return self._transport.read(client, message.content[ARRAYS])
-
-        return row | read_reply(message.content, size, self._run.raw, weights, rule)
+        asked = Asked(
+            self._run.raw,
+            row["steps"] * self._settings.training.batch_size,
+            self._sizes[client],
+        )
+        told = read_reply(message, asked, partial(self._transport.read, client), rule)
+        return row | told | {"bytes_up": self._wire_bytes(told.get("bytes_up", 0))}
 
     def _wire_bytes(self, size: int) -> int:
         """Return what crosses the wire; nothing does where all data lies in one place."""

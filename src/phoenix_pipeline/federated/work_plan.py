@@ -1,6 +1,8 @@
 """Who trains in a round, and how many steps each."""
 
 import math
+import secrets
+import statistics
 from collections.abc import Mapping
 
 from phoenix_pipeline.config import LocalWorkConfig
@@ -26,19 +28,33 @@ def select_clients(
 
 
 def poisson_clients(
-    sizes: Mapping[int, int], fraction: float, seed: int, server_round: int
+    sizes: Mapping[int, int], fraction: float, seed: int | None, server_round: int
 ) -> list[int]:
     """Return the sorted ids of clients that are each chosen with probability ``fraction``.
 
     Nobody's choice depends on another's, as accountants of the sampled Gaussian mechanism assume.
+    ``seed``: None for a secret choice.
     """
     if fraction >= 1.0:
         return sorted(sizes)
-    return [
-        client
-        for client in sorted(sizes)
-        if numpy_generator(seed, "poisson_selection", server_round, client).random() < fraction
-    ]
+
+    def draw(client: int) -> float:
+        if seed is None:
+            return secrets.SystemRandom().random()
+        return float(numpy_generator(seed, "poisson_selection", server_round, client).random())
+
+    return [client for client in sorted(sizes) if draw(client) < fraction]
+
+
+def cap_counts(claimed: Mapping[int, int], ratio: float) -> dict[int, int]:
+    """Return numbers of images, in the order of clients: at most ``ratio`` times their median.
+
+    The median is the lower one of an even number: of two sites, neither can raise it.
+    """
+    if not claimed:
+        return {}
+    most = max(1, math.floor(ratio * statistics.median_low(claimed.values())))
+    return {client: min(count, most) for client, count in sorted(claimed.items())}
 
 
 def plan_steps(sizes: Mapping[int, int], work: LocalWorkConfig, batch_size: int) -> dict[int, int]:

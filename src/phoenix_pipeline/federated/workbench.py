@@ -11,6 +11,7 @@ from phoenix_pipeline.families import Family, family_of
 from phoenix_pipeline.federated.personal_layers import split_personal
 from phoenix_pipeline.federated.records import ClientSettings
 from phoenix_pipeline.federated.wire import Joined, join
+from phoenix_pipeline.optimization.compilation import compile_network
 
 # Initial weights come from torch's one generator per process: two builds at once would mix.
 _BUILDING = threading.Lock()
@@ -37,6 +38,8 @@ class Bench:
         given = {**self.initial_personal, **(personal or {})}
         own = self.personal
         if not _copy_vectors(shared, self.shared):
+            # One copy to the device for each vector; the arrays are cut out there.
+            shared = _move(shared, next(self.network.parameters()).device)
             given, own = {**given, **shared}, {**self.shared, **own}
         shapes = {name: tensor.shape for name, tensor in given.items()}
         if shapes != {name: tensor.shape for name, tensor in own.items()}:
@@ -62,9 +65,14 @@ class Bench:
 
 
 class Workbench(threading.local):
-    """Keeps this thread's bench for as long as the settings stay the same."""
+    """Keeps this thread's bench for as long as the settings stay the same.
 
-    def __init__(self) -> None:
+    ``compiles``: whether its network is compiled where the settings ask for it; who trains several
+    clients as one program compiles that program, and not the network in it.
+    """
+
+    def __init__(self, compiles: bool = True) -> None:
+        self._compiles = compiles
         self._key: tuple[ClientSettings, torch.device] | None = None
         self._bench: Bench | None = None
         self._slots: list[Bench] = []
@@ -72,7 +80,8 @@ class Workbench(threading.local):
     def prepare(self, settings: ClientSettings, device: torch.device) -> Bench:
         """Return the bench of ``settings`` on ``device``."""
         if self._bench is None or self._key != (settings, device):
-            self._bench = _build(settings, device)
+            compiled = self._compiles and settings.training.compile is True
+            self._bench = _build(settings, device, compiled)
             self._key = (settings, device)
             self._slots = []
         return self._bench
@@ -86,7 +95,7 @@ class Workbench(threading.local):
         return self._slots[:count]
 
 
-def _build(settings: ClientSettings, device: torch.device) -> Bench:
+def _build(settings: ClientSettings, device: torch.device, compiled: bool) -> Bench:
     with _BUILDING:
         network = settings.build_network()
     shared, _ = split_personal(network.state_dict(), settings.personal_layers)
@@ -102,8 +111,8 @@ def _build(settings: ClientSettings, device: torch.device) -> Bench:
     initial = {name: tensor.clone() for name, tensor in personal.items()}
     if settings.training.channels_last:
         network.to(memory_format=torch.channels_last)
-    if settings.training.compile is True:
-        network.compile()
+    if compiled:
+        compile_network(network)
     # Once: walking through the modules for every client costs more than copying the weights.
     own, personal = split_personal(network.state_dict(), settings.personal_layers)
     return Bench(
@@ -118,6 +127,13 @@ def _lay_out(network: nn.Module, shared: Collection[str]) -> Joined:
     for name, part in joined.items():
         arrays[name].data = part
     return joined
+
+
+def _move(arrays: Mapping[str, Tensor], device: torch.device) -> Mapping[str, Tensor]:
+    """Return ``arrays`` on ``device`` if they are parts of vectors, else as they are."""
+    if not isinstance(arrays, Joined):
+        return arrays
+    return Joined({name: v.to(device) for name, v in arrays.vectors.items()}, arrays.layout)
 
 
 def _copy_vectors(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> bool:

@@ -28,6 +28,7 @@ _TAKEN = {
     "label_judge",
     "references",
     "sweeps",
+    "claims",
     "shared",
     "arm",
     "cell",

@@ -19,6 +19,8 @@ from phoenix_pipeline.framework.paths import PATHS
 from phoenix_pipeline.framework.project import project_folder
 from phoenix_pipeline.framework.secrets import without_secrets
 from phoenix_pipeline.framework.stop_signals import end_with_parent, stopped_like_ctrl_c
+from phoenix_pipeline.framework.unknown_user import ensure_user
+from phoenix_pipeline.images import encodable
 
 
 class OneLineCommand(click.Command):
@@ -37,6 +39,7 @@ class OneLineCommand(click.Command):
         try:
             with stopped_like_ctrl_c():
                 end_with_parent()
+                ensure_user()
                 use_console(ctx.params.get("conf_source"), verbose)
                 return super().invoke(ctx)
         except (click.exceptions.Exit, click.Abort):
@@ -61,12 +64,16 @@ def fail(error: BaseException, verbose: bool) -> NoReturn:
 def parse_params(ctx: click.Context, option: click.Parameter, value: Any) -> Any:
     """Return what ``--params`` sets, as Kedro reads it, but paths as they were written.
 
-    Kedro takes ``data_root=007`` for the number 7.
+    Kedro takes ``data_root=007`` for the number 7, and cannot read paths whose bytes are no text.
     """
-    params = _split_params(ctx, option, value)
-    if isinstance(value, str):
-        for item in split_string(ctx, option, value):
-            name, _, written = item.partition("=")
-            if name.strip() in PATHS and isinstance(params[name.strip()], bool | int | float):
-                params[name.strip()] = written.strip()
+    if not isinstance(value, str):
+        return _split_params(ctx, option, value)
+    items = [item.partition("=") for item in split_string(ctx, option, value)]
+    written = {name.strip(): path.strip() for name, _, path in items if name.strip() in PATHS}
+    unreadable = {name: path for name, path in written.items() if encodable(path) != path}
+    others = (item for item in items if item[0].strip() not in unreadable)
+    params = _split_params(ctx, option, ",".join(map("".join, others)))
+    for name, path in written.items():
+        if name in unreadable or isinstance(params[name], bool | int | float):
+            params[name] = path
     return params

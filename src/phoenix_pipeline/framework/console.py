@@ -3,16 +3,15 @@
 import logging
 import os
 import sys
+import tarfile
 from pathlib import Path
 
-import fsspec
 import yaml
 from kedro.framework.project import configure_logging, settings
 
 from phoenix_pipeline.framework.project import project_folder
 
 _FILE = "logging.yml"
-_ARCHIVES = {".gz": "tar", ".tar": "tar", ".tgz": "tar", ".zip": "zip"}
 
 
 def use_console(conf_source: str | None, verbose: bool) -> None:
@@ -40,8 +39,10 @@ def _logging_file(conf_source: str) -> str | None:
     if path.is_dir():
         file = path / _FILE
         return file.read_text(encoding="utf-8") if file.is_file() else None
-    if path.is_file() and path.suffix in _ARCHIVES:
-        archive = fsspec.filesystem(_ARCHIVES[path.suffix], fo=str(path))
-        for found in archive.glob(f"*/{_FILE}"):
-            return str(archive.cat_file(found).decode("utf-8"))
+    if path.is_file() and tarfile.is_tarfile(path):
+        with tarfile.open(path) as archive:
+            for member in archive:
+                content = archive.extractfile(member) if Path(member.name).name == _FILE else None
+                if content:
+                    return content.read().decode("utf-8")
     return None

@@ -19,6 +19,7 @@ from phoenix_pipeline.checkpoints import (
     write_json,
 )
 from phoenix_pipeline.errors import DataError, StorageError
+from phoenix_pipeline.images import encodable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -215,6 +216,6 @@ class TextDataset(FileDataset[str, str]):
         return self._existing().read_text(encoding="utf-8")
 
     def save(self, data: str) -> None:
-        """Write the text."""
+        """Write the text; bytes of file names that are no text are escaped."""
         with atomic_path(self._filepath) as temporary:
-            temporary.write_text(data, encoding="utf-8")
+            temporary.write_text(encodable(data), encoding="utf-8")

@@ -96,8 +96,7 @@ def _open(path: Path) -> int:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise StorageError(
-            f"{path} cannot be written: {error.strerror}; results need a folder that you may write "
-            "to: --params data_root=... names another"
+            f"{path} cannot be written: {error.strerror}; allow writing there"
         ) from error
 
 

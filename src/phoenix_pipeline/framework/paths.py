@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.framework.unknown_user import home_is_known
 
 DATA_ROOT = "data_root"
 PATHS = ("train_images", "test_images", DATA_ROOT)
@@ -25,9 +26,10 @@ def local_path(name: str, value: Any, origin: str = "") -> str:
             "copy its files to a local folder, and name that"
         )
     expanded = os.path.expanduser(text)
-    if expanded.startswith("~"):
+    if expanded.startswith("~") or (text.startswith("~") and not home_is_known()):
+        user = text.partition("/")[0]
         raise SettingsError(
-            f"{name}: got {text}, but the home folder of {expanded.split('/')[0]} is not known; "
+            f"{name}: got {text}, but the home folder of {user} is not known; "
             f"write the whole path, or ./{text} for a folder of that name{origin}"
         )
     return expanded

@@ -12,7 +12,7 @@ from kedro.io import CatalogProtocol, SharedMemoryDataCatalog
 from kedro.pipeline import Pipeline
 
 from phoenix_pipeline.checkpoints import remove_leftovers
-from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.errors import SettingsError, StorageError
 from phoenix_pipeline.framework.file_locks import CAN_LOCK, Locks
 from phoenix_pipeline.pipelines.arm import SHARED_INPUTS
 
@@ -73,8 +73,11 @@ class RunLockHook:
             if SHARED_INPUTS & pipeline.all_outputs():
                 what = f"what all arms share in {self._data_root} (with other settings)"
                 self._locks.share(folder / "shared.lock", what, self._shared_settings)
-        except BaseException:
+        except BaseException as error:
             self._locks.release()
+            if isinstance(error, StorageError):
+                remedy = "or name another folder by --params data_root=..."
+                raise StorageError(f"{error}, {remedy}") from error
             raise
         if CAN_LOCK:
             for arm in arms:

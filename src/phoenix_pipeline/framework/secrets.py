@@ -1,6 +1,8 @@
-"""Takes passwords and tokens out of what is shown, logged or recorded."""
+"""Makes text fit to be shown, logged or recorded: without secrets, and valid Unicode."""
 
 import re
+
+from phoenix_pipeline.images import encodable
 
 _HIDDEN = "***"
 # user:password@ of an address, and values such as token=... in its query.
@@ -11,8 +13,11 @@ _NAME = re.compile(_NAMES + r"[\w-]*", re.IGNORECASE)
 
 
 def without_secrets(text: str) -> str:
-    """Return ``text`` with the passwords of addresses and the values of secret keys hidden."""
-    text = _IN_ADDRESS.sub(f"{_HIDDEN}@", text)
+    """Return ``text`` with the passwords of addresses and the values of secret keys hidden.
+
+    Bytes of file names that are no text are escaped: neither files nor databases take them.
+    """
+    text = _IN_ADDRESS.sub(f"{_HIDDEN}@", encodable(text))
     return _IN_QUERY.sub(rf"\g<1>{_HIDDEN}", text)
 
 

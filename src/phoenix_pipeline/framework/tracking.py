@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from pathlib import Path
@@ -13,12 +14,22 @@ from kedro.framework.hooks import hook_impl
 from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
-from pydantic import BaseModel
 
+from phoenix_pipeline.config import Group
 from phoenix_pipeline.config.settings_errors import explain
 from phoenix_pipeline.errors import SettingsError
-from phoenix_pipeline.framework.mlflow_runs import SESSION, SessionRuns, TrackingConfig
-from phoenix_pipeline.framework.secrets import shown_value
+from phoenix_pipeline.framework.arm_blocks import SHARED_GROUPS
+from phoenix_pipeline.framework.file_locks import CAN_LOCK
+from phoenix_pipeline.framework.mlflow_runs import SESSION, SessionRuns
+from phoenix_pipeline.framework.mlflow_store import TrackingConfig, experiment_name
+from phoenix_pipeline.framework.run_lock import arms_in
+from phoenix_pipeline.framework.run_tags import ARMS, DATA_ROOT, option_tags
+from phoenix_pipeline.framework.settings_tree import flatten
+
+# What all arms share and every arm's run has all the same, so that runs can be filtered by it.
+_OF_ALL_ARMS = ("images", "partition")
+# The data set that says what each setting of ``auto`` became.
+_SUMMARY = "model_summary"
 
 RoundLogger = Callable[[int, Mapping[str, float]], None]
 
@@ -63,31 +74,42 @@ class ArmMlflowHook:
 
     Settings come from the nodes' ``params:`` inputs. A catalog entry with ``metadata: {mlflow:
     artifact}`` has its file or folder copied to the run; ``{mlflow: metrics}`` (a dict, or one
-    under the key ``scores``) has its numbers logged as well.
+    under the key ``scores``) has its numbers logged as well; ``{mlflow: model}`` is an arm's model
+    folder, which MLflow can then load.
     """
 
     def __init__(self) -> None:
         """Start without runs; Kedro keeps one hook for the whole process."""
         self._config = TrackingConfig()
-        self._project = Path.cwd()
+        self._project, self._data_root = Path.cwd(), ""
+        self._parameters: dict[str, Any] = {}
         self._runs: SessionRuns | None = None
         self._catalog: CatalogProtocol | None = None
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
         """Read ``mlflow.yml``; MLflow itself is not imported yet."""
+        loader: Any = context.config_loader
         self._project = Path(context.project_path)
-        self._config = read_tracking_config(context.config_loader)
+        self._data_root = f"{socket.gethostname()}:{self._project / loader.data_root}"
+        self._config = read_tracking_config(loader)
+        self._parameters = loader["parameters"]
 
     @hook_impl
     def before_pipeline_run(
         self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol
     ) -> None:
-        """Open the session's run."""
+        """Close what killed sessions left open, and open this session's run."""
         self._catalog = catalog
         if is_tracked(self._config):
-            self._runs = SessionRuns.start(self._config, self._project, _session_tags(run_params))
+            arms = arms_in(pipeline)
+            tags = {**option_tags(run_params), DATA_ROOT: self._data_root, ARMS: ",".join(arms)}
+            self._runs = SessionRuns.start(
+                self._config, self._project, tags, arm_params=_shared_settings(self._parameters)
+            )
             atexit.register(self._finish, "KILLED")
+            if CAN_LOCK:
+                self._runs.close_abandoned(self._data_root, arms)
 
     @hook_impl
     def before_node_run(self, node: Node, inputs: dict[str, Any]) -> None:
@@ -95,32 +117,39 @@ class ArmMlflowHook:
         if self._runs is None:
             return
         namespace = arm_of(node)
+        self._runs.times.begin(namespace, node.name)
         _NODE.set((self._runs, namespace))
         params = {
             path: value
             for name, given in inputs.items()
             if name.startswith("params:")
-            for path, value in flatten(given, _local_name(name.removeprefix("params:"), namespace))
+            for path, value in _settings(
+                given, _local_name(name.removeprefix("params:"), namespace)
+            )
         }
-        self._runs.log_params(namespace, params)
+        summary = inputs.get(f"{namespace}.{_SUMMARY}") or {}
+        self._runs.log_params(namespace, {**params, **summary.get("settled", {})})
 
     @hook_impl
-    def after_node_run(self) -> None:
+    def after_node_run(self, node: Node) -> None:
         """Forget the arm."""
         _NODE.set(None)
+        if self._runs is not None:
+            self._runs.times.go_on(arm_of(node), node.name)
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, data: Any, node: Node) -> None:
         """Log what the catalog entry asks for."""
         if self._runs is None or self._catalog is None:
             return
+        self._runs.times.go_on(arm_of(node), node.name)
         dataset = self._catalog.get(dataset_name)
         kind = (getattr(dataset, "metadata", None) or {}).get("mlflow")
         if kind is None:
             return
-        if kind not in ("artifact", "metrics"):
+        if kind not in ("artifact", "metrics", "model"):
             raise SettingsError(
-                f"{dataset_name} has metadata mlflow: {kind!r}; allowed: artifact, metrics; "
+                f"{dataset_name} has metadata mlflow: {kind!r}; allowed: artifact, metrics, model; "
                 f"change it in conf/base/catalog.yml"
             )
         namespace = arm_of(node)
@@ -129,7 +158,14 @@ class ArmMlflowHook:
             numbers = {k: v for k, v in scores.items() if isinstance(v, int | float)}
             self._runs.log_metrics(namespace, numbers)
         path = Path(str(getattr(dataset, "_filepath")))  # noqa: B009 - Kedro's convention
-        self._runs.log_artifact(namespace, path, _local_name(dataset_name, namespace))
+        name = _local_name(dataset_name, namespace)
+        if kind == "model":
+            self._runs.log_model(namespace, path, name, self._parameters[namespace]["sampling"])
+            if self._config.register_models:
+                registered = f"{experiment_name(self._config)}-{namespace}"
+                self._runs.register_model(namespace, name, registered)
+        else:
+            self._runs.log_artifact(namespace, path, name)
 
     @hook_impl
     def after_pipeline_run(self) -> None:
@@ -154,27 +190,20 @@ def arm_of(node: Node) -> str:
     return (node.namespace or SESSION).split(".")[0]
 
 
-def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the leaves of nested mappings and Pydantic models by dotted name."""
-    if isinstance(value, BaseModel):
-        value = value.model_dump(mode="json")
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            yield from flatten(inner, f"{prefix}.{name}" if prefix else str(name))
-    else:
-        yield prefix, value
+def _shared_settings(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    groups = {
+        group: SHARED_GROUPS[group].model_validate(parameters[group]) for group in _OF_ALL_ARMS
+    }
+    return dict(flatten(groups))
+
+
+def _settings(given: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    """Yield the leaves of a group but those that still wait for the images."""
+    names = given.waiting() if isinstance(given, Group) else ()
+    waiting = {f"{prefix}.{key}" if prefix else key for key in names}
+    yield from (item for item in flatten(given, prefix) if item[0] not in waiting)
 
 
 def _local_name(name: str, namespace: str) -> str:
     """Return a name without its arm; "" for the arm's own block of settings."""
     return "" if name == namespace else name.removeprefix(f"{namespace}.")
-
-
-def _session_tags(run_params: Mapping[str, Any]) -> dict[str, str]:
-    """Return what tells this run from another in MLflow's table."""
-    wanted = ("env", "pipeline_names", "tags", "node_names", "from_nodes", "to_nodes")
-    tags = {f"kedro.{name}": str(run_params[name]) for name in wanted if run_params.get(name)}
-    runtime = dict(flatten(run_params.get("runtime_params") or {}))
-    if runtime:
-        tags["kedro.params"] = ",".join(f"{n}={shown_value(n, v)}" for n, v in runtime.items())
-    return tags

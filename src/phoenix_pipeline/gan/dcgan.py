@@ -11,8 +11,7 @@ from phoenix_pipeline.config import DcganConfig
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.seeding import derive_seed
 
-IMAGE_SIZES = (8, 16, 32, 64)
-SMALLEST_SIDE = 4
+_SMALLEST_SIDE = 4
 _INIT_STD = 0.02
 _LEAK = 0.2
 
@@ -42,16 +41,24 @@ class Dcgan(nn.Module):
 
 
 def check_image_size(image_size: int) -> None:
-    """Refuse image sides that doubling from 4 pixels does not reach.
+    """Refuse image sides that doubling does not reach.
 
     Raises:
-        SettingsError: names the possible sides.
+        SettingsError: names the nearest possible side.
     """
-    if image_size not in IMAGE_SIZES:
+    if smallest_side(image_size) == image_size:
         raise SettingsError(
-            f"the images have {image_size} pixels a side, but model.family dcgan makes "
-            f"{', '.join(map(str, IMAGE_SIZES))}; set images.image_size to one of these"
+            f"the images have {image_size} pixels a side, but model.family dcgan makes even sides; "
+            f"set images.image_size={image_size + 1}, or leave this arm out by --pipelines"
         )
+
+
+def smallest_side(image_size: int) -> int:
+    """Return the side that the generator begins with: halved as often as 4 pixels are left."""
+    side = image_size
+    while side % 2 == 0 and side // 2 >= _SMALLEST_SIDE:
+        side //= 2
+    return side
 
 
 def build_dcgan(config: DcganConfig, channels: int, image_size: int, seed: int) -> Dcgan:
@@ -72,11 +79,11 @@ def build_dcgan(config: DcganConfig, channels: int, image_size: int, seed: int) 
 
 
 def _widths(config: DcganConfig, image_size: int) -> list[int]:
-    """Return the channels at sides 4, 8, ..., image_size / 2, and at full size if it has any.
+    """Return the channels from the smallest side to image_size / 2, and at full size if any.
 
     With one layer per resolution, as in the paper, full size has no channels but the image's.
     """
-    doublings = (image_size // SMALLEST_SIDE).bit_length() - 1
+    doublings = (image_size // smallest_side(image_size)).bit_length() - 1
     widths = [config.base_channels * 2**level for level in reversed(range(doublings))]
     return widths + widths[-1:] * (config.layers_per_resolution > 1)
 
@@ -85,7 +92,9 @@ def _generator(config: DcganConfig, channels: int, image_size: int) -> nn.Sequen
     """Map [N, latent_dim, 1, 1] to [N, C, H, W] in [-1, 1]; no BatchNorm at the output."""
     widths = _widths(config, image_size)
     extra, last = config.layers_per_resolution - 1, widths[-1]
-    layers = _hidden(nn.ConvTranspose2d, config.latent_dim, widths[0], SMALLEST_SIDE, 1, 0)
+    layers = _hidden(
+        nn.ConvTranspose2d, config.latent_dim, widths[0], smallest_side(image_size), 1, 0
+    )
     for width, following in pairwise(widths):
         for _ in range(extra):
             layers += _hidden(nn.Conv2d, width, width, 3, 1, 1)
@@ -109,7 +118,9 @@ def _discriminator(config: DcganConfig, channels: int, image_size: int) -> nn.Se
         layers += _hidden(nn.Conv2d, width, following, 4, 2, 1, leaky=True)
         for _ in range(extra):
             layers += _hidden(nn.Conv2d, following, following, 3, 1, 1, leaky=True)
-    return nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, SMALLEST_SIDE), nn.Flatten(0))
+    return nn.Sequential(
+        *layers, nn.Conv2d(widths[-1], 1, smallest_side(image_size)), nn.Flatten(0)
+    )
 
 
 def _hidden(

@@ -21,7 +21,7 @@ def check(model: ModelConfig, sampling: SamplingConfig, channels: int, image_siz
     """Refuse image sizes that no DCGAN makes; every sampler setting but the batch size is unused.
 
     Raises:
-        SettingsError: names the possible sides.
+        SettingsError: names a possible side.
     """
     check_image_size(image_size)
 

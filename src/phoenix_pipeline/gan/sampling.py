@@ -1,6 +1,7 @@
 """Images from a trained generator, each one decided by its own seed."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -8,6 +9,7 @@ import torch
 from phoenix_pipeline.errors import TrainingError
 from phoenix_pipeline.gan.dcgan import Dcgan
 from phoenix_pipeline.images import to_uint8
+from phoenix_pipeline.optimization.compilation import is_compiled, run_compiled
 
 
 def sample_images(
@@ -37,7 +39,8 @@ def _generate(network: Dcgan, latent: torch.Tensor) -> np.ndarray:
     was_training = generator.training
     generator.eval()
     try:
-        images = generator(latent)
+        draw = partial(generator, latent)
+        images = run_compiled(draw) if is_compiled(generator) else draw()
         if not bool(torch.isfinite(images).all()):
             raise TrainingError(
                 "the generator gave images that are not finite; its weights diverged: lower "

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from phoenix_pipeline.config import DcganConfig, TrainingConfig
 from phoenix_pipeline.errors import TrainingError
 from phoenix_pipeline.gan.dcgan import Dcgan
 from phoenix_pipeline.optimization.adam_state import adam_state, restore_adam_state
+from phoenix_pipeline.optimization.compilation import run_compiled
 from phoenix_pipeline.optimization.corrections import Correction, corrections_of
 from phoenix_pipeline.optimization.learning_rate import learning_rate_at
 from phoenix_pipeline.optimization.precision import autocast, gradient_scaler
@@ -138,19 +140,32 @@ def _descend(
                 group["lr"] = rate
         real = prepare_batch(images[indices], training, random)
         latent = torch.randn(len(real), config.latent_dim, 1, 1, generator=random, device=device)
-        with autocast(device, training.precision):
-            fake = generator.network(latent)
-            on_real = discriminator.network(real).float()
-            on_fake = discriminator.network(fake.detach()).float()
-        # softplus(-x) is the cross-entropy of the logit x with the label 1, softplus(x) with 0.
-        to_judge = softplus(-on_real).mean() + softplus(on_fake).mean()
-        discriminator.step(to_judge, scaler, training.max_grad_norm)
-        with autocast(device, training.precision):
-            to_deceive = softplus(-discriminator.network(fake).float()).mean()
-        generator.step(to_deceive, scaler, training.max_grad_norm)
-        scaler.update()
-        losses[step, 0], losses[step, 1] = to_deceive.detach(), to_judge.detach()
+        move = partial(_step, generator, discriminator, real, latent, scaler, training)
+        losses[step] = run_compiled(move) if training.compile is True else move()
     return losses
+
+
+def _step(
+    generator: _Player,
+    discriminator: _Player,
+    real: Tensor,
+    latent: Tensor,
+    scaler: torch.amp.GradScaler,
+    training: TrainingConfig,
+) -> Tensor:
+    """Move both networks; return the losses [2] of the generator and the discriminator."""
+    with autocast(real.device, training.precision):
+        fake = generator.network(latent)
+        on_real = discriminator.network(real).float()
+        on_fake = discriminator.network(fake.detach()).float()
+    # softplus(-x) is the cross-entropy of the logit x with the label 1, softplus(x) with 0.
+    to_judge = softplus(-on_real).mean() + softplus(on_fake).mean()
+    discriminator.step(to_judge, scaler, training.max_grad_norm)
+    with autocast(real.device, training.precision):
+        to_deceive = softplus(-discriminator.network(fake).float()).mean()
+    generator.step(to_deceive, scaler, training.max_grad_norm)
+    scaler.update()
+    return torch.stack([to_deceive.detach(), to_judge.detach()])
 
 
 def _mean_generator_loss(losses: Tensor) -> float:

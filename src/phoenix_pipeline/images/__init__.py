@@ -4,14 +4,15 @@ Nothing here imports torch: ``to_model_range`` and ``to_uint8`` use the methods 
 they are given.
 """
 
+from phoenix_pipeline.images.decoding import DecodedImage, decode_image
 from phoenix_pipeline.images.encoding import (
-    decode_image,
     encode_png,
     image_grid,
     to_model_range,
     to_uint8,
 )
 from phoenix_pipeline.images.image_set import MAX_SIDE, MIN_SIDE, ImageSet, align_classes
+from phoenix_pipeline.images.names import encodable, readable_name, readable_path
 from phoenix_pipeline.images.png_folder import PngFolderWriter
 from phoenix_pipeline.images.reading import read_images
 from phoenix_pipeline.images.sources import ImageSource, find_image_source, find_splits
@@ -29,6 +30,7 @@ __all__ = [
     "GLOBAL_MODEL",
     "MAX_SIDE",
     "MIN_SIDE",
+    "DecodedImage",
     "ImageSet",
     "ImageSource",
     "PngFolderWriter",
@@ -37,6 +39,7 @@ __all__ = [
     "align_classes",
     "apportion",
     "decode_image",
+    "encodable",
     "encode_png",
     "find_image_source",
     "find_splits",
@@ -44,6 +47,8 @@ __all__ = [
     "pick_evenly",
     "read_images",
     "read_samples",
+    "readable_name",
+    "readable_path",
     "split_held_out",
     "take_stratified",
     "to_model_range",

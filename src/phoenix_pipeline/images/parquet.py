@@ -1,7 +1,6 @@
 """Read Hugging Face style image Parquet in small batches of rows."""
 
 import json
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,16 +13,18 @@ import pyarrow.parquet as pq
 from phoenix_pipeline.config import ImagesConfig
 from phoenix_pipeline.errors import DataError
 from phoenix_pipeline.images.image_set import ImageSet
+from phoenix_pipeline.images.labels import check_kinds, class_names, number_labels
+from phoenix_pipeline.images.names import readable_name, readable_path
 from phoenix_pipeline.images.stack import ImageStack
-
-logger = logging.getLogger(__name__)
 
 _BATCH_ROWS = 256
 _READ_BUFFER_BYTES = 1 << 20
+_LISTED_NAMES = 20
+_EMBED = "with the library datasets, cast the column to Image() and write it by to_parquet"
 
 
-def read_parquet(files: Sequence[Path], config: ImagesConfig) -> ImageSet:
-    """Read one split from its shards, in order.
+def read_parquet(files: Sequence[Path], config: ImagesConfig) -> tuple[ImageSet, ImageStack]:
+    """Read one split from its shards, in order; the stack says what was converted or broken.
 
     Class names come from the ClassLabel feature of the Hugging Face schema metadata when there is
     one, else from the label values in order. Raises DataError naming file and row.
@@ -31,9 +32,14 @@ def read_parquet(files: Sequence[Path], config: ImagesConfig) -> ImageSet:
     shards = [_open(file, config) for file in files]
     num_images = sum(shard.metadata.num_rows for shard in shards)
     if num_images == 0:
-        raise DataError(f"{files[0]} holds no rows; at least one image is needed")
-    stack = ImageStack(num_images, config.channels, config.image_size)
-    labels: list[pa.Array] = []
+        raise DataError(f"{readable_path(files[0])} holds no rows; at least one image is needed")
+    names = None
+    if config.label_column is not None:
+        kinds = [shard.schema_arrow.field(config.label_column).type for shard in shards]
+        check_kinds(files, kinds, config.label_column)
+        names = _declared_names(files, shards, config.label_column)
+    stack = ImageStack(num_images, config)
+    labels: list[int] | list[str] = []
 
     def encoded() -> Iterator[tuple[bytes, str]]:
         for file, shard in zip(files, shards, strict=True):
@@ -41,14 +47,15 @@ def read_parquet(files: Sequence[Path], config: ImagesConfig) -> ImageSet:
             for batch in iterate_batches(shard, file):
                 yield from _image_bytes(batch, config.image_column, row, file)
                 if config.label_column is not None:
-                    labels.append(_check_nulls(batch.column(config.label_column), row, file))
+                    column = batch.column(config.label_column)
+                    labels.extend(_check_nulls(column, row, file).to_pylist())
                 row += batch.num_rows
 
     stack.add_all(encoded())
     if config.label_column is None:
-        return ImageSet(stack.images())
-    names = _declared_names(files, shards, config.label_column)
-    return ImageSet(stack.images(), *_number_labels(labels, names, files[0]))
+        return ImageSet(stack.images()), stack
+    numbers, found = number_labels(labels, names, files[0])
+    return ImageSet(stack.images(), numbers[stack.kept], found), stack
 
 
 @contextmanager
@@ -57,7 +64,9 @@ def _refused(file: Path) -> Iterator[None]:
         yield
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise DataError(f"{file} cannot be read as a Parquet file: {reason}") from error
+        raise DataError(
+            f"{readable_path(file)} cannot be read as a Parquet file: {reason}"
+        ) from error
 
 
 def _open(file: Path, config: ImagesConfig) -> pq.ParquetFile:
@@ -70,18 +79,37 @@ def _open(file: Path, config: ImagesConfig) -> pq.ParquetFile:
         if column is not None and column not in schema.names:
             hint = ", or null if the images are unlabelled" if key == "label_column" else ""
             raise DataError(
-                f"{file} has no column {column!r}; it has {', '.join(schema.names) or 'none'}: "
-                f"set images.{key} to one of these{hint}"
+                f"{readable_path(file)} has no column {column!r}; it has "
+                f"{', '.join(map(readable_name, schema.names)) or 'none'}: set images.{key} to "
+                f"{_suggested(schema, key)}{hint}"
             )
     kind = schema.field(config.image_column).type
-    if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
-        kind = kind.field("bytes").type
-    if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+    if not _holds_bytes(kind):
+        is_path = pa.types.is_string(kind) or pa.types.is_large_string(kind)
         raise DataError(
-            f"column {config.image_column!r} of {file} holds {kind}; allowed are encoded image "
-            f"bytes (binary) or struct{{bytes, path}}: set images.image_column"
+            f"column {config.image_column!r} of {readable_path(file)} holds "
+            f"{'text' if is_path else kind}; allowed are encoded image bytes (binary) or "
+            f"struct{{bytes, path}}: set images.image_column"
+            + (f", or, {_EMBED}, if these are paths" if is_path else "")
         )
     return shard
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+        kind = kind.field("bytes").type
+        if pa.types.is_null(kind):
+            return True  # every row says by itself that it has no bytes
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def _suggested(schema: pa.Schema, key: str) -> str:
+    """Return the one column that would do, or ``one of these``."""
+    if key == "image_column":
+        fitting = [name for name in schema.names if _holds_bytes(schema.field(name).type)]
+    else:
+        fitting = [name for name in schema.names if "label" in name.lower()]
+    return readable_name(fitting[0]) if len(fitting) == 1 else "one of these"
 
 
 def iterate_batches(shard: pq.ParquetFile, file: Path) -> Iterator[pa.RecordBatch]:
@@ -96,17 +124,29 @@ def _image_bytes(
     """Yield the bytes of each image and what errors call it."""
     column = batch.column(name)
     cells = pc.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column
+    shown = readable_path(file)
     for row, data in enumerate(cells.to_pylist(), first_row):
         if data is None:
-            raise DataError(f"row {row} of {file} has no image bytes in column {name!r}")
-        yield data, f"row {row} of {file}"
+            raise DataError(_no_bytes(column[row - first_row].as_py(), row, shown, name))
+        yield data, f"row {row} of {shown}"
+
+
+def _no_bytes(cell: object, row: int, file: str, name: str) -> str:
+    path = cell.get("path") if isinstance(cell, dict) else None
+    if not path:
+        return f"row {row} of {file} has no image bytes in column {name!r}; fill or remove the row"
+    return (
+        f"row {row} of {file} holds the path {readable_name(path)} in column {name!r} but no image "
+        f"bytes: name the folder with the image files as train_images, or {_EMBED}"
+    )
 
 
 def _check_nulls(column: pa.Array, first_row: int, file: Path) -> pa.Array:
     if column.null_count:
         row = first_row + int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
         raise DataError(
-            f"row {row} of {file} has no label; label every image or set images.label_column: null"
+            f"row {row} of {readable_path(file)} has no label; label every image or set "
+            "images.label_column: null"
         )
     return column
 
@@ -119,47 +159,23 @@ def _declared_names(
     for file, names in zip(files, declared, strict=True):
         if names != declared[0]:
             raise DataError(
-                f"{file} declares other class names than {files[0]}: {names} instead of "
-                f"{declared[0]}; shards of one split must agree"
+                f"{readable_path(file)} declares other class names than {readable_path(files[0])}: "
+                f"{_listed(names)} instead of {_listed(declared[0])}; shards of one split must "
+                "agree"
             )
-    return declared[0]
+    return None if declared[0] is None else class_names(declared[0], files[0])
 
 
-def _class_label_names(schema: pa.Schema, column: str) -> tuple[str, ...] | None:
+def _listed(names: tuple[object, ...] | None) -> str:
+    if names is None:
+        return "none"
+    return ", ".join(readable_name(str(name)) for name in names[:_LISTED_NAMES])
+
+
+def _class_label_names(schema: pa.Schema, column: str) -> tuple[object, ...] | None:
     try:
         metadata = json.loads((schema.metadata or {})[b"huggingface"])
         feature = metadata["info"]["features"][column]
         return tuple(feature["names"]) if feature["_type"] == "ClassLabel" else None
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         return None
-
-
-def _number_labels(
-    chunks: Sequence[pa.Array], names: tuple[str, ...] | None, file: Path
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return labels 0..K-1 and the K class names."""
-    kind = chunks[0].type
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    if not (
-        pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)
-    ):
-        raise DataError(
-            f"labels of {file} are of type {kind}; integers or strings are allowed: set "
-            f"images.label_column, or null if the images are unlabelled"
-        )
-    values = np.array([value for chunk in chunks for value in chunk.to_pylist()])
-    if not pa.types.is_integer(kind):
-        found, labels = np.unique(values, return_inverse=True)
-        return labels.astype(np.int64), tuple(map(str, found))
-    limit = len(names) if names is not None else None
-    wrong = np.flatnonzero((values < 0) | ((values >= limit) if limit is not None else False))
-    if len(wrong):
-        allowed = f"0 to {limit - 1}" if limit is not None else "0 and above"
-        raise DataError(
-            f"row {wrong[0]} of {file} has label {values[wrong[0]]}; allowed are {allowed}, or set "
-            f"images.label_column: null for unlabelled images"
-        )
-    if names is not None:
-        return values.astype(np.int64), names
-    found, labels = np.unique(values, return_inverse=True)
-    return labels.astype(np.int64), tuple(map(str, found))

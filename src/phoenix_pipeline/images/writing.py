@@ -119,7 +119,7 @@ def read_samples(path: Path) -> Samples:
     """Read what :class:`SampleWriter` wrote; raises DataError when it is missing or broken."""
     if not path.is_file():
         raise DataError(f"there are no samples at {path}; run the sampling stage first")
-    images = read_parquet([path], ImagesConfig(label_column=None))
+    images, _ = read_parquet([path], ImagesConfig(label_column=None, max_broken_fraction=0.0))
     schema = pq.read_schema(path)
     names = schema.names
     missing = [name for name in ("client_id", "seed") if name not in names]

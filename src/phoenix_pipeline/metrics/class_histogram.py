@@ -5,6 +5,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from phoenix_pipeline.errors import DataError, SettingsError
+from phoenix_pipeline.metrics.metric import (
+    COVERAGE,
+    FIDELITY,
+    ClassInputs,
+    ClassScores,
+    Headline,
+    Metric,
+)
 
 COVERED_SHARE = 0.01
 CONFIDENT_PROBABILITY = 0.9
@@ -77,3 +85,50 @@ def _check(probabilities: np.ndarray, classes: int, training_counts: tuple[int, 
             f"{(~np.isfinite(probabilities)).sum()} non-finite probabilities; allowed is a "
             "training image for every class, and finite numbers"
         )
+
+
+def _measure(inputs: ClassInputs) -> tuple[float, ...]:
+    found = inputs.histogram
+    evenness = found.normalised_entropy, found.kl_to_training
+    return (*evenness, float(found.classes_covered), found.confident_share)
+
+
+SCORES = (
+    ClassScores(
+        (
+            Metric(
+                "class_entropy",
+                "Entropy",
+                "evenness of the classes among the samples; 1 is uniform",
+                "higher",
+                COVERAGE,
+                headline=Headline(60, keep=8),
+            ),
+            Metric(
+                "class_kl",
+                "KL",
+                "divergence of the samples' class shares from those of the training images; 0 is "
+                "equal",
+                "lower",
+                COVERAGE,
+                headline=Headline(70, keep=5),
+            ),
+            Metric(
+                "classes_covered",
+                "Classes",
+                "number of classes that hold at least 1 % of the samples",
+                "higher",
+                COVERAGE,
+                headline=Headline(80, keep=2),
+            ),
+            Metric(
+                "confident_share",
+                "Confident",
+                "share of samples that the label classifier puts into a class with certainty",
+                "higher",
+                FIDELITY,
+            ),
+        ),
+        _measure,
+    ),
+)

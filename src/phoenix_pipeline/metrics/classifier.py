@@ -177,7 +177,7 @@ def labels_of(images: ImageSet, split: str) -> np.ndarray:
         raise SettingsError(
             f"The label judge needs images of at least two classes; the {split} split has "
             f"{images.num_images} images, {images.num_classes} classes and "
-            f"{'no ' if images.labels is None else ''}labels; leave fid_classifier out or set "
+            f"{'no ' if images.labels is None else ''}labels; set "
             "images.label_column"
         )
     return images.labels

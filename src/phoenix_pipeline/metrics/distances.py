@@ -7,15 +7,12 @@ import numpy as np
 _BLOCK_VALUES = 8_000_000
 
 
-def distance_blocks(
-    a: np.ndarray, b: np.ndarray, origin: np.ndarray | None = None
-) -> Iterator[tuple[slice, np.ndarray]]:
+def distance_blocks(a: np.ndarray, b: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
     """Yield (rows of ``a``, float64 distances [rows, len(b)]) for ``a`` [N, D], ``b`` [M, D].
 
-    Both are first moved by ``origin`` [D], by default the mean of ``b``: |x|^2 + |y|^2 - 2 x.y
-    loses digits far from 0. Calls whose distances are compared take one origin.
+    Both are first moved by the mean of ``b``: |x|^2 + |y|^2 - 2 x.y loses digits far from 0.
     """
-    origin = b.mean(axis=0, dtype=np.float64) if origin is None else origin
+    origin = b.mean(axis=0, dtype=np.float64)
     targets = b - origin
     target_norms = np.einsum("ij,ij->i", targets, targets)
     height = max(1, _BLOCK_VALUES // len(b))
@@ -30,15 +27,10 @@ def distance_blocks(
         yield rows, np.sqrt(squared, out=squared)
 
 
-def nearest_distances(
-    queries: np.ndarray, targets: np.ndarray, k: int, origin: np.ndarray | None = None
-) -> np.ndarray:
-    """Return the ``k`` smallest distances [N, k] of each query to the targets, ascending.
-
-    ``origin``: see :func:`distance_blocks`.
-    """
+def nearest_distances(queries: np.ndarray, targets: np.ndarray, k: int) -> np.ndarray:
+    """Return the ``k`` smallest distances [N, k] of each query to the targets, ascending."""
     nearest = np.empty((len(queries), k))
-    for rows, distances in distance_blocks(queries, targets, origin):
+    for rows, distances in distance_blocks(queries, targets):
         smallest = np.partition(distances, k - 1, axis=1)[:, :k] if k < len(targets) else distances
         nearest[rows] = np.sort(smallest, axis=1)[:, :k]
     return nearest

@@ -9,6 +9,7 @@ from phoenix_pipeline.metrics.feature_extractor import (
     as_rgb,
     fingerprint_weights,
 )
+from phoenix_pipeline.metrics.feature_space import FeatureSpace
 
 INPUT_SIZE = 128
 PREPROCESSING = (
@@ -52,3 +53,14 @@ def efficientnet_lite0_extractor(device: torch.device) -> FeatureExtractor:
         forward=forward,
         largest_batch=16,
     )
+
+
+FEATURE_SPACES = (
+    FeatureSpace(
+        "efficientnet_lite0",
+        "EffNet",
+        rank=30,
+        build=lambda inputs: efficientnet_lite0_extractor(inputs.device),
+        keep=6,
+    ),
+)

@@ -1,4 +1,4 @@
-"""The feature spaces by name (``config.EXTRACTORS``), and which of them are at hand.
+"""Features that need no file, and which of the feature spaces asked for are at hand.
 
 A Frechet distance is named after its extractor; only ``fid_inception_v3`` is the published FID.
 """
@@ -9,22 +9,26 @@ from torch.nn import functional
 
 from phoenix_pipeline.config import EvaluationConfig
 from phoenix_pipeline.metrics.classifier import LabelJudge
-from phoenix_pipeline.metrics.efficientnet import efficientnet_lite0_extractor
+from phoenix_pipeline.metrics.components import extractor_spaces
 from phoenix_pipeline.metrics.feature_extractor import (
     FeatureExtractor,
     extract_features,
     fingerprint_weights,
 )
-from phoenix_pipeline.metrics.inception import inception_v3_extractor
+from phoenix_pipeline.metrics.feature_space import FeatureSpace, SpaceInputs
 from phoenix_pipeline.metrics.network_file import FileNetwork
+from phoenix_pipeline.registry import look_up
 
 __all__ = [
     "FeatureExtractor",
     "available_extractors",
+    "check_extractors",
     "classifier_extractor",
     "extract_features",
     "pixel_extractor",
 ]
+
+_Found = tuple[FeatureExtractor | None, str]
 
 LARGEST_PIXEL_SIDE = 16
 NO_JUDGE = "no label judge: the images have no labels, or fewer than two classes"
@@ -49,6 +53,7 @@ def pixel_extractor(channels: int, image_size: int, device: torch.device) -> Fea
         fingerprint=fingerprint_weights({}, preprocessing),
         device=device,
         forward=forward,
+        searches_copies=True,
     )
 
 
@@ -70,6 +75,7 @@ def classifier_extractor(judge: LabelJudge) -> FeatureExtractor | None:
         device=judge.device,
         forward=judge.network.features,
         largest_batch=256,
+        searches_copies=True,
     )
 
 
@@ -83,24 +89,39 @@ def available_extractors(
     """Return the extractors of ``config.extractors`` that can be had, and why the others cannot.
 
     Raises:
-        SettingsError, CheckpointError: see :func:`inception_v3_extractor`.
+        SettingsError: a name is unknown.
+        SettingsError, CheckpointError: what an extractor needs is not there, or broken.
     """
+    inputs = SpaceInputs(config, channels, image_size, judge, device)
+    spaces = extractor_spaces()
     found: list[FeatureExtractor] = []
     skipped: dict[str, str] = {}
     for name in config.extractors:
-        extractor: FeatureExtractor | None = None
-        reason = NO_JUDGE
-        if name == "fid_pixels":
-            extractor = pixel_extractor(channels, image_size, device)
-        elif name == "fid_classifier":
-            reason = NO_JUDGE if judge is None else judge.refusal or OWN_JUDGE
-            extractor = classifier_extractor(judge) if judge and not judge.refusal else None
-        elif name == "fid_efficientnet_lite0":
-            extractor = efficientnet_lite0_extractor(device)
+        built = look_up(spaces, name, "evaluation.extractors").build(inputs)
+        if isinstance(built, str):
+            skipped[name] = built
         else:
-            extractor, reason = inception_v3_extractor(config, device)
-        if extractor is None:
-            skipped[name] = reason
-        else:
-            found.append(extractor)
+            found.append(built)
     return found, skipped
+
+
+def check_extractors(config: EvaluationConfig) -> None:
+    """Refuse an unknown name; raises SettingsError that lists those that there are."""
+    for name in config.extractors:
+        look_up(extractor_spaces(), name, "evaluation.extractors")
+
+
+def _pixels(inputs: SpaceInputs) -> FeatureExtractor:
+    return pixel_extractor(inputs.channels, inputs.image_size, inputs.device)
+
+
+def _classifier(inputs: SpaceInputs) -> FeatureExtractor | str:
+    if inputs.judge is None:
+        return NO_JUDGE
+    return inputs.judge.refusal or classifier_extractor(inputs.judge) or OWN_JUDGE
+
+
+FEATURE_SPACES = (
+    FeatureSpace("classifier", "classifier", rank=20, build=_classifier),
+    FeatureSpace("pixels", "pixels", rank=40, build=_pixels),
+)

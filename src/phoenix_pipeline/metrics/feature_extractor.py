@@ -20,6 +20,8 @@ class FeatureExtractor:
 
     ``fingerprint`` is the sha256 of weights and preprocessing: equal ones give equal features.
     ``largest_batch`` is the batch size beyond which a CPU only loses its caches.
+    ``searches_copies``: copies are looked for even where the features of all training images have
+    to be taken for that alone.
     """
 
     name: str
@@ -29,6 +31,7 @@ class FeatureExtractor:
     device: torch.device
     forward: Callable[[Tensor], Tensor]
     largest_batch: int = 1024
+    searches_copies: bool = False
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return float32 features [N, num_features] of uint8 images [N, C, H, W], 0..255."""

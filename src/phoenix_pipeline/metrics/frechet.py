@@ -5,6 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from phoenix_pipeline.errors import DataError, SettingsError
+from phoenix_pipeline.metrics.metric import (
+    FIDELITY,
+    FeatureInputs,
+    FeatureScores,
+    Headline,
+    Metric,
+)
 
 _ROWS_AT_A_TIME = 4096
 
@@ -76,3 +83,26 @@ def _factor(covariance: np.ndarray) -> np.ndarray:
     except np.linalg.LinAlgError:
         values, vectors = np.linalg.eigh(covariance)
         return np.asarray(vectors * np.sqrt(values.clip(min=0.0)))
+
+
+def _measure(inputs: FeatureInputs) -> tuple[float]:
+    own = gaussian_statistics(inputs.features)
+    return (frechet_distance(own, inputs.reference.statistics),)
+
+
+SCORES = (
+    FeatureScores(
+        (
+            Metric(
+                "fid_",
+                "FID",
+                "Fréchet distance between the features of samples and of real images: falls as "
+                "samples get sharper and as they get more varied; depends on the number of samples",
+                "lower",
+                FIDELITY,
+                headline=Headline(0, keep=13, every_space=True),
+            ),
+        ),
+        _measure,
+    ),
+)

@@ -15,6 +15,7 @@ from phoenix_pipeline.metrics.feature_extractor import (
     as_rgb,
     fingerprint_weights,
 )
+from phoenix_pipeline.metrics.feature_space import FeatureSpace, SpaceInputs
 
 logger = logging.getLogger(__name__)
 
@@ -120,3 +121,11 @@ def _build(weights: dict[str, Tensor], device: torch.device) -> FeatureExtractor
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _space(inputs: SpaceInputs) -> FeatureExtractor | str:
+    extractor, reason = inception_v3_extractor(inputs.config, inputs.device)
+    return extractor or reason
+
+
+FEATURE_SPACES = (FeatureSpace("inception_v3", "Inception-v3", rank=10, build=_space),)

@@ -3,6 +3,7 @@
 import numpy as np
 
 from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.metrics.metric import FIDELITY, ClassInputs, ClassScores, Metric
 from phoenix_pipeline.seeding import numpy_generator
 
 NUM_SPLITS = 10
@@ -32,3 +33,24 @@ def inception_score(
         ratio = np.divide(part, marginal, out=np.ones_like(part), where=part > 0)
         scores.append(np.exp((part * np.log(ratio)).sum(axis=1).mean()))
     return float(np.mean(scores)), float(np.std(scores))
+
+
+def _measure(inputs: ClassInputs) -> tuple[float]:
+    return inception_score(inputs.probabilities, inputs.seed)[:1]
+
+
+SCORES = (
+    ClassScores(
+        (
+            Metric(
+                "inception_score",
+                "IS",
+                "Inception Score by the label classifier: samples clear one by one and varied "
+                "together",
+                "higher",
+                FIDELITY,
+            ),
+        ),
+        _measure,
+    ),
+)

@@ -9,6 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.metrics.metric import (
+    FIDELITY,
+    FeatureInputs,
+    FeatureScores,
+    Headline,
+    Metric,
+)
 from phoenix_pipeline.seeding import numpy_generator
 
 
@@ -60,3 +67,26 @@ def kernel_distance(
 def _kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     base = a @ b.T / a.shape[1] + 1.0
     return base * base * base
+
+
+def _measure(inputs: FeatureInputs) -> tuple[float]:
+    config, real = inputs.config, inputs.reference.compared_features
+    subsets = config.kid_subsets, config.kid_subset_size
+    return (kernel_distance(inputs.features, real, *subsets, inputs.seed).mean,)
+
+
+SCORES = (
+    FeatureScores(
+        (
+            Metric(
+                "kid_",
+                "KID",
+                "kernel distance between the same features, without FID's small-sample bias",
+                "lower",
+                FIDELITY,
+                headline=Headline(20, keep=3),
+            ),
+        ),
+        _measure,
+    ),
+)

@@ -4,12 +4,20 @@ Ours, because the ``prdc`` package prints, and holds every pair of distances at 
 for 10,000 images); a test shows equal numbers on the same features.
 """
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 
 from phoenix_pipeline.errors import SettingsError
-from phoenix_pipeline.metrics.distances import distance_blocks, nearest_distances
+from phoenix_pipeline.metrics.metric import (
+    COVERAGE,
+    FIDELITY,
+    FeatureInputs,
+    FeatureScores,
+    Headline,
+    Metric,
+)
+from phoenix_pipeline.metrics.neighbourhoods import Points, squared_distance_blocks
 
 # A sample that copies a real image lies at the very radius of those of which that one is the k-th
 # neighbour, and is not inside: features of equal images differ by rounding alone.
@@ -43,16 +51,16 @@ def manifold_scores(samples: np.ndarray, reference: np.ndarray, nearest_k: int) 
             f"images for evaluation.nearest_k={nearest_k}; allowed is more than {nearest_k} of each"
         )
     origin = reference.mean(axis=0, dtype=np.float64)
-    reference_radii = _radii(reference, nearest_k, origin)
-    sample_radii = _radii(samples, nearest_k, origin)
+    real, drawn = Points.about(origin, reference), Points.about(origin, samples)
+    reference_limits, sample_limits = _limits(real, nearest_k), _limits(drawn, nearest_k)
     balls_around_sample = np.zeros(len(samples), dtype=np.int64)
     recalled = np.zeros(len(reference), dtype=bool)
     covered = np.zeros(len(reference), dtype=bool)
-    for rows, distances in distance_blocks(reference, samples, origin):
-        inside_reference = distances < reference_radii[rows, None]
+    for rows, block in squared_distance_blocks(real, drawn):
+        inside_reference = block.below(reference_limits[rows, None])
         balls_around_sample += inside_reference.sum(axis=0)
         covered[rows] = inside_reference.any(axis=1)
-        recalled[rows] = (distances < sample_radii).any(axis=1)
+        recalled[rows] = block.below(sample_limits).any(axis=1)
     return ManifoldScores(
         precision=float((balls_around_sample > 0).mean()),
         recall=float(recalled.mean()),
@@ -61,8 +69,55 @@ def manifold_scores(samples: np.ndarray, reference: np.ndarray, nearest_k: int) 
     )
 
 
-def _radii(features: np.ndarray, nearest_k: int, origin: np.ndarray) -> np.ndarray:
-    """Return each point's distance to its ``nearest_k``-th other point, less a tie's width, [N]."""
-    nearest = nearest_distances(features, features, nearest_k + 1, origin)
-    radii: np.ndarray = nearest[:, nearest_k] * (1.0 - _TIE)
-    return radii
+def _limits(points: Points, nearest_k: int) -> np.ndarray:
+    """Return each point's squared distance to its ``nearest_k``-th other one, less a tie, [N]."""
+    blocks = [block.smallest(nearest_k) for _, block in squared_distance_blocks(points, points)]
+    limits: np.ndarray = np.concatenate(blocks) * (1.0 - _TIE) ** 2
+    return limits
+
+
+def _measure(inputs: FeatureInputs) -> tuple[float, ...]:
+    real, nearest_k = inputs.reference.compared_features, inputs.config.nearest_k
+    return astuple(manifold_scores(inputs.features, real, nearest_k))
+
+
+# In the order of the fields of ManifoldScores.
+SCORES = (
+    FeatureScores(
+        (
+            Metric(
+                "precision_",
+                "Precision",
+                "share of samples that lie among real images; rises with blur, so never read it "
+                "alone",
+                "higher",
+                FIDELITY,
+                headline=Headline(30, keep=4),
+            ),
+            Metric(
+                "recall_",
+                "Recall",
+                "share of real images that lie among the samples",
+                "higher",
+                COVERAGE,
+                headline=Headline(40, keep=7),
+            ),
+            Metric(
+                "density_",
+                "Density",
+                "how densely real images surround the samples; flatters blur, as precision does",
+                "higher",
+                FIDELITY,
+            ),
+            Metric(
+                "coverage_",
+                "Coverage",
+                "share of real images that have a sample in their neighbourhood",
+                "higher",
+                COVERAGE,
+                headline=Headline(50, keep=12),
+            ),
+        ),
+        _measure,
+    ),
+)

@@ -11,6 +11,13 @@ import numpy as np
 
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.metrics.distances import nearest_distances
+from phoenix_pipeline.metrics.metric import (
+    COPIES,
+    FeatureInputs,
+    FeatureScores,
+    Headline,
+    Metric,
+)
 
 NEIGHBOURS = 50
 PERCENTILE = 1.0
@@ -71,3 +78,31 @@ def memorized_share(features: np.ndarray, baseline: MemorizationBaseline) -> flo
     """
     ratios = nearest_ratios(features, baseline.training_features)
     return float((ratios < baseline.threshold).mean())
+
+
+def _measure(inputs: FeatureInputs) -> tuple[float]:
+    baseline = inputs.reference.memorization
+    if baseline is None:
+        raise SettingsError(inputs.reference.memorization_skipped)
+    return (memorized_share(inputs.features, baseline),)
+
+
+_PHRASE = (
+    "share of samples that lie closer to a training image than 99 % of held-out images do; "
+    "0.01 is what unseen images get"
+)
+SCORES = (
+    FeatureScores(
+        (Metric("memorized_share_", "Copies", _PHRASE, "lower", COPIES),),
+        _measure,
+        not_of_real_images="held-out real images are what samples are held against",
+        largest=Metric(
+            "memorized_share",
+            "Copies",
+            _PHRASE,
+            "lower",
+            COPIES,
+            headline=Headline(90, keep=0),
+        ),
+    ),
+)

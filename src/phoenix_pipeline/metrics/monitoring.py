@@ -91,8 +91,8 @@ def build_monitor_reference(images: ImageSet, seed: int) -> MonitorReference:
     if images.num_images < MIN_REFERENCE_IMAGES:
         raise DataError(
             f"threshold filtering has {images.num_images} reference images; at least "
-            f"{MIN_REFERENCE_IMAGES} are needed: give more test images or switch "
-            "threshold_filter.enabled off"
+            f"{MIN_REFERENCE_IMAGES} are needed: give more test images or set "
+            "threshold_filter.enabled: false"
         )
     order = numpy_generator(seed, "monitor_reference").permutation(images.num_images)
     chosen = images.subset(order[:_MAX_REFERENCE_IMAGES])

@@ -55,7 +55,7 @@ class FileNetwork:
             raise SettingsError(
                 f"{SETTING}.path {self.config.path!r} does not take images of shape "
                 f"{tuple(prepared.shape)}: {_last_line(error)}; set {SETTING}.image_size and "
-                "channels to what it was trained on, and export it with any batch size"
+                f"{SETTING}.channels to what it was trained on, and export it with any batch size"
             ) from error
         if not isinstance(outputs, Tensor) or outputs.ndim != 2 or len(outputs) != len(images):
             got = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__

@@ -24,7 +24,6 @@ from phoenix_pipeline.metrics.memorization import MemorizationBaseline, memoriza
 from phoenix_pipeline.seeding import numpy_generator
 
 MAX_COMPARED = 10_000
-_ALWAYS_SEARCHED = ("fid_pixels", "fid_classifier")
 
 Provenance = dict[str, str | int]
 
@@ -91,7 +90,7 @@ def build_reference(
     training: np.ndarray | None = None
     if from_train and len(features) == train.num_images:
         training = features
-    elif extractor.name in _ALWAYS_SEARCHED:
+    elif extractor.searches_copies:
         training = features_of(train, None)
     baseline, skipped = _baseline(training, held_out if from_train else features)
     statistics = gaussian_statistics(features)
@@ -112,7 +111,7 @@ def _baseline(
     if training is None:
         return None, (
             "needs the features of every training image: set evaluation.reference_split to train "
-            "and max_reference_images to null"
+            "and evaluation.max_reference_images to null"
         )
     try:
         return memorization_baseline(training, held_out), ""

@@ -1,7 +1,8 @@
 """Every metric of one set of samples, under flat names; what cannot be had is skipped and why."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -9,28 +10,33 @@ from phoenix_pipeline.config import EvaluationConfig
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.metrics.class_histogram import ClassHistogram, class_histogram
 from phoenix_pipeline.metrics.classifier import LabelJudge
+from phoenix_pipeline.metrics.components import class_scores, feature_scores
 from phoenix_pipeline.metrics.extractors import NO_JUDGE
 from phoenix_pipeline.metrics.feature_extractor import (
     FeatureExtractor,
     Progress,
     extract_features,
 )
-from phoenix_pipeline.metrics.frechet import frechet_distance, gaussian_statistics
-from phoenix_pipeline.metrics.inception_score import inception_score
-from phoenix_pipeline.metrics.kid import kernel_distance
-from phoenix_pipeline.metrics.manifold import manifold_scores
-from phoenix_pipeline.metrics.memorization import memorized_share
+from phoenix_pipeline.metrics.metric import COVERAGE, ClassInputs, FeatureInputs, Metric
 from phoenix_pipeline.metrics.reference import ReferenceStatistics
 from phoenix_pipeline.seeding import numpy_generator
 
-JUDGE_METRICS = (
-    "inception_score",
-    "class_entropy",
-    "class_kl",
-    "classes_covered",
-    "confident_share",
+# How good the judge is: its ``test_accuracy`` and ``majority_share``.
+SCORES = (
+    Metric(
+        "classifier_test_accuracy",
+        "Judge",
+        "accuracy of the label classifier on real test images",
+        group=COVERAGE,
+    ),
+    Metric(
+        "classifier_majority_share",
+        "Majority",
+        "share of real test images that are of the commonest class: what the label classifier has "
+        "to exceed",
+        group=COVERAGE,
+    ),
 )
-JUDGE_QUALITY = ("classifier_test_accuracy", "classifier_majority_share")
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ def score_samples(
     """Score uint8 ``samples`` [N, C, H, W] in the feature space of each extractor.
 
     ``references`` maps extractor names to real images; ``skipped`` are extractors that could not be
-    had. ``memorized_share`` is the largest of ``memorized_share_<x>`` over the feature spaces.
+    had.
 
     Raises:
         SettingsError: there is no sample, or an extractor has no reference.
@@ -84,10 +90,9 @@ def score_samples(
     tally = _Tally(skipped)
     for extractor in extractors:
         features = extract_features(extractor, samples, config.batch_size, progress)
-        reference = references[extractor.name]
-        _compare(tally, extractor.name, features, reference, config, seed=seed)
-        _search_copies(tally, extractor.name, features, reference)
-    _summarise_copies(tally)
+        inputs = FeatureInputs(features, references[extractor.name], config, seed)
+        _measure_features(tally, extractor.name, inputs)
+    _summarise(tally)
     histogram = _judge(tally, judge, samples, seed)
     return tally.result(len(samples), references, histogram)
 
@@ -112,8 +117,9 @@ def score_real_images(
     count = min(available if num_images is None else [*available, num_images])
     tally = _Tally(skipped)
     for name, reference in references.items():
-        _compare(tally, name, reference.held_out_features[:count], reference, config, seed=seed)
-    tally.skipped["memorized_share"] = "held-out real images are what samples are held against"
+        inputs = FeatureInputs(reference.held_out_features[:count], reference, config, seed)
+        _measure_features(tally, name, inputs, real_images=True)
+    _summarise(tally, real_images=True)
     order = numpy_generator(seed, "real_images").permutation(len(images))[:count]
     histogram = _judge(tally, judge, images[order], seed)
     return tally.result(count, references, histogram)
@@ -145,69 +151,48 @@ class _Tally:
         return Scores(num_images, num_reference, self.scores, self.skipped, histogram)
 
 
-def _compare(
-    tally: _Tally,
-    name: str,
-    features: np.ndarray,
-    reference: ReferenceStatistics,
-    config: EvaluationConfig,
-    *,
-    seed: int,
+def _measure_features(
+    tally: _Tally, name: str, inputs: FeatureInputs, *, real_images: bool = False
 ) -> None:
+    """Add what is measured in the feature space of the extractor ``name``."""
     space = name.removeprefix("fid_")
-    real = reference.compared_features
-    tally.measure(
-        [name], lambda: [frechet_distance(gaussian_statistics(features), reference.statistics)]
-    )
-    tally.measure(
-        [f"kid_{space}"],
-        lambda: [
-            kernel_distance(features, real, config.kid_subsets, config.kid_subset_size, seed).mean
-        ],
-    )
-    tally.measure(
-        [f"{metric}_{space}" for metric in ("precision", "recall", "density", "coverage")],
-        lambda: astuple(manifold_scores(features, real, config.nearest_k)),
-    )
+    for scores in feature_scores():
+        if not (real_images and scores.not_of_real_images):
+            names = [f"{metric.name}{space}" for metric in scores.metrics]
+            tally.measure(names, partial(scores.measure, inputs))
 
 
-def _search_copies(
-    tally: _Tally, name: str, features: np.ndarray, reference: ReferenceStatistics
-) -> None:
-    metric = f"memorized_share_{name.removeprefix('fid_')}"
-    baseline = reference.memorization
-    if baseline is None:
-        tally.skipped[metric] = reference.memorization_skipped
-    else:
-        tally.measure([metric], lambda: [memorized_share(features, baseline)])
-
-
-def _summarise_copies(tally: _Tally) -> None:
-    shares = [v for name, v in tally.scores.items() if name.startswith("memorized_share_")]
-    if shares:
-        tally.scores["memorized_share"] = max(shares)
-    else:
-        tally.skipped["memorized_share"] = "no feature space allows it"
+def _summarise(tally: _Tally, *, real_images: bool = False) -> None:
+    """Add the largest value over the feature spaces of each metric that has one."""
+    for scores in feature_scores():
+        if scores.largest is None:
+            continue
+        beginning = scores.metrics[0].name
+        values = [value for name, value in tally.scores.items() if name.startswith(beginning)]
+        if real_images and scores.not_of_real_images:
+            tally.skipped[scores.largest.name] = scores.not_of_real_images
+        elif values:
+            tally.scores[scores.largest.name] = max(values)
+        else:
+            tally.skipped[scores.largest.name] = "no feature space allows it"
 
 
 def _judge(
     tally: _Tally, judge: LabelJudge | None, images: np.ndarray, seed: int
 ) -> ClassHistogram | None:
+    names = [metric.name for scores in class_scores() for metric in scores.metrics]
+    quality = [metric.name for metric in SCORES]
     if judge is None:
-        tally.skipped.update(dict.fromkeys((*JUDGE_METRICS, *JUDGE_QUALITY), NO_JUDGE))
+        tally.skipped.update(dict.fromkeys((*names, *quality), NO_JUDGE))
         return None
-    quality = (judge.test_accuracy, judge.majority_share)
-    tally.scores.update(zip(JUDGE_QUALITY, quality, strict=True))
+    accuracy = (judge.test_accuracy, judge.majority_share)
+    tally.scores.update(zip(quality, accuracy, strict=True))
     if judge.refusal:
-        tally.skipped.update(dict.fromkeys(JUDGE_METRICS, judge.refusal))
+        tally.skipped.update(dict.fromkeys(names, judge.refusal))
         return None
     probabilities = judge.probabilities(images)
     histogram = class_histogram(probabilities, judge.class_names, judge.class_counts)
-    tally.measure(["inception_score"], lambda: inception_score(probabilities, seed)[:1])
-    tally.scores.update(
-        class_entropy=histogram.normalised_entropy,
-        class_kl=histogram.kl_to_training,
-        classes_covered=float(histogram.classes_covered),
-        confident_share=histogram.confident_share,
-    )
+    inputs = ClassInputs(probabilities, histogram, seed)
+    for scores in class_scores():
+        tally.measure([m.name for m in scores.metrics], partial(scores.measure, inputs))
     return histogram

@@ -12,6 +12,7 @@ from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.images import ImageSet, take_stratified
 from phoenix_pipeline.metrics.classifier import LabelJudge, train_classifier
 from phoenix_pipeline.metrics.feature_extractor import Progress
+from phoenix_pipeline.metrics.metric import COVERAGE, Metric
 from phoenix_pipeline.seeding import numpy_generator
 
 
@@ -64,3 +65,23 @@ def classification_utility(
         for images in (generated, real)
     )
     return Utility(next(accuracies), next(accuracies), count)
+
+
+# In the order of the fields of Utility.
+SCORES = (
+    Metric(
+        "utility",
+        "Utility",
+        "accuracy on real test images of a classifier trained on the samples alone, labelled by "
+        "the label classifier",
+        "higher",
+        COVERAGE,
+    ),
+    Metric(
+        "utility_real",
+        "Utility, real",
+        "accuracy on real test images of a classifier trained on as many real training images: "
+        "what `utility` is held against",
+        group=COVERAGE,
+    ),
+)

@@ -1,8 +1,10 @@
 """The learning rate as a function of the run's progress, so that rounds do not restart it."""
 
 import math
+from collections.abc import Callable
 
 from phoenix_pipeline.config import TrainingConfig
+from phoenix_pipeline.registry import look_up
 
 
 def learning_rate_at(progress: float, peak: float, config: TrainingConfig) -> float:
@@ -11,7 +13,17 @@ def learning_rate_at(progress: float, peak: float, config: TrainingConfig) -> fl
     ``cosine`` falls to 0 at the end (Loshchilov and Hutter, arXiv 1608.03983, without restarts).
     """
     warmup = min(1.0, (progress + 1e-3) / config.lr_warmup) if config.lr_warmup > 0.0 else 1.0
-    if config.lr_schedule == "constant":
-        return peak * warmup
     after = max(0.0, progress - config.lr_warmup) / max(1e-12, 1.0 - config.lr_warmup)
-    return peak * warmup * 0.5 * (1.0 + math.cos(math.pi * min(1.0, after)))
+    course = look_up(_COURSES, config.lr_schedule, "training.lr_schedule")
+    return peak * warmup * course(min(1.0, after))
+
+
+def _cosine(after: float) -> float:
+    return 0.5 * (1.0 + math.cos(math.pi * after))
+
+
+# The share of the peak at a progress in [0, 1] after the warm-up.
+_COURSES: dict[str, Callable[[float], float]] = {
+    "constant": lambda after: 1.0,
+    "cosine": _cosine,
+}

@@ -3,13 +3,14 @@
 import torch
 
 from phoenix_pipeline.config import TrainingConfig
+from phoenix_pipeline.registry import look_up
 
-_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """Return the context in which networks run; it changes nothing for fp32."""
-    dtype = _AUTOCAST.get(precision)
+    dtype = look_up(_AUTOCAST, precision, "precision")
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from phoenix_pipeline.config import TrainingConfig
 from phoenix_pipeline.images import to_model_range
+from phoenix_pipeline.optimization.discrete_gaussian import draw_uniform
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class LocalWork:
     the learning rate moves. ``from_server`` names the parameters that start from the global weights
     of this round: FedProx pulls these, no others, and none where there is no round.
     ``noise_multiplier`` is that of ``training.dp_sgd``, solved for this client; None without it.
+    With ``secret_noise`` its noise and its batches follow no seed.
     ``global_step``: by how much the global weights moved lately per unit of learning rate, by name;
     empty where nobody knows.
     """
@@ -29,6 +31,7 @@ class LocalWork:
     from_server: frozenset[str] = frozenset()
     noise_multiplier: float | None = None
     global_step: Mapping[str, Tensor] = field(default_factory=dict)
+    secret_noise: bool = False
 
     def progress(self, step: int) -> float:
         """Return the run's progress at ``step`` (0-based) of this round."""
@@ -75,18 +78,26 @@ def sampling_rate(batch_size: int, num_images: int) -> float:
 
 
 def draw_poisson_batches(
-    num_images: int, batch_size: int, steps: int, generator: torch.Generator
+    num_images: int,
+    batch_size: int,
+    steps: int,
+    generator: torch.Generator,
+    *,
+    secret: bool = False,
 ) -> Iterator[Tensor]:
     """Yield ``steps`` index tensors, of varying length and maybe empty.
 
-    Each image is in each batch with the same probability, whatever else is.
+    Each image is in each batch with the same probability, whatever else is. ``secret``: which ones
+    they are follows from no seed; indices then lie on the generator's device all the same.
     """
     rate = sampling_rate(batch_size, num_images)
+    device = generator.device
     for _ in range(steps):
         # float64: the steps of float32 would change small rates.
-        drawn = torch.rand(
-            num_images, generator=generator, device=generator.device, dtype=torch.float64
-        )
+        if secret:
+            drawn = torch.from_numpy(draw_uniform(num_images)).to(device)
+        else:
+            drawn = torch.rand(num_images, generator=generator, device=device, dtype=torch.float64)
         yield (drawn < rate).nonzero().flatten()
 
 

@@ -51,10 +51,10 @@ def divide_dirichlet(labels: np.ndarray, config: PartitionConfig, seed: int) -> 
 def _refusal(labels: np.ndarray, config: PartitionConfig, seed: int) -> str:
     """Say which minimum or alpha trial draws reach."""
     minimum, alpha = config.min_images_per_client, config.dirichlet_alpha
-    possible = ["fewer clients"]
+    possible = ["a smaller partition.num_clients"]
     reached = _smallest_client(labels, config.num_clients, alpha, seed)
     if 0 < reached < minimum:
-        possible.insert(0, f"a minimum of about {reached}")
+        possible.insert(0, f"partition.min_images_per_client of about {reached}")
     while alpha < _LARGEST_ALPHA:
         alpha *= 2
         if _smallest_client(labels, config.num_clients, alpha, seed) >= minimum:

@@ -4,9 +4,12 @@ flwr-datasets' PathologicalPartitioner leaves classes out in its random mode, an
 deterministic mode when clients are few (3 clients of 4 classes reach 6 of 10 classes).
 """
 
+import math
+
 import numpy as np
 
 from phoenix_pipeline.config import PartitionConfig
+from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.images import apportion
 from phoenix_pipeline.seeding import numpy_generator
 
@@ -18,9 +21,13 @@ def divide_pathological(labels: np.ndarray, config: PartitionConfig, seed: int) 
 
     The numbers of owners of two classes differ by at most one. A class is divided among its owners
     so that client sizes are as equal as the classes allow, while each owner gets at least half of
-    an equal share. Needs num_clients x classes_per_client >= number of classes, and no class with
-    fewer images than owners.
+    an equal share.
+
+    Raises:
+        SettingsError: more classes per client than there are, classes that would be no one's, or a
+            class with fewer images than owners; says what would be possible.
     """
+    _check_classes(labels, config)
     generator = numpy_generator(seed, "partition_pathological")
     classes, sizes = np.unique(labels, return_counts=True)
     holds = _assign_classes(config, len(classes), generator)
@@ -62,3 +69,28 @@ def _balance(holds: np.ndarray, sizes: np.ndarray, floors: np.ndarray) -> np.nda
         shares = np.where(holds, np.maximum(shares, floors), 0.0)
         shares *= sizes / shares.sum(axis=0)
     return shares
+
+
+def _check_classes(labels: np.ndarray, config: PartitionConfig) -> None:
+    sizes = np.unique(labels, return_counts=True)[1]
+    k, num_classes = config.classes_per_client, len(sizes)
+    if k > num_classes:
+        raise SettingsError(
+            f"partition.classes_per_client is {k} but the images have {num_classes} classes; "
+            f"1 to {num_classes} are possible"
+        )
+    if config.num_clients * k < num_classes:
+        raise SettingsError(
+            f"{config.num_clients} clients with {k} classes each cover "
+            f"{config.num_clients * k} of {num_classes} classes and some images would belong to "
+            f"no one; possible are partition.classes_per_client from "
+            f"{math.ceil(num_classes / config.num_clients)} or partition.num_clients from "
+            f"{math.ceil(num_classes / k)}"
+        )
+    owners, smallest = math.ceil(config.num_clients * k / num_classes), int(sizes.min())
+    if owners > smallest:
+        raise SettingsError(
+            f"{config.num_clients} clients with {k} classes each need {owners} images of every "
+            f"class, but the smallest class has {smallest}; possible is partition.num_clients x "
+            f"partition.classes_per_client up to {smallest * num_classes}"
+        )

@@ -3,6 +3,7 @@
 After Zhao et al., arXiv 1806.00582, as used for diffusion models in arXiv 2306.04098.
 """
 
+import logging
 import math
 from dataclasses import dataclass
 
@@ -13,6 +14,8 @@ from phoenix_pipeline.config import SharedPoolConfig
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.images import apportion
 from phoenix_pipeline.seeding import numpy_generator
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,16 +35,23 @@ class SharedPool:
 def draw_shared_pool(
     partition: pd.DataFrame, config: SharedPoolConfig, seed: int, num_classes: int
 ) -> SharedPool:
-    """Draw round(beta x images) pool images and each client's round(alpha x pool) of them.
+    """Draw the pool and each client's round(alpha x pool) of it.
 
+    The pool has beta times as many images as the clients hold beside it, as Zhao et al. define
+    beta: of N images round(beta N) where owners keep their copies, round(beta / (1 + beta) N) where
+    pool images leave them.
     ``class_balanced``: equal numbers per class; a class that is too small gives all it has and the
-    others fill up evenly, the first ones taking what does not divide. With ``held_out``, or without
+    others fill up evenly, the first ones taking what does not divide; without labels the pool is
+    drawn at random. With ``held_out``, or without
     ``keep_private_copy``, pool images leave their owners. Draws nest: a larger beta or alpha adds
     images and keeps the others (where the whole pool stays the same). beta = 0 changes nothing;
     alpha = 0 gives clients nothing, for a pool that is only warmed up on.
     Raises SettingsError, saying what would be possible, for a pool that is too small.
     """
-    size = round(config.beta * len(partition))
+    if config.beta and config.class_balanced and (partition["label"] < 0).any():
+        logger.info("the images have no labels: the shared pool is drawn without balancing classes")
+        config = config.model_copy(update={"class_balanced": False})
+    size = round(_pool_fraction(config.beta, config) * len(partition))
     _check_size(partition, config, size, num_classes)
     pool = _draw_pool(partition, config, size, seed)
     clients = np.unique(partition["client_id"])
@@ -55,12 +65,26 @@ def draw_shared_pool(
     training = _training_table(partition, config, pool, shares)
     without = np.setdiff1d(clients, training["client_id"])
     if len(without):
+        keep = (
+            "shared_pool.keep_private_copy: true"
+            if config.source == "clients"
+            else "shared_pool.source: clients"
+        )
         raise SettingsError(
             f"client {without[0]} would have nothing to train on after its images left for the "
             f"pool; raise shared_pool.alpha ({config.alpha:g}), lower shared_pool.beta "
-            f"({config.beta:g}) or set shared_pool.keep_private_copy: true"
+            f"({config.beta:g}) or set {keep}"
         )
     return SharedPool(np.sort(pool), shares, training)
+
+
+def _leaves_owners(config: SharedPoolConfig) -> bool:
+    return config.source == "held_out" or not config.keep_private_copy
+
+
+def _pool_fraction(beta: float, config: SharedPoolConfig) -> float:
+    """Return the share of all images that is the pool."""
+    return beta / (1.0 + beta) if _leaves_owners(config) else beta
 
 
 def _check_size(
@@ -71,22 +95,22 @@ def _check_size(
     images = len(partition)
     needed = 1
     if config.class_balanced:
-        if (partition["label"] < 0).any():
-            raise SettingsError(
-                "shared_pool.class_balanced needs labels and the images have none; set it to false"
-            )
         needed = num_classes
     if size < needed:
         kind = f", fewer than one of each of {num_classes} classes" if config.class_balanced else ""
         raise SettingsError(
             f"shared_pool.beta {config.beta:g} of {images} images gives a pool of {size}{kind}; "
-            f"possible is beta from {_ceil(needed / images)}"
+            f"possible is shared_pool.beta from {_ceil(_smallest_beta(needed, images, config))}"
         )
     if config.alpha > 0 and round(config.alpha * size) == 0:
         raise SettingsError(
             f"shared_pool.alpha {config.alpha:g} of a pool of {size} images gives no client any; "
-            f"possible is alpha from {_ceil(1 / size)} or a larger beta"
+            f"possible is shared_pool.alpha from {_ceil(1 / size)} or a larger beta"
         )
+
+
+def _smallest_beta(needed: int, images: int, config: SharedPoolConfig) -> float:
+    return needed / (images - needed) if _leaves_owners(config) else needed / images
 
 
 def _ceil(fraction: float) -> str:
@@ -123,7 +147,7 @@ def _training_table(
 ) -> pd.DataFrame:
     """Join private and received images; an image that a client still owns counts as private."""
     private = partition
-    if config.source == "held_out" or not config.keep_private_copy:
+    if _leaves_owners(config):
         private = partition[~partition["image_index"].isin(pool)]
     labels = partition.set_index("image_index")["label"]
     received = shares.assign(label=labels.loc[shares["image_index"]].to_numpy(), shared=True)

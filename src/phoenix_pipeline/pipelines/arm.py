@@ -25,14 +25,23 @@ SHARED_PARAMETERS = {
 ARM_SETTINGS = "params:arm"
 
 
-def in_namespace(nodes: Iterable[Node], arm: str) -> Pipeline:
-    """Return ``nodes`` as the namespace ``arm``; shared inputs keep their names."""
-    stage = Pipeline(nodes)
+def in_stage(nodes: Iterable[Node], stage: str) -> Pipeline:
+    """Return ``nodes`` with the tag that ``kedro run --tags stage.<stage>`` takes."""
+    return Pipeline(nodes, tags=f"stage.{stage}")
+
+
+def in_namespace(nodes: Iterable[Node], arm: str, stage: str) -> Pipeline:
+    """Return ``nodes`` as the namespace ``arm``; shared inputs keep their names.
+
+    Each has the tags ``arm.<arm>`` and ``stage.<stage>``; Kedro allows no colon in a tag.
+    """
+    part = in_stage(nodes, stage)
     return Pipeline(
-        stage,
+        part,
         namespace=arm,
-        inputs=SHARED_INPUTS & stage.inputs(),
-        parameters=_parameters(stage, arm),
+        inputs=SHARED_INPUTS & part.inputs(),
+        parameters=_parameters(part, arm),
+        tags=f"arm.{arm}",
     )
 
 

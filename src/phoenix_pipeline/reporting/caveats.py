@@ -8,7 +8,7 @@ import pandas as pd
 from phoenix_pipeline.reporting.comparison import FLOOR_NAME
 from phoenix_pipeline.reporting.formatting import DOUBTFUL
 from phoenix_pipeline.reporting.gap_closed import doubtful_shares
-from phoenix_pipeline.reporting.vocabulary import CREDIBLE
+from phoenix_pipeline.reporting.vocabulary import GAP_CLOSED
 
 _EQUAL_WORK = 1.02
 
@@ -77,9 +77,9 @@ def _floor(arms: pd.DataFrame, floor: pd.DataFrame) -> list[str]:
 
 def _gap_closed(arms: pd.DataFrame) -> list[str]:
     marked = doubtful_shares(arms)
-    low, high = CREDIBLE
-    if not marked:
+    if not marked or GAP_CLOSED.credible is None:
         return []
+    low, high = GAP_CLOSED.credible
     return [
         f"A share of the gap closed that is marked {DOUBTFUL} ({'; '.join(marked)}) is outside "
         f"{low:g} to {high:g}: the gap between fedavg and centralized is too small there for a "

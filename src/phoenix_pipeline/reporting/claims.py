@@ -11,12 +11,11 @@ from dataclasses import dataclass
 import pandas as pd
 
 from phoenix_pipeline.errors import DataError
-from phoenix_pipeline.reporting.vocabulary import (
-    describe_metric,
-)
+from phoenix_pipeline.metrics.components import extractor_spaces
+from phoenix_pipeline.reporting.vocabulary import describe_metric
 
 IID = "iid"
-FIDELITY = ("fid_inception_v3", "fid_classifier", "fid_efficientnet_lite0", "fid_pixels")
+FIDELITY = tuple(extractor_spaces())
 PRECISION_RECALL = (
     "precision_classifier",
     "recall_classifier",

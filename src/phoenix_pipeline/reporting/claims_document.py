@@ -15,8 +15,8 @@ from phoenix_pipeline.reporting.claims import (
     paired_differences,
     verdict,
 )
-from phoenix_pipeline.reporting.comparison import CONDITION_COLUMNS
 from phoenix_pipeline.reporting.formatting import format_values
+from phoenix_pipeline.reporting.run_totals import CONDITIONS
 from phoenix_pipeline.reporting.sweep_tables import summarize, with_spread
 from phoenix_pipeline.reporting.vocabulary import (
     describe_metric,
@@ -79,7 +79,7 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _conditions(table: pd.DataFrame, seed_column: str) -> str:
     """Name what all scores were made with; a condition that varies is listed with its values."""
-    names = [n for n in CONDITION_COLUMNS if n in table.columns and n != "seed"]
+    names = [m.name for m in CONDITIONS if m.name in table.columns and m.name != "seed"]
     shown = {name: sorted(map(str, table[name].dropna().unique())) for name in names}
     seeds = ", ".join(str(seed) for seed in sorted(table[seed_column].unique()))
     listed = "; ".join(f"{name} {', '.join(values)}" for name, values in shown.items() if values)

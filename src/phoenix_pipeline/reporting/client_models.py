@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from phoenix_pipeline.metrics.components import FINAL_AVERAGE
 from phoenix_pipeline.reporting.formatting import MISSING, format_values
 from phoenix_pipeline.reporting.vocabulary import (
-    FINAL_AVERAGE,
     describe_metric,
 )
 

@@ -1,11 +1,13 @@
-"""What left the clients in each arm, in plain words, from the arm's settings."""
+"""What left the clients in each arm, and what differential privacy promises, in plain words."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
-from phoenix_pipeline.reporting.privacy_statement import describe_privacy
-from phoenix_pipeline.reporting.settings_diff import read_setting
+from phoenix_pipeline.reporting.provenance import read_setting
 
+_CLIENTS = "federation.differential_privacy"
+_IMAGES = "training.dp_sgd"
 _NUMBERS = (
     "With them went numbers: how many images it holds and how many it trained on, its mean "
     "training loss, and the seconds that training took."
@@ -20,7 +22,7 @@ _CODECS = {
     "int8": "rounded to 8 bits",
     "int4": "rounded to 4 bits",
     "int3": "rounded to 3 bits",
-    "int2": "rounded to 2 bits",
+    "ternary": "rounded to three values per channel",
     "top_k": "cut to its largest values",
 }
 
@@ -38,7 +40,7 @@ def describe_disclosure(settings: Mapping[str, Any], epsilon: float | None = Non
             "is the ceiling to compare with, not a federation. Nothing crosses a wire while it "
             "trains, so it has no traffic."
         )
-        return [pooled, *describe_privacy(settings, epsilon)]
+        return [pooled, *_promise(settings, epsilon)]
     sentences = [_weights(settings), _NUMBERS, *_compression(settings)]
     if read_setting(settings, "shared_pool.beta", 0.0) > 0:
         sentences.insert(0, _pool(settings))
@@ -50,7 +52,7 @@ def describe_disclosure(settings: Mapping[str, Any], epsilon: float | None = Non
         )
     if _has_client_models(settings):
         sentences.append(_sampled(settings))
-    return [*sentences, *describe_privacy(settings, epsilon)]
+    return [*sentences, *_promise(settings, epsilon)]
 
 
 def _weights(settings: Mapping[str, Any]) -> str:
@@ -132,6 +134,8 @@ def _pool(settings: Mapping[str, Any]) -> str:
     beta = read_setting(settings, "shared_pool.beta", 0.0)
     alpha = read_setting(settings, "shared_pool.alpha", 1.0)
     if _gave_images(settings):
+        if not read_setting(settings, "shared_pool.keep_private_copy", True):
+            beta /= 1.0 + beta  # of what clients had before they gave it away
         return (
             f"Before training, {beta:.0%} of all clients' images were put into a shared pool, of "
             f"which every client received {alpha:.0%}: these images did leave their owners."
@@ -144,3 +148,74 @@ def _pool(settings: Mapping[str, Any]) -> str:
 
 def _times(rounds: int) -> str:
     return "round" if rounds == 1 else f"{rounds} rounds"
+
+
+def _promise(settings: Mapping[str, Any], epsilon: float | None) -> list[str]:
+    """Return the statement of a run with these settings; nothing without differential privacy.
+
+    ``epsilon``: spent in the run, of the client with the largest; None where it is not known.
+    """
+    if read_setting(settings, f"{_CLIENTS}.enabled", False):
+        central = read_setting(settings, f"{_CLIENTS}.placement", "central") == "central"
+        return [_of_clients(_amount(settings, _CLIENTS, epsilon), central) + _seeded(settings)]
+    if read_setting(settings, f"{_IMAGES}.enabled", False):
+        return [_of_images(_amount(settings, _IMAGES, epsilon), settings) + _seeded(settings)]
+    return []
+
+
+def _of_clients(amount: str, central: bool) -> str:
+    if central:
+        return (
+            f"Client-level differential privacy, {amount}, noise added by the server: who sees "
+            "only the global models, such as the other clients, can hardly tell whether one "
+            "client took part. It does not protect from the server, which sees each update, nor "
+            "does it cover the table of rounds (losses, numbers of images)."
+        )
+    return (
+        f"Client-level differential privacy, {amount}, noise added by each client: who sees its "
+        "weights, the server included, can hardly tell what images it trained on. Losses and "
+        "numbers of images are sent as they are and are not covered."
+    )
+
+
+def _of_images(amount: str, settings: Mapping[str, Any]) -> str:
+    sentence = (
+        f"Example-level differential privacy (DP-SGD), {amount}, at the client with the largest: "
+        "who sees a client's weights, the server included, can hardly tell whether one image was "
+        "among its images. It does not hide what many of them have in common, and losses and "
+        "numbers of images are not covered."
+    )
+    if (
+        read_setting(settings, "shared_pool.beta", 0.0) > 0
+        and read_setting(settings, "shared_pool.source", "clients") == "clients"
+    ):
+        sentence += " Images that were put into the shared pool are not covered either."
+    return sentence
+
+
+def _seeded(settings: Mapping[str, Any]) -> str:
+    """Return a warning where noise can be derived from the run's seed."""
+    deployed = read_setting(settings, "federation.engine", "in_process") == "deployment"
+    secret = read_setting(settings, "federation.secret_noise")
+    if secret or (secret is None and deployed):
+        return ""
+    return (
+        " The noise follows the run's seed, as a simulation may: whoever knows the seed can take "
+        "it off again."
+    )
+
+
+def _amount(settings: Mapping[str, Any], group: str, epsilon: float | None) -> str:
+    """Return epsilon and delta in words."""
+    delta = read_setting(settings, f"{group}.delta", 0.0)
+    if epsilon is None:
+        target = read_setting(settings, f"{group}.target_epsilon")
+        if target is None:
+            noise = read_setting(settings, f"{group}.noise_multiplier")
+            if noise:
+                return f"noise multiplier {noise:g}, delta {delta:g}"
+            return "without noise and so without any guarantee"
+        epsilon = target
+    if math.isinf(epsilon):
+        return "without noise and so without any guarantee"
+    return f"epsilon {epsilon:.3g} at delta {delta:g}"

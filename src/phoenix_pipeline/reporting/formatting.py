@@ -1,14 +1,13 @@
 """Numbers as people read them: bytes, counts, times, and scores with as many decimals as tell."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median_low
+from typing import Any
 
 import pandas as pd
 
-from phoenix_pipeline.reporting.metric import (
-    Metric,
-)
+from phoenix_pipeline.metrics.metric import Metric
 
 MISSING = "\N{EN DASH}"
 # Behind a number that is not to be believed.
@@ -41,6 +40,11 @@ def _write(numbers: Sequence[float], metric: Metric, like: Sequence[float]) -> l
         decimals = _decimals(like)
         return ["" if math.isnan(x) else f"{x:,.{decimals}f}" for x in numbers]
     return ["" if math.isnan(x) else write(x) for x in numbers]
+
+
+def finite(values: Mapping[str, Any]) -> dict[str, float]:
+    """Return the values that are numbers."""
+    return {k: v for k, v in values.items() if v is not None and math.isfinite(v)}
 
 
 def format_bytes(value: float) -> str:

@@ -1,21 +1,22 @@
 """How much of the gap between federated averaging and training in one place a strategy closes."""
 
+import math
 from collections.abc import Collection
 
 import pandas as pd
 
-from phoenix_pipeline.reporting.vocabulary import CREDIBLE, GAP_CLOSED, describe_metric
+from phoenix_pipeline.reporting.vocabulary import GAP_CLOSED, describe_metric
 
 DEFAULT_ARM, CEILING_ARM = "fedavg", "centralized"
 
 
 def doubtful_shares(table: pd.DataFrame) -> list[str]:
     """Return each share outside of what is credible, such as ``dcgan -9.6 in pixels``."""
-    low, high = CREDIBLE
+    low, high = GAP_CLOSED.credible or (-math.inf, math.inf)
     return [
         f"{arm} {share:.1f} in {describe_metric(name).space}"
         for name in table.columns
-        if name.startswith(GAP_CLOSED)
+        if name.startswith(GAP_CLOSED.name)
         for arm, share in zip(table["arm"], table[name], strict=True)
         if pd.notna(share) and not low <= share <= high
     ]
@@ -38,7 +39,7 @@ def add_gap_closed(table: pd.DataFrame, before: str, beside: Collection[str] = (
         values = dict(zip(arms, table[name].astype("float64").tolist(), strict=True))
         default, gap = values[DEFAULT_ARM], values[DEFAULT_ARM] - values[CEILING_ARM]
         if gap > 0:
-            column = GAP_CLOSED + name.removeprefix("fid_")
+            column = GAP_CLOSED.name + name.removeprefix("fid_")
             place = list(result.columns).index(before)
             result.insert(place, column, ((default - table[name]) / gap).where(others))
     return result

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from phoenix_pipeline.reporting.figure_style import INK, MUTED, RULE, new_figure, style_axes
+from phoenix_pipeline.reporting.figure_text import set_name_ticks
 
 _MAX_WRITTEN_CLIENTS = 20
 _MAX_NAMED_CLASSES = 30
@@ -155,7 +156,7 @@ def _draw_counts(
         spine.set_color(RULE)
     if len(counts) <= _MAX_NAMED_CLASSES:
         names = list(class_names) or [str(label) for label in range(len(counts))]
-        axes.set_yticks(range(len(counts)), names)
+        set_name_ticks(axes, "y", range(len(counts)), names)
     bar = figure.colorbar(image, ax=axes, pad=0.01)
     bar.set_label("images", color=MUTED)
     bar.ax.tick_params(colors=MUTED)

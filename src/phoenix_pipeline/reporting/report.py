@@ -11,26 +11,22 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from matplotlib.figure import Figure
 
+from phoenix_pipeline.metrics.metric import GROUPS, PRIVACY, Metric
 from phoenix_pipeline.reporting.caveats import list_caveats, skipped_metrics
 from phoenix_pipeline.reporting.client_models import describe_client_models
-from phoenix_pipeline.reporting.comparison import FLOOR_NAME, OTHER_SETTINGS, headline_columns
+from phoenix_pipeline.reporting.comparison import FLOOR_NAME, headline_columns, marked_arms
 from phoenix_pipeline.reporting.embedding import csv_data_uri, figure_data_uri, image_data_uri
 from phoenix_pipeline.reporting.figure_style import arm_styles
 from phoenix_pipeline.reporting.formatting import DOUBTFUL, format_values
 from phoenix_pipeline.reporting.gallery import MOST_CLASSES, Gallery
 from phoenix_pipeline.reporting.gap_closed import doubtful_shares
-from phoenix_pipeline.reporting.metric import (
-    GROUPS,
-    Metric,
-)
 from phoenix_pipeline.reporting.privacy import (
     privacy_caveats,
     privacy_rows,
     privacy_titles,
     skipped_attacks,
 )
-from phoenix_pipeline.reporting.privacy_vocabulary import PRIVACY
-from phoenix_pipeline.reporting.settings_diff import (
+from phoenix_pipeline.reporting.provenance import (
     differing_settings,
     flatten_settings,
     read_setting,
@@ -87,7 +83,7 @@ def render_report(
         title=title,
         summary=summarise(table, pooled),
         notes=notes,
-        marks=_marks(table),
+        marks=marked_arms(table),
         doubtful=DOUBTFUL if doubtful_shares(table) else "",
         csv=csv_data_uri(table),
         run=run,
@@ -142,14 +138,6 @@ def _table_view(table: pd.DataFrame, columns: Sequence[str], pooled: set[str]) -
     ]
     spans = [(group, sum(m.group == group for m in described)) for group in GROUPS]
     return {"groups": [s for s in spans if s[1]], "columns": described, "rows": rows}
-
-
-def _marks(table: pd.DataFrame) -> dict[str, str]:
-    """Return arm -> the settings in which it is not of today's."""
-    if OTHER_SETTINGS not in table:
-        return {}
-    marked = table.set_index("arm")[OTHER_SETTINGS].dropna()
-    return {str(arm): str(keys) for arm, keys in marked.items()}
 
 
 def _best_places(table: pd.DataFrame, metric: Metric, pooled: set[str]) -> set[int]:

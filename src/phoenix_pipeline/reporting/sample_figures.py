@@ -21,6 +21,7 @@ from phoenix_pipeline.reporting.figure_style import (
     shared_legend,
     style_axes,
 )
+from phoenix_pipeline.reporting.figure_text import set_name_ticks
 
 _PER_ROW = 5
 _MAX_NAMED_CLASSES = 20
@@ -102,7 +103,7 @@ def _draw_by_class(
         axes.hlines(training_shares, places - 0.46, places + 0.46, color=INK, linewidth=1.4)
     if len(names) <= _MAX_NAMED_CLASSES:
         long = max(map(len, names), default=0) > _SHORT_NAME
-        axes.set_xticks(places, names, rotation=90 if long else 0)
+        set_name_ticks(axes, "x", places.tolist(), names, rotation=90 if long else 0)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     style_axes(axes, arm)
 

@@ -35,7 +35,7 @@ def draw_scores(table: pd.DataFrame) -> Figure:
     names = [
         name
         for name in headline_columns(table)
-        if name != "images_trained" and not name.startswith(GAP_CLOSED)
+        if name != "images_trained" and not name.startswith(GAP_CLOSED.name)
     ]
     arms = table[table["arm"] != FLOOR_NAME]
     floor = table[table["arm"] == FLOOR_NAME]

@@ -7,8 +7,8 @@ import pandas as pd
 
 from phoenix_pipeline.reporting.comparison import FLOOR_NAME, headline_columns
 from phoenix_pipeline.reporting.formatting import format_values
-from phoenix_pipeline.reporting.gap_closed import CEILING_ARM, DEFAULT_ARM
-from phoenix_pipeline.reporting.vocabulary import CREDIBLE, GAP_CLOSED, describe_metric
+from phoenix_pipeline.reporting.gap_closed import CEILING_ARM, DEFAULT_ARM, doubtful_shares
+from phoenix_pipeline.reporting.vocabulary import GAP_CLOSED, describe_metric
 
 _LITTLE = 0.02
 
@@ -80,9 +80,9 @@ def _label(score: str) -> str:
 
 
 def _gap(arm: str, rows: pd.DataFrame, score: str) -> list[str]:
-    column = GAP_CLOSED + score.removeprefix("fid_")
+    column = GAP_CLOSED.name + score.removeprefix("fid_")
     share = _number(rows, arm, column)
-    if not 0 < share <= CREDIBLE[1]:
+    if not share > 0 or doubtful_shares(rows.loc[[arm], [column]].reset_index()):
         return []
     return [f"It closes {share:.0%} of the gap between {DEFAULT_ARM} and {CEILING_ARM}."]
 

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from phoenix_pipeline.errors import FederationError
 from phoenix_pipeline.federated.aggregation.private_mean import PrivateMean, PrivateRound
+from phoenix_pipeline.seeding import torch_generator
 
 TEMPLATE = {"w": torch.tensor([[1.0, 2.0], [3.0, 4.0]]), "b": torch.tensor([5.0])}
 BOUND = 0.5
@@ -92,3 +93,34 @@ def test_the_norm_settles_at_the_quantile_of_the_norms() -> None:
 def test_noise_on_the_count_cannot_throw_the_norm_far() -> None:
     norms = [mean(quantile=0.5, learning_rate=0.2, count_noise=1e6).next_clip_norm()]
     assert all(BOUND * math.exp(-0.11) < n < BOUND * math.exp(0.11) for n in norms)
+
+
+def test_secret_noise_has_the_stated_deviation_and_the_bound_holds() -> None:
+    template = {"w": torch.zeros(40_000)}
+    private = PrivateRound(0.5, 3.0, 4.0, seed=None)
+    noise = PrivateMean(template, private).result()["w"]
+    assert noise.std().item() == pytest.approx(3.0 * 0.5 / 4, rel=0.02)
+    assert not torch.equal(noise, PrivateMean(template, private).result()["w"])
+    quiet = PrivateMean(template, PrivateRound(0.5, 1e-6, 4.0, seed=None))
+    quiet.add({"w": torch.full((40_000,), 7.0)}, weight=1)
+    assert quiet.result()["w"].norm().item() == pytest.approx(0.5 / 4, rel=1e-3)
+
+
+def test_the_secret_count_steps_towards_the_quantile() -> None:
+    private = PrivateRound(BOUND, 1e-9, 4.0, None, 0.5, 0.2, count_noise=1e-9)
+    rule = PrivateMean(TEMPLATE, private)
+    for by in (0.1, 0.2, 0.3, 9.0):
+        rule.add(moved(by), weight=1)
+    expected = BOUND * math.exp(-0.2 * (0.75 - 0.5))
+    assert rule.next_clip_norm() == pytest.approx(expected, rel=1e-3)
+
+
+def test_noise_of_a_seed_keeps_its_values() -> None:
+    """Those of torch's generator, in the precision of the sums; the count's in single precision."""
+    rule = mean(noise=2.0, quantile=0.5, learning_rate=0.2, count_noise=1.7)
+    rule.add(moved(0.4), weight=1)
+    drawn = torch.randn(1, generator=torch_generator(3, "update_noise"))
+    assert rule.result()["b"].item() == (5.0 + (2.0 * BOUND * drawn) / 4.0).item()
+    counted = torch.randn((), generator=torch_generator(3, "count_noise")).item()
+    share = min(1.0, max(0.0, 0.5 + (0.5 + 1.7 * counted) / 4.0))
+    assert rule.next_clip_norm() == BOUND * math.exp(-0.2 * (share - 0.5))

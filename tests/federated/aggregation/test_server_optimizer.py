@@ -67,6 +67,20 @@ def flower_round(
     return {name: array.numpy() for name, array in arrays.items()}
 
 
+def test_nesterovs_momentum_is_that_of_pytorch() -> None:
+    config = ServerOptimizerConfig(name="nesterov", momentum=0.9)
+    ours = ServerOptimizer(config, frozenset({"w"}))
+    weight = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
+    theirs = torch.optim.SGD([weight], lr=0.7, momentum=0.9, nesterov=True)
+    weights, state = {"w": weight.detach().clone()}, {}
+    for number in range(1, 5):
+        delta = torch.tensor([0.1 * number, -0.3])
+        weights, state = ours.step(weights, {"w": weights["w"] + delta}, state, number)
+        weight.grad = -delta
+        theirs.step()
+        torch.testing.assert_close(weights["w"], weight.detach())
+
+
 @pytest.mark.parametrize(("given", "kind"), CASES, ids=str)
 def test_five_rounds_are_flowers(given: dict[str, Any], kind: type[FedAvg]) -> None:
     config = ServerOptimizerConfig(**given)

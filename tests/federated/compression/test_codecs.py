@@ -164,7 +164,7 @@ def test_state_of_batch_norm_and_integers_pass_through() -> None:
         assert all(torch.equal(read[name], update[name]) for name in update)
 
 
-@pytest.mark.parametrize("kind", ["none", "fp16", "int8", "int4", "int3", "int2", "top_k"])
+@pytest.mark.parametrize("kind", ["none", "fp16", "int8", "int4", "int3", "ternary", "top_k"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64, torch.int8])
 def test_names_shapes_and_dtypes_come_back(kind: str, dtype: torch.dtype) -> None:
     update = {"z": (noise(6, 7) * 9).to(dtype), "a": torch.zeros(3, dtype=dtype)}

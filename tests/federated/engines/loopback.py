@@ -37,15 +37,18 @@ class Consortium:
         self.folder = folder
         self.durable = durable
         self.keys = folder / "keys"
-        self.port = free_port()
+        self.port, self.gate_port = free_port(), free_port()
+        # What Kedro talks to on the coordinator, and what sites reach.
         self.address = f"127.0.0.1:{self.port}"
+        self.gate = f"127.0.0.1:{self.gate_port}"
         self.nodes: dict[str, subprocess.Popen[bytes]] = {}
         self._stack = ExitStack()
 
     def __enter__(self) -> "Consortium":
         self.folder.mkdir(exist_ok=True)
-        run("deploy/make_certificates.sh", str(self.keys), "localhost", "127.0.0.1")
+        run("deploy/make_certificates.sh", str(self.keys), "coordinator.example")
         self.start_superlink()
+        self.start_gate()
         return self
 
     def start_superlink(self) -> None:
@@ -61,13 +64,29 @@ class Consortium:
             *("--port", str(self.port)),
             *database,
         )
+        self._wait_for("superlink", self.port)
+
+    def start_gate(self) -> None:
+        """Start what stands between the sites and the SuperLink."""
+        self.start(
+            "gate",
+            Path(sys.executable).name,
+            *("-m", "phoenix_pipeline.federated.engines.gate", "--host", "127.0.0.1"),
+            *("--port", str(self.gate_port), "--superlink", self.address),
+            *("--certificate", str(self.keys / "superlink.pem")),
+            *("--key", str(self.keys / "superlink.key")),
+            *("--authority", str(self.keys / "ca.crt")),
+        )
+        self._wait_for("gate", self.gate_port)
+
+    def _wait_for(self, name: str, port: int) -> None:
         deadline = time.monotonic() + START_S
         while time.monotonic() < deadline:
             with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
                     return
             time.sleep(0.5)
-        raise TimeoutError((self.folder / "superlink.log").read_text())
+        raise TimeoutError(self.log(name))
 
     def __exit__(self, *_: object) -> None:
         for name in list(self.nodes):
@@ -85,14 +104,21 @@ class Consortium:
     def make_key(self, name: str, *, register: bool = True) -> None:
         run("deploy/make_node_key.sh", str(self.keys), name)
         if register:
-            home = self.folder / "flwr"
-            SuperLink(self.config(), home)  # writes the connection that `flwr` reads
-            subprocess.run(
-                [BIN / "flwr", "supernode", "register", self.keys / f"{name}.pub", "phoenix"],
-                env=os.environ | {"FLWR_HOME": str(home), "FLWR_TELEMETRY_ENABLED": "0"},
-                check=True,
-                capture_output=True,
-            )
+            done = self.flwr("supernode", "register", str(self.keys / f"{name}.pub"))
+            assert done.returncode == 0, done.stderr
+
+    def flwr(self, *arguments: str, address: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Return what Flower's command line says to the SuperLink at ``address``; ours if None."""
+        home = self.folder / ("flwr" if address is None else "stranger")
+        # Writes the connection that `flwr` reads.
+        SuperLink(self.config(address=address or self.address), home)
+        return subprocess.run(
+            [BIN / "flwr", *arguments, "phoenix"],
+            env=os.environ | {"FLWR_HOME": str(home), "FLWR_TELEMETRY_ENABLED": "0"},
+            check=False,
+            capture_output=True,
+            text=True,
+        )
 
     def start_node(
         self,
@@ -116,7 +142,7 @@ class Consortium:
             name,
             "flower-supernode",
             *("--root-certificates", str(authority or self.keys / "ca.crt")),
-            *("--superlink", self.address, "--port", str(free_port())),
+            *("--superlink", self.gate, "--port", str(free_port())),
             *("--auth-supernode-private-key", str(self.keys / name)),
             *("--node-config", " ".join(f"{k}={v}" for k, v in given.items())),
         )

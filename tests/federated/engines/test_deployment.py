@@ -3,11 +3,13 @@
 import json
 import re
 import signal
+import ssl
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from phoenix_pipeline.config import DeploymentConfig
@@ -109,6 +111,49 @@ def test_a_run_outlives_who_submitted_it_a_node_and_the_superlink(tmp_path: Path
     assert restarted == [1]
     # Site 1 found its personal layers again, or the bits would differ.
     check(apart, here(tmp_path / "here", SIZES[:2]))
+
+
+@pytest.mark.slow
+def test_a_stranger_with_the_authority_reaches_nothing_but_the_nodes_own_paths(
+    consortium: Consortium,
+) -> None:
+    """What the gate shuts off works at the SuperLink itself, which only its machine reaches."""
+    consortium.make_key("intruder", register=False)
+    key = str(consortium.keys / "intruder.pub")
+    assert consortium.flwr("supernode", "list").returncode == 0
+    for command in (("supernode", "list"), ("supernode", "register", key), ("list",)):
+        refused = consortium.flwr(*command, address=consortium.gate)
+        assert refused.returncode != 0
+        assert "404" in refused.stdout + refused.stderr
+    listed = consortium.flwr("supernode", "list", "--format", "json")
+    assert listed.returncode == 0
+    consortium.start_node("intruder", site(0), 7)
+    assert ended(consortium, "intruder", "no such sign")
+    assert "SuperNode ID" not in consortium.log("intruder")
+
+
+@pytest.mark.slow
+def test_a_site_cannot_unregister_another_nor_register_itself(consortium: Consortium) -> None:
+    """With a certificate of the consortium, straight at the gate's address."""
+    authority = ssl.create_default_context(cafile=str(consortium.keys / "ca.crt"))
+    base = f"https://{consortium.gate}"
+    with httpx.Client(base_url=base, verify=authority, trust_env=False) as client:
+        for path in (
+            "/v1/control/unregister-node",
+            "/v1/control/list-nodes",
+            "/v1/control/start-run",
+            "/v1/runtime/acquire-task",
+            "/v1/fleet/register-node",
+            "/v1/fleet/unregister-node",
+        ):
+            assert client.post(path, content=b"").status_code == 404, path
+        # The nodes' own paths are the SuperLink's to judge: without a signature, no.
+        heartbeat = client.post(
+            "/v1/fleet/pull-messages",
+            content=b"",
+            headers={"content-type": "application/x-protobuf"},
+        )
+        assert heartbeat.status_code in (400, 401, 403, 415, 422)
 
 
 def ended(consortium: Consortium, name: str, sign: str) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord
 from flwr.clientapp import ClientApp
 
 from phoenix_pipeline.config import CompressionConfig
@@ -77,24 +77,50 @@ def no_arrays(reply: Message) -> None:
     del reply.content["arrays"]
 
 
+def config_for_arrays(reply: Message) -> None:
+    reply.content["arrays"] = ConfigRecord({"float32": "x"})
+
+
+def long_header(reply: Message) -> None:
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (" + b"-" * 9000 + b"1,), }\n"
+    data = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+    reply.content["arrays"] = ArrayRecord(
+        {"float32": Array("float32", (1,), "numpy.ndarray", data)}
+    )
+
+
 def too_large(reply: Message) -> None:
     reply.content["arrays"]["more"] = Array(np.zeros(1 << 20))
 
 
 FAULTS = {
-    "negative count": (metric("num-examples", -3), "-3 examples"),
-    "zero count": (metric("num-examples", 0), "0 examples"),
-    "infinite count": (metric("num-examples", math.inf), "inf examples"),
-    "absurd count": (metric("num-examples", 10**15), "1e+15 examples"),
+    "negative count": (
+        metric("num-examples", -3),
+        "num-examples is -3; a whole number from 1 to",
+    ),
+    "zero count": (metric("num-examples", 0), "num-examples is 0;"),
+    "infinite count": (metric("num-examples", math.inf), "num-examples is inf;"),
+    "absurd count": (metric("num-examples", 10**15), "num-examples is 1e+15;"),
     "nan": (array(set_first(math.nan)), "not finite"),
     "infinity": (array(set_first(-math.inf)), "not finite"),
     "enormous": (array(set_first(1e30)), "1e+30"),
     "shape": (array(lambda values: values[:1]), "array float32 is torch.float32 (1,)"),
     "dtype": (array(lambda values: values.astype(np.float64)), "float64"),
-    "byte order": (array(lambda values: values.astype(">f4")), "malformed: ValueError"),
+    "byte order": (array(lambda values: values.astype(">f4")), "cannot be read"),
     "missing array": (drop_array, "arrays are none; the model and the settings need float32"),
+    "infinite work": (metric("images-trained", math.inf), "images-trained is inf;"),
+    "more work than asked": (metric("images-trained", 13), "a whole number from 0 to 12 is read"),
+    "enormous work": (metric("images-trained", 2**62), "images-trained is too long"),
+    "negative work": (metric("images-trained", -5), "images-trained is -5;"),
+    "infinite loss": (metric("loss", math.inf), "loss is inf;"),
+    "loss of no size": (metric("loss", -1e308), "loss is -1e+308;"),
+    "infinite time": (metric("seconds", math.inf), "seconds is inf;"),
+    "a list of scores": (metric("score", [1.0]), "score is a list;"),
+    "a list": (metric("loss", [1.0]), "loss is a list;"),
+    "settings for arrays": (config_for_arrays, "record arrays is a ConfigRecord"),
+    "a header of 9,000 signs": (long_header, "header has"),
     "no metrics": (no_metrics, "malformed: KeyError"),
-    "no arrays": (no_arrays, "malformed: KeyError"),
+    "no arrays": (no_arrays, "the reply holds 1 records; arrays and metrics are read"),
     "too large": (too_large, "at most"),
 }
 
@@ -104,7 +130,7 @@ def test_a_bad_reply_is_left_out_with_its_reason(fault: str, tmp_path: Path) -> 
     spoil, said = FAULTS[fault]
     result = federate_with(tmp_path, spoil)
     honest, bad = result.rounds.to_dict("records")
-    assert (honest["status"], bad["status"]) == ("ok", "refused")
+    assert (honest["status"], bad["status"]) == ("ok", "failed")
     assert said in bad["reason"]
     assert all(tensor.isfinite().all() for tensor in result.raw.values())
 

@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -24,6 +25,7 @@ from phoenix_pipeline.federated.privacy.local_noise import privatize
 from phoenix_pipeline.federated.records import LocalNoise
 from phoenix_pipeline.federated.work_plan import poisson_clients
 from phoenix_pipeline.gan.dcgan import build_dcgan
+from phoenix_pipeline.optimization import gaussian_mechanism
 from tests.federated.tiny import federate, interrupt, same, settings
 
 STEPS = {"unit": "steps", "amount": 2}
@@ -131,6 +133,48 @@ def test_local_update_is_clipped_before_the_noise() -> None:
     assert noisy["w"].std().item() == pytest.approx(6.0, rel=0.05)
 
 
+def test_secret_local_noise_is_clipped_and_is_not_found_by_the_seeds(tmp_path: Path) -> None:
+    received, trained = {"w": torch.ones(10_000)}, {"w": torch.full((10_000,), 6.0)}
+    noise = LocalNoise(clip_norm=2.0, noise_multiplier=3.0)
+    noisy = privatize(trained, received, noise, None)["w"] - 1.0
+    assert noisy.std().item() == pytest.approx(6.0, rel=0.05)
+    for seed in range(50):
+        silent = privatize(received, {"w": torch.zeros(10_000)}, noise, seed)["w"]
+        assert (noisy - silent).norm() > 100.0
+    quiet = LocalNoise(clip_norm=2.0, noise_multiplier=1e-6)
+    left = privatize(trained, received, quiet, None)["w"] - 1.0
+    assert left.norm().item() == pytest.approx(2.0, rel=1e-3)
+
+
+@pytest.mark.parametrize("placement", ["central", "local"])
+def test_secret_runs_draw_no_noise_from_torch(
+    placement: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("noise of a seed")
+
+    monkeypatch.setattr(gaussian_mechanism.SeededGaussian, "release", refuse)
+    result = federate(
+        tmp_path, rounds=1, differential_privacy=private(placement=placement), secret_noise=True
+    )
+    assert (result.rounds["status"] == "ok").all()
+
+
+def test_secret_dp_sgd_takes_batches_and_noise_from_no_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("noise of a seed")
+
+    told = settings(dp_sgd=DpSgdConfig(enabled=True, noise_multiplier=1.5, delta=1e-3))
+    monkeypatch.setattr(gaussian_mechanism.SeededGaussian, "release", refuse)
+    monkeypatch.setattr("phoenix_pipeline.optimization.work.draw_uniform", np.zeros)
+    result = federate(tmp_path, rounds=1, settings=told, secret_noise=True)
+    # A draw of 0 is below every rate: whole sets are batches, and the loss is near 1.
+    assert (result.rounds["status"] == "ok").all()
+    assert result.rounds["loss"].tolist()[1] > 3.0
+
+
 def test_dp_sgd_accounts_for_each_clients_images_and_steps(tmp_path: Path) -> None:
     told = settings(dp_sgd=DpSgdConfig(enabled=True, noise_multiplier=1.5, delta=1e-3))
     rounds = federate(tmp_path, settings=told).rounds
@@ -161,9 +205,10 @@ def test_secret_noise_does_not_follow_the_seed(tmp_path: Path) -> None:
     assert not FederationConfig().has_secret_noise
 
 
-def test_poisson_selection_has_the_stated_rate() -> None:
+@pytest.mark.parametrize("seed", [7, None])
+def test_poisson_selection_has_the_stated_rate(seed: int | None) -> None:
     sizes = dict.fromkeys(range(50), 1)
-    counts = [len(poisson_clients(sizes, 0.3, 7, r)) for r in range(60)]
+    counts = [len(poisson_clients(sizes, 0.3, seed, r)) for r in range(60)]
     assert sum(counts) / (50 * 60) == pytest.approx(0.3, abs=0.03)
     assert len(set(counts)) > 5
     assert poisson_clients(sizes, 1.0, 7, 1) == sorted(sizes)
@@ -173,6 +218,17 @@ def test_target_and_clients_give_the_noise() -> None:
     found = plan(clients=40, fraction=0.25, target_epsilon=4.0)
     assert found.epsilon(12) == pytest.approx(4.0, rel=1e-3)
     assert found.expected_clients == 10.0
+
+
+@pytest.mark.parametrize("fraction", [0.1, 1.0])
+def test_local_noise_is_not_amplified_by_sampling(fraction: float) -> None:
+    # Whoever reads the messages sees who sent them; a replaced update moves by twice the norm.
+    found = plan(clients=40, fraction=fraction, placement="local", noise_multiplier=3.0)
+    assert (found.sampling_rate, found.accounted, found.noise_multiplier) == (1.0, 1.5, 3.0)
+    assert found.epsilon(12) == epsilon_spent(1.5, 1.0, 12, 1e-3)
+    solved = plan(clients=40, fraction=fraction, placement="local", target_epsilon=4.0)
+    assert solved.epsilon(FederationConfig().num_rounds) == pytest.approx(4.0, rel=1e-3)
+    assert solved.noise_multiplier == 2.0 * solved.accounted
 
 
 def test_noise_on_the_count_is_paid_for_by_more_noise_on_the_update() -> None:

@@ -6,7 +6,12 @@ from torch import nn
 from phoenix_pipeline.config import ModelConfig, PrivacyAuditConfig
 from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.metrics.privacy.attack import judge_attack
-from phoenix_pipeline.metrics.privacy.audit import ALL_CLIENTS, audit_membership, judge_together
+from phoenix_pipeline.metrics.privacy.audit import (
+    ALL_CLIENTS,
+    _scaled,
+    audit_membership,
+    judge_together,
+)
 from phoenix_pipeline.metrics.privacy.blind import blind_attack
 
 CLIENTS = {0: np.arange(16), 3: np.arange(100, 300), 5: np.array([20, 21])}
@@ -82,6 +87,15 @@ def test_models_are_judged_together_whatever_their_scale() -> None:
     assert together.auc == pytest.approx(judge_attack(members.ravel(), held_out.ravel()).auc, 0.02)
     assert (together.num_members, together.num_held_out) == (400, 400)
     assert judge_together([]) == {}
+
+
+def test_scores_are_scaled_by_the_held_out_images_other_than_themselves() -> None:
+    members, held_out = np.array([1.0, 7.0]), np.array([2.0, 4.0, 9.0, 5.0])
+    of_members, of_held_out = _scaled(members, held_out)
+    assert of_members == pytest.approx((members - 5.0) / held_out.std(ddof=1))
+    for i, score in enumerate(held_out):
+        others = np.delete(held_out, i)
+        assert of_held_out[i] == pytest.approx((score - others.mean()) / others.std(ddof=1))
 
 
 def test_judging_small_models_together_raises_no_false_alarm() -> None:

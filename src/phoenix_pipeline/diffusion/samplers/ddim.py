@@ -12,6 +12,7 @@ from phoenix_pipeline.diffusion.samplers.steps import (
     StepTable,
     alpha_bars,
     clean_coefficients,
+    noise_coefficients,
 )
 
 
@@ -33,13 +34,12 @@ def _steps(scheduler: Any, eta: float) -> list[Step]:
     for alpha_bar, before in alpha_bars(scheduler, last=float(scheduler.final_alpha_cumprod)):
         variance = eta**2 * (1.0 - before) / (1.0 - alpha_bar) * (1.0 - alpha_bar / before)
         direction = sqrt(max(0.0, 1.0 - before - variance))
+        ratios = sqrt(alpha_bar), sqrt(1.0 - alpha_bar)
         # Equation 12 uses the predicted noise as it was before x_0 was clipped.
-        epsilon_x, epsilon_f = 0.0, 1.0
-        if scheduler.config.prediction_type == "v_prediction":
-            epsilon_x, epsilon_f = sqrt(1.0 - alpha_bar), sqrt(alpha_bar)
+        epsilon_x, epsilon_f = noise_coefficients(scheduler, *ratios)
         steps.append(
             Step(
-                *clean_coefficients(scheduler, sqrt(alpha_bar), sqrt(1.0 - alpha_bar)),
+                *clean_coefficients(scheduler, *ratios),
                 x=direction * epsilon_x,
                 f=direction * epsilon_f,
                 x_0=sqrt(before),

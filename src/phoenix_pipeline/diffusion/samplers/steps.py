@@ -8,12 +8,13 @@ long as a layer of a small network.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from phoenix_pipeline.config import NoiseConfig, SamplingConfig
+from phoenix_pipeline.registry import look_up
 
 TakeStep = Callable[[Tensor, Tensor, int], Tensor]
 NewSteps = Callable[[Sequence[torch.Generator]], TakeStep]
@@ -95,10 +96,36 @@ class StepTable:
 
 
 def clean_coefficients(scheduler: Any, signal: float, noise: float) -> tuple[float, float]:
-    """Return the coefficients of x_t = ``signal`` x_0 + ``noise`` epsilon solved for x_0."""
-    if scheduler.config.prediction_type == "v_prediction":
-        return signal, -noise
-    return 1.0 / signal, -noise / signal
+    """Return the coefficients of x_0 in x_t and the prediction f.
+
+    x_t is ``signal`` x_0 + ``noise`` epsilon.
+    """
+    kind = scheduler.config.prediction_type
+    return look_up(_PREDICTIONS, kind, _SETTING).clean(signal, noise)
+
+
+def noise_coefficients(scheduler: Any, signal: float, noise: float) -> tuple[float, float]:
+    """Return the coefficients of epsilon in x_t and the prediction f; as above."""
+    kind = scheduler.config.prediction_type
+    return look_up(_PREDICTIONS, kind, _SETTING).noise(signal, noise)
+
+
+class _Prediction(NamedTuple):
+    clean: Callable[[float, float], tuple[float, float]]
+    noise: Callable[[float, float], tuple[float, float]]
+
+
+_SETTING = "model.noise.prediction_type"
+_PREDICTIONS = {
+    "epsilon": _Prediction(
+        clean=lambda signal, noise: (1.0 / signal, -noise / signal),
+        noise=lambda signal, noise: (0.0, 1.0),
+    ),
+    "v_prediction": _Prediction(
+        clean=lambda signal, noise: (signal, -noise),
+        noise=lambda signal, noise: (noise, signal),
+    ),
+}
 
 
 def alpha_bars(scheduler: Any, last: float) -> Iterator[tuple[float, float]]:

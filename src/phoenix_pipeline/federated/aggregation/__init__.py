@@ -15,6 +15,12 @@ from phoenix_pipeline.federated.aggregation.private_mean import PrivateMean, Pri
 from phoenix_pipeline.federated.aggregation.robust import RobustRule
 from phoenix_pipeline.federated.aggregation.rule import Aggregation
 from phoenix_pipeline.federated.aggregation.weighted_mean import WeightedMean
+from phoenix_pipeline.registry import look_up
+
+_CLIPPED: dict[str, type[ClippedUpdates | MedianClippedUpdates]] = {
+    "absolute": ClippedUpdates,
+    "median": MedianClippedUpdates,
+}
 
 __all__ = ["Aggregation", "PartialMean", "WeightedMean", "build_aggregation", "check_num_replies"]
 
@@ -45,7 +51,7 @@ def build_aggregation(
         rule = RobustRule(chosen, template)
     if chosen.clip_norm.bound is None:
         return rule
-    clipped = ClippedUpdates if chosen.clip_norm.unit == "absolute" else MedianClippedUpdates
+    clipped = look_up(_CLIPPED, chosen.clip_norm.unit, "federation.aggregation.clip_norm.unit")
     return clipped(rule, template, chosen.clip_norm.bound)
 
 
@@ -60,5 +66,5 @@ def check_num_replies(config: FederationConfig, num_clients: int) -> None:
         raise SettingsError(
             f"federation.aggregation.rule {config.aggregation.rule} needs {required} replies with "
             f"these settings, but {num_clients} clients train in a round; raise "
-            "federation.client_fraction or the number of clients, or change federation.aggregation"
+            "federation.client_fraction or partition.num_clients, or change federation.aggregation"
         )

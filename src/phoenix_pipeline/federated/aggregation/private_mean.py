@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from phoenix_pipeline.errors import FederationError
 from phoenix_pipeline.federated.aggregation.clipping import update_norm
 from phoenix_pipeline.federated.aggregation.replies import ReplyCheck, widened
+from phoenix_pipeline.optimization.gaussian_mechanism import gaussian_mechanism
 from phoenix_pipeline.seeding import torch_generator
 
 
@@ -25,7 +26,7 @@ class PrivateRound:
         clip_norm: largest norm of an update, S.
         noise_multiplier: standard deviation of the noise on the sum of updates, over S.
         expected_clients: what the sum is divided by.
-        seed: of this round's noise.
+        seed: of this round's noise; None: secret noise.
         quantile: adaptive clipping: share of updates that shall be within the norm.
         learning_rate: adaptive clipping: step of the norm's logarithm; 0: fixed.
         count_noise: standard deviation of the noise on the number of updates within the norm.
@@ -34,7 +35,7 @@ class PrivateRound:
     clip_norm: float
     noise_multiplier: float
     expected_clients: float
-    seed: int
+    seed: int | None
     quantile: float = 0.5
     learning_rate: float = 0.0
     count_noise: float = 0.0
@@ -49,8 +50,14 @@ class PrivateMean:
         self._template = dict(sorted(template.items()))
         self._check = ReplyCheck(template)
         self._private = private
-        self._sums = {name: torch.zeros_like(widened(t)) for name, t in self._template.items()}
-        self._centred_count = 0.0
+        self._updates = gaussian_mechanism(
+            private.noise_multiplier * private.clip_norm, self._generator("update_noise")
+        )
+        self._counting = gaussian_mechanism(
+            private.count_noise, self._generator("count_noise"), torch.float32
+        )
+        self._sums = {n: self._updates.zeros_like(widened(t)) for n, t in self._template.items()}
+        self._centred_count = torch.zeros((), dtype=torch.float64)
 
     def add(self, arrays: Mapping[str, Tensor], weight: float) -> None:
         """Add one client's update, clipped; ``weight`` is a client's word and does not count.
@@ -62,19 +69,17 @@ class PrivateMean:
         norm = update_norm(arrays, self._template)
         scale = min(1.0, self._private.clip_norm / norm) if norm > 0.0 else 1.0
         for name, tensor in self._template.items():
-            self._sums[name] += (widened(arrays[name]) - widened(tensor)) * scale
+            update = widened(arrays[name]) - widened(tensor)
+            self._sums[name] += self._updates.scaled(update, scale)
         # Centred, a client changes the count by a half and not by one (1905.03871, section 2.2).
-        self._centred_count += 0.5 if norm <= self._private.clip_norm else -0.5
+        half = torch.tensor(0.5 if norm <= self._private.clip_norm else -0.5, dtype=torch.float64)
+        self._centred_count += self._counting.scaled(half, 1.0)
 
     def result(self) -> dict[str, Tensor]:
         """Return the new global weights; without any reply they are the old ones with noise."""
-        generator = torch_generator(self._private.seed, "update_noise")
-        std = self._private.noise_multiplier * self._private.clip_norm
         new = {}
         for name, tensor in self._template.items():
-            total = self._sums[name]
-            noise = torch.randn(total.shape, generator=generator, dtype=total.dtype)
-            step = (total + std * noise) / self._private.expected_clients
+            step = self._updates.release(self._sums[name]) / self._private.expected_clients
             new[name] = (widened(tensor) + step).to(tensor.dtype)
         return new
 
@@ -83,12 +88,14 @@ class PrivateMean:
         private = self._private
         if private.learning_rate == 0.0:
             return private.clip_norm
-        generator = torch_generator(private.seed, "count_noise")
-        noise = private.count_noise * torch.randn((), generator=generator).item()
-        share = 0.5 + (self._centred_count + noise) / private.expected_clients
+        share = 0.5 + self._counting.release(self._centred_count).item() / private.expected_clients
         # A noisy share may be far outside [0, 1]; limiting it is free and keeps the norm sane.
         step = min(1.0, max(0.0, share)) - private.quantile
         return private.clip_norm * math.exp(-private.learning_rate * step)
+
+    def _generator(self, role: str) -> Generator | None:
+        seed = self._private.seed
+        return None if seed is None else torch_generator(seed, role)
 
 
 def refuse_integers(template: Mapping[str, Tensor]) -> None:

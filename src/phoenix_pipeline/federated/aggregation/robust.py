@@ -4,7 +4,7 @@ Replies count alike, whatever number of examples they claim. Integer arrays, suc
 counts, are aggregated like the others and rounded, but say nothing about how close two replies are.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch import Tensor
 from phoenix_pipeline.config import AggregationConfig
 from phoenix_pipeline.errors import FederationError
 from phoenix_pipeline.federated.aggregation.replies import ReplyCheck, to_dtype, widened
+from phoenix_pipeline.registry import look_up
 
 # Coordinates that are sorted at a time: a block of all clients' values stays in the cache.
 _BLOCK = 1 << 14
@@ -42,18 +43,30 @@ class RobustRule:
             FederationError: there are fewer replies than the rule needs.
         """
         config, count = self._config, len(self._replies)
+        result = look_up(_RESULTS, config.rule, "federation.aggregation.rule")
         if count < config.required_replies:
             raise FederationError(
                 f"federation.aggregation.rule {config.rule} needs {config.required_replies} usable "
                 f"replies in a round and got {count}"
             )
-        if config.rule == "median":
-            return self._trimmed_mean((count - 1) // 2)
-        if config.rule == "trimmed_mean":
-            return self._trimmed_mean(int(config.trim_fraction * count + 1e-9))
-        return self._mean(self._closest())
+        return result(self)
 
-    def _trimmed_mean(self, cut: int) -> dict[str, Tensor]:
+    def _median(self) -> dict[str, Tensor]:
+        return self._without((len(self._replies) - 1) // 2)
+
+    def _trimmed_mean(self) -> dict[str, Tensor]:
+        return self._without(int(self._config.trim_fraction * len(self._replies) + 1e-9))
+
+    def _krum(self) -> dict[str, Tensor]:
+        return self._mean(self._closest(1))
+
+    def _multi_krum(self) -> dict[str, Tensor]:
+        config = self._config
+        kept = config.num_selected or len(self._replies) - config.num_byzantine - 2
+        return self._mean(self._closest(kept))
+
+    def _without(self, cut: int) -> dict[str, Tensor]:
+        """Return the mean of each coordinate without ``cut`` values at either end."""
         return {
             name: to_dtype(
                 trimmed_mean([widened(r[name]) for r in self._replies], cut), tensor.dtype
@@ -61,14 +74,10 @@ class RobustRule:
             for name, tensor in self._template.items()
         }
 
-    def _closest(self) -> list[int]:
+    def _closest(self, kept: int) -> list[int]:
         """Return the positions of the replies that Krum keeps, in the order of replies."""
-        config, count = self._config, len(self._replies)
-        kept = 1
-        if config.rule == "multi_krum":
-            kept = config.num_selected or count - config.num_byzantine - 2
         distances = squared_distances(self._replies, self._template)
-        scores = krum_scores(distances, config.num_byzantine)
+        scores = krum_scores(distances, self._config.num_byzantine)
         return sorted(scores.argsort(stable=True)[:kept].tolist())
 
     def _mean(self, positions: Sequence[int]) -> dict[str, Tensor]:
@@ -79,6 +88,14 @@ class RobustRule:
             name: to_dtype(torch.stack([widened(r[name]) for r in chosen]).mean(0), tensor.dtype)
             for name, tensor in self._template.items()
         }
+
+
+_RESULTS: dict[str, Callable[[RobustRule], dict[str, Tensor]]] = {
+    "median": RobustRule._median,
+    "trimmed_mean": RobustRule._trimmed_mean,
+    "krum": RobustRule._krum,
+    "multi_krum": RobustRule._multi_krum,
+}
 
 
 def trimmed_mean(values: Sequence[Tensor], cut: int) -> Tensor:

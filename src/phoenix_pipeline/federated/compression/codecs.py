@@ -5,7 +5,7 @@ must look like, and its size, before it is there.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,7 +14,8 @@ from torch import Generator, Size, Tensor
 
 from phoenix_pipeline.config.compression import CodecConfig
 from phoenix_pipeline.errors import FederationError
-from phoenix_pipeline.federated.compression.few_bits import FewBits
+from phoenix_pipeline.federated.compression.few_codes import INT3, TERNARY
+from phoenix_pipeline.registry import look_up
 
 Parts = dict[str, tuple[Size, torch.dtype]]
 
@@ -151,21 +152,20 @@ class TopK:
         return flat.reshape(shape)
 
 
-_CODECS: dict[str, Codec | None] = {
-    "none": None,
-    "fp16": Fp16(),
-    "int8": Int8(),
-    "int4": Int4(),
-    "int3": FewBits(3),
-    "int2": FewBits(2),
-}
-
-
 def codec_of(config: CodecConfig) -> Codec | None:
     """Return the codec of ``config``; None writes arrays as they are."""
-    if config.codec == "top_k":
-        return TopK(config.density)
-    return _CODECS[config.codec]
+    return look_up(_CODECS, config.codec, "codec")(config)
+
+
+_CODECS: dict[str, Callable[[CodecConfig], Codec | None]] = {
+    "none": lambda config: None,
+    "fp16": lambda config: Fp16(),
+    "int8": lambda config: Int8(),
+    "int4": lambda config: Int4(),
+    "int3": lambda config: INT3,
+    "ternary": lambda config: TERNARY,
+    "top_k": lambda config: TopK(config.density),
+}
 
 
 def is_state(name: str, array: Tensor) -> bool:

@@ -67,8 +67,8 @@ def sent_names(names: Iterable[str], half: str) -> list[str]:
     for name in names:
         if name.split(".")[0] not in _HALVES["all"]:
             raise SettingsError(
-                f"compression.partial_update usplit knows the parts of a U-Net, but the model has "
-                f"{name}; set it to full, or model.family to diffusion"
+                f"federation.compression.partial_update usplit knows the parts of a U-Net, but the "
+                f"model has {name}; set it to full, or model.family to diffusion"
             )
     return [name for name in names if name.split(".")[0] in _HALVES[half]]
 
@@ -102,7 +102,7 @@ def layers_that_stay(
             raise SettingsError(
                 f"{key}.partial_update {scheme} together with personal_layers.layers leaves "
                 f"nothing to send of {'the model' if half == 'all' else f'the {half}'}; set "
-                "partial_update to full, or name fewer personal layers"
+                f"{key}.partial_update to full, or name fewer personal_layers.layers"
             )
     return layers
 
@@ -113,8 +113,8 @@ def check_split(federation: FederationConfig, num_clients: int) -> None:
     if federation.compression.is_split and num_clients < 2:
         raise SettingsError(
             f"federation.compression.partial_update usplit pairs the clients of a round, but "
-            f"{num_clients} client trains in one; raise federation.client_fraction or the number "
-            "of clients, or set partial_update to full"
+            f"{num_clients} client trains in one; raise federation.client_fraction or "
+            "partition.num_clients, or set federation.compression.partial_update to full"
         )
 
 
@@ -122,6 +122,7 @@ def _refuse_pooled(federation: FederationConfig) -> None:
     config = federation.compression
     if federation.pooled and (config.is_active or config.partial_update != "full"):
         raise SettingsError(
-            "federation.pooled puts all data in one place, where nothing is sent and "
-            "federation.compression means nothing; leave it out"
+            "federation.pooled puts all data in one place, where nothing is sent and compression "
+            "means nothing; set federation.compression.partial_update: full, "
+            "federation.compression.up.codec: none and federation.compression.down.codec: none"
         )

@@ -17,13 +17,17 @@ from flwr.app import Context, Message
 from pydantic import Field, ValidationError
 
 from phoenix_pipeline.config import Group, ImagesConfig
+from phoenix_pipeline.config.data import Colour, Window
 from phoenix_pipeline.errors import FederationError, SettingsError
 from phoenix_pipeline.federated.client_app import build_client_app
 from phoenix_pipeline.federated.records import CONFIG, ClientSettings
+from phoenix_pipeline.federated.site_demands import SiteDemands
+from phoenix_pipeline.federated.site_errors import answer_with_code
 from phoenix_pipeline.federated.sites import Site
 from phoenix_pipeline.hardware import resolve_device
 from phoenix_pipeline.images import read_images
 
+_LEDGER = "spent.json"
 _RUN_KEY = re.compile(r"[0-9a-f]{16}")
 
 
@@ -37,8 +41,25 @@ class NodeConfig(Group):
         None, description="Images that the consortium agreed to share; trained on like own ones."
     )
     image_column: str = Field("img", description="Parquet column of the images.")
+    background: Colour = Field("white", description="Colour that transparent images are put on.")
+    window: Window | None = Field(
+        None, description="Values of deep grey images that become black and white, `low..high`."
+    )
     release_personal_layers: bool = Field(
         False, description="Hand this client's personal layers to the server after the last round."
+    )
+    min_noise_multiplier: float | None = Field(
+        None, gt=0.0, description="Least noise that this client adds, itself, in any run."
+    )
+    max_epsilon: float | None = Field(
+        None, gt=0.0, description="Most epsilon that this client spends, over all runs."
+    )
+    delta: float = Field(1e-5, gt=0.0, lt=1.0, description="Delta of max-epsilon.")
+    keep_layers: str = Field(
+        "", description="Layers that must be personal, by prefixes with commas between them."
+    )
+    max_steps_per_round: int | None = Field(
+        None, ge=1, description="Most steps of training that this client makes in a round."
     )
     device: str = Field("auto", description="Where this client trains: auto, cpu, cuda:0, ...")
     threads: int = Field(0, ge=0, description="CPU threads; 0: as PyTorch sees fit.")
@@ -61,6 +82,8 @@ def open_node(message: Message, context: Context) -> Site:
     )
     reading = ImagesConfig(
         image_column=node.image_column,
+        background=node.background,
+        window=node.window,
         label_column=None,
         image_size=settings.image_size if settings else None,
         channels=settings.channels if settings else None,
@@ -72,6 +95,18 @@ def open_node(message: Message, context: Context) -> Site:
         torch.from_numpy(images).to(resolve_device(node.device)),
         _state_folder(node, str(told.get("run", ""))),
         releases_personal_layers=node.release_personal_layers,
+        demands=_demands(node),
+    )
+
+
+def _demands(node: NodeConfig) -> SiteDemands:
+    return SiteDemands(
+        node.state_folder / _LEDGER,
+        node.min_noise_multiplier,
+        node.max_epsilon,
+        node.delta,
+        tuple(layer.strip() for layer in node.keep_layers.split(",") if layer.strip()),
+        node.max_steps_per_round,
     )
 
 
@@ -97,4 +132,4 @@ def _state_folder(node: NodeConfig, run_key: str) -> Path:
     return node.state_folder / (run_key or "none")
 
 
-app = build_client_app(open_node)
+app = build_client_app(open_node, answer_with_code)

@@ -1,11 +1,13 @@
 """The Grid of a deployment: a SuperLink's, made to answer in order and for every message."""
 
 import logging
+import secrets
 import time
 from collections.abc import Iterable, Iterator
+from typing import TypeGuard
 
 import httpx
-from flwr.app import Error, Message
+from flwr.app import ConfigRecord, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
@@ -15,6 +17,7 @@ from phoenix_pipeline.federated.engines.message_grid import MessageGrid
 logger = logging.getLogger(__name__)
 
 _POLL_S = 0.5
+_NONCE = "nonce"
 
 
 class NodeGrid(MessageGrid):
@@ -58,14 +61,19 @@ class NodeGrid(MessageGrid):
             reply = self._await(message_id, start, timeout) if message_id else None
             if reply is None:
                 waited = f"no reply within {time.monotonic() - start:.0f} s"
-                error = Error(ErrorCode.UNKNOWN, waited if message_id else "could not be reached")
-                yield Message(error, reply_to=message)
+                yield _failure(message, waited if message_id else "could not be reached")
+            elif not _is_answer(reply, message):
+                yield _failure(message, "its reply cannot be read")
             elif reply.has_error():
                 yield Message(reply.error, reply_to=message)
             else:
                 yield reply
 
     def _send(self, message: Message) -> str | None:
+        # The SuperLink checks a node's key, not whether it answers its own message: who knows the
+        # id, a checksum of the message, may. So each has 128 bits that nobody else can know.
+        nonce = ConfigRecord({"value": secrets.token_bytes(16)})
+        message.content = RecordDict({**message.content, _NONCE: nonce})
         try:
             ids = list(self._grid.push_messages([message]))
         except httpx.HTTPError as error:
@@ -73,8 +81,11 @@ class NodeGrid(MessageGrid):
             return None
         return ids[0] if ids else None
 
-    def _await(self, message_id: str, start: float, timeout: float | None) -> Message | None:
-        """Return the reply, None if it is late; a SuperLink that is restarted is waited for."""
+    def _await(self, message_id: str, start: float, timeout: float | None) -> object:
+        """Return the reply, None if it is late; a SuperLink that is restarted is waited for.
+
+        What a node sent is built anew from its bytes: it may be no message at all.
+        """
         while True:
             late = timeout is not None and time.monotonic() - start >= timeout
             try:
@@ -84,9 +95,23 @@ class NodeGrid(MessageGrid):
                 if _is_refusal(error):
                     raise
                 logger.warning("no answer from the SuperLink: %s", _first_line(error))
+            except Exception as error:
+                logger.warning("a reply cannot be read: %s", type(error).__name__)
+                return error
             if late:
                 return None
             time.sleep(_POLL_S)
+
+
+def _is_answer(reply: object, message: Message) -> TypeGuard[Message]:
+    """Return whether ``reply`` is an answer to ``message``, or the SuperLink's in its place."""
+    if not isinstance(reply, Message):
+        return False
+    return reply.has_error() or reply.metadata.src_node_id == message.metadata.dst_node_id
+
+
+def _failure(message: Message, reason: str) -> Message:
+    return Message(Error(ErrorCode.UNKNOWN, reason), reply_to=message)
 
 
 def _first_line(error: Exception) -> str:

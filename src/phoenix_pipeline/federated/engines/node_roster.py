@@ -2,18 +2,23 @@
 
 import logging
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
+from pathlib import Path
 
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from phoenix_pipeline.errors import FederationError
+from phoenix_pipeline.federated.client_answers import Introduction, read_introduction
 from phoenix_pipeline.federated.client_state import ClientState
 from phoenix_pipeline.federated.engines.node_grid import NodeGrid
+from phoenix_pipeline.federated.engines.site_register import SITES_FILE, SiteRegister
 from phoenix_pipeline.federated.fleet import Fleet
 from phoenix_pipeline.federated.job import FederatedJob
 from phoenix_pipeline.federated.personal_layers import samples_are_personal
-from phoenix_pipeline.federated.records import CONFIG, DESCRIBE_QUERY, METRICS
+from phoenix_pipeline.federated.reasons import plain_text
+from phoenix_pipeline.federated.records import CONFIG, DESCRIBE_QUERY
+from phoenix_pipeline.federated.work_plan import cap_counts
 
 logger = logging.getLogger(__name__)
 
@@ -22,14 +27,17 @@ _ASK_AGAIN_S = 5.0
 _NEWCOMER_S = 120.0
 
 
-def open_fleet(grid: Grid, job: FederatedJob) -> Fleet:
+def open_fleet(grid: Grid, job: FederatedJob, folder: Path) -> Fleet:
     """Wait until enough nodes take part; later ones join between rounds.
 
+    ``folder`` keeps which node is which client.
+
     Raises:
-        FederationError: too few nodes came or could answer, two have one client id, or too few
-            release their personal layers where samples need them.
+        FederationError: too few nodes came or could answer, or too few release their personal
+            layers where samples need them.
+        CheckpointError: what ``folder`` keeps is broken.
     """
-    roster = Roster(NodeGrid(grid), job)
+    roster = Roster(NodeGrid(grid), job, folder)
     roster.gather()
     roster.check_releases()
     clients, sizes = roster.clients, roster.sizes
@@ -39,11 +47,11 @@ def open_fleet(grid: Grid, job: FederatedJob) -> Fleet:
 class Roster:
     """The nodes of one run; called before each round, it lets newcomers in.
 
-    ``clients`` (client id by node id), ``sizes`` (images by client id) and ``releasing`` (clients
-    that release their personal layers) grow in place.
+    ``clients`` (client id by node id), ``sizes`` (images that a client counts for) and
+    ``releasing`` (clients that release their personal layers) grow in place.
     """
 
-    def __init__(self, grid: NodeGrid, job: FederatedJob) -> None:
+    def __init__(self, grid: NodeGrid, job: FederatedJob, folder: Path) -> None:
         self.grid = grid
         self.clients: dict[int, int] = {}
         self.sizes: dict[int, int] = {}
@@ -51,6 +59,10 @@ class Roster:
         self._job = job
         self._config = job.config.deployment
         self._refused: dict[int, str] = {}
+        self._claimed: dict[int, int] = {}
+        # In plain text there are no keys, and a node that is started anew has another id.
+        has_keys = self._config.root_certificates is not None or bool(self._config.sites)
+        self._register = SiteRegister(folder / SITES_FILE, self._config.sites) if has_keys else None
 
     def gather(self) -> None:
         """Ask nodes until ``num_nodes`` take part.
@@ -59,18 +71,13 @@ class Roster:
         being corrected.
 
         Raises:
-            FederationError: too few came or could answer, or two have one client id.
+            FederationError: too few came or could answer.
         """
         wait_s, wanted = self._config.wait_for_nodes_s, self._config.num_nodes
         deadline = time.monotonic() + wait_s
         while True:
             online = list(self.grid.get_node_ids())
-            taken = self._admit(online, max(0.0, deadline - time.monotonic()))
-            if taken:
-                raise FederationError(
-                    f"two nodes have client-id {taken[0]}; give each node a client-id of its own "
-                    "in its node configuration"
-                )
+            self._admit(online, max(0.0, deadline - time.monotonic()))
             if len(self.clients) >= wanted:
                 return
             if time.monotonic() >= deadline:
@@ -78,7 +85,7 @@ class Roster:
                 raise FederationError(
                     f"{len(self.clients)} nodes can take part after {wait_s:g} s, "
                     f"federation.deployment.num_nodes is {wanted} ({'; '.join(reasons)}); start "
-                    "the others, or raise wait_for_nodes_s"
+                    "the others, or raise federation.deployment.wait_for_nodes_s"
                 )
             time.sleep(min(_ASK_AGAIN_S, wait_s))
 
@@ -113,49 +120,46 @@ class Roster:
             logger.warning("round %s waits for nodes: %s are connected", server_round, there)
             time.sleep(_ASK_AGAIN_S)
 
-    def _admit(self, online: Collection[int], timeout: float) -> list[int]:
-        """Ask the nodes that are new; return the client ids that were taken already."""
+    def _admit(self, online: Collection[int], timeout: float) -> None:
+        """Ask the nodes that are new, and take in those that may take part."""
         told = ConfigRecord({"settings": self._job.settings.model_dump_json()})
         messages = [
             Message(RecordDict({CONFIG: told}), node, f"query.{DESCRIBE_QUERY}")
             for node in sorted(set(online) - self.clients.keys())
         ]
-        taken = []
         for reply in self.grid.send_and_receive(messages, timeout=timeout):
             node = reply.metadata.src_node_id
             try:
-                if reply.has_error():
-                    raise FederationError(reply.error.reason)
-                known = self._enter(node, reply.content[METRICS], online)
-            except (FederationError, KeyError, TypeError, ValueError) as error:
-                self._refuse(
-                    node, str(error) if isinstance(error, FederationError) else repr(error)
-                )
-                continue
-            if known is not None:
-                self._refuse(node, f"client-id {known} is taken by a node that is connected")
-                taken.append(known)
-        return taken
+                self._enter(node, read_introduction(reply), online)
+            except FederationError as error:
+                self._refuse(node, plain_text(str(error)))
 
-    def _enter(self, node: int, answer: Mapping[str, float], online: Collection[int]) -> int | None:
-        """Take ``node`` into the roster; return its client id if another node holds it."""
-        client, size = int(answer["client-id"]), int(answer["num-examples"])
-        if client < 0 or size < 1:
-            raise FederationError(f"client-id {client} with {size} images; 0 and 1 are the least")
+    def _enter(self, node: int, answer: Introduction, online: Collection[int]) -> None:
+        """Take ``node`` into the roster; raises FederationError if another has its client id."""
+        client = answer.client_id
         former = next((n for n, c in self.clients.items() if c == client), None)
         if former in online:
-            return client
+            raise FederationError(f"client-id {client} is taken by a node that is connected")
+        if self._register:
+            self._register.admit(client, node)
         if former is not None:
             del self.clients[former]
         self.clients[node] = client
-        self.sizes[client] = size
-        ordered = dict(sorted(self.sizes.items()))
+        self._claimed[client] = answer.num_examples
         self.sizes.clear()
-        self.sizes.update(ordered)
-        (self.releasing.add if answer.get("releases") else self.releasing.discard)(client)
+        self.sizes.update(cap_counts(self._claimed, self._config.max_count_ratio))
+        (self.releasing.add if answer.releases else self.releasing.discard)(client)
         self._refused.pop(node, None)
-        logger.info("client %s takes part with %s images", client, size)
-        return None
+        logger.info("client %s takes part with %s images", client, answer.num_examples)
+        for capped, count in self.sizes.items():
+            if count < self._claimed[capped]:
+                logger.warning(
+                    "client %s says it has %s images and counts for %s "
+                    "(federation.deployment.max_count_ratio)",
+                    capped,
+                    self._claimed[capped],
+                    count,
+                )
 
     def _refuse(self, node: int, reason: str) -> None:
         """Remember why ``node`` does not take part; say it once."""

@@ -144,7 +144,8 @@ def _cluster(config: RayConfig, clients: int, most: int | None) -> Iterator[int]
             raise SettingsError(
                 f"no client fits: federation.ray asks for {resources['num_cpus']:g} CPUs and "
                 f"{resources['num_gpus']:g} GPUs per client, and Ray has {there.get('CPU', 0):g} "
-                f"and {there.get('GPU', 0):g}; lower num_cpus_per_client or num_gpus_per_client"
+                f"and {there.get('GPU', 0):g}; lower "
+                "federation.ray.num_cpus_per_client or federation.ray.num_gpus_per_client"
             ) from error
         yield min(capacity, clients, most or capacity)
     finally:

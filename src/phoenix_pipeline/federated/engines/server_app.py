@@ -43,7 +43,7 @@ def main(grid: Grid, context: Context) -> None:
     )
     try:
         job = read_job(folder)
-        fleet = open_fleet(grid, job)
+        fleet = open_fleet(grid, job, folder)
         result = run_program(job, folder, fleet, watch)
         write_result(folder, result, released_layers(job, result, fleet))
     except httpx.HTTPError:

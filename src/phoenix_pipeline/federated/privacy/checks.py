@@ -36,7 +36,7 @@ def check_privacy(
     if of_clients.enabled and of_images.enabled:
         raise SettingsError(
             f"{_DP} and training.dp_sgd are both enabled, but one epsilon is accounted for; "
-            "enable one of them"
+            f"set {_DP}.enabled or training.dp_sgd.enabled to false"
         )
     if not (of_clients.enabled or of_images.enabled):
         return
@@ -64,8 +64,8 @@ def _refuse_unaccounted(federation: FederationConfig, training: TrainingConfig) 
     ):
         raise SettingsError(
             "training.dp_sgd.target_epsilon needs to know each client's steps, but with "
-            "federation.local_work.unit images_per_round they depend on who takes part; set unit "
-            "to steps or epochs, or give noise_multiplier"
+            "federation.local_work.unit images_per_round they depend on who takes part; set that "
+            "to steps or epochs, or give training.dp_sgd.noise_multiplier in its place"
         )
     if federation.has_secret_noise and federation.checkpoint_every > 1:
         raise SettingsError(

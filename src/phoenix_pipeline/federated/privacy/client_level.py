@@ -64,8 +64,11 @@ class ClientLevelPrivacy:
         """Return epsilon after ``rounds``: of the run if central, else in which the client sent."""
         return epsilon_spent(self.accounted, self.sampling_rate, rounds, self.config.delta)
 
-    def round(self, clip_norm: float | None, seed: int) -> PrivateRound:
-        """Return what the rule of one round needs; ``clip_norm``: as adapted so far."""
+    def round(self, clip_norm: float | None, seed: int | None) -> PrivateRound:
+        """Return what the rule of one round needs.
+
+        ``clip_norm``: as adapted so far; ``seed``: of the noise, None: secret noise.
+        """
         adaptive = self.config.adaptive
         is_adaptive = self.config.clipping == "adaptive"
         return PrivateRound(

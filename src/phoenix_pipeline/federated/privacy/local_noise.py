@@ -1,17 +1,21 @@
 """Noise on the client, before anything is sent: for a server that is not trusted."""
 
-import secrets
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from phoenix_pipeline.federated.aggregation.clipping import clip_update, update_norm
+from phoenix_pipeline.federated.aggregation.replies import widened
 from phoenix_pipeline.federated.records import LocalNoise
+from phoenix_pipeline.optimization.gaussian_mechanism import gaussian_mechanism
 
 
 def privatize(
-    trained: Mapping[str, Tensor], received: Mapping[str, Tensor], noise: LocalNoise, seed: int
+    trained: Mapping[str, Tensor],
+    received: Mapping[str, Tensor],
+    noise: LocalNoise,
+    seed: int | None,
 ) -> dict[str, Tensor]:
     """Return ``received`` plus the clipped and noisy update, on the CPU.
 
@@ -19,20 +23,21 @@ def privatize(
         trained: floating-point arrays after local training.
         received: the same arrays as the server sent them.
         noise: clipping norm S and multiplier z; each value gets noise of deviation ``z S``.
-        seed: of the noise.
+        seed: of the noise; None: secret noise.
     """
     arrays = {name: tensor.detach().cpu() for name, tensor in trained.items()}
     # In one order: that of a resumed run differs, and the noise must not.
     base = dict(sorted(received.items()))
-    clipped = clip_update(arrays, base, update_norm(arrays, base), noise.clip_norm)
-    generator = torch.Generator().manual_seed(seed)
-    std = noise.noise_multiplier * noise.clip_norm
-    return {
-        name: clipped[name] + std * torch.randn(t.shape, generator=generator, dtype=t.dtype)
-        for name, t in base.items()
-    }
-
-
-def secret_seed() -> int:
-    """Return a seed from the operating system, which nobody else can derive."""
-    return secrets.randbits(63)
+    norm, deviation = update_norm(arrays, base), noise.noise_multiplier * noise.clip_norm
+    if seed is not None:
+        clipped = clip_update(arrays, base, norm, noise.clip_norm)
+        seeded = gaussian_mechanism(deviation, torch.Generator().manual_seed(seed))
+        return {name: seeded.release(clipped[name]) for name in base}
+    # The server knows what it sent: the update alone is rounded and made noisy.
+    secret = gaussian_mechanism(deviation, None)
+    scale = min(1.0, noise.clip_norm / norm) if norm > 0.0 else 1.0
+    noisy = {}
+    for name, start in base.items():
+        update = secret.scaled(widened(arrays[name]) - widened(start), scale)
+        noisy[name] = (widened(start) + secret.release(update)).to(start.dtype)
+    return noisy

@@ -10,7 +10,6 @@ from phoenix_pipeline.federated.history import History
 from phoenix_pipeline.federated.privacy import example_level
 from phoenix_pipeline.federated.privacy.client_level import ClientLevelPrivacy
 from phoenix_pipeline.federated.privacy.ledger import LEDGER_FILE, Ledger
-from phoenix_pipeline.federated.privacy.local_noise import secret_seed
 from phoenix_pipeline.federated.records import ClientSettings, LocalNoise
 from phoenix_pipeline.federated.round_table import ABSENT, Row
 from phoenix_pipeline.federated.work_plan import poisson_clients, select_clients
@@ -52,7 +51,7 @@ class PrivacyPlan:
         self._config = config
         self._settings = settings
         self._dp_sgd = settings.training.dp_sgd
-        self._seed = secret_seed() if config.has_secret_noise else settings.seed
+        self._seed = None if config.has_secret_noise else settings.seed
         self._clients: ClientLevelPrivacy | None = None
         if config.differential_privacy.enabled:
             self._clients = ClientLevelPrivacy.of(config, len(sizes))
@@ -87,7 +86,8 @@ class PrivacyPlan:
         """Return what the rule of round ``current`` needs; None where it is not private."""
         if self._clients is None or not self._clients.is_central:
             return None
-        return self._clients.round(clip_norm, derive_seed(self._seed, "private_mean", current))
+        seed = None if self._seed is None else derive_seed(self._seed, "private_mean", current)
+        return self._clients.round(clip_norm, seed)
 
     def account(self, current: int, rows: Sequence[Row], before: History) -> None:
         """Write into the ``rows`` of round ``current`` the epsilon that is spent after it.

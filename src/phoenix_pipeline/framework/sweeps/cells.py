@@ -14,8 +14,8 @@ from kedro.framework.project import settings as project_settings
 from phoenix_pipeline.config.base import Group
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.framework.config_loader import ARM_GROUPS, SHARED_GROUPS, PhoenixConfigLoader
+from phoenix_pipeline.framework.settings_tree import flatten
 from phoenix_pipeline.framework.sweeps.settings import SweepConfig
-from phoenix_pipeline.framework.tracking import flatten
 
 _DIGITS = 12
 _MAX_NAME = 120

@@ -8,9 +8,10 @@ from phoenix_pipeline.errors import DataError
 from phoenix_pipeline.framework.datasets import FigureDataset, TableDataset
 from phoenix_pipeline.framework.mlflow_runs import SESSION, SessionRuns
 from phoenix_pipeline.framework.project import open_config
+from phoenix_pipeline.framework.settings_tree import flatten
 from phoenix_pipeline.framework.sweeps.plan import Sweep
 from phoenix_pipeline.framework.sweeps.settings import ARM
-from phoenix_pipeline.framework.tracking import flatten, is_tracked, read_tracking_config
+from phoenix_pipeline.framework.tracking import is_tracked, read_tracking_config
 from phoenix_pipeline.reporting.frontier import draw_frontier, frontier_table
 from phoenix_pipeline.reporting.score_figures import draw_heatmap
 from phoenix_pipeline.reporting.sweep_tables import cell_table, join_cells, summarize

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.metrics.metric import PRIVACY, Metric
 from phoenix_pipeline.metrics.privacy.intervals import (
     FALSE_POSITIVE_RATE,
     auc_interval,
@@ -107,3 +108,55 @@ def match_classes(
         for label, count in zip(classes, wanted, strict=True)
     ]
     return rows, np.sort(np.concatenate(chosen))
+
+
+ATTACKS = {
+    "loss": "loss",
+    "pia": "PIA",
+    "secmi": "SecMI",
+    "discriminator": "discriminator",
+    "blind": "no model",
+}
+
+
+def attack_label(rest: str) -> str:
+    """Return what the attack of a column is called, by the rest of its name after ``auc``."""
+    worst = rest.endswith("_worst_client")
+    label = ATTACKS.get(rest.removesuffix("_worst_client").removeprefix("_"), "")
+    return f"{label}, worst client" if worst else label
+
+
+_END = "of the 95 % interval of the"
+SCORES = (
+    Metric(
+        "membership_auc",
+        "AUC",
+        "probability that the strongest membership attack finds a training image more familiar "
+        "to the model than a held-out one; 0.5 is no leak",
+        "lower",
+        PRIVACY,
+        variant=attack_label,
+    ),
+    Metric("membership_auc_low", "AUC from", f"lower end {_END} AUC", group=PRIVACY),
+    Metric("membership_auc_high", "AUC to", f"upper end {_END} AUC", group=PRIVACY),
+    Metric(
+        "membership_tpr",
+        "TPR at 1 %",
+        "share of training images that this attack finds while it takes 1 % of held-out images "
+        "for training images; 0.01 is no leak",
+        "lower",
+        PRIVACY,
+        variant=attack_label,
+    ),
+    Metric("membership_tpr_low", "TPR from", f"lower end {_END} TPR", group=PRIVACY),
+    Metric("membership_tpr_high", "TPR to", f"upper end {_END} TPR", group=PRIVACY),
+    Metric(
+        "clients_exposed",
+        "Exposed",
+        "clients whose training images are told from held-out ones beyond chance: 5 % risk of a "
+        "false alarm over all clients and attacks together (Holm)",
+        "lower",
+        PRIVACY,
+    ),
+    Metric("clients_attacked", "Attacked", "clients whose images were looked for", group=PRIVACY),
+)

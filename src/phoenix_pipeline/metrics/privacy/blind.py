@@ -8,7 +8,13 @@ import numpy as np
 import torch
 
 from phoenix_pipeline.images import to_model_range
-from phoenix_pipeline.metrics.privacy.attack import FEWEST_IMAGES, AttackResult, judge_attack
+from phoenix_pipeline.metrics.metric import PRIVACY, Metric
+from phoenix_pipeline.metrics.privacy.attack import (
+    ATTACKS,
+    FEWEST_IMAGES,
+    AttackResult,
+    judge_attack,
+)
 
 _FOLDS = 5
 _SIDE = 16
@@ -48,3 +54,15 @@ def _small(images: np.ndarray) -> np.ndarray:
     side = min(_SIDE, pixels.shape[-1])
     reduced = torch.nn.functional.adaptive_avg_pool2d(pixels, side)
     return reduced.flatten(1).numpy()
+
+
+SCORES = (
+    Metric(
+        "membership_auc_blind",
+        "AUC",
+        "how well training images are told from held-out ones without any model, by "
+        "cross-validation; where it is above 0.5, attacks may find that and not membership",
+        group=PRIVACY,
+        space=ATTACKS["blind"],
+    ),
+)

@@ -11,6 +11,7 @@ from phoenix_pipeline.metrics.memorization import (
     memorized_share,
     nearest_ratios,
 )
+from phoenix_pipeline.metrics.metric import PRIVACY, Metric
 
 SHOWN = 8
 
@@ -50,3 +51,15 @@ def find_copies(samples: np.ndarray, training: np.ndarray, held_out: np.ndarray)
             (int(i), int(j), float(ratios[i])) for i, j in zip(suspects, nearest, strict=True)
         ),
     )
+
+
+SCORES = (
+    Metric(
+        "copied_share",
+        "Copies",
+        "share of samples nearer to a training image, by pixels, than 99 % of held-out images; "
+        "0.01 is what unseen images get",
+        "lower",
+        PRIVACY,
+    ),
+)

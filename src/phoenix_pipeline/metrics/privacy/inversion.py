@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
 from phoenix_pipeline.images import to_model_range, to_uint8
+from phoenix_pipeline.metrics.metric import PRIVACY, Metric
 
 _STEP_SIZE = 0.1
 _SMALLEST_NORM = 1e-12
@@ -129,3 +130,29 @@ def _cosine(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
 
 def _norm(arrays: Sequence[Tensor]) -> Tensor:
     return torch.stack([array.square().sum() for array in arrays]).sum().sqrt()
+
+
+SCORES = (
+    Metric(
+        "reconstruction_psnr_db",
+        "Rebuilt",
+        "likeness (PSNR, dB; 100 is the same) of images rebuilt from one client's update of one "
+        "step on one image, as the server gets it: after the client's own clipping, noise and "
+        "compression",
+        "lower",
+        PRIVACY,
+    ),
+    Metric(
+        "reconstruction_mean_image_psnr_db",
+        "Mean image",
+        "the same likeness of the mean training image: what an attacker has without the update",
+        group=PRIVACY,
+    ),
+    Metric(
+        "reconstruction_seen",
+        "Read",
+        "what the attacker read of a client's update",
+        group=PRIVACY,
+        kind="text",
+    ),
+)

@@ -173,12 +173,7 @@ def _ddim_step(
 
 def _predicted_noise(network: nn.Module, schedule: NoiseSchedule, x_t: Tensor, t: Tensor) -> Tensor:
     """Return the network's epsilon; from v it is signal v + noise x_t (arXiv 2202.00512)."""
-    predicted = network(x_t, t, return_dict=False)[0].float()
-    if schedule.prediction_type == "epsilon":
-        return predicted
-    return (
-        schedule.signal[t].view(-1, 1, 1, 1) * predicted + schedule.noise[t].view(-1, 1, 1, 1) * x_t
-    )
+    return schedule.predicted_noise(x_t, t, network(x_t, t, return_dict=False)[0].float())
 
 
 @contextmanager

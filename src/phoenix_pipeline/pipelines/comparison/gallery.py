@@ -11,18 +11,15 @@ from phoenix_pipeline.reporting.comparison import FLOOR_NAME
 from phoenix_pipeline.reporting.gallery import Gallery, tile_classes, tile_square
 
 
-def draw_grid(result: ArmResults) -> Image:
-    """Return samples spread evenly over an arm's, none picked, as a picture of its own."""
-    return image_grid(pick_evenly(read_samples(result.samples), _count(result)))
-
-
 def draw_gallery(
     results: Sequence[ArmResults], test: ImageSet, class_names: Sequence[str]
-) -> Gallery:
+) -> tuple[Gallery, dict[str, Image]]:
     """Return the samples of each arm that has some, after real ones of the held-out images.
 
-    Real images are left out where they are not those that the arms were scored against.
+    Real images are left out where they are not those that the arms were scored against. The second
+    is the same samples of each arm as a picture of its own, enlarged.
     """
+    grids: dict[str, Image] = {}
     drawn: dict[str, Image] = {}
     by_class: dict[str, Image] = {}
     if any(r.metrics["conditions"]["test_images"] == test.fingerprint()[:16] for r in results):
@@ -34,12 +31,13 @@ def draw_gallery(
     for result in results:
         if result.samples.is_file():
             samples = read_samples(result.samples)
-            drawn[result.arm] = tile_square(pick_evenly(samples, _count(result)))
+            picked = pick_evenly(samples, _count(result))
+            drawn[result.arm], grids[result.arm] = tile_square(picked), image_grid(picked)
             if len(result.classes):
                 images = samples.images.images[result.classes["row"].to_numpy()]
                 labels = result.classes["label"].to_numpy()
                 by_class[result.arm] = tile_classes(images, labels, len(class_names))
-    return Gallery(drawn, by_class, class_names)
+    return Gallery(drawn, by_class, class_names), grids
 
 
 def _count(result: ArmResults) -> int:

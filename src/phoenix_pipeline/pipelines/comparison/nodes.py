@@ -7,9 +7,18 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from phoenix_pipeline.config import ARM_GROUPS, SHARED_GROUPS, Group
+from phoenix_pipeline.config import (
+    ARM_GROUPS,
+    SHARED_GROUPS,
+    FederationConfig,
+    Group,
+    ModelConfig,
+    PrivacyAuditConfig,
+    TrainingConfig,
+    settle_groups,
+)
 from phoenix_pipeline.images import ImageSet
-from phoenix_pipeline.pipelines.comparison.gallery import draw_gallery, draw_grid
+from phoenix_pipeline.pipelines.comparison.gallery import draw_gallery
 from phoenix_pipeline.pipelines.comparison.results import (
     ArmResults,
     current_audits,
@@ -18,8 +27,7 @@ from phoenix_pipeline.pipelines.comparison.results import (
 )
 from phoenix_pipeline.reporting.comparison import compare_arms, format_table
 from phoenix_pipeline.reporting.partition_figure import draw_partition, draw_shared_pool
-from phoenix_pipeline.reporting.privacy import format_privacy
-from phoenix_pipeline.reporting.privacy_figure import draw_trade
+from phoenix_pipeline.reporting.privacy import draw_trade, format_privacy
 from phoenix_pipeline.reporting.provenance import (
     deviations,
     disagreements,
@@ -32,6 +40,7 @@ from phoenix_pipeline.reporting.score_figures import draw_scores
 
 logger = logging.getLogger(__name__)
 
+_OF_ARMS, _OF_ALL = tuple(ARM_GROUPS.items()), tuple(SHARED_GROUPS.items())
 # Digests in the conditions of an arm's scores.
 _DATA = ("train_images", "test_images")
 # Settings that may differ without a word: they change the way to a result, not the result.
@@ -68,27 +77,28 @@ def compare(
         results, left_out = gather(arms, found)
         privacy, stale = current_audits(results, AUDIT)
         marks, notes = _provenance(results, parameters)
-        notes = [*left_out, *outdated_scores(results), *stale, *notes]
+        real, other = _floor(floor, results)
+        notes = [*left_out, *outdated_scores(results), *stale, *other, *notes, *_audits(privacy)]
         for note in notes:
             logger.warning("%s", note)
         metrics = {r.arm: {"arm": r.arm, **r.metrics} for r in results}
         rounds = {r.arm: r.rounds for r in results if len(r.rounds)}
         pooled = [r.arm for r in results if r.is_pooled]
-        table = compare_arms(metrics, rounds, floor, pooled, privacy, marks)
+        table = compare_arms(metrics, rounds, real, pooled, privacy, marks)
         figures, names = _figures(table, results), _class_names(results)
+        gallery, grids = draw_gallery(results, test_images, names)
         report = render_report(
             table,
             metrics,
             run=experiment_facts({r.arm: r.settings for r in results}, _num_clients(results)),
             figures={**_shown(figures, names), **_details(results, names)},
-            gallery=draw_gallery(results, test_images, names),
+            gallery=gallery,
             settings={r.arm: r.settings for r in results},
             disclosures={r.arm: r.description["disclosure"] for r in results},
             privacy=privacy,
             notes=notes,
             links=places(parameters),
         )
-        grids = {r.arm: draw_grid(r) for r in results if r.samples.is_file()}
         curves = figures["scores"], figures["rounds"], figures["class_histograms"]
         return table, report, *curves, draw_grids(grids)
 
@@ -112,14 +122,27 @@ def _provenance(
 
     ignored = (*_WITHOUT_EFFECT, *(f"federation.{name}" for name in WITHOUT_EFFECT))
     made = {r.arm: r.settings for r in results}
-    shared = _complete(parameters, SHARED_GROUPS)
-    present = {arm: {**shared, **_complete(parameters[arm], ARM_GROUPS)} for arm in made}
-    found = deviations(
-        made, {arm: {g: present[arm][g] for g in made[arm]} for arm in made}, ignored
-    )
+    present = {r.arm: _present(parameters, r) for r in results}
+    found = deviations(made, present, ignored)
     data = {r.arm: {k: r.metrics["conditions"][k] for k in _DATA} for r in results}
     marks = {arm: ", ".join(each.values) for each in found for arm in each.arms}
     return marks, [*disagreements(made, data, ignored), *(each.sentence() for each in found)]
+
+
+def _floor(
+    floor: Mapping[str, Any], results: Sequence[ArmResults]
+) -> tuple[dict[str, float], list[str]]:
+    """Return what real images get; nothing, and a line, where that was measured for other arms."""
+    conditions = [r.metrics["conditions"] for r in results]
+    if not floor:
+        return {}, []
+    known = floor.get("conditions", {}).items()
+    if known and any(all(of_arm.get(k) == value for k, value in known) for of_arm in conditions):
+        return {**floor["scores"], "num_samples": floor["num_samples"]}, []
+    return {}, [
+        "The scores of real images are left out: they were measured with other images or settings "
+        "of evaluation than those of the arms; run again: kedro run --pipelines evaluation"
+    ]
 
 
 def _figures(table: pd.DataFrame, results: Sequence[ArmResults]) -> dict[str, Figure]:
@@ -181,15 +204,29 @@ def _num_clients(results: Sequence[ArmResults]) -> dict[str, int]:
     return {arm: table["client_id"].nunique() for arm, table in held.items() if len(table)}
 
 
-def _complete(
-    parameters: Mapping[str, Any], groups: Mapping[str, type[Group]]
-) -> dict[str, dict[str, Any]]:
-    """Return ``groups`` with all their defaults, as plain dictionaries.
+def _audits(privacy: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return a sentence for each setting in which audits that stand side by side differ."""
+    told = {
+        arm: {"privacy_audit": {n: audit["conditions"][n] for n in PrivacyAuditConfig.model_fields}}
+        for arm, audit in privacy.items()
+    }
+    return disagreements(told, {}, ("privacy_audit.batch_size",))
+
+
+def _present(parameters: Mapping[str, Any], result: ArmResults) -> dict[str, dict[str, Any]]:
+    """Return the groups that this command would make the arm with, of images of its size.
 
     Kedro hands a group as a model where a node of the same run asks for one, else as it is written
     in ``conf``.
     """
-    return {
-        name: group.model_validate(parameters[name]).model_dump(mode="json")
-        for name, group in groups.items()
-    }
+    own = {name: group.model_validate(parameters[result.arm][name]) for name, group in _OF_ARMS}
+    shared = {name: group.model_validate(parameters[name]) for name, group in _OF_ALL}
+    model, training, federation = settle_groups(
+        ModelConfig.model_validate(own["model"]),
+        TrainingConfig.model_validate(own["training"]),
+        FederationConfig.model_validate(own["federation"]),
+        result.description["settings"]["image_size"],
+    )
+    settled = {"model": model, "training": training, "federation": federation}
+    groups: dict[str, Group] = {**shared, **own, **settled}
+    return {name: groups[name].model_dump(mode="json") for name in result.settings}

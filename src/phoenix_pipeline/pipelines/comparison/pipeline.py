@@ -2,6 +2,7 @@
 
 from kedro.pipeline import Pipeline, node
 
+from phoenix_pipeline.pipelines.arm import in_stage
 from phoenix_pipeline.pipelines.comparison.nodes import announce, compare
 from phoenix_pipeline.pipelines.comparison.results import PARTS
 
@@ -14,7 +15,7 @@ def create_pipeline(arms: tuple[str, ...]) -> Pipeline:
         "floor": "reference_scores",
         "test_images": "test_images",
     }
-    return Pipeline(
+    return in_stage(
         [
             node(
                 compare(arms),
@@ -30,5 +31,6 @@ def create_pipeline(arms: tuple[str, ...]) -> Pipeline:
                 name="compare_arms",
             ),
             node(announce, ["comparison", "report", "parameters"], None, name="announce"),
-        ]
+        ],
+        "comparison",
     )

@@ -11,6 +11,7 @@ from phoenix_pipeline.arms.references import (
     find_extractors,
     load_judge,
     load_references,
+    scored_with,
 )
 from phoenix_pipeline.config import EvaluationConfig, RunConfig
 from phoenix_pipeline.errors import DataError, SettingsError
@@ -21,18 +22,17 @@ from phoenix_pipeline.metrics.client_models import (
     score_clients,
     split_by_origin,
 )
+from phoenix_pipeline.metrics.components import FINAL_AVERAGE
 from phoenix_pipeline.metrics.extractors import NO_JUDGE
 from phoenix_pipeline.metrics.feature_extractor import FeatureExtractor
 from phoenix_pipeline.metrics.reference import ReferenceStatistics
 from phoenix_pipeline.metrics.scores import Scores, score_samples
+from phoenix_pipeline.metrics.utility import SCORES as UTILITY
 from phoenix_pipeline.metrics.utility import classification_utility
 from phoenix_pipeline.progress import progress_bar
-from phoenix_pipeline.reporting.vocabulary import (
-    FINAL_AVERAGE,
-)
 
 _CLIENTS_BY = "fid_pixels"
-_UTILITY = ("utility", "utility_real")
+_UTILITY = tuple(metric.name for metric in UTILITY)
 # Enough for a picture of a few samples of each class.
 _JUDGED = 1000
 
@@ -94,9 +94,7 @@ def evaluate(
             "seed": run.seed,
             "weights_digest": samples.drawn["weights_digest"],
             "sampling": samples.drawn["sampling"],
-            "evaluation": config.model_dump(mode="json"),
-            "train_images": train.fingerprint()[:16],
-            "test_images": test.fingerprint()[:16],
+            **scored_with(train, test, config),
         },
         "scores": {**scores.scores, **utility, **_renamed(final.scores if final else {})},
         "class_histogram": _histogram(scores, judge),

@@ -7,7 +7,7 @@ from phoenix_pipeline.arms.references import (
     score_floor,
     train_label_judge,
 )
-from phoenix_pipeline.pipelines.arm import in_namespace
+from phoenix_pipeline.pipelines.arm import in_namespace, in_stage
 from phoenix_pipeline.pipelines.evaluation.nodes import evaluate
 
 _IMAGES = ["train_images", "test_images"]
@@ -17,7 +17,7 @@ _SETTINGS = ["params:evaluation", "params:run"]
 def create_reference_pipeline() -> Pipeline:
     """Return what is made once and read by every arm: label judge, references, floor."""
     held_against = ["label_judge", "reference_folder"]
-    return Pipeline(
+    return in_stage(
         [
             node(
                 train_label_judge, [*_IMAGES, *_SETTINGS], "label_judge", name="train_label_judge"
@@ -34,7 +34,8 @@ def create_reference_pipeline() -> Pipeline:
                 "reference_scores",
                 name="score_real_images",
             ),
-        ]
+        ],
+        "evaluation",
     )
 
 
@@ -58,4 +59,5 @@ def create_pipeline(arm: str) -> Pipeline:
             )
         ],
         arm,
+        "evaluation",
     )

@@ -2,6 +2,7 @@
 
 from kedro.pipeline import Pipeline, node
 
+from phoenix_pipeline.pipelines.arm import in_stage
 from phoenix_pipeline.pipelines.partition.nodes import (
     decode_images,
     partition_images,
@@ -11,7 +12,7 @@ from phoenix_pipeline.pipelines.partition.nodes import (
 
 def create_pipeline() -> Pipeline:
     """Return the stage."""
-    return Pipeline(
+    return in_stage(
         [
             node(
                 decode_images,
@@ -31,5 +32,6 @@ def create_pipeline() -> Pipeline:
                 "partition_figure",
                 name="plot_partition",
             ),
-        ]
+        ],
+        "partition",
     )

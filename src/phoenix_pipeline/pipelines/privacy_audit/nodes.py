@@ -1,5 +1,6 @@
 """Attack an arm's models and samples, and report how well it went."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from phoenix_pipeline.checkpoints import METADATA_FILE
 from phoenix_pipeline.config import FederationConfig, ModelConfig, PrivacyAuditConfig, RunConfig
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.families.provenance import check_data, trained_with
@@ -36,6 +38,8 @@ from phoenix_pipeline.pipelines.privacy_audit.subject import Subject
 from phoenix_pipeline.progress import progress_bar
 from phoenix_pipeline.seeding import numpy_generator
 
+logger = logging.getLogger(__name__)
+
 # By model, by client, by attack.
 Membership = dict[str, dict[str, dict[str, Any]]]
 
@@ -53,7 +57,8 @@ def audit_privacy(
 
     A global model is attacked for the images of each client; a client's own model for that
     client's. ``scores`` has the numbers that arms are compared by. Settings, seed and
-    ``trained_images`` are those of the training; ``run`` gives the device alone.
+    ``trained_images`` are those of the training; ``run`` gives the device alone. An arm that is not
+    trained has an empty audit, and a line in the log.
 
     Raises:
         SettingsError: the clients' images are not here.
@@ -61,14 +66,17 @@ def audit_privacy(
     """
     from phoenix_pipeline.families.model_folder import read_metadata
 
+    if not (model_folder / METADATA_FILE).is_file():
+        logger.warning("%s is not trained: it has no audit", model_folder.name)
+        return {}
     metadata = read_metadata(model_folder)
     told = trained_with(metadata, model_folder.name)
     federation = FederationConfig.model_validate(told["federation"])
     if federation.engine == "deployment":
         raise SettingsError(
             "privacy_audit attacks the images that clients trained on, but federation.engine is "
-            "deployment, where they lie at the nodes; audit a simulation of it with engine "
-            "in_process or ray"
+            "deployment, where they lie at the nodes; audit a simulation of it with "
+            "federation.engine in_process or ray"
         )
     check_data(metadata, train, test, trained_images)
     subject = _subject(model_folder, metadata, trained_images, train, test, config, run)
@@ -193,6 +201,9 @@ def _copies(subject: Subject, samples_file: Path, skipped: dict[str, str]) -> Co
     from phoenix_pipeline.families.model_folder import weights_digest
 
     train, test = subject.train, subject.test
+    if not samples_file.is_file():
+        skipped["copies"] = "there are no samples"
+        return None
     samples_found = read_samples(samples_file)
     if samples_found.drawn.get("weights_digest") != weights_digest(subject.folder):
         skipped["copies"] = "the samples are of an earlier model; draw them again"

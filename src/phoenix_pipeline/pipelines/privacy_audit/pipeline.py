@@ -26,4 +26,5 @@ def create_pipeline(arm: str) -> Pipeline:
             )
         ],
         arm,
+        "privacy_audit",
     )

@@ -3,20 +3,23 @@
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from phoenix_pipeline import __version__
-from phoenix_pipeline.arms.sampling import follow_plan, plan_main_samples
+from phoenix_pipeline.arms.sampling import draw_images as draw_batches
+from phoenix_pipeline.arms.sampling import plan_main_samples
 from phoenix_pipeline.checkpoints import atomic_path, write_json
-from phoenix_pipeline.config import ModelConfig, SamplingConfig
+from phoenix_pipeline.config import SamplingConfig
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.families.model_folder import read_metadata
 from phoenix_pipeline.families.provenance import DATA, trained_with
-from phoenix_pipeline.hardware import resolve_device
 from phoenix_pipeline.images import PngFolderWriter, SampleWriter
 from phoenix_pipeline.progress import progress_bar
 from phoenix_pipeline.reporting.data_card import render_data_card
-from phoenix_pipeline.seeding import derive_seed
+from phoenix_pipeline.seeding import image_seeds
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Layout = Literal["png", "parquet"]
 
@@ -61,28 +64,30 @@ def export_samples(
     if target.exists():
         raise SettingsError(f"{target} exists and is not overwritten; name a new folder after --to")
     metadata = read_metadata(model_folder)
-    settings = metadata["settings"]
-    shape = (settings["channels"], settings["image_size"], settings["image_size"])
     plan = plan_main_samples(metadata, num_images, client_id)
-    seeds = (derive_seed(seed, "export", i) for i in range(num_images))
     card = _describe(metadata, model_folder.name, plan, seed, sampling, scores or {})
     with atomic_path(target) as temporary, progress_bar("exporting", num_images) as advance:
         temporary.mkdir()
         with _writer(temporary, layout) as writer:
-            for images, client, own in follow_plan(
-                plan,
-                seeds,
-                model_folder,
-                ModelConfig.model_validate(settings["model"]),
-                sampling,
-                shape,
-                resolve_device(device),
-            ):
+            seeds = image_seeds(seed, "export", num_images)
+            for images, client, own in draw_batches(model_folder, plan, sampling, seeds, device):
                 writer.write(images, client, own)
                 advance(len(images))
         write_json(temporary / CARD_FILE, card)
         (temporary / README_FILE).write_text(render_data_card(card), encoding="utf-8")
     return card
+
+
+def draw_images(
+    model_folder: Path, num_images: int, seed: int, sampling: SamplingConfig, device: str = "auto"
+) -> "np.ndarray":
+    """Return uint8 images [N, C, H, W]: those that :func:`export_samples` writes for ``seed``."""
+    import numpy as np
+
+    plan = plan_main_samples(read_metadata(model_folder), num_images)
+    seeds = image_seeds(seed, "export", num_images)
+    batches = draw_batches(model_folder, plan, sampling, seeds, device)
+    return np.concatenate([images for images, _, _ in batches])
 
 
 def _writer(folder: Path, layout: Layout) -> PngFolderWriter | SampleWriter:

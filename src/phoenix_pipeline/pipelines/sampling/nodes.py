@@ -16,7 +16,7 @@ from phoenix_pipeline.images import (
 )
 from phoenix_pipeline.pipelines.sampling.parts import SampleParts
 from phoenix_pipeline.progress import progress_bar
-from phoenix_pipeline.seeding import derive_seed
+from phoenix_pipeline.seeding import image_seeds
 
 
 def draw_samples(model_folder: Path, arm: ArmSettings, run: RunConfig) -> Callable[[Path], None]:
@@ -36,7 +36,7 @@ def draw_samples(model_folder: Path, arm: ArmSettings, run: RunConfig) -> Callab
     shape = (settings["channels"], settings["image_size"], settings["image_size"])
     plan = plan_samples(metadata, sampling.num_images)
     total = sum(plan.values())
-    seeds = [derive_seed(run.seed, "sample", i) for i in range(total)]
+    seeds = list(image_seeds(run.seed, "sample", total))
     digest = weights_digest(model_folder)
     drawn = {
         "weights_digest": digest,

@@ -19,4 +19,5 @@ def create_pipeline(arm: str) -> Pipeline:
             node(draw_grid, ["samples", ARM_SETTINGS], "grid", name="draw_grid"),
         ],
         arm,
+        "sampling",
     )

@@ -32,4 +32,5 @@ def create_pipeline(arm: str) -> Pipeline:
             ),
         ],
         arm,
+        "shared_pool",
     )

@@ -1,0 +1,133 @@
+"""Ten clients trained as one program against the same ten one after another, on one CPU core.
+
+The points around the default say from which size of a step on a core has enough to do with one
+client: ``_CPU_VALUES`` in ``federated/stacked_clients.py``.
+"""
+
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+
+from benchmarks.harness import Options, Row, Work, compare
+from benchmarks.presets import Preset, read_preset
+from phoenix_pipeline.diffusion.noise import NoiseSchedule
+from phoenix_pipeline.diffusion.stacked import train_stacked
+from phoenix_pipeline.diffusion.training import train_locally
+from phoenix_pipeline.optimization.work import ClientTask, LocalWork
+
+GOAL = 1.8
+CLIENTS = 10
+_IMAGES = 50
+_STEPS = 3
+
+
+@dataclass(frozen=True)
+class Point:
+    """A size of one client's step; ``channels`` None: the preset's."""
+
+    batch_size: int
+    image_size: int = 8
+    channels: tuple[int, ...] | None = None
+
+    @property
+    def name(self) -> str:
+        """What tells the row from the others."""
+        wide = f"_channels_{self.channels[0]}" if self.channels else ""
+        return f"{self.image_size}px_batch_{self.batch_size}{wide}"
+
+
+POINTS = (
+    Point(16),
+    Point(8),
+    Point(32),
+    Point(64),
+    Point(8, image_size=16),
+    Point(16, image_size=16),
+    Point(4, image_size=32),
+    Point(32, image_size=32),
+    Point(16, channels=(32, 64)),
+)
+
+
+def run(options: Options) -> list[Row]:
+    """Compare at every point on one core; on a GPU the CIFAR-10 network, 13 images a client."""
+    if options.device.startswith("cuda"):
+        preset = read_preset("cifar10_h200", "cifar10_h200", 3, 32, _STEPS)
+        return [_compare(with_batch(preset, 13), "cifar10_h200_batch_13", None, options)]
+    digits = read_preset("digits", None, 1, 8, _STEPS)
+    points = [Point(2)] if options.quick else POINTS
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        return [
+            _compare(at(digits, p), p.name, GOAL if p == Point(16) else None, options)
+            for p in points
+        ]
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _compare(preset: Preset, name: str, goal: float | None, options: Options) -> Row:
+    stacked, alone = both_ways(preset, options.device)
+    return compare(
+        f"stacked_clients_{name}",
+        f"{CLIENTS} clients as one program against one after another, batches of "
+        f"{preset.training.batch_size} images of {preset.image_size} pixels a side",
+        stacked,
+        alone,
+        options,
+        goal,
+        images=CLIENTS * preset.steps * preset.training.batch_size,
+        values=preset.training.batch_size
+        * preset.image_size**2
+        * preset.model.unet.block_out_channels[0],
+    )
+
+
+def at(preset: Preset, point: Point) -> Preset:
+    """Return ``preset`` with the sizes of ``point``."""
+    model = preset.model
+    if point.channels:
+        unet = model.unet.model_copy(update={"block_out_channels": point.channels})
+        model = model.model_copy(update={"unet": unet})
+    sized = replace(preset, model=model, image_size=point.image_size)
+    return with_batch(sized, point.batch_size)
+
+
+def with_batch(preset: Preset, batch_size: int) -> Preset:
+    """Return ``preset`` with so many images per step of a client."""
+    training = preset.training.model_copy(update={"batch_size": batch_size})
+    return replace(preset, training=training)
+
+
+def both_ways(preset: Preset, device: str) -> tuple[Work, Work]:
+    """Return ``preset.steps`` steps of all clients as one program, and one after another."""
+    return stacked(preset, device), one_after_another(preset, device)
+
+
+def stacked(preset: Preset, device: str) -> Work:
+    """Return the training of all clients as one program."""
+    unet, schedule = preset.network(device), NoiseSchedule.from_config(preset.model.noise, device)
+    images = preset.images(_IMAGES).to(device)
+    tasks = [
+        ClientTask({n: v.clone() for n, v in unet.state_dict().items()}, images, _work(preset, i))
+        for i in range(CLIENTS)
+    ]
+    return partial(train_stacked, unet, tasks, schedule, preset.training)
+
+
+def one_after_another(preset: Preset, device: str) -> Work:
+    """Return the training of all clients with one network, as a worker does it."""
+    unet, schedule = preset.network(device), NoiseSchedule.from_config(preset.model.noise, device)
+    images = preset.images(_IMAGES).to(device)
+
+    def train() -> None:
+        for i in range(CLIENTS):
+            train_locally(unet, images, _work(preset, i), schedule, preset.training)
+
+    return train
+
+
+def _work(preset: Preset, client: int) -> LocalWork:
+    return LocalWork(preset.steps, 0.0, 1.0, seed=client)

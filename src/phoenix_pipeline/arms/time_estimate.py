@@ -1,0 +1,89 @@
+"""How long an arm's training will take on this machine: one step is measured before all others."""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from phoenix_pipeline.families import family_of
+from phoenix_pipeline.federated.compile_choice import count_steps
+from phoenix_pipeline.federated.job import FederatedJob
+from phoenix_pipeline.hardware import available_cores, resolve_device
+from phoenix_pipeline.optimization.work import LocalWork
+
+logger = logging.getLogger(__name__)
+
+# From here on a CPU's budget leaves samples coarse (docs/own-data.md).
+_LARGE_SIDE = 64
+
+
+def announce_time(job: FederatedJob, arm: str) -> None:
+    """Log one line: the expected time of training, and what large images without a GPU cost.
+
+    The machines of a deployment are not here: then nothing is said. Results do not depend on it.
+    """
+    if job.config.engine == "deployment":
+        return
+    steps, device = count_steps(job), resolve_device(job.device)
+    at_once, threads = _concurrency(job, device)
+    with _threads(threads):
+        seconds = _time_step(job, device)
+    side, batch = job.settings.image_size, job.settings.training.batch_size
+    line = (
+        f"{arm}: about {show_duration(steps * seconds / at_once)} of training on this machine "
+        f"({steps:,} steps of {batch} images, {seconds:.2g} s each, {at_once} at a time on "
+        f"{device.type}), sampling and scoring not counted"
+    )
+    if device.type == "cpu" and side >= _LARGE_SIDE:
+        line += (
+            f"; {side}-pixel images without a GPU: expect coarse samples; better ones take longer "
+            "training or smaller images (docs/own-data.md)"
+        )
+        logger.warning("%s", line)
+    else:
+        logger.info("%s", line)
+
+
+def show_duration(seconds: float) -> str:
+    """Return seconds as people say it: ``40 s``, ``12 min``, ``3.5 h``."""
+    if seconds < 90:
+        return f"{max(seconds, 1):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+
+
+def _concurrency(job: FederatedJob, device: torch.device) -> tuple[int, int]:
+    """Return how many clients train at a time, and the threads of each."""
+    clients = job.client_images["client_id"].nunique()
+    cores = available_cores()
+    at_once = min(job.config.workers or (cores if device.type == "cpu" else 1), clients)
+    return at_once, job.config.threads_per_client or max(1, cores // at_once)
+
+
+def _time_step(job: FederatedJob, device: torch.device) -> float:
+    """Return the seconds of one step, after one that does not count."""
+    settings = job.settings
+    images = torch.from_numpy(job.images.images[: settings.training.batch_size]).to(device)
+    noise = 1.0 if settings.training.dp_sgd.enabled else None
+    family, seconds = family_of(settings.model), 0.0
+    with torch.random.fork_rng(devices=[]):
+        network = settings.build_network().to(device)
+        if settings.training.channels_last:
+            network.to(memory_format=torch.channels_last)
+        for seed in range(2):
+            work = LocalWork(1, 0.0, 0.0, seed, noise_multiplier=noise)
+            started = time.perf_counter()
+            family.train_locally(network, images, work, settings.model, settings.training)
+            seconds = time.perf_counter() - started
+    return seconds
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,163 @@
+"""What ``auto`` means: network, batch and budget by the side of the images.
+
+Sized so that every arm together takes about half an hour on 2 CPU cores at 64 pixels or fewer
+(docs/own-data.md); the network is the same on a GPU, so that results do not depend on the machine.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from phoenix_pipeline.config.base import AUTO, Group
+from phoenix_pipeline.config.federation import FederationConfig
+from phoenix_pipeline.config.model import ModelConfig
+from phoenix_pipeline.config.training import TrainingConfig
+from phoenix_pipeline.errors import SettingsError
+
+# Attention compares every two places of a feature map: 16 x 16 have 65,536 pairs.
+_LARGEST_ATTENTION_SIDE = 16
+_SMALLEST_FEATURE_MAP = 4
+# With alignment clients go a steadier way: twice the step size was best on the digits, and ten
+# averaged clients bear it (docs/results.md). Other sizes follow them, unmeasured.
+_ALIGNED_RATE = 2.0
+# Smaller networks lose more by dividing a step among cores than they win.
+_SIDE_OF_ONE_THREAD = 12
+
+
+@dataclass(frozen=True)
+class SizePreset:
+    """``max_side``: the largest side that it is for. ``images``: trained on in a whole run.
+
+    ``batch_size`` is a client's: small steps and many averages serve a federation. A pooled client,
+    which holds all data, has ``pooled_batch_size``.
+    """
+
+    max_side: int
+    channels: tuple[int, ...]
+    batch_size: int
+    pooled_batch_size: int
+    learning_rate: float
+    images: int
+    gan_batch_size: int
+    gan_learning_rate: float
+    gan_channels: int
+    gan_latent: int
+    gan_layers: int
+
+
+# The first row is the digits'. From 13 pixels on the DCGAN is the paper's (arXiv 1511.06434).
+PRESETS = (
+    SizePreset(12, (16, 32), 16, 64, 2e-3, 138_240, 32, 1e-3, 64, 32, 2),
+    SizePreset(20, (16, 32, 64), 32, 32, 1e-3, 98_304, 32, 2e-4, 64, 100, 1),
+    SizePreset(48, (16, 32, 64), 32, 32, 1e-3, 49_152, 32, 2e-4, 32, 100, 1),
+    SizePreset(96, (16, 32, 64, 64), 16, 16, 1e-3, 24_576, 32, 2e-4, 32, 100, 1),
+    SizePreset(160, (16, 32, 64, 64, 128), 16, 16, 1e-3, 12_288, 32, 2e-4, 16, 100, 1),
+    SizePreset(256, (16, 32, 32, 64, 64, 128), 8, 8, 5e-4, 6_144, 16, 2e-4, 8, 100, 1),
+)
+
+
+def preset_for(image_size: int) -> SizePreset:
+    """Return the preset of a side in pixels."""
+    return next(preset for preset in PRESETS if image_size <= preset.max_side)
+
+
+def settle_groups(
+    model: ModelConfig, training: TrainingConfig, federation: FederationConfig, image_size: int
+) -> tuple[ModelConfig, TrainingConfig, FederationConfig]:
+    """Return the groups of an arm without ``auto``.
+
+    Raises:
+        SettingsError: see :func:`settle_federation`.
+    """
+    settled = settle_model(model, image_size)
+    pooled = federation.pooled
+    return (
+        settled,
+        settle_training(training, settled, image_size, pooled=pooled),
+        settle_federation(federation, image_size),
+    )
+
+
+def settle_model(model: ModelConfig, image_size: int) -> ModelConfig:
+    """Return ``model`` without ``auto``.
+
+    The U-Net has the preset's levels as far as the side can be halved to 4 pixels or more, and
+    attention on its smallest feature maps if these have at most 16 pixels a side.
+
+    Raises:
+        SettingsError: ``norm_num_groups`` was set to what does not divide the preset's channels.
+    """
+    preset = preset_for(image_size)
+    unet = model.unet.settled(block_out_channels=preset.channels[: _num_levels(image_size, preset)])
+    if odd := [c for c in unet.block_out_channels if c % unet.norm_num_groups]:
+        raise SettingsError(
+            f"model.unet.block_out_channels is {AUTO}, for {image_size}-pixel images "
+            f"{list(unet.block_out_channels)}, but norm_num_groups={unet.norm_num_groups} does not "
+            f"divide {odd[0]}; set norm_num_groups to 8, or block_out_channels as well"
+        )
+    smallest = image_size // 2 ** (len(unet.block_out_channels) - 1)
+    attention = (smallest,) if smallest <= _LARGEST_ATTENTION_SIDE else ()
+    dcgan = model.dcgan.settled(
+        latent_dim=preset.gan_latent,
+        base_channels=preset.gan_channels,
+        layers_per_resolution=preset.gan_layers,
+    )
+    unet = unet.settled(attention_resolutions=attention)
+    return model.model_copy(update={"unet": unet, "dcgan": dcgan})
+
+
+def settle_training(
+    training: TrainingConfig, model: ModelConfig, image_size: int, *, pooled: bool
+) -> TrainingConfig:
+    """Return ``training`` without ``auto``, for this kind of model and client."""
+    preset = preset_for(image_size)
+    if model.family == "dcgan":
+        return training.settled(
+            batch_size=preset.gan_batch_size, learning_rate=preset.gan_learning_rate
+        )
+    rate = preset.learning_rate * (_ALIGNED_RATE if training.alignment else 1.0)
+    batch_size = preset.pooled_batch_size if pooled else preset.batch_size
+    return training.settled(batch_size=batch_size, learning_rate=rate)
+
+
+def settle_federation(federation: FederationConfig, image_size: int) -> FederationConfig:
+    """Return ``federation`` without ``auto``: the preset's images, divided among the rounds.
+
+    Raises:
+        SettingsError: the work is counted in something else than images.
+    """
+    work = federation.local_work
+    if "amount" in work.auto and work.unit != "images_per_round":
+        raise SettingsError(
+            f"federation.local_work.amount is {AUTO}, which is for unit images_per_round, but unit "
+            f"is {work.unit}; set a number"
+        )
+    amount = preset_for(image_size).images / federation.num_rounds
+    threads = 1 if image_size <= _SIDE_OF_ONE_THREAD else None
+    return federation.settled(threads_per_client=threads).model_copy(
+        update={"local_work": work.settled(amount=amount)}
+    )
+
+
+def list_settled(given: Mapping[str, Group], settled: Mapping[str, Group]) -> dict[str, Any]:
+    """Return what each key that waited in ``given`` has become, by dotted names."""
+    found: dict[str, Any] = {}
+    for group, before in given.items():
+        values = settled[group].model_dump(mode="json")
+        for key in before.waiting():
+            value: Any = values
+            for part in key.split("."):
+                value = value[part]
+            found[f"{group}.{key}"] = value
+    return found
+
+
+def _num_levels(image_size: int, preset: SizePreset) -> int:
+    levels = 1
+    while (
+        levels < len(preset.channels)
+        and image_size % 2**levels == 0
+        and image_size // 2**levels >= _SMALLEST_FEATURE_MAP
+    ):
+        levels += 1
+    return levels

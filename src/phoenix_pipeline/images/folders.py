@@ -1,0 +1,140 @@
+"""One walk over a folder that accounts for every file in it: what it is, or why it is left out."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from phoenix_pipeline.errors import DataError
+from phoenix_pipeline.images.formats import is_image_suffix, lacks_decoder
+from phoenix_pipeline.images.names import readable_path
+
+# As the library `datasets` tells splits apart, in any case.
+_SPLIT_WORDS = {
+    "train": ("train", "training"),
+    "test": ("test", "testing", "eval", "evaluation"),
+    "validation": ("validation", "valid", "val", "dev"),
+}
+_ROLES = {word: role for role, words in _SPLIT_WORDS.items() for word in words}
+_TABLES = ("metadata.csv", "metadata.jsonl")
+# What operating systems and archives leave behind.
+_LITTER = ("__macosx", "thumbs.db", "desktop.ini")
+_NUMBERED = re.compile(r"(?P<name>.*)-(?P<number>\d+)-of-(?P<total>\d+)", re.DOTALL)
+HIDDEN, BROKEN_LINK = "hidden", "broken links"
+
+
+@dataclass
+class Folder:
+    """A folder and all below it; every list is in order of the names.
+
+    ``left_out``: number of files of this folder alone, by the reason why nobody reads them.
+    """
+
+    path: Path
+    images: list[Path] = field(default_factory=list)
+    shards: list[Path] = field(default_factory=list)
+    tables: list[Path] = field(default_factory=list)
+    folders: list["Folder"] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def walk(self) -> Iterator["Folder"]:
+        """Yield this folder and all below it."""
+        yield self
+        for folder in self.folders:
+            yield from folder.walk()
+
+    def all_images(self) -> list[Path]:
+        """Return the images of this folder, then those of each folder below."""
+        return [image for folder in self.walk() for image in folder.images]
+
+    def all_left_out(self) -> Counter[str]:
+        """Return what is left out here and below, by reason."""
+        return sum((folder.left_out for folder in self.walk()), Counter())
+
+    @property
+    def has_data(self) -> bool:
+        """Whether there is an image or a Parquet file, here or below."""
+        return any(folder.images or folder.shards for folder in self.walk())
+
+    def filled(self) -> list["Folder"]:
+        """Return the subfolders that have data."""
+        return [folder for folder in self.folders if folder.has_data]
+
+
+def read_folder(path: Path, above: tuple[Path, ...] = ()) -> Folder:
+    """Return all that ``path`` holds; raises DataError when a folder cannot be listed.
+
+    ``above``: the real paths of the folders that lead here, so that links in a ring end.
+    """
+    folder = Folder(path)
+    try:
+        entries = sorted(path.iterdir())
+        real = path.resolve()
+        for entry in entries:
+            if entry.name.startswith(".") or entry.name.lower() in _LITTER:
+                folder.left_out[HIDDEN] += 1
+            elif entry.is_dir():
+                if entry.is_symlink() and entry.resolve() in (*above, real):
+                    folder.left_out["links to a folder above"] += 1
+                else:
+                    folder.folders.append(read_folder(entry, (*above, real)))
+            else:
+                _sort_in(folder, entry)
+    except OSError as error:
+        raise DataError(f"{readable_path(path)} cannot be listed: {error.strerror}") from error
+    return folder
+
+
+def _sort_in(folder: Folder, file: Path) -> None:
+    suffix = file.suffix.lower()
+    if not file.is_file():
+        folder.left_out[BROKEN_LINK if file.is_symlink() else "no regular files"] += 1
+    elif file.name.lower() in _TABLES:
+        folder.tables.append(file)
+    elif suffix == ".parquet":
+        folder.shards.append(file)
+    elif not is_image_suffix(suffix):
+        name = readable_path(suffix) if suffix else "without a suffix"
+        folder.left_out[f"{name} (not a format that is read)"] += 1
+    elif missing := lacks_decoder(file):
+        folder.left_out[f"{suffix} (no decoder: {missing.remedy})"] += 1
+    else:
+        folder.images.append(file)
+
+
+def count_left_out(folder: Folder) -> str:
+    """Return what is left out here and below, as `` (5 broken links)``; empty for nothing."""
+    left_out = folder.all_left_out()
+    if not left_out:
+        return ""
+    return f" ({', '.join(f'{count} {reason}' for reason, count in left_out.items())})"
+
+
+def split_of_folder(name: str) -> str | None:
+    """Return train, test or validation for a folder of such a name, else None."""
+    return _ROLES.get(name.lower())
+
+
+def split_of_shard(file: Path) -> str | None:
+    """Return the split that a Parquet file's name tells (``test-00000-of-00001``), else None."""
+    words = re.split(r"[^a-z]+", file.stem.lower())
+    return next((_ROLES[word] for word in words if word in _ROLES), None)
+
+
+def check_complete(shards: list[Path]) -> None:
+    """Raise DataError when some of ``name-00000-of-00002.parquet`` are missing."""
+    found: dict[tuple[Path, str, int], set[int]] = {}
+    for shard in shards:
+        if match := _NUMBERED.fullmatch(shard.stem):
+            group = (shard.parent, match["name"], int(match["total"]))
+            found.setdefault(group, set()).add(int(match["number"]))
+    for (folder, name, total), numbers in found.items():
+        missing = sorted(set(range(total)) - numbers)
+        if missing:
+            wanted = f"{name}-{missing[0]:05d}-of-{total:05d}.parquet"
+            raise DataError(
+                f"{readable_path(folder)} holds {len(numbers)} of the {total} Parquet files of "
+                f"{readable_path(name)}; {readable_path(wanted)} is missing: add it, or name one "
+                "file instead of the folder to read it alone"
+            )

@@ -1,0 +1,80 @@
+"""Label columns of tables: values of any allowed kind to 0..K-1 and class names."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from phoenix_pipeline.errors import DataError
+from phoenix_pipeline.images.names import readable_name, readable_path
+
+
+def check_kinds(files: Sequence[Path], kinds: Sequence[pa.DataType], column: str) -> None:
+    """Raise DataError for labels that are neither integers nor strings, or differ between files."""
+    for file, kind in zip(files, kinds, strict=True):
+        if _kind(kind) is None:
+            raise DataError(
+                f"labels of {readable_path(file)} in column {column!r} are of type {kind}; "
+                f"integers or strings are allowed: set images.label_column, or null if the images "
+                f"are unlabelled"
+            )
+        if _kind(kind) != _kind(kinds[0]):
+            raise DataError(
+                f"column {column!r} of {readable_path(file)} holds {_kind(kind)} labels ({kind}), "
+                f"that of {readable_path(files[0])} {_kind(kinds[0])} labels ({kinds[0]}); the "
+                "files of one split must agree: write one of them anew, name one file alone, or "
+                "set images.label_column: null"
+            )
+
+
+def number_labels(
+    values: Sequence[int] | Sequence[str], names: tuple[str, ...] | None, file: Path
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return labels 0..K-1, int64 [N], and the K class names.
+
+    ``names``: those that the file declares for integers; without them each value is a class.
+    Raises DataError for a value that no name is declared for.
+    """
+    found = np.array(values)
+    if found.dtype.kind in "iu":
+        limit = len(names) if names is not None else None
+        wrong = np.flatnonzero((found < 0) | ((found >= limit) if limit is not None else False))
+        if len(wrong):
+            allowed = f"0 to {limit - 1}" if limit is not None else "0 and above"
+            raise DataError(
+                f"row {wrong[0]} of {readable_path(file)} has label {found[wrong[0]]}; allowed are "
+                f"{allowed}, or set images.label_column: null for unlabelled images"
+            )
+        if names is not None:
+            return found.astype(np.int64), names
+    classes, labels = np.unique(found, return_inverse=True)
+    return labels.astype(np.int64), class_names([str(name) for name in classes], file)
+
+
+def class_names(names: Sequence[object], file: Path) -> tuple[str, ...]:
+    """Return ``names`` as readable text; raises DataError for no text and for doubles."""
+    for position, name in enumerate(names):
+        if not isinstance(name, str):
+            raise DataError(
+                f"{readable_path(file)} declares {name!r} as the name of class {position}; a text "
+                "is needed: write the file anew with names, or set images.label_column: null"
+            )
+    readable = tuple(readable_name(str(name)) for name in names)
+    twice = [name for name, count in Counter(readable).items() if count > 1]
+    if twice:
+        places = [position for position, name in enumerate(readable) if name == twice[0]]
+        raise DataError(
+            f"{readable_path(file)} has the class name {twice[0]!r} twice (classes {places[0]} and "
+            f"{places[1]}); each name once is needed: write the file anew, or set "
+            "images.label_column: null"
+        )
+    return readable
+
+
+def _kind(kind: pa.DataType) -> str | None:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if pa.types.is_integer(kind):
+        return "integer"
+    return "string" if pa.types.is_string(kind) or pa.types.is_large_string(kind) else None

@@ -1,0 +1,92 @@
+"""ImageFolder metadata: ``metadata.csv`` or ``.jsonl`` with ``file_name`` and a label column."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.json
+
+from phoenix_pipeline.errors import DataError
+from phoenix_pipeline.images.labels import check_kinds
+from phoenix_pipeline.images.names import readable_name, readable_path
+from phoenix_pipeline.images.sources import ImageSource
+
+_FILE_NAME = "file_name"
+
+
+@dataclass(frozen=True)
+class Listed:
+    """The images that metadata lists and, when labelled, the value of each one's label.
+
+    ``unlisted``: how many images of the source no metadata lists.
+    """
+
+    files: tuple[Path, ...]
+    labels: list[int] | list[str] | None
+    unlisted: int
+
+
+def read_metadata_tables(source: ImageSource, label_column: str | None) -> Listed:
+    """Join a source's metadata with its images, in the order of the metadata.
+
+    ``file_name`` is relative to the folder of the metadata, as in the library `datasets`.
+    Raises DataError for missing columns, missing files and files that are listed twice.
+    """
+    tables = {file: _read(file) for file in source.tables}
+    wanted = [_FILE_NAME, *([label_column] if label_column else [])]
+    for file, table in tables.items():
+        _check_columns(file, table, label_column)
+    if label_column:
+        kinds = [table.schema.field(label_column).type for table in tables.values()]
+        check_kinds(list(tables), kinds, label_column)
+    known = set(source.files)
+    rows: dict[Path, int | str | None] = {}
+    for file, table in tables.items():
+        for number, row in enumerate(table.select(wanted).to_pylist()):
+            image = file.parent / str(row[_FILE_NAME])
+            if image not in known:
+                if not image.is_relative_to(source.path):
+                    continue  # metadata above the splits lists the other splits as well
+                raise DataError(
+                    f"row {number} of {readable_path(file)} lists "
+                    f"{readable_name(str(row[_FILE_NAME]))}, which is no image below "
+                    f"{readable_path(source.path)}; correct {_FILE_NAME} or remove the row"
+                )
+            if image in rows:
+                raise DataError(f"{readable_path(image)} is listed twice in metadata; keep one row")
+            if label_column and row[label_column] is None:
+                raise DataError(
+                    f"row {number} of {readable_path(file)} has no {label_column!r}; label every "
+                    "image or set images.label_column: null"
+                )
+            rows[image] = row[label_column] if label_column else None
+    labels: list = list(rows.values())
+    return Listed(tuple(rows), labels if label_column else None, len(known - rows.keys()))
+
+
+def _read(file: Path) -> pa.Table:
+    try:
+        if file.suffix.lower() == ".csv":
+            return pyarrow.csv.read_csv(file)
+        return pyarrow.json.read_json(file)
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{readable_path(file)} cannot be read as a table: {reason}") from error
+
+
+def _check_columns(file: Path, table: pa.Table, label_column: str | None) -> None:
+    has: Sequence[str] = table.column_names
+    if _FILE_NAME not in has:
+        raise DataError(
+            f"{readable_path(file)} has no column {_FILE_NAME!r}; it has {', '.join(has)}: rename "
+            "the one with the images' file names"
+        )
+    if label_column is not None and label_column not in has:
+        others = ", ".join(name for name in has if name != _FILE_NAME) or "none"
+        raise DataError(
+            f"{readable_path(file)} has no column {label_column!r}; beside {_FILE_NAME} it has "
+            f"{others}: set images.label_column to one of these, or null if the images are "
+            "unlabelled"
+        )

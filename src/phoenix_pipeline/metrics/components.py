@@ -1,0 +1,103 @@
+"""The metrics and feature spaces that there are: one table, made of what the modules list.
+
+A module of this package, or one that a user's package names as an entry point of the group
+:data:`ENTRY_POINTS`, may list metrics in ``SCORES`` and feature spaces in ``FEATURE_SPACES``.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import cache
+from importlib import metadata
+from types import ModuleType
+
+from phoenix_pipeline import metrics
+from phoenix_pipeline.metrics.feature_space import FeatureSpace
+from phoenix_pipeline.metrics.metric import ClassScores, FeatureScores, Metric
+
+ENTRY_POINTS = "phoenix_pipeline.metrics"
+_PREFIX = "fid_"
+# Measured by the model that was averaged from those of clients; the rest of the name is a metric's.
+FINAL_AVERAGE = "final_average."
+
+
+@cache
+def modules() -> tuple[ModuleType, ...]:
+    """Return the modules of this package, by name, and then those of users' packages."""
+    names = sorted(m.name for m in pkgutil.walk_packages(metrics.__path__, f"{metrics.__name__}."))
+    own = [importlib.import_module(name) for name in names]
+    return (*own, *(entry.load() for entry in metadata.entry_points(group=ENTRY_POINTS)))
+
+
+def feature_scores() -> tuple[FeatureScores, ...]:
+    """Return what is measured in each feature space, in the order of the headline."""
+    found = [item for item in _listed("SCORES") if isinstance(item, FeatureScores)]
+    return tuple(sorted(found, key=lambda scores: _place(scores.metrics[0])))
+
+
+def class_scores() -> tuple[ClassScores, ...]:
+    """Return what is measured by the label judge."""
+    return tuple(item for item in _listed("SCORES") if isinstance(item, ClassScores))
+
+
+@cache
+def feature_spaces() -> dict[str, FeatureSpace]:
+    """Return the feature spaces by name, the most telling first."""
+    found = [item for item in _listed("FEATURE_SPACES") if isinstance(item, FeatureSpace)]
+    return {space.name: space for space in sorted(found, key=lambda space: space.rank)}
+
+
+def extractor_spaces() -> dict[str, FeatureSpace]:
+    """Return the feature spaces by what settings call them, such as ``fid_pixels``."""
+    return {_PREFIX + name: space for name, space in feature_spaces().items()}
+
+
+@cache
+def all_metrics() -> tuple[Metric, ...]:
+    """Return every column, or beginning of columns, that a component of this package lists."""
+    found: list[Metric] = []
+    for item in _listed("SCORES"):
+        if isinstance(item, FeatureScores):
+            found += [*item.metrics, *([item.largest] if item.largest else [])]
+        elif isinstance(item, ClassScores):
+            found += item.metrics
+        elif isinstance(item, Metric):
+            found.append(item)
+    return tuple(found)
+
+
+def space_of(name: str) -> FeatureSpace | None:
+    """Return the feature space that a column is taken in; None for one without."""
+    found = [space for space in feature_spaces().values() if name.endswith(f"_{space.name}")]
+    return max(found, key=lambda space: len(space.name), default=None)
+
+
+def describe(name: str, further: Iterable[Metric] = ()) -> Metric | None:
+    """Return the column ``name``; None for one that no component lists.
+
+    ``further``: metrics that are not measured here. A name that begins with :data:`FINAL_AVERAGE`
+    is the same metric of an arm's averaged model.
+    """
+    if name.startswith(FINAL_AVERAGE):
+        own = describe(name.removeprefix(FINAL_AVERAGE), further)
+        return own and replace(own, name=name, label=f"{own.label} of the average", headline=None)
+    found = [metric for metric in (*all_metrics(), *further) if metric.describes(name)]
+    if not found:
+        return None
+    metric = max(found, key=lambda metric: len(metric.name))
+    if name == metric.name:
+        return metric
+    if metric.variant is not None:
+        return replace(metric, name=name, space=metric.variant(name.removeprefix(metric.name)))
+    space = space_of(name)
+    return replace(metric, name=name, space=space.label if space else "")
+
+
+def _listed(attribute: str) -> Iterator[object]:
+    for module in modules():
+        yield from getattr(module, attribute, ())
+
+
+def _place(metric: Metric) -> int:
+    return metric.headline.place if metric.headline else 1000

@@ -1,0 +1,81 @@
+"""The line before training: from one measured step, in people's units; results stay as they are."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from phoenix_pipeline.arms import time_estimate
+from phoenix_pipeline.arms.time_estimate import announce_time, show_duration
+from phoenix_pipeline.config import (
+    FederationConfig,
+    LocalWorkConfig,
+    ModelConfig,
+    TrainingConfig,
+    UNetConfig,
+)
+from phoenix_pipeline.federated.job import FederatedJob
+from phoenix_pipeline.federated.records import ClientSettings
+from phoenix_pipeline.images import ImageSet
+
+
+def make_job(side: int, family: str = "diffusion", **training: object) -> FederatedJob:
+    unet = UNetConfig(block_out_channels=(8,), attention_resolutions=(), norm_num_groups=4)
+    return FederatedJob(
+        images=ImageSet(np.zeros((8, 1, side, side), np.uint8)),
+        client_images=pd.DataFrame({"client_id": [0] * 4 + [1] * 4, "image_index": range(8)}),
+        config=FederationConfig(
+            num_rounds=3, workers=2, threads_per_client=1,
+            local_work=LocalWorkConfig(unit="steps", amount=5),
+        ),
+        settings=ClientSettings(
+            model=ModelConfig(family=family, unet=unet),
+            training=TrainingConfig.model_validate({"batch_size": 4, **training}),
+            channels=1, image_size=side, seed=0,
+        ),
+        device="cpu",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(0.2, "1 s"), (40, "40 s"), (700, "12 min"), (12_600, "3.5 h")]
+)
+def test_durations(seconds: float, shown: str) -> None:
+    assert show_duration(seconds) == shown
+
+
+@pytest.mark.parametrize(("side", "level"), [(8, "INFO"), (64, "WARNING")])
+def test_the_line(
+    side: int, level: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(time_estimate, "_time_step", lambda job, device: 8.0)
+    with caplog.at_level("INFO"):
+        announce_time(make_job(side), "fedavg")
+    # 3 rounds x 2 clients x 5 steps of 8 s, two at a time.
+    assert "fedavg: about 2 min of training on this machine (30 steps of 4 images" in caplog.text
+    assert caplog.records[-1].levelname == level
+    assert ("without a GPU" in caplog.text) == (side >= 64)
+
+
+@pytest.mark.parametrize("family", ["diffusion", "dcgan"])
+@pytest.mark.parametrize("private", [False, True])
+def test_a_measured_step_leaves_random_streams_and_threads_alone(
+    family: str, private: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    if private and family == "dcgan":
+        pytest.skip("DP-SGD is for diffusion models")
+    job = make_job(8, family, dp_sgd={"enabled": private, "noise_multiplier": 1.0})
+    state, threads = torch.random.get_rng_state(), torch.get_num_threads()
+    with caplog.at_level("INFO"):
+        announce_time(job, "arm")
+    assert "of training on this machine" in caplog.text
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert torch.get_num_threads() == threads
+
+
+def test_nothing_is_said_of_the_machines_of_a_deployment(caplog: pytest.LogCaptureFixture) -> None:
+    job = make_job(8)
+    config = job.config.model_copy(update={"engine": "deployment"})
+    with caplog.at_level("INFO"):
+        announce_time(FederatedJob(**{**vars(job), "config": config}), "fedavg")
+    assert not caplog.text
