@@ -31,6 +31,7 @@ def train(
     ``model_summary`` says of settings of ``auto``, by the tracker that sees it come in.
     """
     trained = train_arm(
+        checkpoints.name,
         train_images,
         test_images,
         client_images,
