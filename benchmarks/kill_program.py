@@ -127,8 +127,8 @@ def _run_arm(arm: str, folder: Path) -> None:
         sampling=_SAMPLING,
     )
     pool = pd.DataFrame({"image_index": np.arange(5, 25)})
-    images, held_out = _images(sum(_SIZES)), _images(60)
     groups = {"images": ImagesConfig(), "partition": PartitionConfig(num_clients=len(_SIZES))}
+    images, held_out = _images(sum(_SIZES)), _images(60)
     trained = train_arm(
         arm, images, held_out, _clients(), pool, settings, _RUN, checkpoints, groups
     )

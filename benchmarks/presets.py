@@ -67,7 +67,7 @@ def read_preset(
     arm: dict[str, Any] = loader["parameters"]["fedavg"]
     model = settle_model(ModelConfig.model_validate(arm["model"]), image_size)
     training = TrainingConfig.model_validate(arm["training"])
-    training = settle_training(training, model, image_size)
+    training = settle_training(training, model, image_size, pooled=False)
     return Preset(name, model, training, channels, image_size, steps)
 
 

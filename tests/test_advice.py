@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from phoenix_pipeline.arms.setup import set_up_arm
+from phoenix_pipeline.arms.setup import assign_images, check_arm
 from phoenix_pipeline.config import ARM_GROUPS, SHARED_GROUPS, ArmSettings, deep_merge
 from phoenix_pipeline.errors import PhoenixError
 from phoenix_pipeline.federated.compression.partial_updates import sent_names
@@ -64,8 +64,9 @@ def start_arm(settings: Settings, tmp_path: Path, sizes: list[int] | None, num_t
     train = make_images(groups["images"].image_size or 8, sizes)
     test = make_images(groups["images"].image_size or 8, None, num_test)
     partition = partition_clients(train.labels, train.num_images, groups["partition"], 0)
-    arm = ArmSettings(**{name: groups[name] for name in ARM_GROUPS})
-    set_up_arm(train, test, partition, arm, groups["run"], tmp_path)
+    arm = ArmSettings.model_validate({name: groups[name] for name in ARM_GROUPS})
+    assign_images(train, partition, arm, groups["run"])
+    check_arm(train, test, arm, groups["run"], tmp_path)
 
 
 def measure(settings: Settings) -> None:

@@ -16,8 +16,9 @@ from typing import Any
 
 from benchmarks.gpu_check.project import ENVIRONMENT, ROUNDS, make_project
 from benchmarks.gpu_check.report import Findings
-
-_STACKED = ("fedavg", "data_sharing", "personalization")
+from phoenix_pipeline.config import ModelConfig
+from phoenix_pipeline.federated.resuming import checkpoints
+from phoenix_pipeline.framework.project import open_config
 
 
 def main() -> None:
@@ -40,7 +41,7 @@ def main() -> None:
         findings.add("seconds", value=time.perf_counter() - started)
         for name, value in outcome(project / "data", asked.arm).items():
             findings.add(name, value=value)
-    check_log(asked.arm, said, asked.compile, asked.kill)
+        check_log(said, asked.compile, asked.kill, is_stacked(project, asked.arm))
 
 
 def outcome(data: Path, arm: str) -> dict[str, Any]:
@@ -73,13 +74,20 @@ def outcome(data: Path, arm: str) -> dict[str, Any]:
     }
 
 
-def check_log(arm: str, said: str, compiled: bool, killed: bool) -> None:
+def is_stacked(project: Path, arm: str) -> bool:
+    """Return whether the arm has several clients of a kind that can be stacked."""
+    settings = open_config(project, ENVIRONMENT)["parameters"][arm]
+    family = ModelConfig.model_validate(settings["model"]).family
+    return family == "diffusion" and not settings["federation"].get("pooled", False)
+
+
+def check_log(said: str, compiled: bool, killed: bool, stacked: bool) -> None:
     """Raise RuntimeError if the log tells that a path was not taken that was to be tried."""
     lines = said.splitlines()
     for line in lines:
         if compiled and "torch.compile failed" in line:
             raise RuntimeError(line.partition("WARNING ")[2] or line)
-    if arm in _STACKED and not any("train as one program" in line for line in lines):
+    if stacked and not any("train as one program" in line for line in lines):
         raise RuntimeError("clients were not stacked")
     if killed and not any("continuing after round" in line for line in lines):
         raise RuntimeError("the killed run was not continued from its checkpoint")
@@ -109,7 +117,7 @@ def _run_and_kill(project: Path, arm: str) -> bool:
         _command(arm), cwd=project, env=_environment(project), stderr=subprocess.DEVNULL
     )
     while process.poll() is None:
-        if any(server.glob("*.safetensors")):
+        if checkpoints(server):
             process.kill()
             break
         time.sleep(0.02)

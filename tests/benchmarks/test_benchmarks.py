@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmarks import local_training, poisoning, presets
+from benchmarks import local_training, poisoning, presets, stacked_clients
 from benchmarks.bare_loop import train_bare
 from benchmarks.field_habits import EncodedImages
 from benchmarks.harness import Options, Row
@@ -48,6 +48,28 @@ def test_scores_agree_with_those_of_the_peers() -> None:
     rows = run("evaluation")
     assert len(rows) == 4
     assert all(row.details["relative_difference"] < 1e-3 for row in rows)
+
+
+def test_stacked_clients_are_held_against_one_after_another() -> None:
+    threads = torch.get_num_threads()
+    [row] = run("stacked_clients")
+    assert (row.name, row.goal) == ("stacked_clients_8px_batch_16", 1.8)
+    assert row.details["images"] == 10 * 16
+    assert row.details["values"] == 16 * 8 * 8 * 16
+    assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "image_size", "steps"), [(16, 8, 12), (4, 32, 12), (32, 32, 2), (64, 8, 3)]
+)
+def test_clients_of_every_size_train_on_as_many_pixels(
+    batch_size: int, image_size: int, steps: int
+) -> None:
+    digits = presets.read_preset("digits", None, 1, 8, steps=1)
+    sized = stacked_clients.at(digits, stacked_clients.Point(batch_size, image_size))
+    found = (sized.training.batch_size, sized.image_size, sized.steps)
+    assert found == (batch_size, image_size, steps)
+    assert sized.network("cpu").config["sample_size"] == image_size
 
 
 def test_reading_compares_equal_arrays(tmp_path: Path) -> None:

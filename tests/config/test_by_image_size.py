@@ -5,10 +5,12 @@ import torch
 from pydantic import ValidationError
 
 from phoenix_pipeline.config import (
+    ArmSettings,
     FederationConfig,
     ModelConfig,
     TrainingConfig,
     list_settled,
+    settle_arm,
     settle_federation,
     settle_model,
     settle_training,
@@ -120,9 +122,9 @@ def test_waiting_settings_are_stored_as_auto_and_settled_ones_as_numbers() -> No
 
 
 def test_what_waited_is_listed_with_what_it_became() -> None:
-    given = {"model": MODEL, "training": TrainingConfig(batch_size=7)}
+    given = ArmSettings(model=MODEL, training=TrainingConfig(batch_size=7))
     assert next(iter(MODEL.waiting())) == "unet.attention_resolutions"
-    assert list_settled(given, {**given, "model": settle_model(MODEL, 32)}) == {
+    assert list_settled(given, settle_arm(given, 32)) == {
         "model.unet.attention_resolutions": [8],
         "model.unet.block_out_channels": [16, 32, 64],
         "model.dcgan.base_channels": 32,

@@ -107,20 +107,6 @@ def test_layers_that_do_not_complete_the_body_are_refused(tmp_path: Path) -> Non
         load_network(tmp_path / "arm", 0)
 
 
-def test_the_digest_is_of_the_weights_not_of_the_order_in_a_header(tmp_path: Path) -> None:
-    tensor = {"dtype": "U8", "shape": [2], "data_offsets": [0, 2]}
-
-    def digest(header: dict[str, Any], content: bytes) -> str:
-        text = json.dumps(header).encode()
-        (tmp_path / "w.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + content)
-        return weights_digest(tmp_path)
-
-    first = digest({"__metadata__": {"a": "1", "b": "2"}, "w": tensor}, b"xy")
-    assert first == digest({"w": tensor, "__metadata__": {"b": "2", "a": "1"}}, b"xy")
-    assert first != digest({"__metadata__": {"a": "1", "b": "2"}, "w": tensor}, b"xz")
-    assert first != digest({"__metadata__": {"a": "1", "b": "2"}, "v": tensor}, b"xy")
-
-
 @pytest.mark.parametrize(
     ("content", "missing"),
     [
@@ -135,3 +121,17 @@ def test_a_description_of_another_program_is_one_line(
     (tmp_path / "phoenix.json").write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match=f"another program or version: it has no {missing}"):
         read_metadata(tmp_path)
+
+
+def test_the_digest_is_of_the_weights_not_of_the_order_in_a_header(tmp_path: Path) -> None:
+    tensor = {"dtype": "U8", "shape": [2], "data_offsets": [0, 2]}
+
+    def digest(header: dict[str, Any], content: bytes) -> str:
+        text = json.dumps(header).encode()
+        (tmp_path / "w.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + content)
+        return weights_digest(tmp_path)
+
+    first = digest({"__metadata__": {"a": "1", "b": "2"}, "w": tensor}, b"xy")
+    assert first == digest({"w": tensor, "__metadata__": {"b": "2", "a": "1"}}, b"xy")
+    assert first != digest({"__metadata__": {"a": "1", "b": "2"}, "w": tensor}, b"xz")
+    assert first != digest({"__metadata__": {"a": "1", "b": "2"}, "v": tensor}, b"xy")

@@ -51,9 +51,11 @@ def test_what_a_killed_process_left_is_cut_off(tmp_path: Path) -> None:
     again = History.restore(file, first)
     assert len(again.table()) == 2
     again.add(2, rows(2, loss=2.0))
-    back = History.restore(file, again.save())
+    mark = again.save()
+    back = History.restore(file, mark)
     assert back.table()["loss"].tolist()[2:] == [2.0, 2.0]
     assert file.read_bytes().count(b"\n") == 2
+    assert file.stat().st_size == mark["bytes"]
 
 
 def test_an_altered_or_short_file_is_refused(tmp_path: Path) -> None:

@@ -89,6 +89,7 @@ def test_a_score_at_the_threshold_is_good() -> None:
     told = {"absolute_threshold": 4.0, "relative_threshold": None, "patience": 1}
     decisions = judge({0: 4.0, 1: math.nextafter(4.0, 5.0)}, {}, **told)
     assert [decisions[0].connected, decisions[1].connected] == [True, False]
+    assert (decisions[0].strikes, decisions[0].reason) == (0, "")
 
 
 def test_never_below_min_clients_and_the_worst_go_first() -> None:

@@ -15,8 +15,7 @@ from phoenix_pipeline.config import (
     ServerOptimizerConfig,
     TrainingConfig,
     UNetConfig,
-    settle_federation,
-    settle_training,
+    settle_groups,
 )
 from phoenix_pipeline.diffusion.unet import build_unet
 from phoenix_pipeline.families import family_of
@@ -33,9 +32,12 @@ def load(env: str | None) -> PhoenixConfigLoader:
 
 
 def images_trained(groups: dict[str, Any], num_clients: int) -> int:
-    federation = settle_federation(FederationConfig.model_validate(groups["federation"]), 8)
-    model = ModelConfig.model_validate(groups["model"])
-    training = settle_training(TrainingConfig.model_validate(groups["training"]), model, 8)
+    _, training, federation = settle_groups(
+        ModelConfig.model_validate(groups["model"]),
+        TrainingConfig.model_validate(groups["training"]),
+        FederationConfig.model_validate(groups["federation"]),
+        8,
+    )
     batch = training.batch_size
     sizes = dict.fromkeys(range(1 if federation.pooled else num_clients), 1000)
     steps = plan_steps(sizes, federation.local_work, batch)

@@ -16,7 +16,7 @@ from phoenix_pipeline.families.model_folder import write_models
 from phoenix_pipeline.framework.mlflow_model import ImageModel
 from phoenix_pipeline.framework.mlflow_runs import SessionRuns
 from phoenix_pipeline.framework.mlflow_store import TrackingConfig, tracking_uri
-from phoenix_pipeline.pipelines.sampling.export import draw_images, export_samples
+from phoenix_pipeline.pipelines.sampling.export import draw_exported, export_samples
 
 MODEL = ModelConfig(
     unet=UNetConfig(block_out_channels=(8,), attention_resolutions=(), norm_num_groups=4)
@@ -56,8 +56,8 @@ def test_a_logged_model_loads_and_draws(trained: Path, runs: SessionRuns, tmp_pa
     model = mlflow.pyfunc.load_model(f"runs:/{runs.run_id('fedavg')}/model")
     images = model.predict(pd.DataFrame({"count": [3, 1], "seed": [5, 6]}))
     assert (images.shape, images.dtype) == ((4, 1, 8, 8), np.uint8)
-    np.testing.assert_array_equal(images[:3], draw_images(trained, 3, 5, SAMPLING))
-    np.testing.assert_array_equal(images[3:], draw_images(trained, 1, 6, SAMPLING))
+    np.testing.assert_array_equal(images[:3], draw_exported(trained, 3, 5, SAMPLING))
+    np.testing.assert_array_equal(images[3:], draw_exported(trained, 1, 6, SAMPLING))
     assert [column.name for column in model.metadata.signature.inputs] == ["count", "seed"]
     assert model.metadata.signature.outputs.inputs[0].shape == (-1, 1, 8, 8)
     with pytest.raises(mlflow.exceptions.MlflowException, match="seed"):
@@ -70,7 +70,7 @@ def test_it_draws_what_export_samples_writes(trained: Path, tmp_path: Path) -> N
 
     export_samples(trained, tmp_path / "new", 3, 5, SAMPLING)
     written = read_images(tmp_path / "new", ImagesConfig()).images
-    np.testing.assert_array_equal(written, draw_images(trained, 3, 5, SAMPLING))
+    np.testing.assert_array_equal(written, draw_exported(trained, 3, 5, SAMPLING))
 
 
 def test_a_registered_model_has_versions_that_load(trained: Path, runs: SessionRuns) -> None:

@@ -60,8 +60,8 @@ def test_split_held_out_leaves_an_image_of_each_class_and_rounds_no_rounding_err
     kept, held_out = split_held_out(make_set(2, 98), 0.98, seed=0)
     assert np.bincount(kept.labels).tolist() == [1, 1]
     assert np.bincount(held_out.labels).tolist() == [1, 97]
-    # 0.1 x 30 is 3.0000000000000004 in floating point.
-    assert split_held_out(make_set(10, 10, 10), 0.1, seed=0)[1].num_images == 3
+    # 0.07 x 100 is 7.000000000000001 in floating point.
+    assert split_held_out(make_set(40, 60), 0.07, seed=0)[1].num_images == 7
 
 
 def test_split_held_out_is_a_stratified_partition():

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from phoenix_pipeline.arms.setup import check_arm, client_settings, set_up_arm
+from phoenix_pipeline.arms.setup import assign_images, check_arm, client_settings
 from phoenix_pipeline.config import ArmSettings, PartitionConfig, RunConfig
 from phoenix_pipeline.framework.config_loader import PhoenixConfigLoader
 from phoenix_pipeline.images import ImageSet
@@ -14,12 +14,14 @@ from phoenix_pipeline.partitioning.clients import partition_clients
 from phoenix_pipeline.settings import CONFIG_LOADER_ARGS
 
 CONF = Path(__file__).parents[2] / "conf"
+RUN = RunConfig(device="cpu")
 
 
-def arm_settings(arm: str, **runtime: Any) -> tuple[ArmSettings, PartitionConfig]:
+def settings_of(arm: str, **runtime: Any) -> tuple[ArmSettings, PartitionConfig]:
     parameters = PhoenixConfigLoader(CONF, None, runtime, **CONFIG_LOADER_ARGS)["parameters"]
+    own = {name: parameters[arm][name] for name in ArmSettings.model_fields}
     partition = PartitionConfig.model_validate(parameters["partition"])
-    return ArmSettings.model_validate(parameters[arm]), partition
+    return ArmSettings.model_validate(own), partition
 
 
 def photographs(side: int, channels: int, labelled: bool, count: int = 120) -> ImageSet:
@@ -31,25 +33,25 @@ def photographs(side: int, channels: int, labelled: bool, count: int = 120) -> I
 @pytest.mark.parametrize(
     ("side", "channels"), [(16, 1), (28, 1), (28, 3), (32, 3), (64, 1), (64, 3)]
 )
-@pytest.mark.parametrize("arm", ["centralized", "data_sharing", "personalization", "dcgan"])
+@pytest.mark.parametrize("arm", ["centralized", "phoenix", "personalization", "dcgan"])
 def test_every_arm_takes_photographs_as_they_come(
     tmp_path: Path, arm: str, side: int, channels: int, labelled: bool
 ) -> None:
     scheme = {} if labelled else {"partition": {"scheme": "iid"}}
-    settings, config = arm_settings(arm, **scheme)
+    settings, division = settings_of(arm, **scheme)
     train, test = photographs(side, channels, labelled), photographs(side, channels, labelled, 60)
-    run = RunConfig(device="cpu")
-    partition = partition_clients(train.labels, train.num_images, config, 0)
-    clients, _, summary = set_up_arm(train, test, partition, settings, run, tmp_path)
+    partition = partition_clients(train.labels, train.num_images, division, 0)
+    clients, _ = assign_images(train, partition, settings, RUN)
     assert len(clients) >= train.num_images
+    summary = check_arm(train, test, settings, RUN, tmp_path)
     assert (summary["image_size"], summary["channels"]) == (side, channels)
 
 
 def test_what_is_told_and_stored_is_settled(tmp_path: Path) -> None:
-    settings, _ = arm_settings("fedavg")
+    settings, _ = settings_of("fedavg")
     train = photographs(32, 3, True)
-    check_arm(train, train, settings, RunConfig(device="cpu"), tmp_path)
-    told = client_settings(train, settings, RunConfig())
+    check_arm(train, train, settings, RUN, tmp_path)
+    told = client_settings(train, settings, RUN)
     stored = told.model_dump(mode="json")
     assert stored["model"]["unet"]["block_out_channels"] == [16, 32, 64]
     assert stored["training"]["batch_size"] == 32

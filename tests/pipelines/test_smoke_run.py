@@ -18,7 +18,7 @@ from phoenix_pipeline.families.model_folder import weights_digest
 from phoenix_pipeline.images import read_samples
 from tests.pipelines.project_copy import copy_project
 
-ARMS = ("centralized", "fedavg", "data_sharing", "personalization", "dcgan")
+ARMS = ("centralized", "phoenix", "fedavg", "data_sharing", "personalization", "dcgan")
 
 
 def kedro_command(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -11,14 +11,12 @@ import numpy as np
 import pandas as pd
 
 from phoenix_pipeline.api.settings import Settings, override
-from phoenix_pipeline.arms.sampling import draw_images, plan_main_samples
+from phoenix_pipeline.arms.sampling import draw_images
 from phoenix_pipeline.checkpoints import METADATA_FILE, atomic_path
 from phoenix_pipeline.config import SamplingConfig
 from phoenix_pipeline.errors import DataError, SettingsError
 from phoenix_pipeline.families.model_folder import ROUNDS_FILE, assemble_client, read_metadata
 from phoenix_pipeline.families.provenance import trained_with
-from phoenix_pipeline.progress import progress_bar
-from phoenix_pipeline.seeding import image_seeds
 
 MODEL_FOLDER = "model"
 """Where the model lies in a folder of ``train``."""
@@ -88,14 +86,7 @@ class Model:
         trained = SamplingConfig.model_validate(settings["sampling"])
         config: SamplingConfig = override(trained, "sampling", over)
         own = settings["run"]["seed"] if seed is None else seed
-        plan = plan_main_samples(read_metadata(self.folder), num_images, client_id)
-        seeds = image_seeds(own, "sample", num_images)
-        drawn = []
-        with progress_bar("sampling", num_images) as advance:
-            for images, _, _ in draw_images(self.folder, plan, config, seeds, self.device):
-                drawn.append(images)
-                advance(len(images))
-        return np.concatenate(drawn)
+        return draw_images(self.folder, num_images, config, own, self.device, client_id)
 
     def save(self, folder: Path | str, client_id: int | None = None) -> Path:
         """Write the model into a new folder; return it.

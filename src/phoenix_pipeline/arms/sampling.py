@@ -11,6 +11,8 @@ from phoenix_pipeline.config import ModelConfig, SamplingConfig
 from phoenix_pipeline.errors import CheckpointError, SettingsError
 from phoenix_pipeline.hardware import resolve_device
 from phoenix_pipeline.images import GLOBAL_MODEL, apportion
+from phoenix_pipeline.progress import progress_bar
+from phoenix_pipeline.seeding import image_seeds
 
 if TYPE_CHECKING:
     import torch
@@ -118,24 +120,34 @@ def _compiles(
 
 def draw_images(
     model_folder: Path,
-    plan: Mapping[int, int],
+    num_images: int,
     sampling: SamplingConfig,
-    seeds: Iterable[int],
+    seed: int,
     device: str = "auto",
-) -> Iterator[Batch]:
-    """Yield batches of the models in ``model_folder``, whose own description says what they are.
+    client_id: int | None = None,
+) -> np.ndarray:
+    """Return uint8 images [N, C, H, W]: those that the stage ``sampling`` draws with ``seed``.
 
-    ``plan``, ``seeds``: see :func:`follow_plan`.
+    Raises:
+        CheckpointError: ``client_id`` has no model.
+        SettingsError: there is no complete model.
     """
     from phoenix_pipeline.families.model_folder import read_metadata
 
-    told = read_metadata(model_folder)["settings"]
-    return follow_plan(
-        plan,
-        seeds,
+    metadata = read_metadata(model_folder)
+    told = metadata["settings"]
+    batches = follow_plan(
+        plan_main_samples(metadata, num_images, client_id),
+        image_seeds(seed, "sample", num_images),
         model_folder,
         ModelConfig.model_validate(told["model"]),
         sampling,
         (told["channels"], told["image_size"], told["image_size"]),
         resolve_device(device),
     )
+    drawn = []
+    with progress_bar("sampling", num_images) as advance:
+        for images, _, _ in batches:
+            drawn.append(images)
+            advance(len(images))
+    return np.concatenate(drawn)

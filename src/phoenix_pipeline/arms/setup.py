@@ -12,7 +12,7 @@ from phoenix_pipeline.arms.checks import (
     check_stored,
     check_threshold,
 )
-from phoenix_pipeline.config import ArmSettings, RunConfig, list_settled, settle_groups
+from phoenix_pipeline.config import ArmSettings, RunConfig, list_settled, settle_arm
 from phoenix_pipeline.hardware import resolve_device
 from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.partitioning.shared_pool import draw_shared_pool
@@ -40,19 +40,6 @@ def set_up_arm(
     """
     summary = check_arm(train, test, settings, run, checkpoints)
     return *assign_images(train, partition, settings, run), summary
-
-
-def settle(settings: ArmSettings, image_size: int) -> ArmSettings:
-    """Return ``settings`` without ``auto``, for images of this side in pixels.
-
-    Raises:
-        SettingsError: see ``config.settle_groups``.
-    """
-    names = ("model", "training", "federation")
-    given = settings.model, settings.training, settings.federation
-    return settings.model_copy(
-        update=dict(zip(names, settle_groups(*given, image_size), strict=True))
-    )
 
 
 def assign_images(
@@ -88,7 +75,7 @@ def check_arm(
     """
     from phoenix_pipeline.federated.privacy.checks import check_privacy
 
-    given, settings = settings, settle(settings, train.image_size)
+    given, settings = settings, settle_arm(settings, train.image_size)
     federation, personal = settings.federation, settings.personal_layers
     filtering, pool = settings.threshold_filter, settings.shared_pool
     network = _build(train, settings, run)
@@ -108,8 +95,7 @@ def check_arm(
     if federation.resume:
         told = _client_settings(train, layers, settings, run)
         check_stored(checkpoints, told, federation, filtering, pool)
-    settled = list_settled(dict(given), dict(settings))
-    return {**_summarise(network, layers, train), "settled": settled}
+    return {**_summarise(network, layers, train), "settled": list_settled(given, settings)}
 
 
 def client_settings(train: ImageSet, settings: ArmSettings, run: RunConfig) -> "ClientSettings":
@@ -118,7 +104,7 @@ def client_settings(train: ImageSet, settings: ArmSettings, run: RunConfig) -> "
     Raises:
         SettingsError: the model does not fit the images.
     """
-    settings = settle(settings, train.image_size)
+    settings = settle_arm(settings, train.image_size)
     layers = _layers_that_stay(_build(train, settings, run), settings)
     return _client_settings(train, layers, settings, run)
 

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from phoenix_pipeline import __version__
-from phoenix_pipeline.arms.setup import client_settings, settle
-from phoenix_pipeline.config import ArmSettings, Group, RunConfig
+from phoenix_pipeline.arms.setup import client_settings
+from phoenix_pipeline.config import ArmSettings, Group, RunConfig, settle_arm
 from phoenix_pipeline.families.provenance import DATA, TRAINED_WITH, fingerprint_data
 from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.progress import progress_bar
@@ -69,7 +69,7 @@ def train_arm(
     """
     from phoenix_pipeline.arms.time_estimate import announce_time
 
-    settings = settle(settings, train.image_size)
+    settings = settle_arm(settings, train.image_size)
     job = _build_job(train, test, client_images, shared_pool, settings, run)
     announce_time(job, arm)
     result = _run(job, checkpoints, on_round)

@@ -13,8 +13,8 @@ from phoenix_pipeline.config.arm_settings import ARM_GROUPS, SHARED_GROUPS, ArmS
 from phoenix_pipeline.config.base import Group
 from phoenix_pipeline.config.by_image_size import (
     list_settled,
+    settle_arm,
     settle_federation,
-    settle_groups,
     settle_model,
     settle_training,
 )
@@ -80,8 +80,8 @@ __all__ = [
     "UNetConfig",
     "deep_merge",
     "list_settled",
+    "settle_arm",
     "settle_federation",
-    "settle_groups",
     "settle_model",
     "settle_training",
 ]

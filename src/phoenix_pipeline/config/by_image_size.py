@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from phoenix_pipeline.config.arm_settings import ArmSettings
 from phoenix_pipeline.config.base import AUTO, Group
 from phoenix_pipeline.config.federation import FederationConfig
 from phoenix_pipeline.config.model import ModelConfig
@@ -61,20 +62,20 @@ def preset_for(image_size: int) -> SizePreset:
     return next(preset for preset in PRESETS if image_size <= preset.max_side)
 
 
-def settle_groups(
-    model: ModelConfig, training: TrainingConfig, federation: FederationConfig, image_size: int
-) -> tuple[ModelConfig, TrainingConfig, FederationConfig]:
+def settle_arm(settings: ArmSettings, image_size: int) -> ArmSettings:
     """Return the groups of an arm without ``auto``.
 
     Raises:
-        SettingsError: see :func:`settle_federation`.
+        SettingsError: see :func:`settle_federation` and :func:`settle_model`.
     """
-    settled = settle_model(model, image_size)
-    pooled = federation.pooled
-    return (
-        settled,
-        settle_training(training, settled, image_size, pooled=pooled),
-        settle_federation(federation, image_size),
+    model = settle_model(settings.model, image_size)
+    pooled = settings.federation.pooled
+    return settings.model_copy(
+        update={
+            "model": model,
+            "training": settle_training(settings.training, model, image_size, pooled=pooled),
+            "federation": settle_federation(settings.federation, image_size),
+        }
     )
 
 
@@ -139,16 +140,17 @@ def settle_federation(federation: FederationConfig, image_size: int) -> Federati
     )
 
 
-def list_settled(given: Mapping[str, Group], settled: Mapping[str, Group]) -> dict[str, Any]:
-    """Return what each key that waited in ``given`` has become, by dotted names."""
-    found: dict[str, Any] = {}
-    for group, before in given.items():
-        values = settled[group].model_dump(mode="json")
-        for key in before.waiting():
-            value: Any = values
-            for part in key.split("."):
-                value = value[part]
-            found[f"{group}.{key}"] = value
+def list_settled(given: Group, settled: Group) -> dict[str, Any]:
+    """Return what each key that waited in ``given`` has become in ``settled``, by dotted names."""
+    values = settled.model_dump(mode="json")
+    return {key: read_dotted(values, key) for key in given.waiting()}
+
+
+def read_dotted(values: Mapping[str, Any], key: str) -> Any:
+    """Return the value at a dotted name."""
+    found: Any = values
+    for part in key.split("."):
+        found = found[part]
     return found
 
 

@@ -58,7 +58,7 @@ class ImageModel:
         """
         import numpy as np
 
-        from phoenix_pipeline.pipelines.sampling.export import draw_images
+        from phoenix_pipeline.pipelines.sampling.export import draw_exported
 
         rows = [(int(row["count"]), int(row["seed"])) for _, row in model_input.iterrows()]
         for count, seed in rows:
@@ -67,7 +67,7 @@ class ImageModel:
                     f"got count {count} and seed {seed}; count must be 1 or more, seed 0 or more"
                 )
         return np.concatenate(
-            [draw_images(self._folder, count, seed, self._sampling) for count, seed in rows]
+            [draw_exported(self._folder, count, seed, self._sampling) for count, seed in rows]
         )
 
 

@@ -15,10 +15,9 @@ from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
-from phoenix_pipeline.config import Group
+from phoenix_pipeline.config import SHARED_GROUPS, Group
 from phoenix_pipeline.config.settings_errors import explain
 from phoenix_pipeline.errors import SettingsError
-from phoenix_pipeline.framework.arm_blocks import SHARED_GROUPS
 from phoenix_pipeline.framework.file_locks import CAN_LOCK
 from phoenix_pipeline.framework.mlflow_runs import SESSION, SessionRuns
 from phoenix_pipeline.framework.mlflow_store import TrackingConfig, experiment_name

@@ -74,7 +74,7 @@ def split_held_out(images: ImageSet, fraction: float, seed: int) -> tuple[ImageS
             f"class {name!r} has one image, which cannot be in both splits; at least 2 are needed"
         )
     present = np.minimum(sizes, 1)
-    # Rounded first, so that 0.1 x 30 = 3.0000000000000004 is 3.
+    # Rounded first, so that 0.07 x 100 = 7.000000000000001 is 7.
     n = math.ceil(round(fraction * images.num_images, 6))
     if not present.sum() <= n <= images.num_images - present.sum():
         raise SettingsError(

@@ -10,12 +10,9 @@ from matplotlib.figure import Figure
 from phoenix_pipeline.config import (
     ARM_GROUPS,
     SHARED_GROUPS,
-    FederationConfig,
-    Group,
-    ModelConfig,
+    ArmSettings,
     PrivacyAuditConfig,
-    TrainingConfig,
-    settle_groups,
+    settle_arm,
 )
 from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.pipelines.comparison.gallery import draw_gallery
@@ -221,12 +218,7 @@ def _present(parameters: Mapping[str, Any], result: ArmResults) -> dict[str, dic
     """
     own = {name: group.model_validate(parameters[result.arm][name]) for name, group in _OF_ARMS}
     shared = {name: group.model_validate(parameters[name]) for name, group in _OF_ALL}
-    model, training, federation = settle_groups(
-        ModelConfig.model_validate(own["model"]),
-        TrainingConfig.model_validate(own["training"]),
-        FederationConfig.model_validate(own["federation"]),
-        result.description["settings"]["image_size"],
-    )
-    settled = {"model": model, "training": training, "federation": federation}
-    groups: dict[str, Group] = {**shared, **own, **settled}
+    side = result.description["settings"]["image_size"]
+    settled = settle_arm(ArmSettings.model_validate(own), side)
+    groups = {**shared, **{name: getattr(settled, name) for name in own}}
     return {name: groups[name].model_dump(mode="json") for name in result.settings}

@@ -1,18 +1,18 @@
 """Any number of images from a trained arm, as PNGs or Parquet, with a data card beside them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from phoenix_pipeline import __version__
-from phoenix_pipeline.arms.sampling import draw_images as draw_batches
-from phoenix_pipeline.arms.sampling import plan_main_samples
+from phoenix_pipeline.arms.sampling import Batch, follow_plan, plan_main_samples
 from phoenix_pipeline.checkpoints import atomic_path, write_json
-from phoenix_pipeline.config import SamplingConfig
+from phoenix_pipeline.config import ModelConfig, SamplingConfig
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.families.model_folder import read_metadata
 from phoenix_pipeline.families.provenance import DATA, trained_with
+from phoenix_pipeline.hardware import resolve_device
 from phoenix_pipeline.images import PngFolderWriter, SampleWriter
 from phoenix_pipeline.progress import progress_bar
 from phoenix_pipeline.reporting.data_card import render_data_card
@@ -69,8 +69,9 @@ def export_samples(
     with atomic_path(target) as temporary, progress_bar("exporting", num_images) as advance:
         temporary.mkdir()
         with _writer(temporary, layout) as writer:
-            seeds = image_seeds(seed, "export", num_images)
-            for images, client, own in draw_batches(model_folder, plan, sampling, seeds, device):
+            for images, client, own in _follow(
+                plan, metadata, model_folder, seed, sampling, device
+            ):
                 writer.write(images, client, own)
                 advance(len(images))
         write_json(temporary / CARD_FILE, card)
@@ -78,16 +79,36 @@ def export_samples(
     return card
 
 
-def draw_images(
+def draw_exported(
     model_folder: Path, num_images: int, seed: int, sampling: SamplingConfig, device: str = "auto"
 ) -> "np.ndarray":
     """Return uint8 images [N, C, H, W]: those that :func:`export_samples` writes for ``seed``."""
     import numpy as np
 
-    plan = plan_main_samples(read_metadata(model_folder), num_images)
-    seeds = image_seeds(seed, "export", num_images)
-    batches = draw_batches(model_folder, plan, sampling, seeds, device)
+    metadata = read_metadata(model_folder)
+    plan = plan_main_samples(metadata, num_images)
+    batches = _follow(plan, metadata, model_folder, seed, sampling, device)
     return np.concatenate([images for images, _, _ in batches])
+
+
+def _follow(
+    plan: Mapping[int, int],
+    metadata: Mapping[str, Any],
+    model_folder: Path,
+    seed: int,
+    sampling: SamplingConfig,
+    device: str,
+) -> Iterator[Batch]:
+    settings = metadata["settings"]
+    return follow_plan(
+        plan,
+        image_seeds(seed, "export", sum(plan.values())),
+        model_folder,
+        ModelConfig.model_validate(settings["model"]),
+        sampling,
+        (settings["channels"], settings["image_size"], settings["image_size"]),
+        resolve_device(device),
+    )
 
 
 def _writer(folder: Path, layout: Layout) -> PngFolderWriter | SampleWriter:
