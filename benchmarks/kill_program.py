@@ -129,7 +129,9 @@ def _run_arm(arm: str, folder: Path) -> None:
     pool = pd.DataFrame({"image_index": np.arange(5, 25)})
     groups = {"images": ImagesConfig(), "partition": PartitionConfig(num_clients=len(_SIZES))}
     images, held_out = _images(sum(_SIZES)), _images(60)
-    trained = train_arm(images, held_out, _clients(), pool, settings, _RUN, checkpoints, groups)
+    trained = train_arm(
+        arm, images, held_out, _clients(), pool, settings, _RUN, checkpoints, groups
+    )
     FolderDataset(filepath=str(folder / arm)).save(trained.write)
     TableDataset(filepath=str(folder / arm / "rounds.parquet")).save(trained.rounds)
     held = TableDataset(filepath=str(folder / arm / "client_images.parquet"))

@@ -9,13 +9,16 @@ from typing import Any
 import pytest
 from kedro.framework.session import KedroSession
 
-from phoenix_pipeline.config import LocalWorkConfig
+from phoenix_pipeline.config import ArmSettings, LocalWorkConfig
 from phoenix_pipeline.errors import SettingsError, TrainingError
 from phoenix_pipeline.framework.mlflow_runs import SessionRuns
 from phoenix_pipeline.framework.mlflow_store import TrackingConfig, tracking_uri
 from phoenix_pipeline.framework.node_times import NodeTimes
 from phoenix_pipeline.framework.settings_tree import flatten
-from phoenix_pipeline.framework.tracking import round_logger
+from phoenix_pipeline.framework.tracking import _settings, round_logger
+from phoenix_pipeline.pipelines.federated_training import (
+    create_pipeline as create_training_pipeline,
+)
 
 ARMS = ("centralized", "fedavg", "data_sharing", "personalization", "dcgan")
 
@@ -202,3 +205,13 @@ def test_flatten_names_leaves_by_their_path() -> None:
         "p.n.a.b": 1,
         "p.x": [1, 2],
     }
+
+
+def test_what_waits_for_the_images_is_logged_when_it_is_settled() -> None:
+    arm = ArmSettings(training={"batch_size": "auto", "learning_rate": 0.5})
+    logged = dict(_settings(arm, ""))
+    assert logged["training.learning_rate"] == 0.5
+    assert "training.batch_size" not in logged
+    # The tracker finds what it became among the inputs of the node that trains.
+    (train,) = create_training_pipeline("fedavg").nodes
+    assert "fedavg.model_summary" in train.inputs

@@ -79,7 +79,7 @@ def train(
     client_images, shares, _ = set_up_arm(*splits, table, settings, config, checkpoints)
     data_groups = {"images": images.config, **partition_settings(clients)}
     trained = train_arm(
-        *splits, client_images, shares, settings, config, checkpoints, data_groups, on_round
+        arm, *splits, client_images, shares, settings, config, checkpoints, data_groups, on_round
     )
     trained.write(target)
     write_table(target / ROUNDS_FILE, trained.rounds)

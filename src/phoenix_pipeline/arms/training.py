@@ -39,6 +39,7 @@ class TrainedArm:
 
 
 def train_arm(
+    arm: str,
     train: ImageSet,
     test: ImageSet,
     client_images: pd.DataFrame,
@@ -52,6 +53,7 @@ def train_arm(
     """Train over the clients; go on from ``checkpoints`` if possible.
 
     Args:
+        arm: its name, for the log.
         train: all training images.
         test: held-out images, which the threshold filter's reference is made from.
         client_images: what each client trains on, and
@@ -69,7 +71,7 @@ def train_arm(
 
     settings = settle_arm(settings, train.image_size)
     job = _build_job(train, test, client_images, shared_pool, settings, run)
-    announce_time(job, checkpoints.name)
+    announce_time(job, arm)
     result = _run(job, checkpoints, on_round)
     held = trained_images(job, result)
     groups = {"run": run, **data_groups}

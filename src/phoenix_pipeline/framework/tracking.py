@@ -198,7 +198,8 @@ def _shared_settings(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 def _settings(given: Any, prefix: str) -> Iterator[tuple[str, Any]]:
     """Yield the leaves of a group but those that still wait for the images."""
-    waiting = {f"{prefix}.{key}" for key in given.waiting()} if isinstance(given, Group) else set()
+    names = given.waiting() if isinstance(given, Group) else ()
+    waiting = {f"{prefix}.{key}" if prefix else key for key in names}
     yield from (item for item in flatten(given, prefix) if item[0] not in waiting)
 
 

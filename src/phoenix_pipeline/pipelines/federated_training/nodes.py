@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -16,6 +17,7 @@ def train(
     test_images: ImageSet,
     client_images: pd.DataFrame,
     shared_pool: pd.DataFrame,
+    model_summary: dict[str, Any],
     arm: ArmSettings,
     run: RunConfig,
     images: ImagesConfig,
@@ -25,9 +27,11 @@ def train(
     """Return a function that writes the models, the table of rounds, and who trained on what.
 
     All three lie in the model's folder, which says whatever a reader may want to know of the
-    training: settings, data and promise. Each round is logged to the arm's run.
+    training: settings, data and promise. Each round is logged to the arm's run, and so is what
+    ``model_summary`` says of settings of ``auto``, by the tracker that sees it come in.
     """
     trained = train_arm(
+        checkpoints.name,
         train_images,
         test_images,
         client_images,

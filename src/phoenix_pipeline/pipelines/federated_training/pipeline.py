@@ -17,6 +17,7 @@ def create_pipeline(arm: str) -> Pipeline:
                     "test_images",
                     "client_images",
                     "shared_pool",
+                    "model_summary",
                     ARM_SETTINGS,
                     "params:run",
                     "params:images",
