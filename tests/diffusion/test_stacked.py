@@ -1,6 +1,7 @@
 """Clients trained as one program end where they end one after another."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from phoenix_pipeline.config import DpSgdConfig, NoiseConfig, TrainingConfig, UNetConfig
+from phoenix_pipeline.diffusion import stacked
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
 from phoenix_pipeline.diffusion.stacked import train_stacked, why_not_stacked
 from phoenix_pipeline.diffusion.training import train_locally
@@ -182,3 +184,35 @@ def test_the_template_and_the_global_generator_are_left_alone() -> None:
 def test_what_cannot_be_stacked_says_why(options: dict[str, Any], reason: str) -> None:
     assert reason in str(why_not_stacked(settings(**options)))
     assert why_not_stacked(settings()) is None
+
+
+def test_other_threads_keep_their_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    # What is switched for the whole process changes the last bits of whoever trains beside this.
+    unet, config, losses = network(), settings(), stacked._losses
+    before = {
+        name: type(m.processor) for name, m in unet.named_modules() if hasattr(m, "processor")
+    }
+    switched_on: list[bool] = []
+
+    def watch(*arguments: Any) -> Tensor:
+        switched_on.append(torch.backends.cuda.flash_sdp_enabled())
+        return losses(*arguments)
+
+    monkeypatch.setattr(stacked, "_losses", watch)
+    train_together(unet, config, (0, 1), rounds=1)
+    assert switched_on == [True] * max(STEPS[:2])
+    modules = dict(unet.named_modules())
+    assert before and all(type(modules[name].processor) is kind for name, kind in before.items())
+
+
+def test_stacks_in_threads_side_by_side_end_with_the_bits_of_one_alone() -> None:
+    config = settings()
+    alone = train_together(network(), config, (0, 1, 2), rounds=2)
+    with ThreadPoolExecutor(2) as pool:
+        runs = [
+            pool.submit(train_together, network(), config, (0, 1, 2)[: 2 + i % 2], 2)
+            for i in range(6)
+        ]
+    for run in runs[1::2]:
+        for (weights, _, _), (expected, _, _) in zip(run.result(), alone, strict=True):
+            assert all(torch.equal(weights[name], value) for name, value in expected.items())

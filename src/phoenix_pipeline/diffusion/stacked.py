@@ -8,14 +8,13 @@ rate: the result is that of one client after another, to the rounding of sums.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from phoenix_pipeline.config import TrainingConfig
 from phoenix_pipeline.diffusion.columns import Columns
@@ -29,9 +28,6 @@ from phoenix_pipeline.optimization.corrections import Correction, corrections_of
 from phoenix_pipeline.optimization.learning_rate import learning_rate_at
 from phoenix_pipeline.optimization.precision import autocast
 from phoenix_pipeline.optimization.work import ClientTask, LocalResult, draw_batches
-
-# On CPUs flash attention has no batching rule: vmap would take the clients one after another.
-_PLAIN_ATTENTION = [SDPBackend.MATH]
 
 
 def why_not_stacked(config: TrainingConfig) -> str | None:
@@ -64,7 +60,8 @@ def train_stacked(
     order = sorted(range(len(tasks)), key=lambda i: -tasks[i].work.steps)
     stack = torch.stack([columns.flatten(tasks[i].weights) for i in order])
     rows = [_Row.of(tasks[i], own, columns, config) for i, own in zip(order, stack, strict=True)]
-    losses = _descend(unet, stack, rows, columns, schedule, config)
+    with _batched_attention(unet, stack.device):
+        losses = _descend(unet, stack, rows, columns, schedule, config)
     per_step = (time.perf_counter() - started) / sum(task.work.steps for task in tasks)
     results: list[LocalResult | TrainingError] = [TrainingError("")] * len(tasks)
     for i, row, own in zip(order, rows, losses, strict=True):
@@ -148,6 +145,27 @@ class _Row:
         return LocalResult(loss, steps * batch_size, steps * seconds_per_step)
 
 
+@contextmanager
+def _batched_attention(unet: nn.Module, device: torch.device) -> Iterator[None]:
+    """On a CPU, let ``unet`` attend by matrix products for the block.
+
+    Flash attention has no batching rule there: vmap would take the clients one after another.
+    ``torch.nn.attention.sdpa_kernel`` switches it off for all threads of the process, and on again
+    under the other workers' feet, whose weights then differ in the last bits.
+    """
+    from diffusers.models.attention_processor import Attention, AttnProcessor
+
+    blocks = [m for m in unet.modules() if isinstance(m, Attention)] if device.type == "cpu" else []
+    fused = [block.processor for block in blocks]
+    for block in blocks:
+        block.set_processor(AttnProcessor())
+    try:
+        yield
+    finally:
+        for block, processor in zip(blocks, fused, strict=True):
+            block.set_processor(processor)
+
+
 def _descend(
     unet: nn.Module,
     stack: Tensor,
@@ -211,7 +229,6 @@ def _losses(
         prediction: Tensor = functional_call(unet, own, (x, t), options)[0]
         return prediction
 
-    attention = sdpa_kernel(_PLAIN_ATTENTION) if x_t.device.type == "cpu" else nullcontext()
-    with attention, autocast(x_t.device, config.precision):
+    with autocast(x_t.device, config.precision):
         predicted = vmap(predict)(weights, x_t, t)
     return (predicted.float() - target).square().flatten(1).mean(1)
