@@ -189,9 +189,8 @@ def test_what_cannot_be_stacked_says_why(options: dict[str, Any], reason: str) -
 def test_other_threads_keep_their_attention(monkeypatch: pytest.MonkeyPatch) -> None:
     # What is switched for the whole process changes the last bits of whoever trains beside this.
     unet, config, losses = network(), settings(), stacked._losses
-    before = {
-        name: type(m.processor) for name, m in unet.named_modules() if hasattr(m, "processor")
-    }
+    blocks = {name: m for name, m in unet.named_modules() if hasattr(m, "processor")}
+    before = {name: type(block.processor) for name, block in blocks.items()}
     switched_on: list[bool] = []
 
     def watch(*arguments: Any) -> Tensor:
