@@ -8,6 +8,7 @@ import torch
 
 from phoenix_pipeline.config import (
     AggregationConfig,
+    ArmSettings,
     EvaluationConfig,
     FederationConfig,
     ModelConfig,
@@ -15,7 +16,7 @@ from phoenix_pipeline.config import (
     ServerOptimizerConfig,
     TrainingConfig,
     UNetConfig,
-    settle_groups,
+    settle_arm,
 )
 from phoenix_pipeline.diffusion.unet import build_unet
 from phoenix_pipeline.families import family_of
@@ -32,12 +33,9 @@ def load(env: str | None) -> PhoenixConfigLoader:
 
 
 def images_trained(groups: dict[str, Any], num_clients: int) -> int:
-    _, training, federation = settle_groups(
-        ModelConfig.model_validate(groups["model"]),
-        TrainingConfig.model_validate(groups["training"]),
-        FederationConfig.model_validate(groups["federation"]),
-        8,
-    )
+    own = ArmSettings.model_validate({name: groups[name] for name in ArmSettings.model_fields})
+    settled = settle_arm(own, 8)
+    training, federation = settled.training, settled.federation
     batch = training.batch_size
     sizes = dict.fromkeys(range(1 if federation.pooled else num_clients), 1000)
     steps = plan_steps(sizes, federation.local_work, batch)

@@ -60,8 +60,7 @@ def test_every_node_has_the_tag_of_its_stage_and_of_its_arm() -> None:
 def test_tags_select_nodes() -> None:
     every = build_pipelines(ARMS)["__default__"]
     assert {node.name for node in every.only_nodes_with_tags("arm.dcgan").nodes} == {
-        f"dcgan.{name}"
-        for name in ("check", "assign_images", "plot_clients", "train", "sample", "draw_grid")
+        f"dcgan.{name}" for name in ("set_up", "plot_clients", "train", "sample", "draw_grid")
     } | {"dcgan.evaluate"}
     trained = every.only_nodes_with_tags("stage.federated_training").nodes
     assert {node.name for node in trained} == {"fedavg.train", "dcgan.train"}

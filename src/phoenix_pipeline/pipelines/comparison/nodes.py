@@ -37,7 +37,6 @@ from phoenix_pipeline.reporting.score_figures import draw_scores
 
 logger = logging.getLogger(__name__)
 
-_OF_ARMS, _OF_ALL = tuple(ARM_GROUPS.items()), tuple(SHARED_GROUPS.items())
 # Digests in the conditions of an arm's scores.
 _DATA = ("train_images", "test_images")
 # Settings that may differ without a word: they change the way to a result, not the result.
@@ -216,9 +215,8 @@ def _present(parameters: Mapping[str, Any], result: ArmResults) -> dict[str, dic
     Kedro hands a group as a model where a node of the same run asks for one, else as it is written
     in ``conf``.
     """
-    own = {name: group.model_validate(parameters[result.arm][name]) for name, group in _OF_ARMS}
-    shared = {name: group.model_validate(parameters[name]) for name, group in _OF_ALL}
-    side = result.description["settings"]["image_size"]
-    settled = settle_arm(ArmSettings.model_validate(own), side)
-    groups = {**shared, **{name: getattr(settled, name) for name in own}}
+    shared = {name: group.model_validate(parameters[name]) for name, group in SHARED_GROUPS.items()}
+    own = ArmSettings.model_validate(parameters[result.arm])
+    settled = settle_arm(own, result.description["settings"]["image_size"])
+    groups = {**shared, **{name: getattr(settled, name) for name in ARM_GROUPS}}
     return {name: groups[name].model_dump(mode="json") for name in result.settings}
