@@ -5,7 +5,6 @@ and personalization with threshold filtering beat the default on non-IID data, a
 falls. Two arms are compared seed by seed: both have the same partition and the same initial noise.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -152,8 +151,3 @@ def _compare(pairs: pd.DataFrame, claim: Claim, metric: str) -> dict[str, object
         # A single seed has no spread: NaN compares as false.
         "held": better is not None and gain > 0 and gain > spread,
     }
-
-
-def seeds_of(table: pd.DataFrame, seed_column: str) -> Sequence[int]:
-    """Return the seeds of a table, in order."""
-    return sorted(int(seed) for seed in table[seed_column].unique())
