@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from phoenix_pipeline.config import (
+    ArmSettings,
     FederationConfig,
     PersonalLayersConfig,
     RunConfig,
@@ -84,6 +85,34 @@ def check_pool(pool: SharedPoolConfig) -> None:
         raise SettingsError(
             f"shared_pool.warmup_steps is {pool.warmup_steps}, but shared_pool.beta is 0: there is "
             "no pool to warm up on; set shared_pool.beta above 0 or shared_pool.warmup_steps to 0"
+        )
+
+
+def check_conditioning(train: ImageSet, settings: ArmSettings) -> None:
+    """Refuse to learn classes from images without any, or by a rule that would drown rare ones."""
+    from phoenix_pipeline.families.classes import check_classes
+
+    model, federation = settings.model, settings.federation
+    if model.conditioning == "none":
+        check_classes(model, settings.sampling)
+        return
+    if train.labels is None:
+        raise SettingsError(
+            f"model.conditioning is {model.conditioning}, but the training images have no labels; "
+            "set images.label_column, use a folder for each class, or set model.conditioning: none"
+        )
+    check_classes(model, settings.sampling, train.class_names)
+    if federation.engine == "deployment" and settings.sampling.class_distribution == "as_training":
+        raise SettingsError(
+            "sampling.class_distribution is as_training, but with federation.engine deployment "
+            "nobody knows how many images of each class the sites hold; set it to uniform or to "
+            "one share per class"
+        )
+    if federation.aggregation.rule != "mean":
+        raise SettingsError(
+            f"federation.aggregation.rule {federation.aggregation.rule} takes all clients for "
+            "equally able, but with model.conditioning labels a class is learnt only by clients "
+            "that hold it; set federation.aggregation.rule: mean, or model.conditioning: none"
         )
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 
 from phoenix_pipeline.arms.checks import (
     check_clients,
+    check_conditioning,
     check_personalization,
     check_pool,
     check_stored,
@@ -78,6 +79,7 @@ def check_arm(
     given, settings = settings, settle_arm(settings, train.image_size)
     federation, personal = settings.federation, settings.personal_layers
     filtering, pool = settings.threshold_filter, settings.shared_pool
+    check_conditioning(train, settings)
     network = _build(train, settings, run)
     layers = _layers_that_stay(network, settings)
     check_privacy(
@@ -124,7 +126,13 @@ def _client_settings(
         monitor_samples=settings.threshold_filter.monitor_samples,
         monitor_steps=settings.threshold_filter.monitor_steps,
         compression=settings.federation.compression,
+        class_names=_class_names(train, settings),
     )
+
+
+def _class_names(train: ImageSet, settings: ArmSettings) -> tuple[str, ...]:
+    """Return the classes of a conditional model; none of any other."""
+    return train.class_names if settings.model.conditioning == "labels" else ()
 
 
 def _build(train: ImageSet, settings: ArmSettings, run: RunConfig) -> "nn.Module":
@@ -133,7 +141,8 @@ def _build(train: ImageSet, settings: ArmSettings, run: RunConfig) -> "nn.Module
     resolve_device(run.device)
     family = family_of(settings.model)
     family.check(settings.model, settings.sampling, train.channels, train.image_size)
-    return family.build(settings.model, train.channels, train.image_size, run.seed)
+    classes = len(_class_names(train, settings))
+    return family.build(settings.model, train.channels, train.image_size, run.seed, classes)
 
 
 def _layers_that_stay(network: "nn.Module", settings: ArmSettings) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ import pandas as pd
 from phoenix_pipeline import __version__
 from phoenix_pipeline.arms.setup import client_settings
 from phoenix_pipeline.config import ArmSettings, Group, RunConfig, settle_arm
+from phoenix_pipeline.families.classes import CLASS_COUNTS
 from phoenix_pipeline.families.provenance import DATA, TRAINED_WITH, fingerprint_data
 from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.progress import progress_bar
@@ -78,6 +79,8 @@ def train_arm(
     told = {name: group.model_dump(mode="json") for name, group in groups.items()}
     metadata = _describe(job, result, settings, told)
     metadata[DATA] = fingerprint_data(train, test, held)
+    if counts := _class_counts(job, held):
+        metadata[CLASS_COUNTS] = counts
 
     def write(folder: Path) -> None:
         _write(folder, result, job.settings, metadata)
@@ -95,6 +98,17 @@ def trained_images(job: "FederatedJob", result: "FederatedResult") -> pd.DataFra
     sites, counts = list(result.num_examples), list(result.num_examples.values())
     unknown = {"image_index": -1, "label": -1, "shared": False}
     return pd.DataFrame({"client_id": np.repeat(sites, counts)}).assign(**unknown)
+
+
+def _class_counts(job: "FederatedJob", held: pd.DataFrame) -> dict[int, list[int]]:
+    """Return each client's images by class, of a conditional model; empty where nobody knows."""
+    labels, classes = job.images.labels, len(job.settings.class_names)
+    if not classes or labels is None or job.config.engine == "deployment":
+        return {}
+    return {
+        int(str(client)): np.bincount(labels[rows], minlength=classes).tolist()
+        for client, rows in held.groupby("client_id")["image_index"]
+    }
 
 
 def _weights(settings: ArmSettings) -> Weights:
@@ -164,7 +178,6 @@ def _write(
     folder: Path, result: "FederatedResult", settings: "ClientSettings", metadata: dict[str, Any]
 ) -> None:
     """Write the global model, or the shared body and what completes it at each client."""
-    from phoenix_pipeline.families import family_of
     from phoenix_pipeline.families.model_folder import write_models
     from phoenix_pipeline.federated.personal_layers import samples_are_personal
 
@@ -173,9 +186,7 @@ def _write(
     personal = samples_are_personal(settings.personal_layers)
     network = None
     if not personal or result.averaged_personal is not None:
-        network = family_of(settings.model).build(
-            settings.model, settings.channels, settings.image_size, settings.seed
-        )
+        network = settings.build_network()
         completing = result.averaged_personal or {}
         network.load_state_dict({**network.state_dict(), **shared, **completing})
     states = ((c, result.client_state(c)) for c in (result.connected if personal else ()))
