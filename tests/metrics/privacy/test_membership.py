@@ -231,3 +231,25 @@ def test_a_gan_is_judged_by_its_discriminator(digits: tuple[ImageSet, ImageSet])
 def test_timesteps_are_spread_over_the_first_half() -> None:
     steps = loss_timesteps(NoiseConfig(num_train_timesteps=1001), 4)
     assert steps == [20, 180, 340, 500]
+
+
+def test_a_conditional_model_is_attacked_with_the_labels_of_the_images() -> None:
+    model = ModelConfig(conditioning="labels")
+    network = LabelledConstant()
+    config = PrivacyAuditConfig(timesteps=2, batch_size=2)
+    images = np.zeros((4, 1, 8, 8), dtype=np.uint8)
+    labels = np.array([0, 3, 1, 2])
+    scores = membership_scores(network, model, images, config, 0, labels=labels)
+    # Further from 0 with every class, so less familiar.
+    assert np.argsort(-scores["loss"]).tolist() == [0, 2, 3, 1]
+
+
+class LabelledConstant(nn.Module):
+    """Predicts ten times the class everywhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(10.0))
+
+    def forward(self, x: Tensor, t: Tensor, labels: Tensor, return_dict: bool) -> tuple[Tensor]:
+        return ((self.scale * labels).view(-1, 1, 1, 1).expand_as(x),)

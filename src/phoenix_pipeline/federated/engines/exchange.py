@@ -27,7 +27,7 @@ JOB_FILE = "job.safetensors"
 _RESULT = "result.safetensors"
 _FAILURE = "failure.json"
 _PROGRESS = "progress.jsonl"
-_POOL = "pool"
+_POOL, _POOL_LABELS = "pool", "pool_labels"
 
 
 def write_job(folder: Path, job: FederatedJob) -> None:
@@ -38,6 +38,8 @@ def write_job(folder: Path, job: FederatedJob) -> None:
     tensors = dict(job.reference.arrays()) if job.reference else {}
     if job.warmup_steps and job.pool is not None:
         tensors[_POOL] = torch.from_numpy(job.images.images[job.pool])
+        if job.settings.class_names and job.images.labels is not None:
+            tensors[_POOL_LABELS] = torch.from_numpy(job.images.labels[job.pool])
     for name in (_RESULT, _FAILURE, _PROGRESS):
         (folder / name).unlink(missing_ok=True)
     save_tensors(
@@ -66,9 +68,12 @@ def read_job(folder: Path) -> FederatedJob:
     empty = torch.empty(
         (0, settings.channels, settings.image_size, settings.image_size), dtype=torch.uint8
     )
-    pool = tensors.pop(_POOL, empty)
+    pool, labels = tensors.pop(_POOL, empty), tensors.pop(_POOL_LABELS, None)
+    images = ImageSet(pool.numpy())
+    if labels is not None:
+        images = ImageSet(pool.numpy(), labels.numpy(), settings.class_names)
     return FederatedJob(
-        images=ImageSet(pool.numpy()),
+        images=images,
         client_images=pd.DataFrame({"client_id": [], "image_index": []}),
         config=FederationConfig.model_validate(told["config"]),
         settings=settings,
