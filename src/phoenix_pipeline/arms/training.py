@@ -12,11 +12,13 @@ import pandas as pd
 
 from phoenix_pipeline import __version__
 from phoenix_pipeline.arms.setup import client_settings
+from phoenix_pipeline.checkpoints import atomic_path
 from phoenix_pipeline.config import ArmSettings, Group, RunConfig, settle_arm
 from phoenix_pipeline.families.classes import CLASS_COUNTS
 from phoenix_pipeline.families.provenance import DATA, TRAINED_WITH, fingerprint_data
-from phoenix_pipeline.images import ImageSet
+from phoenix_pipeline.images import ImageSet, encodable
 from phoenix_pipeline.progress import progress_bar
+from phoenix_pipeline.reporting.cards import CARD_FILE, render_model_card
 from phoenix_pipeline.reporting.disclosure import describe_disclosure
 
 if TYPE_CHECKING:
@@ -77,7 +79,7 @@ def train_arm(
     held = trained_images(job, result)
     groups = {"run": run, **data_groups}
     told = {name: group.model_dump(mode="json") for name, group in groups.items()}
-    metadata = _describe(job, result, settings, told)
+    metadata = {"arm": arm, **_describe(job, result, settings, told)}
     metadata[DATA] = fingerprint_data(train, test, held)
     if counts := _class_counts(job, held):
         metadata[CLASS_COUNTS] = counts
@@ -167,6 +169,7 @@ def _describe(
         "rounds": job.config.num_rounds,
         "settings": job.settings.model_dump(mode="json"),
         TRAINED_WITH: told,
+        "epsilon": epsilon if math.isfinite(epsilon) else None,
         "disclosure": describe_disclosure(told, None if math.isnan(epsilon) else epsilon),
         "num_examples": dict(result.num_examples),
         "phoenix_pipeline": __version__,
@@ -178,7 +181,7 @@ def _write(
     folder: Path, result: "FederatedResult", settings: "ClientSettings", metadata: dict[str, Any]
 ) -> None:
     """Write the global model, or the shared body and what completes it at each client."""
-    from phoenix_pipeline.families.model_folder import write_models
+    from phoenix_pipeline.families.model_folder import read_metadata, write_models
     from phoenix_pipeline.federated.personal_layers import samples_are_personal
 
     averaged = metadata["weights"] == "ema"
@@ -192,3 +195,5 @@ def _write(
     states = ((c, result.client_state(c)) for c in (result.connected if personal else ()))
     layers = ((c, s.personal_ema if averaged else s.personal) for c, s in states)
     write_models(folder, shared, layers, network, metadata)
+    with atomic_path(folder / CARD_FILE) as temporary:
+        temporary.write_text(encodable(render_model_card(read_metadata(folder))), encoding="utf-8")

@@ -22,6 +22,7 @@ from phoenix_pipeline.families.provenance import DATA, trained_with
 from phoenix_pipeline.hardware import resolve_device
 from phoenix_pipeline.images import PngFolderWriter, SampleWriter
 from phoenix_pipeline.progress import progress_bar
+from phoenix_pipeline.reporting.cards import licence_of
 from phoenix_pipeline.reporting.data_card import render_data_card
 from phoenix_pipeline.seeding import image_seeds
 
@@ -73,6 +74,8 @@ def export_samples(
     metadata = read_metadata(model_folder)
     plan = plan_main_samples(metadata, num_images, client_id)
     card = _describe(metadata, model_folder.name, plan, seed, sampling, scores or {})
+    card["licence"] = licence_of(metadata)
+    card["data_files"] = None if layout == "png" else _PARQUET_FILE
     with atomic_path(target) as temporary, progress_bar("exporting", num_images) as advance:
         temporary.mkdir()
         with _writer(temporary, layout, class_names_of(metadata)) as writer:
