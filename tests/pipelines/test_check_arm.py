@@ -99,3 +99,10 @@ def test_images_without_labels_cannot_be_learnt_by_class(tmp_path: Path) -> None
 def test_an_unconditional_arm_is_asked_for_no_class(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"guidance_scale is 2.0, but the model has no classes"):
         check(tmp_path, sampling={"num_steps": 2, "guidance_scale": 2.0})
+
+
+def test_a_gan_has_no_timesteps_to_weigh(tmp_path: Path) -> None:
+    dcgan = {"family": "dcgan", "dcgan": {"base_channels": 4, "latent_dim": 5}}
+    asked = {"training": {"loss_weighting": "min_snr"}, "personal_layers": {"layers": None}}
+    with pytest.raises(SettingsError, match=r"loss_weighting is min_snr, which is for diffusion"):
+        check(tmp_path, model=dcgan, **asked)

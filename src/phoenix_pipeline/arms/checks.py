@@ -116,6 +116,19 @@ def check_conditioning(train: ImageSet, settings: ArmSettings) -> None:
         )
 
 
+def check_loss(settings: ArmSettings) -> None:
+    """Refuse weights of timesteps, and a choice of noise, in a model that has neither."""
+    training, plain = settings.training, {"loss_weighting": "none", "noise_assignment": "random"}
+    if settings.model.family == "diffusion":
+        return
+    for name, value in plain.items():
+        if (asked := getattr(training, name)) != value:
+            raise SettingsError(
+                f"training.{name} is {asked}, which is for diffusion models, but model.family is "
+                f"{settings.model.family}; set training.{name}: {value} for this arm"
+            )
+
+
 def check_threshold(
     rules: ThresholdFilterConfig, train: ImageSet, test: ImageSet, run: RunConfig
 ) -> None:

@@ -8,6 +8,7 @@ import pandas as pd
 from phoenix_pipeline.arms.checks import (
     check_clients,
     check_conditioning,
+    check_loss,
     check_personalization,
     check_pool,
     check_stored,
@@ -80,6 +81,7 @@ def check_arm(
     federation, personal = settings.federation, settings.personal_layers
     filtering, pool = settings.threshold_filter, settings.shared_pool
     check_conditioning(train, settings)
+    check_loss(settings)
     network = _build(train, settings, run)
     layers = _layers_that_stay(network, settings)
     check_privacy(

@@ -36,14 +36,17 @@ def per_image_gradients(
         config: precision.
     """
 
-    def loss_of(parameters: Mapping[str, Tensor], target: Tensor, *inputs: Tensor) -> Tensor:
+    def loss_of(
+        parameters: Mapping[str, Tensor], weight: Tensor, target: Tensor, *inputs: Tensor
+    ) -> Tensor:
         options, single = {"return_dict": False}, tuple(part[None] for part in inputs)
         with autocast(target.device, config.precision):
             predicted = functional_call(unet, dict(parameters), single, options)[0]
-        return nn.functional.mse_loss(predicted.float(), target[None])
+        return weight * nn.functional.mse_loss(predicted.float(), target[None])
 
     parameters = {name: value.detach() for name, value in unet.named_parameters()}
-    of_images = batch.target, *batch.inputs
+    weights = torch.ones_like(batch.t, dtype=torch.float32)
+    of_images = weights if batch.weights is None else batch.weights, batch.target, *batch.inputs
     in_dims = (None, *[0] * len(of_images))
     take = vmap(grad_and_value(loss_of), in_dims=in_dims, randomness="different")
     gradients, losses = take(parameters, *of_images)

@@ -230,4 +230,7 @@ def _losses(
 
     with autocast(batch.x_t.device, config.precision):
         predicted = vmap(predict)(weights, *batch.inputs)
-    return (predicted.float() - batch.target).square().flatten(1).mean(1)
+    squares = (predicted.float() - batch.target).square()
+    if batch.weights is None:
+        return squares.flatten(1).mean(1)
+    return (batch.weights * squares.flatten(2).mean(2)).mean(1)

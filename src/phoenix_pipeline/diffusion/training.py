@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from phoenix_pipeline.config import TrainingConfig
-from phoenix_pipeline.diffusion.batches import Batch, draw_batch
+from phoenix_pipeline.diffusion.batches import Batch, draw_batch, mean_error
 from phoenix_pipeline.diffusion.conditioning import Condition, RowsAtRest
 from phoenix_pipeline.diffusion.dp_sgd import set_private_gradients
 from phoenix_pipeline.diffusion.dropout import set_dropout_generators
@@ -149,7 +149,7 @@ def _set_gradients(
     optimizer.zero_grad(set_to_none=True)
     with autocast(batch.x_t.device, config.precision):
         predicted = unet(*batch.inputs, return_dict=False)[0]
-    loss = nn.functional.mse_loss(predicted.float(), batch.target)
+    loss = mean_error(predicted.float(), batch)
     scaler.scale(loss).backward()
     return loss
 
