@@ -3,6 +3,7 @@
 All raise a SettingsError that says what is allowed; a stored run raises a CheckpointError.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.images import ImageSet
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from phoenix_pipeline.federated.records import ClientSettings
 
 
@@ -152,12 +155,13 @@ def check_stored(
     federation: FederationConfig,
     rules: ThresholdFilterConfig,
     pool: SharedPoolConfig,
+    start: "Mapping[str, Tensor] | None" = None,
 ) -> None:
     """Refuse to train where an unfinished run of other settings lies."""
     from phoenix_pipeline.federated.job import identify_settings
     from phoenix_pipeline.federated.resuming import SERVER_FOLDER, is_resumable
 
     asked = identify_settings(
-        federation, settings, rules if rules.enabled else None, pool.warmup_steps
+        federation, settings, rules if rules.enabled else None, pool.warmup_steps, start
     )
     is_resumable(checkpoints / SERVER_FOLDER, asked)

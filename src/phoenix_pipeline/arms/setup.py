@@ -20,7 +20,7 @@ from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.partitioning.shared_pool import draw_shared_pool
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from phoenix_pipeline.federated.records import ClientSettings
 
@@ -96,10 +96,31 @@ def check_arm(
     check_personalization(personal, filtering, federation, layers)
     check_pool(pool)
     check_threshold(filtering, train, test, run)
+    start = load_start(train, settings, run)
     if federation.resume:
         told = _client_settings(train, layers, settings, run)
-        check_stored(checkpoints, told, federation, filtering, pool)
+        check_stored(checkpoints, told, federation, filtering, pool, start)
     return {**_summarise(network, layers, train), "settled": list_settled(given, settings)}
+
+
+def load_start(
+    train: ImageSet, settings: ArmSettings, run: RunConfig
+) -> "dict[str, Tensor] | None":
+    """Return the weights of ``model.start_from``, which fit the model; None where there are none.
+
+    ``settings`` are without ``auto``.
+
+    Raises:
+        SettingsError: they do not fit; says what does.
+        CheckpointError: there are no weights.
+    """
+    from phoenix_pipeline.families import family_of
+
+    if settings.model.start_from is None:
+        return None
+    folder = Path(settings.model.start_from).expanduser()
+    network = _build(train, settings, run)
+    return family_of(settings.model).load_start(folder, network, settings.model)
 
 
 def client_settings(train: ImageSet, settings: ArmSettings, run: RunConfig) -> "ClientSettings":
@@ -119,7 +140,8 @@ def _client_settings(
     from phoenix_pipeline.federated.records import ClientSettings
 
     return ClientSettings(
-        model=settings.model,
+        # Clients get the weights, and have no folder of that name.
+        model=settings.model.model_copy(update={"start_from": None}),
         training=settings.training,
         channels=train.channels,
         image_size=train.image_size,

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from phoenix_pipeline import __version__
-from phoenix_pipeline.arms.setup import client_settings
+from phoenix_pipeline.arms.setup import client_settings, load_start
 from phoenix_pipeline.checkpoints import atomic_path
 from phoenix_pipeline.config import ArmSettings, Group, RunConfig, settle_arm
 from phoenix_pipeline.families.classes import CLASS_COUNTS
@@ -141,6 +141,7 @@ def _build_job(
         pool=shared_pool["image_index"].unique(),
         warmup_steps=settings.shared_pool.warmup_steps,
         final_average=_weights(settings) if settings.personal_layers.final_average else None,
+        start=load_start(train, settings, run),
     )
 
 

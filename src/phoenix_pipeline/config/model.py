@@ -98,6 +98,12 @@ class ModelConfig(Group):
         description="`labels`: how often a label is hidden in training, for classifier-free "
         "guidance (arXiv 2207.12598).",
     )
+    start_from: str | None = Field(
+        None,
+        min_length=1,
+        description="Folder of a diffusers `DDPMPipeline` or `UNet2DModel`, such as that of a "
+        "trained arm, whose weights the training starts from; null: random weights.",
+    )
     unet: UNetConfig = UNetConfig()
     noise: NoiseConfig = NoiseConfig()
     dcgan: DcganConfig = DcganConfig()

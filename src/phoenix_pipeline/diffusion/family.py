@@ -13,6 +13,7 @@ from phoenix_pipeline.config import ModelConfig, NoiseConfig, SamplingConfig, Tr
 from phoenix_pipeline.diffusion import export as _export
 from phoenix_pipeline.diffusion import sampling as _sampling
 from phoenix_pipeline.diffusion import stacked as _stacked
+from phoenix_pipeline.diffusion import start as _start
 from phoenix_pipeline.diffusion import training as _training
 from phoenix_pipeline.diffusion.conditioning import Condition, null_class
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
@@ -98,6 +99,11 @@ def _condition(network: nn.Module, model: ModelConfig, labels: Tensor | None) ->
     if model.conditioning == "none" or labels is None:
         return None
     return Condition(labels, null_class(network), model.label_dropout)
+
+
+def load_start(folder: Path, network: nn.Module, model: ModelConfig) -> dict[str, Tensor]:
+    """Return weights to start from; see :func:`phoenix_pipeline.diffusion.start.load_start`."""
+    return _start.load_start(folder, network, model.noise)
 
 
 @lru_cache(maxsize=8)

@@ -80,6 +80,12 @@ class Family(Protocol):
     ) -> None:
         """Write the model as a folder that is complete or absent."""
 
+    def load_start(self, folder: Path, network: nn.Module, model: ModelConfig) -> dict[str, Tensor]:
+        """Return the weights in ``folder`` that ``network`` is to start from.
+
+        Raises SettingsError if they do not fit.
+        """
+
     def load(self, folder: Path) -> nn.Module:
         """Return the network of an exported folder, on the CPU, in evaluation mode."""
 

@@ -94,6 +94,14 @@ def export(
     _export.export_networks(folder, cast(Dcgan, network), model, metadata)
 
 
+def load_start(folder: Path, network: nn.Module, model: ModelConfig) -> dict[str, Tensor]:
+    """Refuse: only diffusion models start from given weights."""
+    raise SettingsError(
+        "model.start_from is for diffusion models, but model.family is dcgan; set "
+        "model.start_from: null for this arm"
+    )
+
+
 def load(folder: Path) -> nn.Module:
     """Return both networks of an exported folder, on the CPU, in evaluation mode."""
     return _export.load_networks(folder)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from phoenix_pipeline.reporting.class_disclosure import describe_classes
 from phoenix_pipeline.reporting.provenance import read_setting
 
 _CLIENTS = "federation.differential_privacy"
@@ -50,7 +51,12 @@ def describe_disclosure(settings: Mapping[str, Any], epsilon: float | None = Non
             f"Every {_times(every)} each client also sent one number, its score: how far the "
             "samples of its own model are from reference statistics that the server hands out."
         )
-    if classes := _classes(settings):
+    if start := read_setting(settings, "model.start_from"):
+        sentences.append(
+            f"Training began with given weights ({start}): nothing here says or limits what those "
+            "tell of the images that they were trained on."
+        )
+    if classes := describe_classes(settings):
         sentences.append(classes)
     if _has_client_models(settings):
         sentences.append(_sampled(settings))
@@ -75,30 +81,6 @@ def _weights(settings: Mapping[str, Any]) -> str:
     if _gave_images(settings):
         stays = "the rest of its images never left it"
     return f"After each round, each client sent {sent}; {stays}."
-
-
-def _classes(settings: Mapping[str, Any]) -> str:
-    """Return who learns which classes a client holds, where the model learns them."""
-    if read_setting(settings, "model.conditioning", "none") == "none":
-        return ""
-    names = read_setting(settings, "personal_layers.layers") or ()
-    kept = [names] if isinstance(names, str) else names
-    if any(name.split(".")[0] == "class_embedding" for name in kept):
-        return "Which classes it holds does not show: the embedding of classes stayed with it."
-    if read_setting(settings, f"{_IMAGES}.enabled", False):
-        return (
-            "Which classes it holds is hidden as its images are: the noise moves the embeddings of "
-            "all classes."
-        )
-    if (
-        read_setting(settings, f"{_CLIENTS}.enabled", False)
-        and read_setting(settings, f"{_CLIENTS}.placement", "central") == "local"
-    ):
-        return "Which classes it holds is covered by its noise, like all else in its update."
-    return (
-        "Its update tells the server which classes it holds: the embeddings of the others do not "
-        "move, and are averaged without it."
-    )
 
 
 def _has_client_models(settings: Mapping[str, Any]) -> bool:
