@@ -1,22 +1,34 @@
 """A federation whose clients hold different classes."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from flwr.app import Message, RecordDict
 from torch import Tensor
 
 from phoenix_pipeline.config import ModelConfig, ThresholdFilterConfig
 from phoenix_pipeline.diffusion import family
 from phoenix_pipeline.diffusion.conditioning import EMBEDDING
 from phoenix_pipeline.federated.records import ClientSettings
+from phoenix_pipeline.federated.sites import StoredSites
 from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.metrics.monitoring import build_monitor_reference
 from phoenix_pipeline.optimization.work import LocalWork
 from phoenix_pipeline.seeding import derive_seed
-from tests.federated.tiny import SIZES, UNET, federate, interrupt, make_images, same, settings
+from tests.federated.tiny import (
+    SIZES,
+    UNET,
+    client_table,
+    federate,
+    interrupt,
+    make_images,
+    same,
+    settings,
+)
 
 # So often that both clients meet the null class in their two steps.
 MODEL = ModelConfig(unet=UNET, conditioning="labels", label_dropout=0.5)
@@ -152,3 +164,14 @@ def test_a_warm_up_learns_the_classes_of_the_pool(tmp_path: Path) -> None:
     pool = np.array([0, 1, 13])
     result = conditional(tmp_path, rounds=1, pool=pool, warmup_steps=2)
     assert (result.raw[EMBEDDING] != start()[EMBEDDING]).any(dim=1)[:3].all()
+
+
+def test_sites_in_a_folder_have_the_labels_of_their_images(tmp_path: Path) -> None:
+    states = tmp_path / "states"
+    sites = StoredSites.write(tmp_path / "sites", images(), client_table(), states)
+    context: Any = SimpleNamespace(node_config={"client-id": 1})
+    labels = sites(Message(RecordDict(), 1, "train"), context).labels
+    assert labels is not None
+    assert labels.tolist() == LABELS[12:].tolist()
+    plain = StoredSites.write(tmp_path / "plain", make_images(), client_table(), states)
+    assert plain(Message(RecordDict(), 1, "train"), context).labels is None

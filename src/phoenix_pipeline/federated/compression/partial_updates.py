@@ -94,7 +94,10 @@ def layers_that_stay(
             f"{key}.partial_update {scheme} knows the parts of a U-Net, but model.family is "
             f"{model.family}; set it to full"
         )
-    layers = tuple(dict.fromkeys((*personal, *kept_prefixes(scheme))))
+    names = list(names)
+    # An unconditional network has no embedding of classes.
+    kept = [p for p in kept_prefixes(scheme) if any(is_personal(name, (p,)) for name in names)]
+    layers = tuple(dict.fromkeys((*personal, *kept)))
     shared = [name for name in names if not is_personal(name, layers)]
     halves = ("encoder", "decoder") if config.is_split else ("all",)
     for half in halves:

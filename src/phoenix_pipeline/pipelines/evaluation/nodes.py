@@ -84,7 +84,7 @@ def evaluate(
 
         scores = score(main)
         final = score(averaged) if len(averaged) else None
-    utility, no_utility = _utility(samples.images.images[main], judge, train, test, config, run)
+    utility, no_utility = _utility(samples, main, judge, train, test, config, run)
     metrics = {
         "conditions": {
             "reference_split": config.reference_split,
@@ -130,7 +130,8 @@ def _sample_classes(samples: Samples, main: np.ndarray, judge: LabelJudge | None
 
 
 def _utility(
-    images: np.ndarray,
+    samples: Samples,
+    main: np.ndarray,
     judge: LabelJudge | None,
     train: ImageSet,
     test: ImageSet,
@@ -145,7 +146,13 @@ def _utility(
     try:
         with progress_bar("utility", 2 * config.classifier.epochs) as advance:
             found = classification_utility(
-                images, judge, train, test, seed=run.seed, progress=advance
+                samples.images.images[main],
+                judge,
+                train,
+                test,
+                seed=run.seed,
+                progress=advance,
+                asked=None if samples.labels is None else samples.labels[main],
             )
     except SettingsError as error:
         return {}, dict.fromkeys(_UTILITY, str(error))
