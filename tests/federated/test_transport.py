@@ -9,13 +9,13 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord
 from torch import Tensor
 
-from phoenix_pipeline.checkpoints import load_tensors
 from phoenix_pipeline.config import CompressionConfig, LinkConfig
 from phoenix_pipeline.errors import FederationError, SettingsError
 from phoenix_pipeline.federated.client_state import ClientState
 from phoenix_pipeline.federated.compression.codecs import codec_of
 from phoenix_pipeline.federated.compression.partial_updates import assign_halves, sent_names
 from phoenix_pipeline.federated.compression.updates import encoded_bytes
+from phoenix_pipeline.federated.packed_file import load_packed
 from phoenix_pipeline.federated.records import pack_arrays, pack_weights, unpack_arrays
 from phoenix_pipeline.federated.round_table import new_row
 from phoenix_pipeline.federated.run_state import RunState
@@ -140,7 +140,7 @@ def test_a_client_keeps_what_its_codec_left_out(tmp_path: Path) -> None:
 
 
 def load_tensors_of(folder: Path, number: int, group: str) -> dict[str, Tensor]:
-    tensors, _ = load_tensors(folder / f"server/round-{number:06d}.safetensors")
+    tensors, _ = load_packed(folder / f"server/round-{number:06d}.safetensors")
     return {n.removeprefix(group): t for n, t in tensors.items() if n.startswith(group)}
 
 

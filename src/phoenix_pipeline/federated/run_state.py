@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from phoenix_pipeline.checkpoints import load_tensors, save_tensors
 from phoenix_pipeline.errors import CheckpointError
 from phoenix_pipeline.federated.history import History
+from phoenix_pipeline.federated.packed_file import load_packed, save_packed
 from phoenix_pipeline.federated.resuming import checkpoints, is_resumable, unreadable
 from phoenix_pipeline.federated.round_table import WARM_UP_ROUND, Row
 from phoenix_pipeline.optimization.ema import ema_decay, update_ema
@@ -72,7 +72,7 @@ class RunState:
         raise unreadable(self.folder)
 
     def _take_over(self, path: Path) -> None:
-        tensors, metadata = load_tensors(path)
+        tensors, metadata = load_packed(path)
         self.history = History.restore(self.folder / HISTORY_FILE, metadata["history"])
         self.raw, self.ema, self.initial_personal, self.server_optimizer, self.broadcast = (
             {n.removeprefix(p): t for n, t in tensors.items() if n.startswith(p)} for p in _GROUPS
@@ -109,7 +109,7 @@ class RunState:
             for group, state in zip(_GROUPS, states, strict=True)
             for name, tensor in state.items()
         }
-        save_tensors(
+        save_packed(
             self.folder / f"round-{self.rounds_done:06d}.safetensors",
             tensors,
             {
