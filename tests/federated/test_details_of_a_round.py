@@ -23,8 +23,8 @@ from phoenix_pipeline.federated.run_state import RunState
 from phoenix_pipeline.federated.strategy import PhoenixStrategy
 from phoenix_pipeline.federated.transport import (
     ServerTransport,
-    receive_weights,
-    send_weights,
+    receive,
+    send,
 )
 from phoenix_pipeline.metrics.monitoring import build_monitor_reference
 from phoenix_pipeline.optimization.work import LocalWork
@@ -89,11 +89,11 @@ def test_clients_with_the_same_update_round_it_differently() -> None:
 
     def written(client: int, current: int) -> dict[str, bytes]:
         server = ServerTransport(told, RunState(Path("unused"), {}, reference, 0.5))
-        server.open_round(current, [client])
-        record, config = server.write(client, ArrayRecord())
+        server.open_round(current, [client], ArrayRecord())
+        record, config = server.write(client)
         asked = ConfigRecord({"round": current, **config})
-        got = receive_weights(record, asked, told, ClientState(), reference)
-        arrays = send_weights(moved, got, asked, told, ClientState(), client)
+        got = receive(record, asked, told, ClientState(), reference).weights
+        arrays = send(moved, got, asked, told, ClientState(), client)
         return {name: array.data for name, array in arrays.items()}
 
     assert written(0, 1) == written(0, 1)

@@ -74,6 +74,7 @@ def check_arm(
         CheckpointError: ``checkpoints`` has an unfinished run of other settings.
     """
     from phoenix_pipeline.federated.privacy.checks import check_privacy
+    from phoenix_pipeline.strategies import Strategies
 
     given, settings = settings, settle_arm(settings, train.image_size)
     federation, personal = settings.federation, settings.personal_layers
@@ -89,6 +90,7 @@ def check_arm(
         or (bool(layers) and federation.waits_for_released_layers),
         shares_images=pool.beta > 0 and pool.source == "clients",
     )
+    Strategies.of(federation.strategies).check(federation, settings.training)
     check_personalization(personal, filtering, federation, layers)
     check_pool(pool)
     check_threshold(filtering, train, test, run)
@@ -124,6 +126,7 @@ def _client_settings(
         monitor_samples=settings.threshold_filter.monitor_samples,
         monitor_steps=settings.threshold_filter.monitor_steps,
         compression=settings.federation.compression,
+        strategies=settings.federation.strategies,
     )
 
 

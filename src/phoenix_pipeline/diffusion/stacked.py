@@ -97,7 +97,7 @@ class _Row:
             task,
             leaves,
             optimizer,
-            corrections_of(shared, task.work, config, columns.flatten_shared),
+            corrections_of(shared, task.work, columns.flatten_shared),
             generator,
             batches,
         )

@@ -53,7 +53,7 @@ def train_locally(
     if optimizer_state:
         restore_adam_state(optimizer, parameters, optimizer_state)
     shared = {name: value for name, value in parameters if name in work.from_server}
-    corrections = corrections_of(shared, work, config)
+    corrections = corrections_of(shared, work)
     losses = _descend(unet, optimizer, images, work, schedule, config, corrections)
     if optimizer_state is not None:
         optimizer_state.clear()

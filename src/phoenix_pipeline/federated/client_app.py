@@ -4,7 +4,7 @@ import logging
 import math
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -16,9 +16,7 @@ from torch import Tensor
 from phoenix_pipeline.config import SamplingConfig
 from phoenix_pipeline.errors import PhoenixError, TrainingError
 from phoenix_pipeline.federated.client_state import ClientState
-from phoenix_pipeline.federated.global_step import aligned_work
 from phoenix_pipeline.federated.privacy.example_level import noise_multiplier
-from phoenix_pipeline.federated.privacy.local_noise import privatize
 from phoenix_pipeline.federated.records import (
     ARRAYS,
     CONFIG,
@@ -33,11 +31,12 @@ from phoenix_pipeline.federated.records import (
 )
 from phoenix_pipeline.federated.site_errors import SiteRefusal
 from phoenix_pipeline.federated.sites import Site
-from phoenix_pipeline.federated.transport import receive_weights, send_weights
+from phoenix_pipeline.federated.transport import receive, send
 from phoenix_pipeline.federated.workbench import Bench, Workbench
 from phoenix_pipeline.metrics.monitoring import MonitorReference, monitor_score
 from phoenix_pipeline.optimization.work import LocalResult, LocalWork
 from phoenix_pipeline.seeding import derive_seed, image_seeds
+from phoenix_pipeline.strategies import ClientView, Strategies
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +123,8 @@ class ClientRound:
     site: Site
     bench: Bench
     state: ClientState
-    received: Mapping[str, Tensor]
+    strategies: Strategies
+    view: ClientView
     work: LocalWork
 
     @property
@@ -141,31 +141,34 @@ def begin_round(
     config = content[CONFIG]
     state = site.load_state(int(config["round"]))
     initial = unpack_arrays(content[INITIAL_PERSONAL]) if INITIAL_PERSONAL in content else None
-    earlier = state.last_broadcast
-    received = receive_weights(content[ARRAYS], config, settings, state, bench.initial_shared)
-    bench.load(received, state.personal or initial)
-    work = _plan_work(config, settings, site, frozenset(received))
-    if settings.training.alignment:
-        work = aligned_work(work, earlier, received, settings.training)
-        state.keep_broadcast(received, work.progress_start)
+    earlier, strategies = state.last_broadcast, Strategies.of(settings.strategies)
+    received = receive(content[ARRAYS], config, settings, state, bench.initial_shared)
+    bench.load(received.weights, state.personal or initial)
+    work = _plan_work(config, settings, site, frozenset(received.weights))
+    view = ClientView(
+        received.weights, work, settings.training, received.told, state.strategies, earlier
+    )
+    work = replace(work, corrections=strategies.corrections(view))
+    if strategies.need_earlier_broadcast:
+        state.keep_broadcast(received.payload, work.progress_start)
     if site.demands:
         site.demands.begin_round(settings, work, len(site.images))
-    return ClientRound(content, settings, site, bench, state, received, work)
+    return ClientRound(content, settings, site, bench, state, strategies, view, work)
 
 
 def finish_round(begun: ClientRound, result: LocalResult) -> RecordDict:
     """Keep what the client keeps; return its shared arrays and its report about the round."""
     content, settings, site = begun.content, begun.settings, begun.site
-    bench, state, received = begun.bench, begun.state, begun.received
+    bench, state = begun.bench, begun.state
     config, server_round = content[CONFIG], int(content[CONFIG]["round"])
     if bench.personal:
         state.keep_personal(bench.personal, settings.training.ema_horizon)
-    shared = bench.shared
-    if settings.local_noise:
-        seed = derive_seed(settings.seed, "local_noise", site.client_id, server_round)
-        known = None if settings.secret_noise else seed
-        shared = privatize(shared, received, settings.local_noise, known)
-    arrays = send_weights(shared, received, config, settings, state, site.client_id)
+    trained: Mapping[str, Tensor] = bench.shared
+    if begun.strategies.chosen:
+        on_cpu = {name: array.detach().cpu() for name, array in trained.items()}
+        state.strategies, sent = begun.strategies.after_training(begun.view, on_cpu)
+        trained = {**trained, **sent} if sent else trained
+    arrays = send(trained, begun.view.received, config, settings, state, site.client_id)
     site.save_state(server_round, int(config["oldest-checkpoint"]), state)
     metrics = MetricRecord(
         {

@@ -4,10 +4,12 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from pydantic import Field
 from torch import Tensor, nn
 
 from phoenix_pipeline.config import CompressionConfig, Group, ModelConfig, TrainingConfig
@@ -58,6 +60,7 @@ class ClientSettings(Group):
     monitor_samples: int = 64
     monitor_steps: int = 10
     compression: CompressionConfig = CompressionConfig()
+    strategies: dict[str, dict[str, Any]] = Field(default_factory=dict)
     local_noise: LocalNoise | None = None
     secret_noise: bool = False
 

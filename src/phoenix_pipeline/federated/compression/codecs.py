@@ -17,6 +17,7 @@ from phoenix_pipeline.errors import FederationError
 from phoenix_pipeline.federated.compression.channels import Channels, num_channels, packing_of
 from phoenix_pipeline.federated.compression.few_codes import INT3, TERNARY
 from phoenix_pipeline.registry import look_up
+from phoenix_pipeline.strategies.weights import is_state
 
 Parts = dict[str, tuple[Size, torch.dtype]]
 # One tensor per array, by the name of the part.
@@ -26,7 +27,6 @@ _LARGEST_CODE = 127
 _LARGEST_NIBBLE = 7
 _ZERO_NIBBLE = 8
 _LARGEST_FP16 = float(torch.finfo(torch.float16).max)
-_BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 class Codec(Protocol):
@@ -181,11 +181,6 @@ _CODECS: dict[str, Callable[[CodecConfig], Codec | None]] = {
     "ternary": lambda config: TERNARY,
     "top_k": lambda config: TopK(config.density),
 }
-
-
-def is_state(name: str, array: Tensor) -> bool:
-    """Return whether ``array`` is no trained weight: a BatchNorm statistic, or not floating."""
-    return not array.is_floating_point() or name.rpartition(".")[2] in _BUFFERS
 
 
 def codec_for(name: str, array: Tensor, codec: Codec | None) -> Codec | None:

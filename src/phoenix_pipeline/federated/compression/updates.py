@@ -9,8 +9,9 @@ from torch import Generator, Size, Tensor, dtype
 
 from phoenix_pipeline.errors import FederationError, TrainingError
 from phoenix_pipeline.federated.compression.channels import Channels, channels_of
-from phoenix_pipeline.federated.compression.codecs import Codec, codec_for, is_state
+from phoenix_pipeline.federated.compression.codecs import Codec, codec_for
 from phoenix_pipeline.federated.wire import Joined, Layout, is_finite, join
+from phoenix_pipeline.strategies.weights import is_state
 
 _WHOLE = "whole"
 
