@@ -1,6 +1,7 @@
 """Training, samples and folders from Python."""
 
 import gc
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -124,3 +125,16 @@ def test_scores_say_what_was_skipped(images: phoenix.Images, tmp_path: Path) -> 
     assert "no label judge" in scores.skipped["inception_score"]
     assert f"fid_pixels                       {scores.scores['fid_pixels']:.4g}" in str(scores)
     assert phoenix.score(real, images, evaluation=pixels).scores == scores.scores
+
+
+def test_the_default_scores_without_the_extra_and_says_what_is_missing(
+    images: phoenix.Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
+    scores = phoenix.score(images.test.images, images, evaluation={"kid_subset_size": 8})
+    assert "fid_pixels" in scores.scores
+    assert "the extra `efficientnet`" in scores.skipped["fid_efficientnet_lite0"]
+    named = {"extractors": ["fid_efficientnet_lite0"]}
+    with pytest.raises(SettingsError, match=r"'phoenix-pipeline\[efficientnet\]'"):
+        phoenix.score(images.test.images, images, folder=tmp_path, evaluation=named)
+    assert not list(tmp_path.iterdir())
