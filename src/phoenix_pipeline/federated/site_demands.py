@@ -8,11 +8,13 @@ from typing import Any
 from phoenix_pipeline.checkpoints import read_json, write_json
 from phoenix_pipeline.federated.privacy.accountant import epsilon_spent
 from phoenix_pipeline.federated.records import ClientSettings
+from phoenix_pipeline.federated.round_memory import round_bytes
 from phoenix_pipeline.federated.site_errors import SiteRefusal
 from phoenix_pipeline.optimization.work import LocalWork, sampling_rate
 
 # Of noise on a whole update: neighbours are up to twice the norm apart.
 _LOCAL_SENSITIVITY = 2.0
+_GIB = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class SiteDemands:
         delta: at which ``max_epsilon`` holds.
         keep_layers: prefixes of layers that must be personal.
         max_steps_per_round: steps of training.
+        max_memory_gib: of a round, as :func:`round_bytes` estimates it.
     """
 
     ledger: Path
@@ -34,6 +37,18 @@ class SiteDemands:
     delta: float = 1e-5
     keep_layers: tuple[str, ...] = ()
     max_steps_per_round: int | None = None
+    max_memory_gib: float | None = None
+
+    def check_memory(self, settings: ClientSettings, num_images: int) -> None:
+        """Raise SiteRefusal for a model, images or batches that would take too much memory.
+
+        To be called before any of it is taken; ``num_images`` are those of the site.
+        """
+        if self.max_memory_gib is None:
+            return
+        most = int(self.max_memory_gib * _GIB)
+        if (needed := round_bytes(settings, num_images, most)) > most:
+            raise SiteRefusal("too-much-memory", f"{needed / _GIB:.3g} GiB by the estimate")
 
     def check_settings(self, settings: ClientSettings) -> None:
         """Raise SiteRefusal for settings that no round can make good."""

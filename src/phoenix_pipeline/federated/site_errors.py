@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 from flwr.app import Context, Error, Message
 from flwr.common.constant import ErrorCode
+from pydantic import ValidationError
 
 from phoenix_pipeline.errors import (
     CheckpointError,
@@ -36,6 +37,7 @@ SENTENCES = {
     "epsilon-spent": "the round would spend more epsilon than it accepts",
     "layers-not-kept": "the run asks for layers that it keeps to itself",
     "too-much-work": "the round asks for more work than it accepts",
+    "too-much-memory": "the run would take more memory than it gives",
 }
 _CODES: tuple[tuple[type[BaseException], str], ...] = (
     (DataError, "images-unreadable"),
@@ -43,6 +45,7 @@ _CODES: tuple[tuple[type[BaseException], str], ...] = (
     (StorageError, "state-unwritable"),
     (TrainingError, "training-diverged"),
     (SettingsError, "settings-unusable"),
+    (ValidationError, "settings-unusable"),
     (FederationError, "message-unusable"),
     (MemoryError, "out-of-memory"),
     (torch.OutOfMemoryError, "out-of-memory"),
