@@ -76,9 +76,7 @@ def test_too_few_that_can_answer_stop_the_start(tmp_path: Path) -> None:
     # Client 7 has no images: its node raises.
     with (
         grid_of(sites, (0, 7)) as grid,
-        pytest.raises(
-            FederationError, match=r"1 nodes can take part.*node 8: fault: its"
-        ),
+        pytest.raises(FederationError, match=r"1 nodes can take part.*node 8: fault: its"),
     ):
         open_fleet(grid, told, tmp_path)
 
