@@ -8,6 +8,7 @@ from io import BytesIO
 import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from pydantic import Field
 from torch import Tensor, nn
 
 from phoenix_pipeline.config import CompressionConfig, Group, ModelConfig, TrainingConfig
@@ -42,8 +43,8 @@ _REPLY_MARGIN_BYTES = 1 << 20
 class LocalNoise(Group):
     """What a client does to its update before it sends it: clip to S, add noise of `z S`."""
 
-    clip_norm: float
-    noise_multiplier: float
+    clip_norm: float = Field(gt=0.0)
+    noise_multiplier: float = Field(ge=0.0)
 
 
 class ClientSettings(Group):
