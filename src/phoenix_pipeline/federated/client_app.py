@@ -177,10 +177,11 @@ def finish_round(begun: ClientRound, result: LocalResult) -> RecordDict:
             "client-id": site.client_id,
             "num-examples": len(site.images),
             "images-trained": result.images_trained,
-            "loss": result.loss,
             "seconds": result.seconds,
         }
     )
+    if not (site.demands and site.demands.demands_noise):
+        metrics["loss"] = result.loss
     if REFERENCE in content:
         reference = MonitorReference.from_arrays(unpack_arrays(content[REFERENCE]))
         metrics["score"] = _score(reference, settings, site, bench, server_round)

@@ -55,7 +55,7 @@ class SiteDemands:
         for layer in self.keep_layers:
             if not any(f"{layer}.".startswith(f"{own}.") for own in settings.personal_layers):
                 raise SiteRefusal("layers-not-kept", f"{layer} is not personal in this run")
-        if not self._demands_noise:
+        if not self.demands_noise:
             return
         if settings.local_noise is None and not settings.training.dp_sgd.enabled:
             raise SiteRefusal("noise-too-small", "this site would add none")
@@ -70,7 +70,7 @@ class SiteDemands:
         for layer in self.keep_layers:
             if not any(name.startswith(f"{layer}.") for name in names):
                 raise SiteRefusal("layers-not-kept", f"the model has no {layer}")
-        if self._demands_noise and settings.local_noise is None:
+        if self.demands_noise and settings.local_noise is None:
             if mixing := find_mixing_layer(network):
                 raise SiteRefusal("noise-too-small", f"DP-SGD does not cover layer {mixing}")
 
@@ -79,12 +79,12 @@ class SiteDemands:
 
         After DP-SGD the model itself is private, and so is what is sampled from it.
         """
-        if self._demands_noise and settings.local_noise is not None:
+        if self.demands_noise and settings.local_noise is not None:
             raise SiteRefusal("noise-too-small", "a score would be sent without noise")
 
     def check_release(self) -> None:
         """Raise SiteRefusal for personal layers that were trained without noise."""
-        if self._demands_noise and self._spent.kinds() != {DP_SGD}:
+        if self.demands_noise and self._spent.kinds() != {DP_SGD}:
             raise SiteRefusal("noise-too-small", "personal layers would be sent without noise")
 
     def begin_round(self, settings: ClientSettings, work: LocalWork, num_images: int) -> None:
@@ -95,7 +95,7 @@ class SiteDemands:
         self.check_settings(settings)
         if self.max_steps_per_round is not None and work.steps > self.max_steps_per_round:
             raise SiteRefusal("too-much-work", f"{work.steps} steps are asked for")
-        if not self._demands_noise:
+        if not self.demands_noise:
             return
         self._spent.charge(self._release(settings, work, num_images), self.delta, self._check_spent)
 
@@ -113,7 +113,8 @@ class SiteDemands:
         return SpentEpsilon(self.ledger)
 
     @property
-    def _demands_noise(self) -> bool:
+    def demands_noise(self) -> bool:
+        """Whether nothing that follows from the images may leave without noise."""
         return self.min_noise_multiplier is not None or self.max_epsilon is not None
 
     def _check_noise(self, multiplier: float) -> None:

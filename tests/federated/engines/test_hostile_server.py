@@ -86,6 +86,11 @@ def spent(site: Path) -> dict[str, Any]:
     return json.loads((site / "state/spent.json").read_text())
 
 
+def test_a_site_that_demands_noise_tells_no_loss(site: Path) -> None:
+    told = ask(site, training(secret(settings(dp_sgd=DP_SGD)))).content["metrics"]
+    assert set(told) == {"client-id", "num-examples", "images-trained", "seconds"}
+
+
 def test_steps_below_one_give_no_epsilon_back(site: Path) -> None:
     told = secret(settings(dp_sgd=DP_SGD))
     assert ask(site, training(told)).has_content()
