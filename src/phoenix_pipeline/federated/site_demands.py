@@ -1,5 +1,6 @@
 """The least that a site accepts, from its own configuration; less is refused at the site."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from phoenix_pipeline.optimization.work import LocalWork, sampling_rate
 # Of noise on a whole update: neighbours are up to twice the norm apart.
 _LOCAL_SENSITIVITY = 2.0
 _GIB = 1 << 30
+# A step of sampling is a forward pass, one of training three times that.
+_EVALUATIONS_PER_IMAGE = 3
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class SiteDemands:
         max_epsilon: of everything that this site ever sent, by its own count.
         delta: at which ``max_epsilon`` holds.
         keep_layers: prefixes of layers that must be personal.
-        max_steps_per_round: steps of training.
+        max_steps_per_round: steps of training; as many again may go into a score.
         max_memory_gib: of a round, as :func:`round_bytes` estimates it.
     """
 
@@ -75,10 +78,14 @@ class SiteDemands:
                 raise SiteRefusal("noise-too-small", f"DP-SGD does not cover layer {mixing}")
 
     def check_score(self, settings: ClientSettings) -> None:
-        """Raise SiteRefusal where a score of the site's own model would tell what noise hides.
+        """Raise SiteRefusal for a score that is too much work, or would tell what noise hides.
 
         After DP-SGD the model itself is private, and so is what is sampled from it.
         """
+        images = settings.monitor_samples * settings.monitor_steps / _EVALUATIONS_PER_IMAGE
+        steps = math.ceil(images / settings.training.batch_size)
+        if self.max_steps_per_round is not None and steps > self.max_steps_per_round:
+            raise SiteRefusal("too-much-work", f"a score that takes as long as {steps} steps")
         if self.demands_noise and settings.local_noise is not None:
             raise SiteRefusal("noise-too-small", "a score would be sent without noise")
 

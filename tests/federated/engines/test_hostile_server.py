@@ -119,6 +119,15 @@ def test_a_score_of_a_model_without_noise_is_not_sent(site: Path) -> None:
     assert "score" in ask(site, private).content["metrics"]
 
 
+def test_a_score_is_work_too(site: Path) -> None:
+    told = secret(settings(dp_sgd=DP_SGD), monitor_samples=12, monitor_steps=6)
+    content = training(told)
+    content[REFERENCE] = pack_arrays(build_monitor_reference(make_images(60), 0).arrays())
+    # 12 x 6 evaluations are 24 images' work, or 4 steps of 6 images.
+    assert refusal(ask(site, content, **{"max-steps-per-round": 3})) == "too-much-work"
+    assert "score" in ask(site, content, **{"max-steps-per-round": 4}).content["metrics"]
+
+
 def test_layers_that_were_trained_without_noise_are_not_released(site: Path) -> None:
     release = "query.personal_layers"
     # From before the site demanded anything.
