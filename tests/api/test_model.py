@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import phoenix_pipeline as phoenix
-from phoenix_pipeline.errors import CheckpointError, DataError, SettingsError
+from phoenix_pipeline.errors import BusyError, CheckpointError, DataError, SettingsError
 from tests.federated.tiny import UNET
 
 CLIENTS = pd.DataFrame({"client_id": np.repeat([0, 1], [30, 10]), "image_index": np.arange(40)})
@@ -99,6 +99,25 @@ def test_a_training_that_was_cut_off_goes_on(images: phoenix.Images, tmp_path: P
     undisturbed = phoenix.train(images, CLIENTS, **TINY)
     assert np.array_equal(resumed.sample(4), undisturbed.sample(4))
     assert np.array_equal(phoenix.load(tmp_path, device="cpu").sample(4), resumed.sample(4))
+
+
+def test_two_trainings_in_one_folder_are_refused_and_leftovers_go(
+    images: phoenix.Images, tmp_path: Path
+) -> None:
+    refused = []
+
+    def train_again(server_round: int, means: Mapping[str, float]) -> None:
+        with pytest.raises(BusyError, match=f"^{tmp_path} is in use by process") as caught:
+            phoenix.train(images, CLIENTS, folder=tmp_path, **TINY)
+        refused.append(str(caught.value))
+
+    phoenix.train(images, CLIENTS, folder=tmp_path, on_round=train_again, **TINY)
+    assert len(refused) == 2 and "another folder" in refused[0]
+    # As safetensors leaves it where it is killed.
+    leftover = tmp_path / "checkpoints/server/.tmpAbCdEf"
+    leftover.write_bytes(b"half a file")
+    phoenix.train(images, CLIENTS, folder=tmp_path, **TINY)
+    assert not leftover.exists()
 
 
 def test_a_training_without_a_folder_leaves_none(images: phoenix.Images) -> None:

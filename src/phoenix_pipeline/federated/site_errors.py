@@ -13,6 +13,7 @@ from flwr.common.constant import ErrorCode
 from pydantic import ValidationError
 
 from phoenix_pipeline.errors import (
+    BusyError,
     CheckpointError,
     DataError,
     FederationError,
@@ -54,6 +55,7 @@ _CODES: tuple[tuple[type[BaseException], str], ...] = (
     (DataError, "images-unreadable"),
     (CheckpointError, "state-unreadable"),
     (StorageError, "state-unwritable"),
+    (BusyError, "state-unwritable"),
     (TrainingError, "training-diverged"),
     (SettingsError, "settings-unusable"),
     (ValidationError, "settings-unusable"),

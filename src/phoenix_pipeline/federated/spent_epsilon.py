@@ -1,21 +1,16 @@
 """What a site has released under differential privacy: its own count in a file, over all runs."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from phoenix_pipeline.checkpoints import read_json, write_json
-from phoenix_pipeline.errors import StorageError
 from phoenix_pipeline.federated.privacy.accountant import epsilon_spent
-
-try:
-    import fcntl
-except ImportError:  # Windows: nothing is locked.
-    fcntl = None  # type: ignore[assignment]
+from phoenix_pipeline.file_locks import locked_for_a_moment
 
 LOCAL, DP_SGD = "local", "dp_sgd"
+_PATIENCE_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -45,8 +40,9 @@ class SpentEpsilon:
 
         Raises:
             StorageError, CheckpointError: the file cannot be written or read.
+            BusyError: another process holds it for a minute.
         """
-        with self._alone():
+        with locked_for_a_moment(self._file.with_suffix(".lock"), _PATIENCE_S, needed=True):
             spent = self._read()
             unspent = {"releases": 0, "noise": release.noise, "rate": release.rate}
             before = spent.get(release.kind, unspent)
@@ -60,19 +56,6 @@ class SpentEpsilon:
 
     def _read(self) -> dict[str, Any]:
         return dict(read_json(self._file)) if self._file.exists() else {}
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        lock = self._file.with_suffix(".lock")
-        try:
-            lock.parent.mkdir(parents=True, exist_ok=True)
-            stream = lock.open("a")
-        except OSError as error:
-            raise StorageError(f"{lock} cannot be written: {error.strerror}") from error
-        with stream:
-            if fcntl is not None:
-                fcntl.flock(stream, fcntl.LOCK_EX)
-            yield
 
 
 def _total(spent: Mapping[str, Mapping[str, Any]], delta: float) -> float:
