@@ -38,7 +38,8 @@ def count_layers(model: ModelConfig, image_size: int) -> int:
 
 def run_once(network: nn.Module, channels: int, image_size: int) -> int:
     """Run the U-Net on one image of zeros."""
-    network(torch.zeros(1, channels, image_size, image_size), torch.zeros(1, dtype=torch.long))
+    images, t = torch.zeros(1, channels, image_size, image_size), torch.zeros(1, dtype=torch.long)
+    network(images, t, class_labels=None if network.class_embedding is None else t)
     return 1
 
 
