@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import UNet2DModel
 from torch import nn
 
 from phoenix_pipeline.config import DcganConfig, DpSgdConfig, ModelConfig, NoiseConfig, UNetConfig
+from phoenix_pipeline.diffusion import family as diffusion
 from phoenix_pipeline.federated import round_memory
 from phoenix_pipeline.federated.records import ClientSettings
 from phoenix_pipeline.federated.round_memory import round_bytes
@@ -85,3 +87,18 @@ def test_what_no_machine_holds_is_refused_without_being_built(changes: dict[str,
     assert round_bytes(told, 60, 1 << 30) > 1 << 30
     if sys.platform == "linux":
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024
+
+
+def test_a_network_with_classes_runs_too() -> None:
+    network = UNet2DModel(
+        sample_size=8,
+        in_channels=1,
+        out_channels=1,
+        block_out_channels=(8,),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D",),
+        up_block_types=("UpBlock2D",),
+        norm_num_groups=4,
+        num_class_embeds=3,
+    )
+    assert diffusion.run_once(network, 1, 8) == 1
