@@ -31,8 +31,9 @@ MUTATIONS = Path(__file__).parent / "mutations"
 _COPIED = ("src", "tests", "conf", "pyproject.toml")
 _LINKED = ("data", "docs", "benchmarks", "scripts", "README.md")
 _SECONDS = 300
-# By pytest's exit status, which is this program's processes' as well.
-_OUTCOMES = {0: "survived", 1: "killed", 3: "broken"}
+_BY_PYTEST_STATUS = {0: "survived", 1: "killed"}
+# Of this program's processes; 1 would be any exception's.
+_BY_EXIT_CODE = {10: "survived", 11: "killed", 12: "broken"}
 
 
 @dataclass(frozen=True)
@@ -167,12 +168,12 @@ def _try_all(mutations: list[Mutation], workers: int) -> Iterator[tuple[Mutation
         for sentinel in multiprocessing.connection.wait(list(running)):
             process, mutation, started = running.pop(sentinel)
             process.join()
-            outcome = _OUTCOMES.get(process.exitcode, "broken")
+            outcome = _BY_EXIT_CODE.get(process.exitcode, "broken")
             yield mutation, outcome, time.monotonic() - started
 
 
 def _exit_with_status(mutation: Mutation) -> None:
-    os._exit({outcome: code for code, outcome in _OUTCOMES.items()}[judge(mutation)])
+    os._exit({outcome: code for code, outcome in _BY_EXIT_CODE.items()}[judge(mutation)])
 
 
 def judge(mutation: Mutation) -> str:
@@ -189,7 +190,7 @@ def judge(mutation: Mutation) -> str:
                 return "broken"
             source.write_text(text.replace(mutation.old, mutation.new), encoding="utf-8")
         status = _run_tests(Path(folder), mutation.tests)
-    return _OUTCOMES.get(status, "broken")
+    return _BY_PYTEST_STATUS.get(status, "broken")
 
 
 def _copy_project(folder: Path) -> None:
