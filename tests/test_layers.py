@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "phoenix_pipeline"
 
 LAYERS = (
     {"config", "seeding", "errors", "registry", "offline"},
-    {"checkpoints", "hardware", "progress", "threads"},
+    {"checkpoints", "file_locks", "hardware", "progress", "threads"},
     {"images"},
     {"optimization"},
     {"diffusion", "gan"},

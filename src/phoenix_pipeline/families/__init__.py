@@ -27,6 +27,15 @@ class Family(Protocol):
     def build(self, model: ModelConfig, channels: int, image_size: int, seed: int) -> nn.Module:
         """Return the network; its weights depend on ``seed`` alone."""
 
+    def count_layers(self, model: ModelConfig, image_size: int) -> int:
+        """Return about how many layers :meth:`build` would make, without making any."""
+
+    def run_once(self, network: nn.Module, channels: int, image_size: int) -> int:
+        """Run what training differentiates, once, on zeros; return for how many images.
+
+        It is run on torch's current default device.
+        """
+
     def train_locally(
         self,
         network: nn.Module,

@@ -14,7 +14,7 @@ from flwr.common.constant import ErrorCode
 from torch import Tensor
 
 from phoenix_pipeline.config import SamplingConfig
-from phoenix_pipeline.errors import PhoenixError, TrainingError
+from phoenix_pipeline.errors import FederationError, PhoenixError, TrainingError
 from phoenix_pipeline.federated.client_state import ClientState
 from phoenix_pipeline.federated.privacy.example_level import noise_multiplier
 from phoenix_pipeline.federated.records import (
@@ -78,6 +78,8 @@ def build_client_app(
         site = open_site(message, context)
         if not site.releases_personal_layers:
             raise SiteRefusal("not-released", "release-personal-layers is not true")
+        if site.demands:
+            site.demands.check_release()
         state = site.load_state(int(message.content[CONFIG]["round"]) + 1)
         averaged = message.content[CONFIG]["weights"] == "ema"
         metrics = MetricRecord({"num-examples": len(site.images)})
@@ -152,6 +154,9 @@ def begin_round(
     if strategies.need_earlier_broadcast:
         state.keep_broadcast(received.payload, work.progress_start)
     if site.demands:
+        site.demands.check_network(settings, bench.network)
+        if REFERENCE in content:
+            site.demands.check_score(settings)
         site.demands.begin_round(settings, work, len(site.images))
     return ClientRound(content, settings, site, bench, state, strategies, view, work)
 
@@ -175,10 +180,11 @@ def finish_round(begun: ClientRound, result: LocalResult) -> RecordDict:
             "client-id": site.client_id,
             "num-examples": len(site.images),
             "images-trained": result.images_trained,
-            "loss": result.loss,
             "seconds": result.seconds,
         }
     )
+    if not (site.demands and site.demands.demands_noise):
+        metrics["loss"] = result.loss
     if REFERENCE in content:
         reference = MonitorReference.from_arrays(unpack_arrays(content[REFERENCE]))
         metrics["score"] = _score(reference, settings, site, bench, server_round)
@@ -189,13 +195,15 @@ def _plan_work(
     config: ConfigRecord, settings: ClientSettings, site: Site, from_server: frozenset[str]
 ) -> LocalWork:
     """Return what the message asks of this client, and the noise of DP-SGD where it is on."""
-    training, noise = settings.training, None
+    training, noise, steps = settings.training, None, int(config["steps"])
+    if steps < 1:
+        raise FederationError(f"the message asks for {steps} steps; at least 1 is allowed")
     if training.dp_sgd.enabled:
         noise = noise_multiplier(
             training.dp_sgd, training.batch_size, len(site.images), int(config["run-steps"])
         )
     return LocalWork(
-        steps=int(config["steps"]),
+        steps=steps,
         progress_start=float(config["progress-start"]),
         progress_end=float(config["progress-end"]),
         seed=_seed(settings, "local_training", site.client_id, int(config["round"])),

@@ -44,8 +44,8 @@ _REPLY_MARGIN_BYTES = 1 << 20
 class LocalNoise(Group):
     """What a client does to its update before it sends it: clip to S, add noise of `z S`."""
 
-    clip_norm: float
-    noise_multiplier: float
+    clip_norm: float = Field(gt=0.0)
+    noise_multiplier: float = Field(ge=0.0)
 
 
 class ClientSettings(Group):

@@ -4,6 +4,7 @@ It extends Flower's FedAvg by ``configure_train`` and ``aggregate_train``; ``sta
 """
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import chain
@@ -181,8 +182,9 @@ class PhoenixStrategy(FedAvg):
         self._run.rounds_done = current
         self._run.history.add(current, rows)
         self._run.server_optimizer = moments
-        sizes = [row["num_examples"] for row in usable]
-        total = sum(n * row["loss"] for n, row in zip(sizes, usable, strict=True))
+        told = [row for row in usable if not math.isnan(row["loss"])]
+        sizes = [row["num_examples"] for row in told]
+        total = sum(n * row["loss"] for n, row in zip(sizes, told, strict=True))
         loss = total / sum(sizes) if sizes else float("nan")
         return pack_weights(weights), MetricRecord({"loss": loss, "clients": len(usable)})
 

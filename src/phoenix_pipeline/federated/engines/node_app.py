@@ -25,7 +25,7 @@ from phoenix_pipeline.federated.site_demands import SiteDemands
 from phoenix_pipeline.federated.site_errors import answer_with_code
 from phoenix_pipeline.federated.sites import Site
 from phoenix_pipeline.hardware import resolve_device
-from phoenix_pipeline.images import read_images
+from phoenix_pipeline.images import count_images, read_images
 
 _LEDGER = "spent.json"
 _RUN_KEY = re.compile(r"[0-9a-f]{16}")
@@ -61,6 +61,9 @@ class NodeConfig(Group):
     max_steps_per_round: int | None = Field(
         None, ge=1, description="Most steps of training that this client makes in a round."
     )
+    max_memory_gib: float | None = Field(
+        None, gt=0.0, description="Most memory that a round takes, by an estimate, in GiB."
+    )
     device: str = Field("auto", description="Where this client trains: auto, cpu, cuda:0, ...")
     threads: int = Field(0, ge=0, description="CPU threads; 0: as PyTorch sees fit.")
 
@@ -72,6 +75,7 @@ def open_node(message: Message, context: Context) -> Site:
         SettingsError: the node's configuration is not usable; names the key.
         DataError: its images are not readable.
         FederationError: the message names a run in a way that no server of this project does.
+        SiteRefusal: the run would take more memory than this site gives.
     """
     node = read_node_config(context)
     if node.threads:
@@ -89,13 +93,16 @@ def open_node(message: Message, context: Context) -> Site:
         channels=settings.channels if settings else None,
     )
     sources = [node.data, *([node.shared_pool] if node.shared_pool else [])]
+    demands = _demands(node)
+    if settings:
+        demands.check_memory(settings, sum(map(count_images, sources)))
     images = np.concatenate([read_images(source, reading).images for source in sources])
     return Site(
         node.client_id,
         torch.from_numpy(images).to(resolve_device(node.device)),
         _state_folder(node, str(told.get("run", ""))),
         releases_personal_layers=node.release_personal_layers,
-        demands=_demands(node),
+        demands=demands,
     )
 
 
@@ -107,6 +114,7 @@ def _demands(node: NodeConfig) -> SiteDemands:
         node.delta,
         tuple(layer.strip() for layer in node.keep_layers.split(",") if layer.strip()),
         node.max_steps_per_round,
+        node.max_memory_gib,
     )
 
 
