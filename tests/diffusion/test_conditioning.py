@@ -23,6 +23,7 @@ from phoenix_pipeline.diffusion.guidance import Guidance
 from phoenix_pipeline.diffusion.sampling import sample_images
 from phoenix_pipeline.diffusion.unet import build_unet
 from phoenix_pipeline.diffusion.unet_inference import predict_at
+from phoenix_pipeline.optimization.corrections import StepPull
 from phoenix_pipeline.optimization.work import ClientTask, LocalWork
 
 UNET = UNetConfig(block_out_channels=(8, 16), attention_resolutions=(4,), norm_num_groups=4)
@@ -64,8 +65,9 @@ def test_only_rows_of_held_classes_and_the_null_class_move() -> None:
     unet = network()
     before = unet.get_parameter(EMBEDDING).detach().clone()
     everywhere = {n: torch.ones_like(p) for n, p in unet.named_parameters()}
-    told = settings(weight_decay=0.1, alignment=0.5)
-    given = work(from_server=frozenset(everywhere), global_step=everywhere)
+    pulls = (lambda own, arrange: StepPull(own, arrange(everywhere), 0.5),)
+    given = work(from_server=frozenset(everywhere), corrections=pulls)
+    told = settings(weight_decay=0.1)
     family.train_locally(unet, images(), given, MODEL, told, labels=labels_of(1, 3))
     moved = (unet.get_parameter(EMBEDDING) != before).any(dim=1)
     assert moved.tolist() == [False, True, False, True, True]

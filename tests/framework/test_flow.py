@@ -57,6 +57,14 @@ def test_every_node_has_the_tag_of_its_stage_and_of_its_arm() -> None:
         assert {tag for tag in node.tags if tag.startswith("arm.")} == arm
 
 
+def test_what_is_refused_before_training_is_refused_by_nodes_before_it() -> None:
+    """``train_label_judge`` refuses feature spaces that cannot be had, ``set_up`` an arm."""
+    order = [node.name for node in build_pipelines(ARMS)["__default__"].nodes]
+    trained = min(order.index(f"{arm}.train") for arm in ARMS)
+    checks = ["train_label_judge", *(f"{arm}.set_up" for arm in ARMS)]
+    assert max(order.index(name) for name in checks) < trained
+
+
 def test_tags_select_nodes() -> None:
     every = build_pipelines(ARMS)["__default__"]
     assert {node.name for node in every.only_nodes_with_tags("arm.dcgan").nodes} == {

@@ -76,6 +76,7 @@ def check_arm(
         CheckpointError: ``checkpoints`` has an unfinished run of other settings.
     """
     from phoenix_pipeline.federated.privacy.checks import check_privacy
+    from phoenix_pipeline.strategies import Strategies
 
     given, settings = settings, settle_arm(settings, train.image_size)
     federation, personal = settings.federation, settings.personal_layers
@@ -93,6 +94,7 @@ def check_arm(
         or (bool(layers) and federation.waits_for_released_layers),
         shares_images=pool.beta > 0 and pool.source == "clients",
     )
+    Strategies.of(federation.strategies).check(federation, settings.training)
     check_personalization(personal, filtering, federation, layers)
     check_pool(pool)
     check_threshold(filtering, train, test, run)
@@ -151,6 +153,7 @@ def _client_settings(
         monitor_steps=settings.threshold_filter.monitor_steps,
         compression=settings.federation.compression,
         class_names=_class_names(train, settings),
+        strategies=settings.federation.strategies,
     )
 
 

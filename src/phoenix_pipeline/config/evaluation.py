@@ -147,11 +147,12 @@ class ClassifierConfig(Group):
 class EvaluationConfig(Group):
     """What is measured, the same for every arm."""
 
-    extractors: tuple[str, ...] = Field(
-        EXTRACTORS,
-        min_length=1,
-        description="Feature spaces in which distances are taken: those of the default, or `fid_` "
-        "and the name of one that an installed package adds (docs/architecture.md).",
+    extractors: Literal["auto"] | Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+        "auto",
+        description="Feature spaces in which distances are taken: "
+        f"{', '.join(f'`{name}`' for name in EXTRACTORS)}, or `fid_` and the name of one that an "
+        "installed package adds (docs/architecture.md). `auto`: these four, without "
+        "`fid_efficientnet_lite0` where the extra `efficientnet` is not installed.",
     )
     reference_split: Literal["train", "test"] = Field(
         "train", description="Real images that samples are held against."

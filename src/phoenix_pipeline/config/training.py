@@ -28,18 +28,6 @@ class TrainingConfig(Group):
     max_grad_norm: float | None = Field(
         1.0, gt=0.0, description="Clip the global gradient norm; null: no clipping."
     )
-    proximal_mu: float = Field(
-        0.0,
-        ge=0.0,
-        description="FedProx (arXiv 1812.06127): pull towards the weights that the round started "
-        "from; 0: none. Personal layers are not pulled.",
-    )
-    alignment: Fraction = Field(
-        0.0,
-        description="FedAdamW (arXiv 2510.27486): each local step goes this share of the last "
-        "global step along, which clients compute from two broadcasts; 0: none. Personal layers "
-        "are not pulled.",
-    )
     optimizer_state: Literal["keep", "reset"] = Field(
         "keep", description="Keep each client's Adam moments between rounds, or start anew."
     )

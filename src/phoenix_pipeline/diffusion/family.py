@@ -35,6 +35,18 @@ def build(
     return build_unet(model.unet, channels, image_size, seed, num_classes)
 
 
+def count_layers(model: ModelConfig, image_size: int) -> int:
+    """Count the residual blocks on both sides of every level."""
+    return 2 * (model.unet.layers_per_block + 1) * len(model.unet.block_out_channels)
+
+
+def run_once(network: nn.Module, channels: int, image_size: int) -> int:
+    """Run the U-Net on one image of zeros."""
+    images, t = torch.zeros(1, channels, image_size, image_size), torch.zeros(1, dtype=torch.long)
+    network(images, t, class_labels=None if network.class_embedding is None else t)
+    return 1
+
+
 def train_locally(
     network: nn.Module,
     images: Tensor,

@@ -117,7 +117,7 @@ class _Row:
             condition,
             leaves,
             optimizer,
-            corrections_of(shared, task.work, config, columns.flatten_shared),
+            corrections_of(shared, task.work, columns.flatten_shared),
             generator,
             batches,
         )

@@ -56,7 +56,7 @@ def train_locally(
     if optimizer_state:
         restore_adam_state(optimizer, parameters, optimizer_state)
     shared = {name: value for name, value in parameters if name in work.from_server}
-    corrections = corrections_of(shared, work, config)
+    corrections = corrections_of(shared, work)
     # With DP-SGD every row moves, by noise: which ones do not would tell a client's classes.
     at_rest = None if config.dp_sgd.enabled else RowsAtRest.of(dict(parameters), condition)
     losses = _descend(unet, optimizer, images, work, schedule, config, corrections, condition)

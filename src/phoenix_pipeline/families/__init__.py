@@ -32,6 +32,15 @@ class Family(Protocol):
         ``num_classes``: of a conditional model, 0 of any other.
         """
 
+    def count_layers(self, model: ModelConfig, image_size: int) -> int:
+        """Return about how many layers :meth:`build` would make, without making any."""
+
+    def run_once(self, network: nn.Module, channels: int, image_size: int) -> int:
+        """Run what training differentiates, once, on zeros; return for how many images.
+
+        It is run on torch's current default device.
+        """
+
     def train_locally(
         self,
         network: nn.Module,

@@ -27,10 +27,12 @@ from phoenix_pipeline.federated.round_table import with_link_seconds
 from phoenix_pipeline.federated.round_teller import OnRound, RoundTeller
 from phoenix_pipeline.federated.run_state import RunState
 from phoenix_pipeline.federated.strategy import OnReply, PhoenixStrategy
+from phoenix_pipeline.federated.transport import beside
 from phoenix_pipeline.federated.warm_up import warm_up
 from phoenix_pipeline.federated.wire import Layout
 from phoenix_pipeline.federated.work_plan import round_size
 from phoenix_pipeline.hardware import resolve_device
+from phoenix_pipeline.strategies import Strategies
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +104,8 @@ def _begin(job: FederatedJob, folder: Path, device: torch.device) -> RunState:
         run.initial_personal = {name: tensor.clone() for name, tensor in personal.items()}
     elif settings.compression.down.relative_to == "last_broadcast":
         # Nobody holds weights that were given: they go down in full in round 1.
-        run.broadcast = {name: tensor.clone() for name, tensor in shared.items()}
+        told = Strategies.of(settings.strategies).told_like(shared)
+        run.broadcast = {name: tensor.clone() for name, tensor in beside(shared, told).items()}
     if job.config.resume and run.resume():
         logger.info("continuing after round %s of %s", run.rounds_done, job.config.num_rounds)
         return run

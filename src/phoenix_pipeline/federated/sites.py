@@ -12,9 +12,10 @@ import torch
 from flwr.app import Context, Message
 from torch import Tensor
 
-from phoenix_pipeline.checkpoints import atomic_path, load_tensors, save_tensors
+from phoenix_pipeline.checkpoints import atomic_path
 from phoenix_pipeline.errors import CheckpointError
 from phoenix_pipeline.federated.client_state import ClientState
+from phoenix_pipeline.federated.packed_file import load_packed, save_packed
 from phoenix_pipeline.federated.site_demands import SiteDemands
 from phoenix_pipeline.images import ImageSet
 
@@ -52,7 +53,7 @@ class Site:
         rounds = [number for number in self._saved_rounds() if number < before_round]
         for number in sorted(rounds, reverse=True):
             try:
-                return ClientState.from_tensors(load_tensors(self._state_path(number))[0])
+                return ClientState.from_tensors(load_packed(self._state_path(number))[0])
             except CheckpointError as error:
                 logger.warning("client %s: %s; trying the state before it", self.client_id, error)
         if rounds:
@@ -70,7 +71,7 @@ class Site:
         tensors = state.to_tensors()
         if not tensors:
             return
-        save_tensors(self._state_path(server_round), tensors, {"round": server_round})
+        save_packed(self._state_path(server_round), tensors, {"round": server_round})
         needed = max((r for r in self._saved_rounds() if r <= oldest_checkpoint), default=0)
         for number in self._saved_rounds():
             if number < needed:

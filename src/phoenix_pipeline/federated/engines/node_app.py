@@ -26,7 +26,7 @@ from phoenix_pipeline.federated.site_demands import SiteDemands
 from phoenix_pipeline.federated.site_errors import answer_with_code
 from phoenix_pipeline.federated.sites import Site
 from phoenix_pipeline.hardware import resolve_device
-from phoenix_pipeline.images import ImageSet, align_classes, read_images
+from phoenix_pipeline.images import ImageSet, align_classes, count_images, read_images
 
 _LEDGER = "spent.json"
 _RUN_KEY = re.compile(r"[0-9a-f]{16}")
@@ -65,6 +65,9 @@ class NodeConfig(Group):
     max_steps_per_round: int | None = Field(
         None, ge=1, description="Most steps of training that this client makes in a round."
     )
+    max_memory_gib: float | None = Field(
+        None, gt=0.0, description="Most memory that a round takes, by an estimate, in GiB."
+    )
     device: str = Field("auto", description="Where this client trains: auto, cpu, cuda:0, ...")
     threads: int = Field(0, ge=0, description="CPU threads; 0: as PyTorch sees fit.")
 
@@ -76,6 +79,7 @@ def open_node(message: Message, context: Context) -> Site:
         SettingsError: the node's configuration is not usable; names the key.
         DataError: its images are not readable.
         FederationError: the message names a run in a way that no server of this project does.
+        SiteRefusal: the run would take more memory than this site gives.
     """
     node = read_node_config(context)
     if node.threads:
@@ -93,6 +97,9 @@ def open_node(message: Message, context: Context) -> Site:
         channels=settings.channels if settings else None,
     )
     sources = [node.data, *([node.shared_pool] if node.shared_pool else [])]
+    demands = _demands(node)
+    if settings:
+        demands.check_memory(settings, sum(map(count_images, sources)))
     parts = [read_images(source, reading) for source in sources]
     device = resolve_device(node.device)
     return Site(
@@ -100,7 +107,7 @@ def open_node(message: Message, context: Context) -> Site:
         torch.from_numpy(np.concatenate([part.images for part in parts])).to(device),
         _state_folder(node, str(told.get("run", ""))),
         releases_personal_layers=node.release_personal_layers,
-        demands=_demands(node),
+        demands=demands,
         labels=_labels(parts, settings.class_names, device) if settings else None,
     )
 
@@ -133,6 +140,7 @@ def _demands(node: NodeConfig) -> SiteDemands:
         node.delta,
         tuple(layer.strip() for layer in node.keep_layers.split(",") if layer.strip()),
         node.max_steps_per_round,
+        node.max_memory_gib,
     )
 
 
