@@ -361,6 +361,10 @@ CASES = {
         {"federation.pooled": True, "federation.strategies": {"fedprox": {}}},
         [{"federation.strategies": None}],
     ),
+    "variates of classes": Case(
+        {"model.conditioning": "labels", "federation.strategies": {"scaffold": {}}},
+        [{"model.conditioning": "none"}],
+    ),
     "variates of halves": Case(
         {PARTIAL: "usplit", "federation.strategies": {"scaffold": {}}},
         [{PARTIAL: "full"}],

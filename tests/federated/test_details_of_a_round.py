@@ -126,7 +126,9 @@ def test_clients_draw_different_images_for_their_scores() -> None:
     told = settings().model_copy(update={"monitor_samples": 3})
     reference, drawn = build_monitor_reference(make_images(60), 0), []
 
-    def sample(network: Any, model: Any, config: Any, shape: Any, seeds: Any, device: Any) -> Any:
+    def sample(
+        network: Any, model: Any, config: Any, shape: Any, seeds: Any, device: Any, labels: Any
+    ) -> Any:
         drawn.extend(seeds)
         return [make_images(len(seeds)).images]
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
+import torch
 from flwr.app import ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from phoenix_pipeline.config import SamplingConfig
 from phoenix_pipeline.errors import FederationError, PhoenixError, TrainingError
+from phoenix_pipeline.families.classes import spread_labels
 from phoenix_pipeline.federated.client_state import ClientState
 from phoenix_pipeline.federated.privacy.example_level import noise_multiplier
 from phoenix_pipeline.federated.records import (
@@ -70,6 +72,7 @@ def build_client_app(
             settings.model,
             settings.training,
             begun.moments,
+            site.labels,
         )
         return Message(finish_round(begun, result), reply_to=message)
 
@@ -239,8 +242,12 @@ def _score(
     seeds = list(image_seeds(settings.seed, "monitor", count, site.client_id, server_round))
     shape = (settings.channels, settings.image_size, settings.image_size)
     sampling = SamplingConfig(num_images=count, batch_size=count, num_steps=settings.monitor_steps)
+    labels = None
+    if settings.class_names and site.labels is not None:
+        held = torch.bincount(site.labels, minlength=len(settings.class_names))
+        labels = spread_labels(held.cpu().numpy(), count).tolist()
     batches = bench.family.sample_images(
-        bench.network, settings.model, sampling, shape, seeds, site.images.device
+        bench.network, settings.model, sampling, shape, seeds, site.images.device, labels=labels
     )
     try:
         return monitor_score(np.concatenate(list(batches)), reference)

@@ -88,6 +88,8 @@ def _begin(job: FederatedJob, folder: Path, device: torch.device) -> RunState:
     """Return the run, resumed or new and warmed up."""
     settings = job.settings
     network = settings.build_network()
+    if job.start is not None:
+        network.load_state_dict(dict(job.start))
     check_privacy(
         job.config,
         settings.training,
@@ -96,9 +98,12 @@ def _begin(job: FederatedJob, folder: Path, device: torch.device) -> RunState:
         uploads_personal=bool(settings.personal_layers)
         and (job.final_average is not None or job.config.waits_for_released_layers),
     )
-    shared, _ = split_personal(network.state_dict(), settings.personal_layers)
+    shared, personal = split_personal(network.state_dict(), settings.personal_layers)
     run = RunState(folder / SERVER_FOLDER, job.identity(), shared, settings.training.ema_horizon)
-    if settings.compression.down.relative_to == "last_broadcast":
+    if job.start is not None:
+        run.initial_personal = {name: tensor.clone() for name, tensor in personal.items()}
+    elif settings.compression.down.relative_to == "last_broadcast":
+        # Nobody holds weights that were given: they go down in full in round 1.
         told = Strategies.of(settings.strategies).told_like(shared)
         run.broadcast = {name: tensor.clone() for name, tensor in beside(shared, told).items()}
     if job.config.resume and run.resume():

@@ -49,7 +49,10 @@ class LocalNoise(Group):
 
 
 class ClientSettings(Group):
-    """What every client must know to train: sent with each message as JSON."""
+    """What every client must know to train: sent with each message as JSON.
+
+    ``class_names``: of a conditional model, in the order of its labels; empty for any other.
+    """
 
     model: ModelConfig
     training: TrainingConfig
@@ -63,10 +66,13 @@ class ClientSettings(Group):
     strategies: dict[str, dict[str, Any]] = Field(default_factory=dict)
     local_noise: LocalNoise | None = None
     secret_noise: bool = False
+    class_names: tuple[str, ...] = ()
 
     def build_network(self) -> nn.Module:
         """Return the network with its initial weights, which depend on ``seed`` alone."""
-        return family_of(self.model).build(self.model, self.channels, self.image_size, self.seed)
+        return family_of(self.model).build(
+            self.model, self.channels, self.image_size, self.seed, len(self.class_names)
+        )
 
 
 def pack_arrays(state: Mapping[str, Tensor]) -> ArrayRecord:

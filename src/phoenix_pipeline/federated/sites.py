@@ -22,7 +22,7 @@ from phoenix_pipeline.images import ImageSet
 logger = logging.getLogger(__name__)
 
 CLIENT_ID = "client-id"
-_IMAGES = "images.npy"
+_IMAGES, _LABELS = "images.npy", "labels.npy"
 _CLIENTS = "client_images.parquet"
 
 
@@ -30,6 +30,7 @@ _CLIENTS = "client_images.parquet"
 class Site:
     """One client: ``images`` are uint8 [N, C, H, W] on the training device.
 
+    ``labels``: int64 [N] beside them; None where there are none, or nobody asks for them.
     ``releases_personal_layers``: whether it hands them to a server that asks; ``demands``: what a
     message must keep to.
     """
@@ -39,6 +40,7 @@ class Site:
     state_folder: Path
     releases_personal_layers: bool = True
     demands: SiteDemands | None = None
+    labels: Tensor | None = None
 
     def load_state(self, before_round: int) -> ClientState:
         """Return what was kept in the newest round before ``before_round``; empty if nothing.
@@ -94,6 +96,7 @@ class InMemorySites:
         state_folder: Path,
     ) -> None:
         self._images = torch.from_numpy(images.images).to(device)
+        self._labels = None if images.labels is None else torch.from_numpy(images.labels).to(device)
         self._indices = _indices_of(client_images)
         self._state_folder = state_folder
 
@@ -108,7 +111,8 @@ class InMemorySites:
     def site(self, client_id: int) -> Site:
         """Return the site of ``client_id``."""
         indices = torch.from_numpy(self._indices[client_id]).to(self._images.device)
-        return Site(client_id, self._images[indices], self._state_folder)
+        labels = None if self._labels is None else self._labels[indices]
+        return Site(client_id, self._images[indices], self._state_folder, labels=labels)
 
     def __call__(self, message: Message, context: Context) -> Site:
         """Return the site of the node that ``context`` belongs to."""
@@ -120,6 +124,8 @@ class StoredSites:
 
     def __init__(self, folder: Path, device: torch.device, state_folder: Path) -> None:
         self._images = np.load(folder / _IMAGES, mmap_mode="r", allow_pickle=False)
+        path = folder / _LABELS
+        self._labels = np.load(path, allow_pickle=False) if path.exists() else None
         self._indices = _indices_of(pd.read_parquet(folder / _CLIENTS))
         self._device = device
         self._state_folder = state_folder
@@ -132,6 +138,8 @@ class StoredSites:
         with atomic_path(folder) as temporary:
             temporary.mkdir()
             np.save(temporary / _IMAGES, images.images, allow_pickle=False)
+            if images.labels is not None:
+                np.save(temporary / _LABELS, images.labels, allow_pickle=False)
             client_images[["client_id", "image_index"]].to_parquet(temporary / _CLIENTS)
         return cls(folder, torch.device("cpu"), state_folder)
 
@@ -151,8 +159,11 @@ class StoredSites:
     def __call__(self, message: Message, context: Context) -> Site:
         """Return the site of the node that ``context`` belongs to."""
         client_id = int(context.node_config[CLIENT_ID])
-        images = torch.from_numpy(self._images[self._indices[client_id]])
-        return Site(client_id, images.to(self._device), self._state_folder)
+        indices, labels = self._indices[client_id], None
+        if self._labels is not None:
+            labels = torch.from_numpy(self._labels[indices]).to(self._device)
+        images = torch.from_numpy(self._images[indices]).to(self._device)
+        return Site(client_id, images, self._state_folder, labels=labels)
 
 
 def _indices_of(client_images: pd.DataFrame) -> dict[int, np.ndarray]:

@@ -56,12 +56,14 @@ class ClientTask:
 
     ``weights`` are trained in place, uint8 ``images`` are [N, C, H, W], and ``optimizer_state``
     holds Adam's moments, which are replaced by the new ones; None: they start anew and are dropped.
+    ``labels``: int64 [N], of a conditional model's images.
     """
 
     weights: Mapping[str, Tensor]
     images: Tensor
     work: LocalWork
     optimizer_state: dict[str, Tensor] | None = None
+    labels: Tensor | None = None
 
 
 def prepare_batch(batch: Tensor, config: TrainingConfig, generator: torch.Generator) -> Tensor:

@@ -8,6 +8,7 @@ from phoenix_pipeline.arms.references import (
     train_label_judge,
 )
 from phoenix_pipeline.pipelines.arm import in_namespace, in_stage
+from phoenix_pipeline.pipelines.evaluation.cards import write_cards
 from phoenix_pipeline.pipelines.evaluation.nodes import evaluate
 
 _IMAGES = ["train_images", "test_images"]
@@ -56,7 +57,13 @@ def create_pipeline(arm: str) -> Pipeline:
                 ],
                 ["metrics", "sample_classes"],
                 name="evaluate",
-            )
+            ),
+            node(
+                write_cards,
+                ["model", "samples", "metrics"],
+                ["model_card", "sample_card"],
+                name="write_cards",
+            ),
         ],
         arm,
         "evaluation",
