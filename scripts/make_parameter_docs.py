@@ -47,6 +47,8 @@ UNITS = {
     "federation.workers": "clients",
     "federation.threads_per_client": "threads",
     "federation.checkpoint_every": "rounds",
+    "federation.snapshots.every": "rounds",
+    "federation.snapshots.images": "images",
     "federation.round_timeout_s": "seconds",
     "federation.link.uplink_mbit_s": "Mbit/s",
     "federation.link.downlink_mbit_s": "Mbit/s",

@@ -61,6 +61,6 @@ def test_tags_select_nodes() -> None:
     every = build_pipelines(ARMS)["__default__"]
     assert {node.name for node in every.only_nodes_with_tags("arm.dcgan").nodes} == {
         f"dcgan.{name}" for name in ("set_up", "plot_clients", "train", "sample", "draw_grid")
-    } | {"dcgan.evaluate"}
+    } | {"dcgan.evaluate", "dcgan.score_rounds"}
     trained = every.only_nodes_with_tags("stage.federated_training").nodes
     assert {node.name for node in trained} == {"fedavg.train", "dcgan.train"}

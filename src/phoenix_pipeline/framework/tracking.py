@@ -74,7 +74,8 @@ class ArmMlflowHook:
     Settings come from the nodes' ``params:`` inputs. A catalog entry with ``metadata: {mlflow:
     artifact}`` has its file or folder copied to the run; ``{mlflow: metrics}`` (a dict, or one
     under the key ``scores``) has its numbers logged as well; ``{mlflow: model}`` is an arm's model
-    folder, which MLflow can then load.
+    folder, which MLflow can then load; ``{mlflow: by_round}`` is a table whose numbers and pictures
+    (columns of PNG bytes) are logged at the step in its column ``round``, under ``by_round/``.
     """
 
     def __init__(self) -> None:
@@ -146,16 +147,18 @@ class ArmMlflowHook:
         kind = (getattr(dataset, "metadata", None) or {}).get("mlflow")
         if kind is None:
             return
-        if kind not in ("artifact", "metrics", "model"):
+        if kind not in ("artifact", "metrics", "model", "by_round"):
             raise SettingsError(
-                f"{dataset_name} has metadata mlflow: {kind!r}; allowed: artifact, metrics, model; "
-                f"change it in conf/base/catalog.yml"
+                f"{dataset_name} has metadata mlflow: {kind!r}; allowed: artifact, metrics, model, "
+                f"by_round; change it in conf/base/catalog.yml"
             )
         namespace = arm_of(node)
         if kind == "metrics":
             scores = dict(flatten(data.get("scores", data)))
             numbers = {k: v for k, v in scores.items() if isinstance(v, int | float)}
             self._runs.log_metrics(namespace, numbers)
+        if kind == "by_round":
+            self._runs.log_by_round(namespace, data)
         path = Path(str(getattr(dataset, "_filepath")))  # noqa: B009 - Kedro's convention
         name = _local_name(dataset_name, namespace)
         if kind == "model":

@@ -36,7 +36,12 @@ def image_data_uri(image: Image.Image) -> str:
     """Return ``image`` as a PNG, without loss."""
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", optimize=True)
-    return _data_uri("image/png", buffer.getvalue())
+    return png_data_uri(buffer.getvalue())
+
+
+def png_data_uri(png: bytes) -> str:
+    """Return a picture that is PNG already."""
+    return _data_uri("image/png", png)
 
 
 def csv_data_uri(table: pd.DataFrame) -> str:

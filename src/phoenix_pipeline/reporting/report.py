@@ -20,6 +20,7 @@ from phoenix_pipeline.reporting.figure_style import arm_styles
 from phoenix_pipeline.reporting.formatting import DOUBTFUL, format_values
 from phoenix_pipeline.reporting.gallery import MOST_CLASSES, Gallery
 from phoenix_pipeline.reporting.gap_closed import doubtful_shares
+from phoenix_pipeline.reporting.growth import Growth
 from phoenix_pipeline.reporting.privacy import (
     privacy_caveats,
     privacy_rows,
@@ -39,7 +40,15 @@ from phoenix_pipeline.reporting.vocabulary import (
 AUDIT = "kedro run --pipelines privacy_audit,comparison"
 TEMPLATE = "report.html.j2"
 # Sections that show figures, in the order of the page: the part of a figure's key before ":".
-FIGURE_SECTIONS = ("scores", "trade", "class_histograms", "rounds", "partition", "filter")
+FIGURE_SECTIONS = (
+    "scores",
+    "trade",
+    "class_histograms",
+    "by_round",
+    "rounds",
+    "partition",
+    "filter",
+)
 _SHOWN_OF_AUDITS = (
     "membership_auc",
     "membership_tpr",
@@ -60,6 +69,7 @@ def render_report(
     settings: Mapping[str, Mapping[str, Any]],
     disclosures: Mapping[str, Sequence[str]],
     privacy: Mapping[str, Mapping[str, Any]] | None = None,
+    growth: Growth | None = None,
     notes: Sequence[str] = (),
     links: Mapping[str, str] | None = None,
     title: str = "Phoenix: federated diffusion, arm by arm",
@@ -73,8 +83,8 @@ def render_report(
     the key as its caption. ``settings``: arm -> the nested parameters that it was made with.
     ``disclosures``: arm -> sentences on what left its clients, as they were written with its model.
     ``privacy``: arm -> its ``privacy.json``, of the arms that were audited and whose scores are in
-    ``table``. ``notes``: what a reader must know first. ``links``: label -> command or path, shown
-    as text.
+    ``table``. ``growth``: samples by round. ``notes``: what a reader must know first. ``links``:
+    label -> command or path, shown as text.
     """
     pooled = {a for a, nested in settings.items() if read_setting(nested, "federation.pooled")}
     headline = headline_columns(table)
@@ -97,6 +107,7 @@ def render_report(
         class_names=gallery.class_names[:MOST_CLASSES] if gallery.by_class else (),
         client_models=describe_client_models(metrics, headline),
         figures=_figure_views(figures),
+        growth=growth,
         disclosures=_disclosures(table, disclosures, pooled),
         audited=privacy_rows(table),
         audit_titles=privacy_titles(table),

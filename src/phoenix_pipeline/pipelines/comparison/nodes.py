@@ -23,6 +23,7 @@ from phoenix_pipeline.pipelines.comparison.results import (
     outdated_scores,
 )
 from phoenix_pipeline.reporting.comparison import compare_arms, format_table
+from phoenix_pipeline.reporting.growth import show_growth
 from phoenix_pipeline.reporting.partition_figure import draw_partition, draw_shared_pool
 from phoenix_pipeline.reporting.privacy import draw_trade, format_privacy
 from phoenix_pipeline.reporting.provenance import (
@@ -33,6 +34,7 @@ from phoenix_pipeline.reporting.provenance import (
 from phoenix_pipeline.reporting.report import AUDIT, render_report
 from phoenix_pipeline.reporting.round_figures import draw_filter_decisions, draw_round_curves
 from phoenix_pipeline.reporting.sample_figures import draw_class_histograms, draw_grids
+from phoenix_pipeline.reporting.score_curves import draw_score_curves
 from phoenix_pipeline.reporting.score_figures import draw_scores
 
 logger = logging.getLogger(__name__)
@@ -89,6 +91,7 @@ def compare(
             run=experiment_facts({r.arm: r.settings for r in results}, _num_clients(results)),
             figures={**_shown(figures, names), **_details(results, names)},
             gallery=gallery,
+            growth=show_growth({r.arm: r.by_round for r in results}),
             settings={r.arm: r.settings for r in results},
             disclosures={r.arm: r.description["disclosure"] for r in results},
             privacy=privacy,
@@ -150,8 +153,10 @@ def _figures(table: pd.DataFrame, results: Sequence[ArmResults]) -> dict[str, Fi
         "rounds": draw_round_curves({r.arm: r.rounds for r in results if len(r.rounds)}),
         "class_histograms": draw_class_histograms(metrics, shares),
     }
-    trade = draw_trade(table)
-    return figures if trade is None else {**figures, "trade": trade}
+    pooled = [r.arm for r in results if r.is_pooled]
+    curves = draw_score_curves({r.arm: r.by_round for r in results if len(r.by_round)}, pooled)
+    more = {"trade": draw_trade(table), "by_round": curves}
+    return {**figures, **{name: figure for name, figure in more.items() if figure is not None}}
 
 
 def _shown(figures: dict[str, Figure], class_names: Sequence[str]) -> dict[str, Figure]:

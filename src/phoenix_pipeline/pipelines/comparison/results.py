@@ -14,6 +14,7 @@ from phoenix_pipeline.families.provenance import TRAINED_WITH, trained_with
 PARTS = {
     "metrics": "metrics",
     "rounds": "rounds",
+    "by_round": "scores_by_round",
     "samples": "samples",
     "classes": "sample_classes",
     "trained_images": "trained_images",
@@ -26,14 +27,15 @@ PARTS = {
 class ArmResults:
     """The results of ``arm``; what is missing is empty.
 
-    ``metrics``, ``privacy``: the JSON of these names. ``rounds``, ``trained_images``: tables beside
-    the model. ``description``: its ``phoenix.json``. ``samples``: a file. ``classes``: rows of it
-    with the judge's class.
+    ``metrics``, ``privacy``: the JSON of these names. ``rounds``, ``by_round``,
+    ``trained_images``: tables beside the model. ``description``: its ``phoenix.json``.
+    ``samples``: a file. ``classes``: rows of it with the judge's class.
     """
 
     arm: str
     metrics: Mapping[str, Any]
     rounds: pd.DataFrame
+    by_round: pd.DataFrame
     samples: Path
     classes: pd.DataFrame
     trained_images: pd.DataFrame

@@ -7,7 +7,8 @@ from phoenix_pipeline.arms.references import (
     score_floor,
     train_label_judge,
 )
-from phoenix_pipeline.pipelines.arm import in_namespace, in_stage
+from phoenix_pipeline.arms.score_rounds import score_rounds
+from phoenix_pipeline.pipelines.arm import ARM_SETTINGS, in_namespace, in_stage
 from phoenix_pipeline.pipelines.evaluation.nodes import evaluate
 
 _IMAGES = ["train_images", "test_images"]
@@ -56,7 +57,22 @@ def create_pipeline(arm: str) -> Pipeline:
                 ],
                 ["metrics", "sample_classes"],
                 name="evaluate",
-            )
+            ),
+            node(
+                score_rounds,
+                [
+                    "checkpoints",
+                    "model",
+                    "rounds",
+                    *_IMAGES,
+                    "label_judge",
+                    "reference_folder",
+                    ARM_SETTINGS,
+                    *_SETTINGS,
+                ],
+                "scores_by_round",
+                name="score_rounds",
+            ),
         ],
         arm,
         "evaluation",
