@@ -19,6 +19,7 @@ from phoenix_pipeline.errors import CheckpointError, DataError, PhoenixError, St
 from phoenix_pipeline.framework.datasets import (
     FigureDataset,
     FolderDataset,
+    JsonByArmDataset,
     JsonDataset,
     OptionalJsonDataset,
     PngDataset,
@@ -101,8 +102,17 @@ def test_json_text_and_pictures(tmp_path: Path) -> None:
     figure = FigureDataset(filepath=str(tmp_path / "figure.png"))
     figure.save(Figure(figsize=(1, 1)))
     assert base64.b64decode(figure.preview()).startswith(b"\x89PNG")
-    with pytest.raises(DatasetError, match="picture for people"):
-        figure.load()
+    assert figure.load() == tmp_path / "figure.png"
+
+
+def test_the_json_of_all_arms_is_what_their_own_datasets_wrote(tmp_path: Path) -> None:
+    every = JsonByArmDataset(filepath=str(tmp_path / "*" / "privacy.json"))
+    assert every.load() == {}
+    for arm, auc in (("fedavg", 0.5), ("dcgan", 0.75)):
+        JsonDataset(filepath=str(tmp_path / arm / "privacy.json")).save({"auc": auc})
+    (tmp_path / "figures").mkdir()
+    every.save({"nobody": {}})
+    assert every.load() == {"dcgan": {"auc": 0.75}, "fedavg": {"auc": 0.5}}
 
 
 def test_a_missing_input_says_what_writes_it(tmp_path: Path) -> None:

@@ -235,5 +235,5 @@ def test_what_waits_for_the_images_is_logged_when_it_is_settled() -> None:
     assert logged["training.learning_rate"] == 0.5
     assert "training.batch_size" not in logged
     # The tracker finds what it became among the inputs of the node that trains.
-    (train,) = create_training_pipeline("fedavg").nodes
+    (train,) = create_training_pipeline("fedavg").only_nodes("fedavg.train").nodes
     assert "fedavg.model_summary" in train.inputs

@@ -1,7 +1,6 @@
 """Scores over the rounds, of weights that were kept in real files."""
 
 import io
-from pathlib import Path
 from typing import Any
 
 import numpy as np

@@ -31,7 +31,7 @@ _PARAMS_PER_BATCH = 100
 _OPEN_RUNS = 1000
 _BY_ROUND = "by_round/"
 SESSION = ""
-"""The namespace of nodes that belong to no arm."""
+"""What ``arm_of`` calls nodes that belong to no arm."""
 CELL_TAG = "sweep.cell"
 """The tag that tells the cell of a sweep; it comes from the environment, by MLFLOW_RUN_CONTEXT."""
 

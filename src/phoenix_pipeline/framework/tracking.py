@@ -19,11 +19,12 @@ from phoenix_pipeline.config import SHARED_GROUPS, Group
 from phoenix_pipeline.config.settings_errors import explain
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.framework.file_locks import CAN_LOCK
-from phoenix_pipeline.framework.mlflow_runs import SESSION, SessionRuns
+from phoenix_pipeline.framework.mlflow_runs import SessionRuns
 from phoenix_pipeline.framework.mlflow_store import TrackingConfig, experiment_name
 from phoenix_pipeline.framework.run_lock import arms_in
 from phoenix_pipeline.framework.run_tags import ARMS, DATA_ROOT, option_tags
 from phoenix_pipeline.framework.settings_tree import flatten
+from phoenix_pipeline.pipelines.arm import arm_of
 
 # What all arms share and every arm's run has all the same, so that runs can be filtered by it.
 _OF_ALL_ARMS = ("images", "partition")
@@ -185,11 +186,6 @@ class ArmMlflowHook:
         if self._runs is not None:
             self._runs.finish(status)
             self._runs = None
-
-
-def arm_of(node: Node) -> str:
-    """Return the arm that a node belongs to, or :data:`SESSION`."""
-    return (node.namespace or SESSION).split(".")[0]
 
 
 def _shared_settings(parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -15,6 +16,7 @@ from phoenix_pipeline.config import (
     settle_arm,
 )
 from phoenix_pipeline.images import ImageSet
+from phoenix_pipeline.pipelines.comparison.figures import write_figures
 from phoenix_pipeline.pipelines.comparison.gallery import draw_gallery
 from phoenix_pipeline.pipelines.comparison.results import (
     ArmResults,
@@ -39,6 +41,8 @@ from phoenix_pipeline.reporting.score_figures import draw_scores
 
 logger = logging.getLogger(__name__)
 
+# Table, report, figures of scores, rounds, classes and grids; and what writes a folder of them.
+Compared = tuple[pd.DataFrame, str, Figure, Figure, Figure, Figure, Callable[[Path], None]]
 # Digests in the conditions of an arm's scores.
 _DATA = ("train_images", "test_images")
 # Settings that may differ without a word: they change the way to a result, not the result.
@@ -63,17 +67,21 @@ def places(parameters: dict[str, Any]) -> dict[str, str]:
 
 def compare(
     arms: tuple[str, ...],
-) -> Callable[..., tuple[pd.DataFrame, str, Figure, Figure, Figure, Figure]]:
+) -> Callable[..., Compared]:
     """Return the node that compares those of ``arms`` that have scores.
 
-    Its inputs are named ``<arm>__<part>``, by ``results.PARTS``.
+    An input by the name of each arm has its results.
     """
 
     def compare_all(
-        parameters: dict[str, Any], floor: dict[str, Any], test_images: ImageSet, **found: Any
-    ) -> tuple[pd.DataFrame, str, Figure, Figure, Figure, Figure]:
+        parameters: dict[str, Any],
+        floor: dict[str, Any],
+        test_images: ImageSet,
+        audits: dict[str, dict[str, Any]],
+        **found: ArmResults,
+    ) -> Compared:
         results, left_out = gather(arms, found)
-        privacy, stale = current_audits(results, AUDIT)
+        privacy, stale = current_audits(results, audits, AUDIT)
         marks, notes = _provenance(results, parameters)
         real, other = _floor(floor, results)
         notes = [*left_out, *outdated_scores(results), *stale, *other, *notes, *_audits(privacy)]
@@ -98,8 +106,10 @@ def compare(
             notes=notes,
             links=places(parameters),
         )
+        grid_figure = draw_grids(grids)
         curves = figures["scores"], figures["rounds"], figures["class_histograms"]
-        return table, report, *curves, draw_grids(grids)
+        take_along = write_figures({**figures, "grids": grid_figure}, results)
+        return table, report, *curves, grid_figure, take_along
 
     compare_all.__name__ = "compare_arms"
     return compare_all

@@ -37,6 +37,7 @@ def create_reference_pipeline() -> Pipeline:
             ),
         ],
         "evaluation",
+        group="references",
     )
 
 

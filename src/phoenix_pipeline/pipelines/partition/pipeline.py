@@ -34,4 +34,5 @@ def create_pipeline() -> Pipeline:
             ),
         ],
         "partition",
+        group="clients",
     )

@@ -1,5 +1,8 @@
 """Decide what each client trains on, and refuse settings that cannot work before any training."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -7,6 +10,16 @@ from phoenix_pipeline.config import ArmSettings
 from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.reporting.figure_style import draw_sentence
 from phoenix_pipeline.reporting.partition_figure import draw_shared_pool
+
+
+def find_folder(arm: str) -> Callable[[Path], Path]:
+    """Return the node that names the folder of ``arm`` among those of all arms."""
+
+    def find_checkpoints(all_checkpoints: Path) -> Path:
+        """Name the folder of this arm's checkpoints."""
+        return all_checkpoints / arm
+
+    return find_checkpoints
 
 
 def plot_clients(train: ImageSet, client_images: pd.DataFrame, arm: ArmSettings) -> Figure:
