@@ -4,7 +4,6 @@ import base64
 import io
 
 import matplotlib
-import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -56,9 +55,9 @@ def png_data_uri(png: bytes) -> str:
     return _data_uri("image/png", png)
 
 
-def csv_data_uri(table: pd.DataFrame) -> str:
-    """Return ``table`` as CSV, without its index."""
-    return _data_uri("text/csv", table.to_csv(index=False).encode())
+def text_data_uri(media_type: str, text: str) -> str:
+    """Return ``text`` as a file to save."""
+    return _data_uri(media_type, text.encode())
 
 
 def _data_uri(media_type: str, data: bytes) -> str:

@@ -25,6 +25,7 @@ from phoenix_pipeline.pipelines.comparison.results import (
     outdated_scores,
 )
 from phoenix_pipeline.reporting.comparison import compare_arms, format_table
+from phoenix_pipeline.reporting.earlier_runs import Model, add_runs, show_earlier
 from phoenix_pipeline.reporting.growth import show_growth
 from phoenix_pipeline.reporting.partition_figure import draw_partition, draw_shared_pool
 from phoenix_pipeline.reporting.privacy import draw_trade, format_privacy
@@ -41,8 +42,11 @@ from phoenix_pipeline.reporting.score_figures import draw_scores
 
 logger = logging.getLogger(__name__)
 
-# Table, report, figures of scores, rounds, classes and grids; and what writes a folder of them.
-Compared = tuple[pd.DataFrame, str, Figure, Figure, Figure, Figure, Callable[[Path], None]]
+# Table, report, figures of scores, rounds, classes and grids, what writes a folder of them, and a
+# row per model that was ever compared.
+Compared = tuple[
+    pd.DataFrame, str, Figure, Figure, Figure, Figure, Callable[[Path], None], pd.DataFrame
+]
 # Digests in the conditions of an arm's scores.
 _DATA = ("train_images", "test_images")
 # Settings that may differ without a word: they change the way to a result, not the result.
@@ -78,6 +82,7 @@ def compare(
         floor: dict[str, Any],
         test_images: ImageSet,
         audits: dict[str, dict[str, Any]],
+        earlier_runs: pd.DataFrame,
         **found: ArmResults,
     ) -> Compared:
         results, left_out = gather(arms, found)
@@ -93,6 +98,8 @@ def compare(
         table = compare_arms(metrics, rounds, real, pooled, privacy, marks)
         figures, names = _figures(table, results), _class_names(results)
         gallery, grids = draw_gallery(results, test_images, names)
+        models = {r.arm: _model(r) for r in results if r.is_current(r.metrics)}
+        runs = add_runs(earlier_runs, table, models)
         report = render_report(
             table,
             metrics,
@@ -100,6 +107,7 @@ def compare(
             figures={**_shown(figures, names), **_details(results, names)},
             gallery=gallery,
             growth=show_growth({r.arm: r.by_round for r in results}),
+            earlier=show_earlier(runs, models),
             settings={r.arm: r.settings for r in results},
             disclosures={r.arm: r.description["disclosure"] for r in results},
             privacy=privacy,
@@ -109,7 +117,7 @@ def compare(
         grid_figure = draw_grids(grids)
         curves = figures["scores"], figures["rounds"], figures["class_histograms"]
         take_along = write_figures({**figures, "grids": grid_figure}, results)
-        return table, report, *curves, grid_figure, take_along
+        return table, report, *curves, grid_figure, take_along, runs
 
     compare_all.__name__ = "compare_arms"
     return compare_all
@@ -152,6 +160,11 @@ def _floor(
         "The scores of real images are left out: they were measured with other images or settings "
         "of evaluation than those of the arms; run again: kedro run --pipelines evaluation"
     ]
+
+
+def _model(result: ArmResults) -> Model:
+    digest = f"sha256:{result.description['weights_digest']}"
+    return Model(result.description["written"], digest, result.settings)
 
 
 def _figures(table: pd.DataFrame, results: Sequence[ArmResults]) -> dict[str, Figure]:

@@ -21,6 +21,7 @@ def create_pipeline(arms: tuple[str, ...]) -> Pipeline:
                     "floor": "reference_scores",
                     "test_images": "test_images",
                     "audits": "audits",
+                    "earlier_runs": "earlier_runs",
                     **{arm: f"{arm}.results" for arm in arms},
                 },
                 [
@@ -31,6 +32,7 @@ def create_pipeline(arms: tuple[str, ...]) -> Pipeline:
                     "class_histograms_figure",
                     "grids_figure",
                     "figures",
+                    "kept_runs",
                 ],
                 name="compare_arms",
             ),
