@@ -27,7 +27,7 @@ from phoenix_pipeline.federated.sites import Site
 from phoenix_pipeline.hardware import resolve_device
 from phoenix_pipeline.images import read_images
 
-_LEDGER = "spent.json"
+LEDGER = "spent.json"
 _RUN_KEY = re.compile(r"[0-9a-f]{16}")
 
 
@@ -101,7 +101,7 @@ def open_node(message: Message, context: Context) -> Site:
 
 def _demands(node: NodeConfig) -> SiteDemands:
     return SiteDemands(
-        node.state_folder / _LEDGER,
+        node.state_folder / LEDGER,
         node.min_noise_multiplier,
         node.max_epsilon,
         node.delta,
