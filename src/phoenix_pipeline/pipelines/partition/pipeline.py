@@ -28,7 +28,7 @@ def create_pipeline() -> Pipeline:
             ),
             node(
                 plot_partition,
-                ["partition", "train_images"],
+                ["partition", "train_images", "parameters"],
                 "partition_figure",
                 name="plot_partition",
             ),

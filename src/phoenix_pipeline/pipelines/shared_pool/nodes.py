@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from phoenix_pipeline.config import ArmSettings
 from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.reporting.figure_style import draw_sentence
-from phoenix_pipeline.reporting.partition_figure import draw_shared_pool
+from phoenix_pipeline.reporting.partition_figure import THE_SITES_ARE_THE_CLIENTS, draw_shared_pool
 
 
 def find_folder(arm: str) -> Callable[[Path], Path]:
@@ -25,5 +25,5 @@ def find_folder(arm: str) -> Callable[[Path], Path]:
 def plot_clients(train: ImageSet, client_images: pd.DataFrame, arm: ArmSettings) -> Figure:
     """Draw what each client trains on: its own images, and those that it received."""
     if arm.federation.engine == "deployment":
-        return draw_sentence("The sites are the clients; the report shows those that took part.")
+        return draw_sentence(THE_SITES_ARE_THE_CLIENTS)
     return draw_shared_pool(client_images, train.class_names)
