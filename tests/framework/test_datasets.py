@@ -23,12 +23,13 @@ from phoenix_pipeline.framework.datasets import (
     JsonDataset,
     OptionalJsonDataset,
     PngDataset,
+    SampleFileDataset,
     TableDataset,
     TextDataset,
     WrittenByNodeDataset,
 )
 from phoenix_pipeline.framework.image_datasets import ImageSetDataset, ImageSplitsDataset
-from phoenix_pipeline.images import ImageSet, write_images
+from phoenix_pipeline.images import ImageSet, SampleWriter, write_images
 
 LIMIT = 1 << 16
 
@@ -208,3 +209,14 @@ def test_a_stage_that_has_not_run_gives_an_empty_dictionary(tmp_path: Path) -> N
     assert (dataset.load(), dataset.exists()) == ({}, False)
     dataset.save({"scores": {"auc": 0.5}})
     assert (dataset.load(), dataset.exists()) == ({"scores": {"auc": 0.5}}, True)
+
+
+def test_samples_are_shown_as_pictures(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 1, 64, 64), dtype=np.uint8)
+    with SampleWriter(tmp_path / "samples.parquet", {}) as writer:
+        writer.write(pixels, -1, range(4))
+    preview = SampleFileDataset(filepath=str(tmp_path / "samples.parquet")).preview()
+    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(preview))))
+    # Two by two, with white lines two pixels wide.
+    assert shown.shape == (134, 134)
+    assert np.array_equal(shown[2:66, 68:132], pixels[1, 0])

@@ -112,6 +112,14 @@ class SampleFileDataset(WrittenByNodeDataset):
         """Return the path, whether the file is there or not."""
         return self._filepath
 
+    def preview(self, num_images: int = 36) -> ImagePreview:
+        """Return some of the samples, spread evenly, as a PNG in base64."""
+        from phoenix_pipeline.images import image_grid, pick_evenly, read_samples
+
+        buffer = io.BytesIO()
+        image_grid(pick_evenly(read_samples(self._filepath), num_images)).save(buffer, "PNG")
+        return ImagePreview(base64.b64encode(buffer.getvalue()).decode("ascii"))
+
 
 class JsonDataset(FileDataset[Any, Any]):
     """Anything that JSON can hold; NumPy numbers too, NaN not."""
