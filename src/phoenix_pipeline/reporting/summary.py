@@ -73,8 +73,8 @@ def _best_single(best: str, rivals: pd.Series, rows: pd.DataFrame, score: str) -
         return []
     other = str(rivals[has_one].idxmin())
     return [
-        f"Its samples come from {models:.0f} models, one at each client; of the arms with one model "
-        f"for all, {other} comes closest: {_write(rows, other, score)}."
+        f"Its samples come from {models:.0f} models, one at each client; of the arms with one "
+        f"model for all, {other} comes closest: {_write(rows, other, score)}."
     ]
 
 
