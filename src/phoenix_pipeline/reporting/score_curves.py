@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from phoenix_pipeline.reporting.figure_style import (
     arm_styles,
@@ -52,6 +52,7 @@ def _finish(by_round: Axes, by_bytes: Axes, space: str) -> None:
     for axes, against in ((by_round, "rounds"), (by_bytes, "traffic")):
         style_axes(axes, f"{name}, against {against}")
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_ylabel("distance (lower is better)")
