@@ -361,6 +361,10 @@ CASES = {
         {"federation.pooled": True, "federation.strategies": {"fedprox": {}}},
         [{"federation.strategies": None}],
     ),
+    "variates of classes": Case(
+        {"model.conditioning": "labels", "federation.strategies": {"scaffold": {}}},
+        [{"model.conditioning": "none"}],
+    ),
     "variates of halves": Case(
         {PARTIAL: "usplit", "federation.strategies": {"scaffold": {}}},
         [{PARTIAL: "full"}],
@@ -454,6 +458,7 @@ def test_every_remedy_that_a_message_names_helps(name: str, tmp_path: Path) -> N
 ELSEWHERE = {
     "images/": "tests/images follow them with files of each kind",
     "federated/engines/": "Ray, or nodes",
+    "api/dry_run.py": "tests/api/test_dry_run.py",
     "federated/resuming.py": "tests/federated/test_resuming.py",
     "federated/strategy.py": "clients that are away",
     "federated/aggregation/robust.py": "clients that are away",

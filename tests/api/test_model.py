@@ -146,6 +146,19 @@ def test_scores_say_what_was_skipped(images: phoenix.Images, tmp_path: Path) -> 
     assert phoenix.score(real, images, evaluation=pixels).scores == scores.scores
 
 
+def test_the_default_scores_without_the_extra_and_says_what_is_missing(
+    images: phoenix.Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
+    scores = phoenix.score(images.test.images, images, evaluation={"kid_subset_size": 8})
+    assert "fid_pixels" in scores.scores
+    assert "the extra `efficientnet`" in scores.skipped["fid_efficientnet_lite0"]
+    named = {"extractors": ["fid_efficientnet_lite0"]}
+    with pytest.raises(SettingsError, match=r"'phoenix-pipeline\[efficientnet\]'"):
+        phoenix.score(images.test.images, images, folder=tmp_path, evaluation=named)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_conditional_model_draws_the_classes_that_are_asked_for(labelled: phoenix.Images) -> None:
     conditional = {**TINY, "model": {"unet": UNET.model_dump(), "conditioning": "labels"}}
     model = phoenix.train(labelled, CLIENTS, **conditional)
@@ -169,16 +182,3 @@ def test_an_unconditional_model_has_no_classes(images: phoenix.Images) -> None:
     assert (model.class_names, model.planned_labels(3)) == ((), None)
     with pytest.raises(SettingsError, match="the model has no classes"):
         model.sample(1, labels=[0])
-
-
-def test_the_default_scores_without_the_extra_and_says_what_is_missing(
-    images: phoenix.Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
-    scores = phoenix.score(images.test.images, images, evaluation={"kid_subset_size": 8})
-    assert "fid_pixels" in scores.scores
-    assert "the extra `efficientnet`" in scores.skipped["fid_efficientnet_lite0"]
-    named = {"extractors": ["fid_efficientnet_lite0"]}
-    with pytest.raises(SettingsError, match=r"'phoenix-pipeline\[efficientnet\]'"):
-        phoenix.score(images.test.images, images, folder=tmp_path, evaluation=named)
-    assert not list(tmp_path.iterdir())

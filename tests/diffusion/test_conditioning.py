@@ -65,9 +65,9 @@ def test_only_rows_of_held_classes_and_the_null_class_move() -> None:
     unet = network()
     before = unet.get_parameter(EMBEDDING).detach().clone()
     everywhere = {n: torch.ones_like(p) for n, p in unet.named_parameters()}
-    pulls = (lambda own, arrange: StepPull(own, arrange(everywhere), 0.5),)
-    given = work(from_server=frozenset(everywhere), corrections=pulls)
     told = settings(weight_decay=0.1)
+    pull = (lambda shared, _: StepPull(shared, everywhere, 0.5),)
+    given = work(from_server=frozenset(everywhere), corrections=pull)
     family.train_locally(unet, images(), given, MODEL, told, labels=labels_of(1, 3))
     moved = (unet.get_parameter(EMBEDDING) != before).any(dim=1)
     assert moved.tolist() == [False, True, False, True, True]

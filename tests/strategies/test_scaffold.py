@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from phoenix_pipeline.config import FederationConfig, TrainingConfig
+from phoenix_pipeline.config import ArmSettings
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.strategies import Strategies
 from tests.strategies.quadratics import RATE, Quadratics
@@ -57,7 +57,13 @@ def test_a_part_of_the_correction_is_taken_out_of_the_variate() -> None:
     assert RATE == 0.1
 
 
-def test_halves_of_a_model_are_refused() -> None:
-    halves = FederationConfig(compression={"partial_update": "usplit"})
-    with pytest.raises(SettingsError, match=r"^federation\.strategies\.scaffold: .*set partial"):
-        Strategies.of(SCAFFOLD).check(halves, TrainingConfig())
+@pytest.mark.parametrize(
+    ("settings", "remedy"),
+    [
+        ({"federation": {"compression": {"partial_update": "usplit"}}}, "set partial_update: full"),
+        ({"model": {"conditioning": "labels"}}, "set model.conditioning: none"),
+    ],
+)
+def test_what_leaves_variates_incomplete_is_refused(settings: dict, remedy: str) -> None:
+    with pytest.raises(SettingsError, match=rf"^federation\.strategies\.scaffold: .*{remedy}"):
+        Strategies.of(SCAFFOLD).check(ArmSettings.model_validate(settings))

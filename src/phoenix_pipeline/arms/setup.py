@@ -96,7 +96,7 @@ def check_arm(
         or (bool(layers) and federation.waits_for_released_layers),
         shares_images=pool.beta > 0 and pool.source == "clients",
     )
-    Strategies.of(federation.strategies).check(federation, settings.training)
+    Strategies.of(federation.strategies).check(settings)
     check_personalization(personal, filtering, federation, layers)
     check_pool(pool)
     check_threshold(filtering, train, test, run)
@@ -154,8 +154,8 @@ def _client_settings(
         monitor_samples=settings.threshold_filter.monitor_samples,
         monitor_steps=settings.threshold_filter.monitor_steps,
         compression=settings.federation.compression,
-        class_names=_class_names(train, settings),
         strategies=settings.federation.strategies,
+        class_names=_class_names(train, settings),
     )
 
 

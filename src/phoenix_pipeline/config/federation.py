@@ -10,6 +10,7 @@ from phoenix_pipeline.config.base import Group, Positive
 from phoenix_pipeline.config.compression import CompressionConfig, LinkConfig
 from phoenix_pipeline.config.differential_privacy import DifferentialPrivacyConfig
 from phoenix_pipeline.config.engines import DeploymentConfig, RayConfig, Rounds
+from phoenix_pipeline.config.snapshots import SnapshotsConfig
 
 
 class LocalWorkConfig(Group):
@@ -92,6 +93,7 @@ class FederationConfig(Group):
         "of other settings is an error. false: remove what is stored and start over.",
     )
     checkpoint_every: Positive = Field(1, description="Rounds between checkpoints.")
+    snapshots: SnapshotsConfig = SnapshotsConfig()
     round_timeout_s: float = Field(
         3600.0,
         gt=0.0,

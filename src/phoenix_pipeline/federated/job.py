@@ -30,6 +30,7 @@ WITHOUT_EFFECT = frozenset(
         "stacked_clients",
         "resume",
         "checkpoint_every",
+        "snapshots",
         "round_timeout_s",
         "min_clients",
         "link",

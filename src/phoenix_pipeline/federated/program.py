@@ -26,6 +26,7 @@ from phoenix_pipeline.federated.resuming import CLIENTS_FOLDER, SERVER_FOLDER
 from phoenix_pipeline.federated.round_table import with_link_seconds
 from phoenix_pipeline.federated.round_teller import OnRound, RoundTeller
 from phoenix_pipeline.federated.run_state import RunState
+from phoenix_pipeline.federated.snapshots import keep_snapshot
 from phoenix_pipeline.federated.strategy import OnReply, PhoenixStrategy
 from phoenix_pipeline.federated.transport import beside
 from phoenix_pipeline.federated.warm_up import warm_up
@@ -153,6 +154,7 @@ def _run_rounds(
         done = run.rounds_done
         if done % config.checkpoint_every == 0 or done == config.num_rounds:
             run.save()
+        keep_snapshot(job, run)
         _log_round(teller.means(done), done, config.num_rounds)
         teller.tell(done)
         return None

@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from phoenix_pipeline.config import FederationConfig, Group, TrainingConfig
+from phoenix_pipeline.config import ArmSettings, Group
 from phoenix_pipeline.config.base import Fraction
 from phoenix_pipeline.optimization.corrections import Arrange, BindCorrection, StepPull
 from phoenix_pipeline.optimization.learning_rate import sum_of_rates
@@ -40,12 +40,17 @@ class Scaffold(Strategy):
     Settings: ClassVar[type[Group]] = ScaffoldSettings
     settings: ScaffoldSettings
 
-    def why_not(self, federation: FederationConfig, training: TrainingConfig) -> str | None:
-        """Refuse a client that sends half of what it keeps."""
-        if federation.compression.is_split:
+    def why_not(self, arm: ArmSettings) -> str | None:
+        """Refuse a client that sends half of what it keeps, and rows that rest at some clients."""
+        if arm.federation.compression.is_split:
             return (
                 "clients of federation.compression.partial_update usplit send half of their "
                 "variates; set partial_update: full"
+            )
+        if arm.model.conditioning != "none":
+            return (
+                "with model.conditioning labels a class's weights rest at clients without it, "
+                "which have no step to correct; set model.conditioning: none"
             )
         return None
 

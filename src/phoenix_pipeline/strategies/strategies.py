@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from phoenix_pipeline.config import FederationConfig, TrainingConfig
+from phoenix_pipeline.config import ArmSettings
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.optimization.corrections import BindCorrection
 from phoenix_pipeline.strategies.components import build_strategies
@@ -24,10 +24,10 @@ class Strategies:
         """Return those of ``federation.strategies``; raises SettingsError for what is unknown."""
         return cls(build_strategies(settings))
 
-    def check(self, federation: FederationConfig, training: TrainingConfig) -> None:
-        """Raise SettingsError for the first that does not go with the run's settings."""
+    def check(self, arm: ArmSettings) -> None:
+        """Raise SettingsError for the first that does not go with the settings of ``arm``."""
         for strategy in self.chosen:
-            if reason := strategy.why_not(federation, training):
+            if reason := strategy.why_not(arm):
                 raise SettingsError(f"federation.strategies.{strategy.name}: {reason}")
 
     @property

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from phoenix_pipeline.config import FederationConfig, Group, TrainingConfig
+from phoenix_pipeline.config import ArmSettings, Group, TrainingConfig
 from phoenix_pipeline.optimization.corrections import BindCorrection
 from phoenix_pipeline.optimization.work import LocalWork
 
@@ -74,8 +74,8 @@ class Strategy:
         """Take ``settings``, an instance of ``Settings``."""
         self.settings = settings
 
-    def why_not(self, federation: FederationConfig, training: TrainingConfig) -> str | None:
-        """Return why these settings do not go together, and what to change; None: they do."""
+    def why_not(self, arm: ArmSettings) -> str | None:
+        """Return why the strategy does not go with ``arm``, and what to change; None: it does."""
         return None
 
     @property

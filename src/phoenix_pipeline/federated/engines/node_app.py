@@ -28,7 +28,7 @@ from phoenix_pipeline.federated.sites import Site
 from phoenix_pipeline.hardware import resolve_device
 from phoenix_pipeline.images import ImageSet, align_classes, count_images, read_images
 
-_LEDGER = "spent.json"
+LEDGER = "spent.json"
 _RUN_KEY = re.compile(r"[0-9a-f]{16}")
 
 
@@ -134,7 +134,7 @@ def _labels(
 
 def _demands(node: NodeConfig) -> SiteDemands:
     return SiteDemands(
-        node.state_folder / _LEDGER,
+        node.state_folder / LEDGER,
         node.min_noise_multiplier,
         node.max_epsilon,
         node.delta,
