@@ -14,6 +14,7 @@ from phoenix_pipeline.federated.client_app import build_client_app
 from phoenix_pipeline.federated.engines.in_process import InProcessGrid
 from phoenix_pipeline.federated.engines.node_app import open_node
 from phoenix_pipeline.federated.personal_layers import split_personal
+from phoenix_pipeline.federated.privacy.accountant import epsilon_spent
 from phoenix_pipeline.federated.records import (
     ARRAYS,
     CONFIG,
@@ -162,3 +163,14 @@ def test_runs_side_by_side_are_all_counted(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(charge, range(100)))
     assert json.loads((tmp_path / "spent.json").read_text())["local"]["releases"] == 100
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_all_releases_count_at_the_least_noise_and_the_largest_share(
+    order: tuple[int, int], tmp_path: Path
+) -> None:
+    releases = (Release("dp_sgd", 3, 1.5, 0.1), Release("dp_sgd", 4, 2.5, 0.4))
+    reached: list[float] = []
+    for place in order:
+        SpentEpsilon(tmp_path / "spent.json").charge(releases[place], 1e-5, reached.append)
+    assert reached[-1] == epsilon_spent(1.5, 0.4, 7, 1e-5)
