@@ -2,7 +2,7 @@
 # Options go in ARGS: make run ARGS="--env smoke --params federation.num_rounds=2"
 .DEFAULT_GOAL := help
 .PHONY: help run audit cifar10 sweep claims bench gpu-check test test-federation test-all mutants lint \
-	format ui viz lock clean distclean
+	format ui viz docs sbom lock clean distclean
 
 SUITABLE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
@@ -74,6 +74,16 @@ ui: $(READY) ## the runs side by side in MLflow, on http://127.0.0.1:5000 (PORT=
 viz: $(READY) ## the pipeline, with previews, in kedro-viz
 	@$(BIN)/kedro viz run $(ARGS)
 
+# Their packages are no part of the environment until somebody asks for them.
+docs: $(READY) ## the pages of docs/ as a searchable site: site/index.html
+	@[ -x $(BIN)/mkdocs ] || $(BIN)/uv pip install --quiet --python $(BIN)/python --editable ".[docs]"
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet $(ARGS)
+
+sbom: $(READY) ## the installed components as CycloneDX JSON: sbom.json
+	@[ -x $(BIN)/cyclonedx-py ] || $(BIN)/uv pip install --quiet --python $(BIN)/python --editable ".[sbom]"
+	@$(BIN)/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-reproducible \
+		--output-file sbom.json $(ARGS)
+
 lock: $(READY) ## resolve requirements.lock anew from pyproject.toml (UPGRADE=--upgrade for newer)
 	@$(BIN)/uv pip compile pyproject.toml --extra dev --extra efficientnet --universal --python-version 3.11 \
 		--no-emit-index-url --generate-hashes --quiet $(UPGRADE) -o requirements.lock
@@ -82,7 +92,7 @@ clean: ## remove results, tracked runs and caches; keep raw data and the environ
 	@for layer in data/0[2-8]_*; do find "$$layer" -mindepth 1 ! -name .gitkeep -delete; done
 	@for layer in data/*/0[2-8]_* data/.locks data/*/.locks; do \
 		case "$$layer" in data/0*) ;; *) rm -rf "$$layer" ;; esac; done
-	@rm -rf data/gpu_check mlflow.db mlflow.db.lock mlruns .viz logs .pytest_cache .ruff_cache .mypy_cache
+	@rm -rf site sbom.json data/gpu_check mlflow.db mlflow.db.lock mlruns .viz logs .pytest_cache .ruff_cache .mypy_cache
 	@find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean ## remove the environment as well

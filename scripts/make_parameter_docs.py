@@ -19,6 +19,7 @@ from phoenix_pipeline.config import ARM_GROUPS, SHARED_GROUPS, deep_merge
 from phoenix_pipeline.framework.arm_blocks import ARMS
 from phoenix_pipeline.framework.mlflow_store import TrackingConfig
 from phoenix_pipeline.reporting.provenance import read_setting
+from phoenix_pipeline.strategies.components import known_strategies
 
 PROJECT = Path(__file__).parents[1]
 DEFAULT_FILE = PROJECT / "docs" / "parameters.md"
@@ -47,6 +48,8 @@ UNITS = {
     "federation.workers": "clients",
     "federation.threads_per_client": "threads",
     "federation.checkpoint_every": "rounds",
+    "federation.snapshots.every": "rounds",
+    "federation.snapshots.images": "images",
     "federation.round_timeout_s": "seconds",
     "federation.link.uplink_mbit_s": "Mbit/s",
     "federation.link.downlink_mbit_s": "Mbit/s",
@@ -67,6 +70,22 @@ UNITS = {
     "evaluation.classifier.epochs": "epochs",
     "evaluation.classifier.batch_size": "images",
 }
+# One change that people make, for each group.
+EXAMPLES = {
+    "run": "run.seed=1,run.device=cpu",
+    "images": "train_images=/path/to/folder,images.image_size=32",
+    "partition": "partition.scheme=dirichlet,partition.dirichlet_alpha=0.1",
+    "evaluation": "evaluation.reference_split=test,evaluation.utility=true",
+    "shared_pool": "data_sharing.shared_pool.beta=0.2,data_sharing.shared_pool.alpha=0.5",
+    "model": "model.unet.layers_per_block=2",
+    "training": "phoenix.training.alignment=0.5,training.learning_rate=0.001",
+    "federation": "federation.num_rounds=120,fedavg.federation.compression.up.codec=int8",
+    "personal_layers": "fedavg.personal_layers.layers=last_up_block",
+    "threshold_filter": "personalization.threshold_filter.patience=3",
+    "sampling": "sampling.num_images=5000,sampling.num_steps=50",
+}
+# A longer one is cut by its blocks.
+LARGEST_TABLE = 16
 SIGNS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
 PLURALS = {"integer": "integers", "number": "numbers", "string": "names"}
 TYPES = {
@@ -103,6 +122,7 @@ def render() -> str:
     lines += ["## Groups that each arm may set for itself", ""]
     for name, model in ARM_GROUPS.items():
         lines += section(name, model, base)
+    lines += strategy_section()
     lines += [*arm_section(base), *environment_sections()]
     tracking = yaml.safe_load((CONF / "base" / "mlflow.yml").read_text(encoding="utf-8"))
     lines += ["## Tracking: `mlflow.yml`", "", *HEADER]
@@ -110,11 +130,34 @@ def render() -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+def strategy_section() -> list[str]:
+    """Return what each strategy does, and a table of its settings."""
+    lines = ["### `federation.strategies`", ""]
+    lines += ["Any of these together, each with its own keys; `{}` takes the defaults.", ""]
+    for name, strategy in known_strategies().own.items():
+        said = re.sub(r"\n\s+", " ", (strategy.__doc__ or "").strip().split("\n\n")[0])
+        path = f"federation.strategies.{name}"
+        rows = [row(key, field, {}) for key, field in leaves(strategy.Settings, path)]
+        lines += [f"`{name}`: {said}", "", *HEADER, *rows, ""]
+    return lines
+
+
 def section(name: str, model: type[BaseModel], base: Mapping[str, Any]) -> list[str]:
-    """Return the table of one group."""
+    """Return the group's description, an example, and a table for it and each block in it."""
     text = re.sub(r"\n\s+", " ", (model.__doc__ or "").strip())
-    rows = [row(path, field, base) for path, field in leaves(model, name)]
-    return [f"### `{name}`", "", text, "", *HEADER, *rows, ""]
+    lines = [f"### `{name}`", "", text, ""]
+    if name in EXAMPLES:
+        lines += ["```sh", f"kedro run --params {EXAMPLES[name]}", "```", ""]
+    found = list(leaves(model, name))
+    large = len(found) > LARGEST_TABLE
+    blocks: dict[str, list[str]] = {}
+    for path, field in found:
+        block = path.split(".")[1] if large and path.count(".") > 1 else ""
+        blocks.setdefault(block, []).append(row(path, field, base))
+    for block, rows in blocks.items():
+        lines += [f"#### `{name}.{block}`", ""] if block else []
+        lines += [*HEADER, *rows, ""]
+    return lines
 
 
 def leaves(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
@@ -204,8 +247,28 @@ def environment_sections() -> list[str]:
     """Return what each environment changes."""
     folders = sorted(path.name for path in CONF.iterdir() if path.is_dir())
     names = [name for name in folders if name not in ("base", "local")]
-    lines = [f"- `--env {name}`: {list_settings(environment(name))}" for name in names]
-    return ["## What the environments change", "", *lines, ""] if lines else []
+    changed = {name: settings for name in names if (settings := dict(environment(name)))}
+    # Side by side where several change a setting; what one alone changes has a table of its own.
+    shared = [key for key in _keys(changed) if sum(key in each for each in changed.values()) > 1]
+    lines = ["## What the environments change", "", *_table(changed, shared)]
+    for name, settings in changed.items():
+        alone = {name: {k: v for k, v in settings.items() if k not in shared}}
+        lines += [f"### Only `--env {name}`", "", *_table(alone, list(alone[name]))]
+    return lines if changed else []
+
+
+def _keys(changed: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(key for settings in changed.values() for key in settings))
+
+
+def _table(changed: Mapping[str, Mapping[str, Any]], keys: list[str]) -> list[str]:
+    """Return a row for each of ``keys``, a column for each environment."""
+    titles = "".join(f" `{name}` |" for name in changed)
+    rows = [
+        f"| `{key}` |" + "".join(f" {show(e[key]) if key in e else ''} |" for e in changed.values())
+        for key in keys
+    ]
+    return [f"| key |{titles}", "|---|" + "---|" * len(changed), *rows, ""]
 
 
 def environment(name: str) -> list[tuple[str, Any]]:

@@ -357,6 +357,18 @@ CASES = {
         {**DP_ON, "federation.local_work.unit": "images_per_round"},
         [{"federation.local_work.unit": "steps"}, {"federation.local_work.unit": "epochs"}],
     ),
+    "strategies in one place": Case(
+        {"federation.pooled": True, "federation.strategies": {"fedprox": {}}},
+        [{"federation.strategies": None}],
+    ),
+    "variates of classes": Case(
+        {"model.conditioning": "labels", "federation.strategies": {"scaffold": {}}},
+        [{"model.conditioning": "none"}],
+    ),
+    "variates of halves": Case(
+        {PARTIAL: "usplit", "federation.strategies": {"scaffold": {}}},
+        [{PARTIAL: "full"}],
+    ),
     "attendance of nodes": Case(
         {"federation.engine": "deployment", "federation.attendance": {0: "2-"}},
         [{"federation.attendance": {}}, {"federation.engine": "in_process"}],
@@ -446,6 +458,7 @@ def test_every_remedy_that_a_message_names_helps(name: str, tmp_path: Path) -> N
 ELSEWHERE = {
     "images/": "tests/images follow them with files of each kind",
     "federated/engines/": "Ray, or nodes",
+    "api/dry_run.py": "tests/api/test_dry_run.py",
     "federated/resuming.py": "tests/federated/test_resuming.py",
     "federated/strategy.py": "clients that are away",
     "federated/aggregation/robust.py": "clients that are away",

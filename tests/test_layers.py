@@ -14,7 +14,7 @@ LAYERS = (
     {"images"},
     {"optimization"},
     {"diffusion", "gan"},
-    {"families", "metrics", "partitioning"},
+    {"families", "metrics", "partitioning", "strategies"},
     {"federated", "reporting"},
     {"arms"},
     {"api"},

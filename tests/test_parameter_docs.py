@@ -53,3 +53,19 @@ def test_conf_base_is_the_default_that_is_shown(script: ModuleType) -> None:
     assert script.row("federation.num_rounds", field, {}).endswith(f"`{field.default}` |")
     shown = script.row("federation.num_rounds", field, {"federation": {"num_rounds": 77}})
     assert shown.endswith("`77` |")
+
+
+def test_every_example_names_parameters_that_there_are(script: ModuleType) -> None:
+    groups = {**script.SHARED_GROUPS, **script.ARM_GROUPS}
+    known = {path for name, model in groups.items() for path, _ in script.leaves(model, name)}
+    arms = script.read_parameters("base")[script.ARMS]
+    assert script.EXAMPLES.keys() <= groups.keys()
+    for group, example in script.EXAMPLES.items():
+        named = [part.partition("=")[0] for part in example.split(",") if "=" in part]
+        heads = [name.partition(".")[0] for name in named]
+        paths = [
+            name.removeprefix(f"{head}.") if head in arms else name
+            for name, head in zip(named, heads, strict=True)
+        ]
+        assert set(paths) - known <= {"train_images"}
+        assert any(path.startswith(f"{group}.") for path in paths)

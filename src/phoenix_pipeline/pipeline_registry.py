@@ -14,6 +14,7 @@ from phoenix_pipeline.pipelines import (
     shared_pool,
 )
 from phoenix_pipeline.pipelines.evaluation.pipeline import create_reference_pipeline
+from phoenix_pipeline.pipelines.privacy_audit.pipeline import create_list
 
 _ARM_STAGES = {
     "shared_pool": shared_pool,
@@ -42,7 +43,7 @@ def build_pipelines(arms: tuple[str, ...]) -> dict[str, Pipeline]:
     stages["evaluation"] += references
     # On request only: `kedro run --pipelines privacy_audit` after the arms were trained.
     stages["privacy_audit"] = sum(
-        (privacy_audit.create_pipeline(arm) for arm in arms), Pipeline([])
+        (privacy_audit.create_pipeline(arm) for arm in arms), create_list(arms)
     )
     by_arm = {
         arm: sum(

@@ -157,3 +157,28 @@ def test_the_default_scores_without_the_extra_and_says_what_is_missing(
     with pytest.raises(SettingsError, match=r"'phoenix-pipeline\[efficientnet\]'"):
         phoenix.score(images.test.images, images, folder=tmp_path, evaluation=named)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_conditional_model_draws_the_classes_that_are_asked_for(labelled: phoenix.Images) -> None:
+    conditional = {**TINY, "model": {"unet": UNET.model_dump(), "conditioning": "labels"}}
+    model = phoenix.train(labelled, CLIENTS, **conditional)
+    assert model.class_names == ("even", "odd")
+    planned = model.planned_labels(6)
+    assert planned is not None
+    assert sorted(planned.tolist()) == [0, 0, 0, 1, 1, 1]
+    assert np.array_equal(model.sample(6), model.sample(6, labels=planned.tolist()))
+    odd = model.sample(6, labels=["odd"] * 6)
+    uniform = model.sample(6, sampling={"class_distribution": [0.0, 1.0]})
+    assert np.array_equal(odd, uniform)
+    assert not np.array_equal(odd, model.sample(6))
+    with pytest.raises(SettingsError, match=r"label 'big' is none of the model's classes"):
+        model.sample(1, labels=["big"])
+    with pytest.raises(SettingsError, match="1 labels came for 2 images"):
+        model.sample(2, labels=[0])
+
+
+def test_an_unconditional_model_has_no_classes(images: phoenix.Images) -> None:
+    model = phoenix.train(images, CLIENTS, **TINY)
+    assert (model.class_names, model.planned_labels(3)) == ((), None)
+    with pytest.raises(SettingsError, match="the model has no classes"):
+        model.sample(1, labels=[0])

@@ -24,8 +24,8 @@ from phoenix_pipeline.federated.run_state import RunState
 from phoenix_pipeline.federated.strategy import PhoenixStrategy
 from phoenix_pipeline.federated.transport import (
     ServerTransport,
-    receive_weights,
-    send_weights,
+    receive,
+    send,
 )
 from phoenix_pipeline.metrics.monitoring import build_monitor_reference
 from phoenix_pipeline.optimization.work import LocalWork
@@ -110,11 +110,11 @@ def test_clients_with_the_same_update_round_it_differently() -> None:
 
     def written(client: int, current: int) -> dict[str, bytes]:
         server = ServerTransport(told, RunState(Path("unused"), {}, reference, 0.5))
-        server.open_round(current, [client])
-        record, config = server.write(client, ArrayRecord())
+        server.open_round(current, [client], ArrayRecord())
+        record, config = server.write(client)
         asked = ConfigRecord({"round": current, **config})
-        got = receive_weights(record, asked, told, ClientState(), reference)
-        arrays = send_weights(moved, got, asked, told, ClientState(), client)
+        got = receive(record, asked, told, ClientState(), reference).weights
+        arrays = send(moved, got, asked, told, ClientState(), client)
         return {name: array.data for name, array in arrays.items()}
 
     assert written(0, 1) == written(0, 1)
@@ -126,7 +126,9 @@ def test_clients_draw_different_images_for_their_scores() -> None:
     told = settings().model_copy(update={"monitor_samples": 3})
     reference, drawn = build_monitor_reference(make_images(60), 0), []
 
-    def sample(network: Any, model: Any, config: Any, shape: Any, seeds: Any, device: Any) -> Any:
+    def sample(
+        network: Any, model: Any, config: Any, shape: Any, seeds: Any, device: Any, labels: Any
+    ) -> Any:
         drawn.extend(seeds)
         return [make_images(len(seeds)).images]
 

@@ -10,7 +10,7 @@ from kedro.framework.session import KedroSession
 
 from phoenix_pipeline.cli import run
 from phoenix_pipeline.errors import SettingsError
-from phoenix_pipeline.framework.arm_blocks import ArmRegistry, arm_registry
+from phoenix_pipeline.framework.arm_blocks import ArmRegistry, arm_registry, wrong_names
 from phoenix_pipeline.framework.project import open_config
 from phoenix_pipeline.pipeline_registry import build_pipelines, register_pipelines
 
@@ -78,7 +78,16 @@ def test_stages_and_the_comparison_hold_every_arm() -> None:
     made = build_pipelines(("fedavg", "my_arm"))
     assert {node.namespace for node in made["federated_training"].nodes} == {"fedavg", "my_arm"}
     assert {"fedavg.metrics", "my_arm.metrics"} <= made["comparison"].inputs()
-    assert {node.namespace for node in made["my_arm"].nodes} == {None, "my_arm"}
+    own = {node.namespace for node in made["my_arm"].nodes}
+    assert own == {"clients", "references", "my_arm"}
+
+
+def test_no_arm_takes_the_name_of_what_stands_beside_the_arms() -> None:
+    made = build_pipelines(("fedavg",))["__default__"]
+    boxes = {node.namespace for node in made.nodes} - {"fedavg"}
+    (compare,) = (node for node in made.nodes if "comparison" in node.outputs)
+    inputs = {name for name in compare.inputs if "." not in name} - {"reference_scores"}
+    assert all(wrong_names([name], lambda path: "") for name in boxes | inputs | {"floor"})
 
 
 @pytest.mark.parametrize(

@@ -16,18 +16,20 @@ from PIL import Image
 
 from phoenix_pipeline.checkpoints import write_json
 from phoenix_pipeline.errors import CheckpointError, DataError, PhoenixError, StorageError
+from phoenix_pipeline.framework.arm_datasets import JsonByArmDataset
 from phoenix_pipeline.framework.datasets import (
     FigureDataset,
     FolderDataset,
     JsonDataset,
     OptionalJsonDataset,
     PngDataset,
+    SampleFileDataset,
     TableDataset,
     TextDataset,
     WrittenByNodeDataset,
 )
 from phoenix_pipeline.framework.image_datasets import ImageSetDataset, ImageSplitsDataset
-from phoenix_pipeline.images import ImageSet, write_images
+from phoenix_pipeline.images import ImageSet, SampleWriter, write_images
 
 LIMIT = 1 << 16
 
@@ -101,8 +103,17 @@ def test_json_text_and_pictures(tmp_path: Path) -> None:
     figure = FigureDataset(filepath=str(tmp_path / "figure.png"))
     figure.save(Figure(figsize=(1, 1)))
     assert base64.b64decode(figure.preview()).startswith(b"\x89PNG")
-    with pytest.raises(DatasetError, match="picture for people"):
-        figure.load()
+    assert figure.load() == tmp_path / "figure.png"
+
+
+def test_the_json_of_all_arms_is_what_their_own_datasets_wrote(tmp_path: Path) -> None:
+    every = JsonByArmDataset(filepath=str(tmp_path / "*" / "privacy.json"))
+    assert every.load() == {} and not every.exists()
+    for arm, auc in (("fedavg", 0.5), ("dcgan", 0.75)):
+        JsonDataset(filepath=str(tmp_path / arm / "privacy.json")).save({"auc": auc})
+    (tmp_path / "figures").mkdir()
+    every.save({"nobody": {}})
+    assert every.load() == {"dcgan": {"auc": 0.75}, "fedavg": {"auc": 0.5}}
 
 
 def test_a_missing_input_says_what_writes_it(tmp_path: Path) -> None:
@@ -198,3 +209,14 @@ def test_a_stage_that_has_not_run_gives_an_empty_dictionary(tmp_path: Path) -> N
     assert (dataset.load(), dataset.exists()) == ({}, False)
     dataset.save({"scores": {"auc": 0.5}})
     assert (dataset.load(), dataset.exists()) == ({"scores": {"auc": 0.5}}, True)
+
+
+def test_samples_are_shown_as_pictures(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 1, 64, 64), dtype=np.uint8)
+    with SampleWriter(tmp_path / "samples.parquet", {}) as writer:
+        writer.write(pixels, -1, range(4))
+    preview = SampleFileDataset(filepath=str(tmp_path / "samples.parquet")).preview()
+    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(preview))))
+    # Two by two, with white lines two pixels wide.
+    assert shown.shape == (134, 134)
+    assert np.array_equal(shown[2:66, 68:132], pixels[1, 0])

@@ -1,11 +1,14 @@
 """What a Kedro session leaves in MLflow: a run per arm, closed whatever happens."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from kedro.framework.session import KedroSession
 
@@ -16,6 +19,7 @@ from phoenix_pipeline.framework.mlflow_store import TrackingConfig, tracking_uri
 from phoenix_pipeline.framework.node_times import NodeTimes
 from phoenix_pipeline.framework.settings_tree import flatten
 from phoenix_pipeline.framework.tracking import _settings, round_logger
+from phoenix_pipeline.images import encode_png
 from phoenix_pipeline.pipelines.federated_training import (
     create_pipeline as create_training_pipeline,
 )
@@ -207,11 +211,29 @@ def test_flatten_names_leaves_by_their_path() -> None:
     }
 
 
+def test_a_table_by_round_becomes_steps(tmp_path: Path) -> None:
+    png = encode_png(np.full((1, 4, 6), 200, np.uint8))
+    table = pd.DataFrame({"round": [5, 10], "fid_pixels": [2.5, 0.5], "grid": [png, png]})
+    runs = SessionRuns.start(TrackingConfig(experiment="tiny"), tmp_path, {})
+    runs.log_by_round("fedavg", table)
+    runs.finish("FINISHED")
+
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri(TrackingConfig(), tmp_path))
+    (run,) = found_runs(tmp_path, "attributes.run_name = 'fedavg'")
+    history = client.get_metric_history(run.info.run_id, "by_round/fid_pixels")
+    assert [(point.step, point.value) for point in history] == [(5, 2.5), (10, 0.5)]
+    assert "by_round/grid" not in run.data.metrics
+    pictures = [item.path for item in client.list_artifacts(run.info.run_id, "images")]
+    assert {int(re.findall(r"step\W(\d+)", path)[0]) for path in pictures} == {5, 10}
+
+
 def test_what_waits_for_the_images_is_logged_when_it_is_settled() -> None:
     arm = ArmSettings(training={"batch_size": "auto", "learning_rate": 0.5})
     logged = dict(_settings(arm, ""))
     assert logged["training.learning_rate"] == 0.5
     assert "training.batch_size" not in logged
     # The tracker finds what it became among the inputs of the node that trains.
-    (train,) = create_training_pipeline("fedavg").nodes
+    (train,) = create_training_pipeline("fedavg").only_nodes("fedavg.train").nodes
     assert "fedavg.model_summary" in train.inputs

@@ -50,6 +50,7 @@ def register_pipelines() -> dict[str, Pipeline]:
             namespace=name,
             inputs={"summary"},
             parameters={ARM_SETTINGS: f"params:{name}"},
+            tags=f"arm.{name}",
         )
         for name in names
     }

@@ -17,7 +17,7 @@ from phoenix_pipeline.reporting.round_figures import draw_filter_decisions, draw
 
 MISSING = "\N{EN DASH}"
 VOID = {"img", "meta", "br"}
-LOCAL = ("data:image/", "data:text/csv", "#")
+LOCAL = ("data:image/", "data:text/csv", "data:application/x-tex", "#")
 
 
 class Page(HTMLParser):

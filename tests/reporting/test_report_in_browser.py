@@ -8,19 +8,34 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
+from phoenix_pipeline.images import encode_png
 from phoenix_pipeline.reporting.comparison import compare_arms
+from phoenix_pipeline.reporting.earlier_runs import EarlierRuns
 from phoenix_pipeline.reporting.gallery import Gallery
+from phoenix_pipeline.reporting.growth import show_growth
 from phoenix_pipeline.reporting.report import render_report
 from phoenix_pipeline.reporting.round_figures import draw_round_curves
+from phoenix_pipeline.reporting.score_curves import draw_score_curves
 from phoenix_pipeline.reporting.score_figures import draw_scores
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 BROWSER = next(filter(None, map(shutil.which, NAMES)), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="there is no Chromium")
+PNG = encode_png(np.full((1, 40, 40), 99, np.uint8))
+GROWING = pd.DataFrame(
+    {
+        "round": [2, 4],
+        "bytes_total": [100, 200],
+        "num_samples": 9,
+        "fid_pixels": [2.0, 1.0],
+        "grid": [PNG, PNG],
+    }
+)
 SPACES = ("inception_v3", "classifier", "efficientnet_lite0", "pixels")
 
 
@@ -40,10 +55,16 @@ def page(rounds: pd.DataFrame) -> str:
         table,
         metrics,
         run={"Partition": "pathological, 2 classes per client"},
-        figures={"scores": draw_scores(table), "rounds": draw_round_curves({"fedavg": rounds})},
+        figures={
+            "scores": draw_scores(table),
+            "rounds": draw_round_curves({"fedavg": rounds}),
+            "by_round": draw_score_curves({"fedavg": GROWING}, ()),
+        },
         gallery=Gallery({arm: Image.new("RGBA", (90, 90)) for arm in metrics}),
         settings={arm: {"federation": {"note": "long " * 20 + arm}} for arm in metrics},
         disclosures={"fedavg": ["Each client sent weights."]},
+        growth=show_growth({"fedavg": GROWING, "dcgan": GROWING.assign(round=[1, 6])}),
+        earlier=EarlierRuns(["arm", "FID"], [["fedavg", "12.3"]]),
         notes=["run.seed 0 (now 7); " * 10],
     )
 
@@ -112,3 +133,49 @@ def test_a_picture_opens_in_full_size(page: str, tmp_path: Path) -> None:
     opened, name = ask(page, tmp_path, 1000, script)
     assert opened
     assert name == "Samples_of_centralized.png"
+
+
+def test_the_slider_shows_each_arm_at_its_newest_round(page: str, tmp_path: Path) -> None:
+    """fedavg was kept after rounds 2 and 4, dcgan after 1 and 6."""
+    script = """(() => {
+        const slider = document.querySelector("#round");
+        const shown = () => [...document.querySelectorAll(".growth figure")].map(
+            (figure) => [...figure.querySelectorAll("img")].filter((one) => one.offsetHeight > 0)
+                .map((one) => Number(one.dataset.round)));
+        const found = [slider.parentElement.querySelector("output").value, shown()];
+        for (const place of [0, 1, 2]) {
+            slider.value = place;
+            slider.dispatchEvent(new Event("input"));
+            found.push(slider.parentElement.querySelector("output").value, shown());
+        }
+        return found;
+    })()"""
+    assert ask(page, tmp_path, 1000, script) == [
+        *("6", [[4], [6]]),
+        # Before its first kept round fedavg shows that one.
+        *("1", [[2], [1]]),
+        *("2", [[2], [1]]),
+        *("4", [[4], [1]]),
+    ]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [400, 1000, 1400])
+def test_everybody_can_read_it(page: str, tmp_path: Path, width: int, scheme: str) -> None:
+    """Axe-core's rules: contrast, names of controls, order of headings, tables."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    file = tmp_path / "page.html"
+    file.write_text(page, encoding="utf-8")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        size = {"width": width, "height": 900}
+        tab = browser.new_page(viewport=size, color_scheme=scheme)
+        tab.goto(file.as_uri())
+        found = axe.Axe().run(tab).response["violations"]
+        # It would see a fault: a picture without its text.
+        tab.evaluate("document.querySelector('.growth img:not([hidden])').removeAttribute('alt')")
+        broken = axe.Axe().run(tab).response["violations"]
+        browser.close()
+    assert [(fault["id"], fault["nodes"][0]["target"]) for fault in found] == []
+    assert [fault["id"] for fault in broken] == ["image-alt"]

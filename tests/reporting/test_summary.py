@@ -46,3 +46,22 @@ def test_an_attack_is_told_with_what_it_would_get_by_chance() -> None:
     privacy = {"fedavg": {"scores": {"membership_auc": 0.61}}}
     *_, attacked = summarise(compare_arms(metrics, {}, privacy=privacy), [])
     assert "AUC of 0.61 (0.5: none)" in attacked
+
+
+def test_models_of_clients_are_told_from_one_model_for_all() -> None:
+    def arm(fid: float, **conditions: int) -> dict:
+        return {"scores": {"fid_classifier": fid}, "conditions": conditions}
+
+    metrics = {
+        "fedavg": arm(20.5),
+        "phoenix": arm(15.5),
+        "personalization": arm(12.5, num_clients=10),
+    }
+    _, single, *_ = summarise(compare_arms(metrics, {}), [])
+    assert single == (
+        "Its samples come from 10 models, one at each client; of the arms with one model for all, "
+        "phoenix comes closest: 15.5."
+    )
+    assert not any(
+        "one model" in told for told in summarise(compare_arms(metrics, {}).iloc[:2], [])
+    )

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,7 +49,10 @@ class LocalNoise(Group):
 
 
 class ClientSettings(Group):
-    """What every client must know to train: sent with each message as JSON."""
+    """What every client must know to train: sent with each message as JSON.
+
+    ``class_names``: of a conditional model, in the order of its labels; empty for any other.
+    """
 
     model: ModelConfig
     training: TrainingConfig
@@ -59,12 +63,16 @@ class ClientSettings(Group):
     monitor_samples: int = 64
     monitor_steps: int = 10
     compression: CompressionConfig = CompressionConfig()
+    strategies: dict[str, dict[str, Any]] = Field(default_factory=dict)
     local_noise: LocalNoise | None = None
     secret_noise: bool = False
+    class_names: tuple[str, ...] = ()
 
     def build_network(self) -> nn.Module:
         """Return the network with its initial weights, which depend on ``seed`` alone."""
-        return family_of(self.model).build(self.model, self.channels, self.image_size, self.seed)
+        return family_of(self.model).build(
+            self.model, self.channels, self.image_size, self.seed, len(self.class_names)
+        )
 
 
 def pack_arrays(state: Mapping[str, Tensor]) -> ArrayRecord:

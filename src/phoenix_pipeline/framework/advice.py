@@ -14,6 +14,7 @@ from kedro.pipeline.node import Node
 
 from phoenix_pipeline.config.settings_errors import Path, name_in_place
 from phoenix_pipeline.errors import PhoenixError
+from phoenix_pipeline.pipelines.arm import arm_of
 
 
 class AdviceHook:
@@ -33,12 +34,12 @@ class AdviceHook:
     @hook_impl
     def before_node_run(self, node: Node) -> None:
         """Remember whose node runs: what it returns may do its work while it is saved."""
-        self._arm = _arm_of(node)
+        self._arm = arm_of(node)
 
     @hook_impl(tryfirst=True)
     def on_node_error(self, error: Exception, node: Node) -> None:
         """Rename in what ``node`` raised."""
-        self._rename(error, _arm_of(node))
+        self._rename(error, arm_of(node))
 
     @hook_impl(tryfirst=True)
     def on_pipeline_error(self, error: Exception) -> None:
@@ -58,10 +59,6 @@ class AdviceHook:
             if isinstance(error, PhoenixError):
                 error.args = (name_in_place(str(error), place),)
             error = error.__cause__
-
-
-def _arm_of(node: Node) -> str:
-    return (node.namespace or "").split(".")[0]
 
 
 def _has(block: Any, path: Path) -> bool:

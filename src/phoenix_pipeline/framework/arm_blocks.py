@@ -13,7 +13,8 @@ ARMS = "arms"
 """The block of ``conf`` whose keys are the arms."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
-# Stages, the folders beside an arm's own in the data root, and columns of tables.
+# Stages and boxes of nodes, the folders beside an arm's own in the data root, other inputs of the
+# comparison, and columns of tables.
 _TAKEN = {
     ARMS,
     *SHARED_GROUPS,
@@ -27,6 +28,12 @@ _TAKEN = {
     "checkpoints",
     "label_judge",
     "references",
+    "clients",
+    "comparing",
+    "figures",
+    "floor",
+    "audits",
+    "earlier_runs",
     "sweeps",
     "claims",
     "shared",

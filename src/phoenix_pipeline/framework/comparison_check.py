@@ -11,8 +11,8 @@ from phoenix_pipeline.reporting.gap_closed import CEILING_ARM, DEFAULT_ARM
 
 logger = logging.getLogger(__name__)
 
-_NODE = "compare_arms"
-_SCORES = ".metrics"
+_COMPARISON = "comparison"
+_RESULTS = ".results"
 
 
 class ComparisonCheckHook:
@@ -26,11 +26,15 @@ class ComparisonCheckHook:
             SettingsError: no arm has any.
         """
         for node in pipeline.nodes:
-            if node.name == _NODE:
-                scores = [name for name in node.inputs if name.endswith(_SCORES)]
+            if _COMPARISON in node.outputs:
+                arms = [n.removesuffix(_RESULTS) for n in node.inputs if n.endswith(_RESULTS)]
                 made = pipeline.all_outputs()
-                missing = [n for n in scores if n not in made and not catalog.exists(n)]
-                _tell([n.removesuffix(_SCORES) for n in missing], len(missing) == len(scores))
+                missing = [
+                    arm
+                    for arm in arms
+                    if f"{arm}.metrics" not in made and not catalog.exists(f"{arm}.metrics")
+                ]
+                _tell(missing, len(missing) == len(arms))
 
 
 def _tell(missing: list[str], is_all: bool) -> None:

@@ -8,7 +8,7 @@ import base64
 import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from kedro.io import AbstractDataset
 from kedro_datasets._typing import ImagePreview, JSONPreview, TablePreview
@@ -112,6 +112,14 @@ class SampleFileDataset(WrittenByNodeDataset):
         """Return the path, whether the file is there or not."""
         return self._filepath
 
+    def preview(self, num_images: int = 36) -> ImagePreview:
+        """Return some of the samples, spread evenly, as a PNG in base64."""
+        from phoenix_pipeline.images import image_grid, pick_evenly, read_samples
+
+        buffer = io.BytesIO()
+        image_grid(pick_evenly(read_samples(self._filepath), num_images)).save(buffer, "PNG")
+        return ImagePreview(base64.b64encode(buffer.getvalue()).decode("ascii"))
+
 
 class JsonDataset(FileDataset[Any, Any]):
     """Anything that JSON can hold; NumPy numbers too, NaN not."""
@@ -176,12 +184,12 @@ class OptionalTableDataset(TableDataset):
         return super().load() if self._filepath.exists() else pd.DataFrame()
 
 
-class _ImageFileDataset(FileDataset[In, NoReturn]):
-    """A PNG that is written for people and never read back."""
+class _ImageFileDataset(FileDataset[In, Path]):
+    """A PNG for people."""
 
-    def load(self) -> NoReturn:
-        """Refuse: pictures are an end product."""
-        raise DataError(f"{self._filepath} is a picture for people; no stage may read it")
+    def load(self) -> Path:
+        """Return the path, for those who copy the file, whether it is there or not."""
+        return self._filepath
 
     def preview(self) -> ImagePreview:
         """Return the PNG in base64."""

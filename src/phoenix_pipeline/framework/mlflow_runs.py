@@ -4,6 +4,7 @@ Only the client is used, never MLflow's "active run", so any thread may log. A t
 the start is reported once and never stops a training run.
 """
 
+import io
 import logging
 import math
 import threading
@@ -19,6 +20,7 @@ from phoenix_pipeline.framework.run_tags import ARMS, DATA_ROOT, commit_tags
 from phoenix_pipeline.framework.secrets import shown_value, without_secrets
 
 if TYPE_CHECKING:
+    import pandas as pd
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
@@ -27,8 +29,9 @@ logger = logging.getLogger(__name__)
 _MAX_PARAM_LENGTH = 6000
 _PARAMS_PER_BATCH = 100
 _OPEN_RUNS = 1000
+_BY_ROUND = "by_round/"
 SESSION = ""
-"""The namespace of nodes that belong to no arm."""
+"""What ``arm_of`` calls nodes that belong to no arm."""
 CELL_TAG = "sweep.cell"
 """The tag that tells the cell of a sweep; it comes from the environment, by MLFLOW_RUN_CONTEXT."""
 
@@ -138,6 +141,25 @@ class SessionRuns:
             ]
             if batch:
                 self._client.log_batch(self.run_id(namespace), metrics=batch)
+
+        self._guarded(send)
+
+    def log_by_round(self, namespace: str, table: "pd.DataFrame") -> None:
+        """Log each row at the step ``round``: its numbers, and its PNG columns as images."""
+        for row in table.to_dict("records"):
+            values = {f"{_BY_ROUND}{name}": v for name, v in row.items() if name != "round"}
+            pictures = {name: v for name, v in values.items() if isinstance(v, bytes)}
+            numbers = {name: v for name, v in values.items() if name not in pictures}
+            self.log_metrics(namespace, numbers, int(row["round"]))
+            for name, png in pictures.items():
+                self._log_image(namespace, name, png, int(row["round"]))
+
+    def _log_image(self, namespace: str, key: str, png: bytes, step: int) -> None:
+        def send() -> None:
+            from PIL import Image
+
+            with Image.open(io.BytesIO(png)) as image:
+                self._client.log_image(self.run_id(namespace), image, key=key, step=step)
 
         self._guarded(send)
 

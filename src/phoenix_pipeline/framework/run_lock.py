@@ -15,7 +15,7 @@ from phoenix_pipeline.checkpoints import remove_leftovers
 from phoenix_pipeline.errors import SettingsError, StorageError
 from phoenix_pipeline.file_locks import CAN_LOCK, Locks
 from phoenix_pipeline.framework.secrets import shown_command
-from phoenix_pipeline.pipelines.arm import SHARED_INPUTS
+from phoenix_pipeline.pipelines.arm import SHARED_INPUTS, arm_of
 
 FOLDER = ".locks"
 REMEDY = "or give this run a folder of its own by --params data_root=..."
@@ -30,10 +30,8 @@ _LAYERS = (
 
 
 def arms_in(pipeline: Pipeline) -> tuple[str, ...]:
-    """Return the arms that have nodes in ``pipeline``, in alphabetical order."""
-    return tuple(
-        sorted({node.namespace.split(".")[0] for node in pipeline.nodes if node.namespace})
-    )
+    """Return the arms that ``pipeline`` makes parts of, in alphabetical order."""
+    return tuple(sorted({arm_of(node) for node in pipeline.nodes} - {""}))
 
 
 class RunLockHook:

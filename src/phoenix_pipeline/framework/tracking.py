@@ -19,11 +19,12 @@ from phoenix_pipeline.config import SHARED_GROUPS, Group
 from phoenix_pipeline.config.settings_errors import explain
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.file_locks import CAN_LOCK
-from phoenix_pipeline.framework.mlflow_runs import SESSION, SessionRuns
+from phoenix_pipeline.framework.mlflow_runs import SessionRuns
 from phoenix_pipeline.framework.mlflow_store import TrackingConfig, experiment_name
 from phoenix_pipeline.framework.run_lock import arms_in
 from phoenix_pipeline.framework.run_tags import ARMS, DATA_ROOT, option_tags
 from phoenix_pipeline.framework.settings_tree import flatten
+from phoenix_pipeline.pipelines.arm import arm_of
 
 # What all arms share and every arm's run has all the same, so that runs can be filtered by it.
 _OF_ALL_ARMS = ("images", "partition")
@@ -74,7 +75,8 @@ class ArmMlflowHook:
     Settings come from the nodes' ``params:`` inputs. A catalog entry with ``metadata: {mlflow:
     artifact}`` has its file or folder copied to the run; ``{mlflow: metrics}`` (a dict, or one
     under the key ``scores``) has its numbers logged as well; ``{mlflow: model}`` is an arm's model
-    folder, which MLflow can then load.
+    folder, which MLflow can then load; ``{mlflow: by_round}`` is a table whose numbers and pictures
+    (columns of PNG bytes) are logged at the step in its column ``round``, under ``by_round/``.
     """
 
     def __init__(self) -> None:
@@ -146,16 +148,18 @@ class ArmMlflowHook:
         kind = (getattr(dataset, "metadata", None) or {}).get("mlflow")
         if kind is None:
             return
-        if kind not in ("artifact", "metrics", "model"):
+        if kind not in ("artifact", "metrics", "model", "by_round"):
             raise SettingsError(
-                f"{dataset_name} has metadata mlflow: {kind!r}; allowed: artifact, metrics, model; "
-                f"change it in conf/base/catalog.yml"
+                f"{dataset_name} has metadata mlflow: {kind!r}; allowed: artifact, metrics, model, "
+                f"by_round; change it in conf/base/catalog.yml"
             )
         namespace = arm_of(node)
         if kind == "metrics":
             scores = dict(flatten(data.get("scores", data)))
             numbers = {k: v for k, v in scores.items() if isinstance(v, int | float)}
             self._runs.log_metrics(namespace, numbers)
+        if kind == "by_round":
+            self._runs.log_by_round(namespace, data)
         path = Path(str(getattr(dataset, "_filepath")))  # noqa: B009 - Kedro's convention
         name = _local_name(dataset_name, namespace)
         if kind == "model":
@@ -182,11 +186,6 @@ class ArmMlflowHook:
         if self._runs is not None:
             self._runs.finish(status)
             self._runs = None
-
-
-def arm_of(node: Node) -> str:
-    """Return the arm that a node belongs to, or :data:`SESSION`."""
-    return (node.namespace or SESSION).split(".")[0]
 
 
 def _shared_settings(parameters: Mapping[str, Any]) -> dict[str, Any]:

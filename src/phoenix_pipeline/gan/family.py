@@ -26,7 +26,9 @@ def check(model: ModelConfig, sampling: SamplingConfig, channels: int, image_siz
     check_image_size(image_size)
 
 
-def build(model: ModelConfig, channels: int, image_size: int, seed: int) -> nn.Module:
+def build(
+    model: ModelConfig, channels: int, image_size: int, seed: int, num_classes: int = 0
+) -> nn.Module:
     """Return generator and discriminator; their weights depend on ``seed`` alone."""
     return build_dcgan(model.dcgan, channels, image_size, seed)
 
@@ -51,6 +53,7 @@ def train_locally(
     model: ModelConfig,
     training: TrainingConfig,
     optimizer_state: dict[str, Tensor] | None = None,
+    labels: Tensor | None = None,
 ) -> LocalResult:
     """Train in place; see :func:`phoenix_pipeline.gan.training.train_locally`."""
     return _training.train_locally(
@@ -78,6 +81,7 @@ def sample_images(
     seeds: Sequence[int],
     device: torch.device | str,
     num_steps: int | None = None,
+    labels: Sequence[int] | None = None,
 ) -> Iterator[np.ndarray]:
     """Yield uint8 batches; see :func:`phoenix_pipeline.gan.sampling.sample_images`.
 
@@ -101,6 +105,14 @@ def export(
 ) -> None:
     """Write both networks, their config and ``metadata`` as one folder."""
     _export.export_networks(folder, cast(Dcgan, network), model, metadata)
+
+
+def load_start(folder: Path, network: nn.Module, model: ModelConfig) -> dict[str, Tensor]:
+    """Refuse: only diffusion models start from given weights."""
+    raise SettingsError(
+        "model.start_from is for diffusion models, but model.family is dcgan; set "
+        "model.start_from: null for this arm"
+    )
 
 
 def load(folder: Path) -> nn.Module:

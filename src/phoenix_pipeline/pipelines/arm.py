@@ -13,6 +13,7 @@ SHARED_INPUTS = {
     "label_judge",
     "reference_folder",
     "reference_scores",
+    "all_checkpoints",
 }
 SHARED_PARAMETERS = {
     "params:run",
@@ -25,9 +26,17 @@ SHARED_PARAMETERS = {
 ARM_SETTINGS = "params:arm"
 
 
-def in_stage(nodes: Iterable[Node], stage: str) -> Pipeline:
-    """Return ``nodes`` with the tag that ``kedro run --tags stage.<stage>`` takes."""
-    return Pipeline(nodes, tags=f"stage.{stage}")
+_ARM_TAG = "arm."
+
+
+def in_stage(nodes: Iterable[Node], stage: str, group: str | None = None) -> Pipeline:
+    """Return ``nodes`` with the tag that ``kedro run --tags stage.<stage>`` takes.
+
+    kedro-viz folds them into one box called ``group``; the datasets keep their names.
+    """
+    return Pipeline(
+        nodes, tags=f"stage.{stage}", namespace=group, prefix_datasets_with_namespace=False
+    )
 
 
 def in_namespace(nodes: Iterable[Node], arm: str, stage: str) -> Pipeline:
@@ -41,8 +50,21 @@ def in_namespace(nodes: Iterable[Node], arm: str, stage: str) -> Pipeline:
         namespace=arm,
         inputs=SHARED_INPUTS & part.inputs(),
         parameters=_parameters(part, arm),
-        tags=f"arm.{arm}",
+        tags=f"{_ARM_TAG}{arm}",
     )
+
+
+def beside_arm(nodes: Iterable[Node], arm: str, stage: str) -> Pipeline:
+    """Return ``nodes`` that read what ``arm`` has left and make nothing of it: they take no lock.
+
+    They have the names and the box of the arm, and not its tag.
+    """
+    return Pipeline(in_stage(nodes, stage), namespace=arm)
+
+
+def arm_of(node: Node) -> str:
+    """Return the arm that ``node`` makes a part of; "" for what all arms share or compares them."""
+    return next((t.removeprefix(_ARM_TAG) for t in node.tags if t.startswith(_ARM_TAG)), "")
 
 
 def _parameters(stage: Pipeline, arm: str) -> dict[str, str]:

@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from phoenix_pipeline.reporting.figure_style import INK, MUTED, RULE, new_figure, style_axes
 from phoenix_pipeline.reporting.figure_text import set_name_ticks
 
+THE_SITES_ARE_THE_CLIENTS = "The sites are the clients; the report shows those that took part."
 _MAX_WRITTEN_CLIENTS = 20
 _MAX_NAMED_CLASSES = 30
 _MAX_CLIENTS_IN_ORDER = 100

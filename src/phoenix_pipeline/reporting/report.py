@@ -15,11 +15,14 @@ from phoenix_pipeline.metrics.metric import GROUPS, PRIVACY, Metric
 from phoenix_pipeline.reporting.caveats import list_caveats, skipped_metrics
 from phoenix_pipeline.reporting.client_models import describe_client_models
 from phoenix_pipeline.reporting.comparison import FLOOR_NAME, headline_columns, marked_arms
-from phoenix_pipeline.reporting.embedding import csv_data_uri, figure_data_uri, image_data_uri
+from phoenix_pipeline.reporting.earlier_runs import EarlierRuns
+from phoenix_pipeline.reporting.embedding import figure_data_uri, image_data_uri, text_data_uri
 from phoenix_pipeline.reporting.figure_style import arm_styles
 from phoenix_pipeline.reporting.formatting import DOUBTFUL, format_values
 from phoenix_pipeline.reporting.gallery import MOST_CLASSES, Gallery
 from phoenix_pipeline.reporting.gap_closed import doubtful_shares
+from phoenix_pipeline.reporting.growth import Growth
+from phoenix_pipeline.reporting.latex import latex_table, latex_title
 from phoenix_pipeline.reporting.privacy import (
     privacy_caveats,
     privacy_rows,
@@ -39,7 +42,15 @@ from phoenix_pipeline.reporting.vocabulary import (
 AUDIT = "kedro run --pipelines privacy_audit,comparison"
 TEMPLATE = "report.html.j2"
 # Sections that show figures, in the order of the page: the part of a figure's key before ":".
-FIGURE_SECTIONS = ("scores", "trade", "class_histograms", "rounds", "partition", "filter")
+FIGURE_SECTIONS = (
+    "scores",
+    "trade",
+    "class_histograms",
+    "by_round",
+    "rounds",
+    "partition",
+    "filter",
+)
 _SHOWN_OF_AUDITS = (
     "membership_auc",
     "membership_tpr",
@@ -60,6 +71,8 @@ def render_report(
     settings: Mapping[str, Mapping[str, Any]],
     disclosures: Mapping[str, Sequence[str]],
     privacy: Mapping[str, Mapping[str, Any]] | None = None,
+    growth: Growth | None = None,
+    earlier: EarlierRuns | None = None,
     notes: Sequence[str] = (),
     links: Mapping[str, str] | None = None,
     title: str = "Phoenix: federated diffusion, arm by arm",
@@ -73,30 +86,34 @@ def render_report(
     the key as its caption. ``settings``: arm -> the nested parameters that it was made with.
     ``disclosures``: arm -> sentences on what left its clients, as they were written with its model.
     ``privacy``: arm -> its ``privacy.json``, of the arms that were audited and whose scores are in
-    ``table``. ``notes``: what a reader must know first. ``links``: label -> command or path, shown
-    as text.
+    ``table``. ``growth``: samples by round. ``earlier``: other models of the past.
+    ``notes``: what a reader must know first. ``links``: label -> command or path, shown as text.
     """
     pooled = {a for a, nested in settings.items() if read_setting(nested, "federation.pooled")}
     headline = headline_columns(table)
     everything = [c for c in table.columns if c != "arm" and table[c].notna().any()]
+    shown = _table_view(table, headline, pooled)
     return _load_template().render(
         title=title,
         summary=summarise(table, pooled),
         notes=notes,
         marks=marked_arms(table),
         doubtful=DOUBTFUL if doubtful_shares(table) else "",
-        csv=csv_data_uri(table),
+        csv=text_data_uri("text/csv", table.to_csv(index=False)),
         run=run,
         styles=arm_styles(arm for arm in table["arm"] if arm != FLOOR_NAME),
         floor_name=FLOOR_NAME,
         pooled=[arm for arm in table["arm"] if arm in pooled],
-        headline=_table_view(table, headline, pooled),
+        headline=shown,
+        latex=text_data_uri("application/x-tex", _latex(shown)),
         everything=_table_view(table, everything, pooled),
         glossary=_glossary(headline),
         cards=_sample_cards(table, gallery, headline),
         class_names=gallery.class_names[:MOST_CLASSES] if gallery.by_class else (),
         client_models=describe_client_models(metrics, headline),
         figures=_figure_views(figures),
+        growth=growth,
+        earlier=earlier,
         disclosures=_disclosures(table, disclosures, pooled),
         audited=privacy_rows(table),
         audit_titles=privacy_titles(table),
@@ -138,6 +155,12 @@ def _table_view(table: pd.DataFrame, columns: Sequence[str], pooled: set[str]) -
     ]
     spans = [(group, sum(m.group == group for m in described)) for group in GROUPS]
     return {"groups": [s for s in spans if s[1]], "columns": described, "rows": rows}
+
+
+def _latex(view: Mapping[str, Any]) -> str:
+    titles = ["arm", *map(latex_title, view["columns"])]
+    rows = [(arm, [(text, best) for text, best, _ in cells]) for arm, cells in view["rows"]]
+    return latex_table(titles, rows)
 
 
 def _best_places(table: pd.DataFrame, metric: Metric, pooled: set[str]) -> set[int]:

@@ -32,7 +32,8 @@ def summarise(table: pd.DataFrame, pooled: Collection[str]) -> list[str]:
         first = _alone(best, rows, score)
     else:
         first = _best(best, rows, score)
-    return [first, *_gap(best, rows, score), *_traffic(best, rows), *_attacked(best, rows)]
+    single = _best_single(best, rivals, rows, score)
+    return [first, *single, *_gap(best, rows, score), *_traffic(best, rows), *_attacked(best, rows)]
 
 
 def _write(rows: pd.DataFrame, arm: str, name: str) -> str:
@@ -61,6 +62,20 @@ def _best(arm: str, rows: pd.DataFrame, score: str) -> str:
         f"Of the arms that keep the images apart, {arm} comes closest to the real images: "
         f"{_label(score)} {_write(rows, arm, score)}{compared}{_beside(rows, score)}."
     )
+
+
+def _best_single(best: str, rivals: pd.Series, rows: pd.DataFrame, score: str) -> list[str]:
+    """Return which arm is best with one model for all, where ``best`` has one at each client."""
+    if math.isnan(models := _number(rows, best, "num_clients")):
+        return []
+    has_one = [arm for arm in rivals.index if math.isnan(_number(rows, str(arm), "num_clients"))]
+    if not has_one:
+        return []
+    other = str(rivals[has_one].idxmin())
+    return [
+        f"Its samples come from {models:.0f} models, one at each client; of the arms with one "
+        f"model for all, {other} comes closest: {_write(rows, other, score)}."
+    ]
 
 
 def _beside(rows: pd.DataFrame, score: str) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from phoenix_pipeline.errors import DataError
-from phoenix_pipeline.framework.datasets import FigureDataset, TableDataset
+from phoenix_pipeline.framework.datasets import FigureDataset, TableDataset, TextDataset
 from phoenix_pipeline.framework.mlflow_runs import SESSION, SessionRuns
 from phoenix_pipeline.framework.project import open_config
 from phoenix_pipeline.framework.settings_tree import flatten
@@ -13,6 +13,7 @@ from phoenix_pipeline.framework.sweeps.plan import Sweep
 from phoenix_pipeline.framework.sweeps.settings import ARM
 from phoenix_pipeline.framework.tracking import is_tracked, read_tracking_config
 from phoenix_pipeline.reporting.frontier import draw_frontier, frontier_table
+from phoenix_pipeline.reporting.latex import latex_summary
 from phoenix_pipeline.reporting.score_figures import draw_heatmap
 from phoenix_pipeline.reporting.sweep_tables import cell_table, join_cells, summarize
 
@@ -45,6 +46,8 @@ def publish(sweep: Sweep, table: "pd.DataFrame") -> list[Path]:
     for name, content in (("cells", table), ("summary", summary)):
         files.append(sweep.reporting / f"{name}.csv")
         TableDataset(filepath=str(files[-1])).save(content)
+    files.append(sweep.reporting / "summary.tex")
+    TextDataset(filepath=str(files[-1])).save(latex_summary(summary))
     for name, (rows, columns, values, part) in _heat_maps(sweep, table).items():
         files.append(sweep.reporting / f"{name}.png")
         FigureDataset(filepath=str(files[-1])).save(draw_heatmap(part, rows, columns, values))

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -15,6 +16,7 @@ from phoenix_pipeline.config import (
     settle_arm,
 )
 from phoenix_pipeline.images import ImageSet
+from phoenix_pipeline.pipelines.comparison.figures import write_figures
 from phoenix_pipeline.pipelines.comparison.gallery import draw_gallery
 from phoenix_pipeline.pipelines.comparison.results import (
     ArmResults,
@@ -23,6 +25,8 @@ from phoenix_pipeline.pipelines.comparison.results import (
     outdated_scores,
 )
 from phoenix_pipeline.reporting.comparison import compare_arms, format_table
+from phoenix_pipeline.reporting.earlier_runs import Model, add_runs, show_earlier
+from phoenix_pipeline.reporting.growth import show_growth
 from phoenix_pipeline.reporting.partition_figure import draw_partition, draw_shared_pool
 from phoenix_pipeline.reporting.privacy import draw_trade, format_privacy
 from phoenix_pipeline.reporting.provenance import (
@@ -33,15 +37,22 @@ from phoenix_pipeline.reporting.provenance import (
 from phoenix_pipeline.reporting.report import AUDIT, render_report
 from phoenix_pipeline.reporting.round_figures import draw_filter_decisions, draw_round_curves
 from phoenix_pipeline.reporting.sample_figures import draw_class_histograms, draw_grids
+from phoenix_pipeline.reporting.score_curves import draw_score_curves
 from phoenix_pipeline.reporting.score_figures import draw_scores
 
 logger = logging.getLogger(__name__)
 
+# Table, report, figures of scores, rounds, classes and grids, what writes a folder of them, and a
+# row per model that was ever compared.
+Compared = tuple[
+    pd.DataFrame, str, Figure, Figure, Figure, Figure, Callable[[Path], None], pd.DataFrame
+]
 # Digests in the conditions of an arm's scores.
 _DATA = ("train_images", "test_images")
 # Settings that may differ without a word: they change the way to a result, not the result.
 _WITHOUT_EFFECT = (
     "run.device",
+    "run.licence",
     "training.compile",
     "sampling.compile",
     "sampling.batch_size",
@@ -61,17 +72,22 @@ def places(parameters: dict[str, Any]) -> dict[str, str]:
 
 def compare(
     arms: tuple[str, ...],
-) -> Callable[..., tuple[pd.DataFrame, str, Figure, Figure, Figure, Figure]]:
+) -> Callable[..., Compared]:
     """Return the node that compares those of ``arms`` that have scores.
 
-    Its inputs are named ``<arm>__<part>``, by ``results.PARTS``.
+    An input by the name of each arm has its results.
     """
 
     def compare_all(
-        parameters: dict[str, Any], floor: dict[str, Any], test_images: ImageSet, **found: Any
-    ) -> tuple[pd.DataFrame, str, Figure, Figure, Figure, Figure]:
+        parameters: dict[str, Any],
+        floor: dict[str, Any],
+        test_images: ImageSet,
+        audits: dict[str, dict[str, Any]],
+        earlier_runs: pd.DataFrame,
+        **found: ArmResults,
+    ) -> Compared:
         results, left_out = gather(arms, found)
-        privacy, stale = current_audits(results, AUDIT)
+        privacy, stale = current_audits(results, audits, AUDIT)
         marks, notes = _provenance(results, parameters)
         real, other = _floor(floor, results)
         notes = [*left_out, *outdated_scores(results), *stale, *other, *notes, *_audits(privacy)]
@@ -83,20 +99,26 @@ def compare(
         table = compare_arms(metrics, rounds, real, pooled, privacy, marks)
         figures, names = _figures(table, results), _class_names(results)
         gallery, grids = draw_gallery(results, test_images, names)
+        models = {r.arm: _model(r) for r in results if r.is_current(r.metrics)}
+        runs = add_runs(earlier_runs, table, models)
         report = render_report(
             table,
             metrics,
             run=experiment_facts({r.arm: r.settings for r in results}, _num_clients(results)),
             figures={**_shown(figures, names), **_details(results, names)},
             gallery=gallery,
+            growth=show_growth({r.arm: r.by_round for r in results}),
+            earlier=show_earlier(runs, models),
             settings={r.arm: r.settings for r in results},
             disclosures={r.arm: r.description["disclosure"] for r in results},
             privacy=privacy,
             notes=notes,
             links=places(parameters),
         )
+        grid_figure = draw_grids(grids)
         curves = figures["scores"], figures["rounds"], figures["class_histograms"]
-        return table, report, *curves, draw_grids(grids)
+        take_along = write_figures({**figures, "grids": grid_figure}, results)
+        return table, report, *curves, grid_figure, take_along, runs
 
     compare_all.__name__ = "compare_arms"
     return compare_all
@@ -141,6 +163,11 @@ def _floor(
     ]
 
 
+def _model(result: ArmResults) -> Model:
+    digest = f"sha256:{result.description['weights_digest']}"
+    return Model(result.description["written"], digest, result.settings)
+
+
 def _figures(table: pd.DataFrame, results: Sequence[ArmResults]) -> dict[str, Figure]:
     """Return the figures over all arms, by name; the first three are always there."""
     metrics = {r.arm: r.metrics for r in results}
@@ -150,8 +177,10 @@ def _figures(table: pd.DataFrame, results: Sequence[ArmResults]) -> dict[str, Fi
         "rounds": draw_round_curves({r.arm: r.rounds for r in results if len(r.rounds)}),
         "class_histograms": draw_class_histograms(metrics, shares),
     }
-    trade = draw_trade(table)
-    return figures if trade is None else {**figures, "trade": trade}
+    pooled = [r.arm for r in results if r.is_pooled]
+    curves = draw_score_curves({r.arm: r.by_round for r in results if len(r.by_round)}, pooled)
+    more = {"trade": draw_trade(table), "by_round": curves}
+    return {**figures, **{name: figure for name, figure in more.items() if figure is not None}}
 
 
 def _shown(figures: dict[str, Figure], class_names: Sequence[str]) -> dict[str, Figure]:

@@ -2,24 +2,28 @@
 
 from kedro.pipeline import Pipeline, node
 
-from phoenix_pipeline.pipelines.arm import in_stage
+from phoenix_pipeline.pipelines.arm import beside_arm, in_stage
 from phoenix_pipeline.pipelines.comparison.nodes import announce, compare
-from phoenix_pipeline.pipelines.comparison.results import PARTS
+from phoenix_pipeline.pipelines.comparison.results import PARTS, collect
+
+_STAGE = "comparison"
 
 
 def create_pipeline(arms: tuple[str, ...]) -> Pipeline:
-    """Return the stage."""
-    inputs = {f"{arm}__{part}": f"{arm}.{name}" for arm in arms for part, name in PARTS.items()}
-    shared = {
-        "parameters": "parameters",
-        "floor": "reference_scores",
-        "test_images": "test_images",
-    }
-    return in_stage(
+    """Return the stage: a node for each arm that collects what it left, and those that compare."""
+    collected = sum((_create_collecting(arm) for arm in arms), Pipeline([]))
+    return collected + in_stage(
         [
             node(
                 compare(arms),
-                {**shared, **inputs},
+                {
+                    "parameters": "parameters",
+                    "floor": "reference_scores",
+                    "test_images": "test_images",
+                    "audits": "audits",
+                    "earlier_runs": "earlier_runs",
+                    **{arm: f"{arm}.results" for arm in arms},
+                },
                 [
                     "comparison",
                     "report",
@@ -27,10 +31,17 @@ def create_pipeline(arms: tuple[str, ...]) -> Pipeline:
                     "rounds_figure",
                     "class_histograms_figure",
                     "grids_figure",
+                    "figures",
+                    "kept_runs",
                 ],
                 name="compare_arms",
             ),
             node(announce, ["comparison", "report", "parameters"], None, name="announce"),
         ],
-        "comparison",
+        _STAGE,
+        group="comparing",
     )
+
+
+def _create_collecting(arm: str) -> Pipeline:
+    return beside_arm([node(collect(arm), dict(PARTS), "results", name="collect")], arm, _STAGE)

@@ -1,6 +1,6 @@
 """What is known of one arm, as it was written: by the training, the sampling, the evaluation."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,13 @@ from phoenix_pipeline.families.provenance import TRAINED_WITH, trained_with
 PARTS = {
     "metrics": "metrics",
     "rounds": "rounds",
+    "by_round": "scores_by_round",
     "samples": "samples",
     "classes": "sample_classes",
     "trained_images": "trained_images",
-    "privacy": "privacy",
     "description": "model_description",
+    "grid": "grid",
+    "clients_figure": "clients_figure",
 }
 
 
@@ -26,19 +28,21 @@ PARTS = {
 class ArmResults:
     """The results of ``arm``; what is missing is empty.
 
-    ``metrics``, ``privacy``: the JSON of these names. ``rounds``, ``trained_images``: tables beside
+    ``metrics``: the JSON of this name. ``rounds``, ``by_round``, ``trained_images``: tables beside
     the model. ``description``: its ``phoenix.json``. ``samples``: a file. ``classes``: rows of it
-    with the judge's class.
+    with the judge's class. ``grid``, ``clients_figure``: pictures of samples and clients.
     """
 
     arm: str
     metrics: Mapping[str, Any]
     rounds: pd.DataFrame
+    by_round: pd.DataFrame
     samples: Path
     classes: pd.DataFrame
     trained_images: pd.DataFrame
-    privacy: Mapping[str, Any]
     description: Mapping[str, Any]
+    grid: Path
+    clients_figure: Path
 
     @property
     def settings(self) -> dict[str, dict[str, Any]]:
@@ -58,17 +62,28 @@ class ArmResults:
         return bool(digest == self.description["weights_digest"])
 
 
-def gather(arms: tuple[str, ...], found: Mapping[str, Any]) -> tuple[list[ArmResults], list[str]]:
+def collect(arm: str) -> Callable[..., ArmResults]:
+    """Return the node that puts together what is known of ``arm``; its inputs are ``PARTS``."""
+
+    def collect_results(**parts: Any) -> ArmResults:
+        """Put together what training, sampling, evaluation and audit have left of one arm."""
+        return ArmResults(arm, **parts)
+
+    return collect_results
+
+
+def gather(
+    arms: tuple[str, ...], found: Mapping[str, ArmResults]
+) -> tuple[list[ArmResults], list[str]]:
     """Return the arms that were scored, in their order, and a line for each that is left out.
 
     Those whose model does not say what it was trained with are left out: an earlier version of the
-    project, or a training that was cut off, left them. ``found``: ``<arm>__<part>`` -> content.
+    project, or a training that was cut off, left them. ``found``: results by arm.
 
     Raises:
         DataError: there is none.
     """
-    scored = [arm for arm in arms if found[f"{arm}__metrics"]]
-    results = [ArmResults(a, **{part: found[f"{a}__{part}"] for part in PARTS}) for a in scored]
+    results = [found[arm] for arm in arms if found[arm].metrics]
     silent = [
         r.arm
         for r in results
@@ -88,15 +103,15 @@ def gather(arms: tuple[str, ...], found: Mapping[str, Any]) -> tuple[list[ArmRes
 
 
 def current_audits(
-    results: list[ArmResults], command: str
+    results: list[ArmResults], audits: Mapping[str, Mapping[str, Any]], command: str
 ) -> tuple[dict[str, Mapping[str, Any]], list[str]]:
     """Return the audits of the models that are there now, by arm, and a line for each other one.
 
-    ``command``: what audits again.
+    ``audits``: by arm. ``command``: what audits again.
     """
-    made = [result for result in results if result.privacy]
-    stale = [r.arm for r in made if not r.is_current(r.privacy)]
-    current = {r.arm: r.privacy for r in made if r.arm not in stale}
+    made = [result for result in results if result.arm in audits]
+    stale = [r.arm for r in made if not r.is_current(audits[r.arm])]
+    current = {r.arm: audits[r.arm] for r in made if r.arm not in stale}
     return current, [
         f"The privacy audit of {arm} is of an earlier model and is left out; run again: {command}"
         for arm in stale

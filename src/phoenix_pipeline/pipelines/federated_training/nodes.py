@@ -43,3 +43,10 @@ def train(
         round_logger(),
     )
     return trained.write, trained.rounds, trained.trained_images
+
+
+def describe_model(model_folder: Path) -> dict[str, Any]:
+    """Return what the model's own folder says of its training."""
+    from phoenix_pipeline.families.model_folder import read_metadata
+
+    return read_metadata(model_folder)

@@ -3,7 +3,7 @@
 from kedro.pipeline import Pipeline, node
 
 from phoenix_pipeline.pipelines.arm import ARM_SETTINGS, in_namespace
-from phoenix_pipeline.pipelines.federated_training.nodes import train
+from phoenix_pipeline.pipelines.federated_training.nodes import describe_model, train
 
 
 def create_pipeline(arm: str) -> Pipeline:
@@ -26,7 +26,8 @@ def create_pipeline(arm: str) -> Pipeline:
                 ],
                 ["model", "rounds", "trained_images"],
                 name="train",
-            )
+            ),
+            node(describe_model, "model", "model_description", name="describe_model"),
         ],
         arm,
         "federated_training",

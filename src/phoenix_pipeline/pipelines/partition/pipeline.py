@@ -28,10 +28,11 @@ def create_pipeline() -> Pipeline:
             ),
             node(
                 plot_partition,
-                ["partition", "train_images"],
+                ["partition", "train_images", "parameters"],
                 "partition_figure",
                 name="plot_partition",
             ),
         ],
         "partition",
+        group="clients",
     )

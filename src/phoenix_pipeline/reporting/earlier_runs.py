@@ -1,0 +1,88 @@
+"""What earlier runs of the same data folder came to: a row per model that was ever compared."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from phoenix_pipeline.reporting.comparison import headline_columns
+from phoenix_pipeline.reporting.formatting import format_values
+from phoenix_pipeline.reporting.vocabulary import describe_metric
+
+_SHOWN = 30
+_KEY = ("arm", "weights")
+# What tells runs apart at a glance: column -> the group and the key of the settings.
+_FACTS = {
+    "seed": ("run", "seed"),
+    "scheme": ("partition", "scheme"),
+    "classes": ("partition", "classes_per_client"),
+    "clients": ("partition", "num_clients"),
+    "rounds": ("federation", "num_rounds"),
+}
+
+
+@dataclass(frozen=True)
+class Model:
+    """``trained``: when it was written; ``weights``: a digest, not to be taken for a number.
+
+    ``settings``: the groups that it was made with.
+    """
+
+    trained: str
+    weights: str
+    settings: Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class EarlierRuns:
+    """Rows of other models than today's, the newest first, as text; ``titles``: of the columns."""
+
+    titles: list[str]
+    rows: list[list[str]]
+
+
+def add_runs(
+    earlier: pd.DataFrame, table: pd.DataFrame, models: Mapping[str, Model]
+) -> pd.DataFrame:
+    """Return ``earlier`` with a row per model; one that is scored again replaces its row.
+
+    ``table``: of ``compare_arms``. ``models``: by arm, those whose scores ``table`` has. Columns:
+    trained (when), arm, weights, some settings, num_samples, and the headline scores.
+    """
+    scores = ["num_samples", *headline_columns(table)]
+    by_arm = table.set_index("arm")
+    rows = [
+        {
+            "trained": model.trained,
+            "arm": arm,
+            "weights": model.weights,
+            **{name: model.settings[group][key] for name, (group, key) in _FACTS.items()},
+            **{name: by_arm.at[arm, name] for name in scores},
+        }
+        for arm, model in models.items()
+    ]
+    parts = [part.astype(object) for part in (earlier, pd.DataFrame(rows)) if len(part)]
+    joined = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(_KEY))
+    return joined.drop_duplicates(list(_KEY), keep="last")
+
+
+def show_earlier(runs: pd.DataFrame, models: Mapping[str, Model]) -> EarlierRuns | None:
+    """Return the rows of ``runs`` that are of other models; None where there are none."""
+    now = {model.weights for model in models.values()}
+    others = runs[~runs["weights"].isin(now)].iloc[::-1].head(_SHOWN)
+    if others.empty:
+        return None
+    measured = [name for name in others.columns if name not in ("trained", *_KEY, *_FACTS)]
+    facts = ["arm", "trained", *_FACTS]
+    columns = [[_plain(value) for value in others[name]] for name in facts]
+    columns += [format_values(list(others[name]), describe_metric(name)) for name in measured]
+    titles = [*facts, *(describe_metric(name).title for name in measured)]
+    return EarlierRuns(titles, [list(row) for row in zip(*columns, strict=True)])
+
+
+def _plain(value: Any) -> str:
+    """Write a setting; a table read back from CSV has whole numbers as floats."""
+    if isinstance(value, float):
+        return "" if pd.isna(value) else f"{value:g}"
+    return str(value)

@@ -1,0 +1,102 @@
+"""What a site would send: the very arrays of a real round, and nothing left behind."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from phoenix_pipeline.api.dry_run import ARRAYS_FILE, REPORT_FILE, _job, dry_run, format_report
+from phoenix_pipeline.checkpoints import load_tensors
+from phoenix_pipeline.errors import FederationError, SettingsError
+from phoenix_pipeline.federated.wire import join
+from phoenix_pipeline.images import ImageSet, write_images
+from tests.federated.tiny import UNET, federate
+
+GIVEN = {
+    "images": {"image_size": 8, "channels": 1},
+    "run": {"seed": 5, "device": "cpu"},
+    "model": {"unet": UNET.model_dump(mode="json")},
+    "training": {"batch_size": 6, "learning_rate": 0.001, "optimizer_state": "reset"},
+    "federation": {"local_work": {"unit": "steps", "amount": 7}},
+}
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> str:
+    """A site with 20 images."""
+    pixels = np.random.default_rng(1).integers(0, 256, (20, 1, 8, 8), dtype=np.uint8)
+    write_images(ImageSet(pixels), tmp_path / "images.parquet")
+    state = tmp_path / "state"
+    return f'client-id=0 data="{tmp_path}/images.parquet" state-folder="{state}" device="cpu"'
+
+
+def test_the_arrays_are_those_of_a_round(tmp_path: Path, node: str) -> None:
+    report = dry_run(node, tmp_path / "out", GIVEN)
+    sent, _ = load_tensors(tmp_path / "out" / ARRAYS_FILE)
+
+    images = np.random.default_rng(1).integers(0, 256, (20, 1, 8, 8), dtype=np.uint8)
+    trained = federate(
+        tmp_path / "run",
+        rounds=1,
+        images=ImageSet(images),
+        client_images=pd.DataFrame({"client_id": 0, "image_index": range(20)}),
+        settings=_job(GIVEN, "fedavg").settings,
+        local_work={"unit": "steps", "amount": 1},
+    )
+    assert list(sent) == ["float32"]
+    torch.testing.assert_close(
+        sent["float32"], join(trained.raw).vectors["float32"], rtol=0, atol=3e-5
+    )
+    introduction, answer = report["answers"]
+    assert introduction["numbers"] == {"client-id": 0, "num-examples": 20, "releases": 0}
+    assert answer["numbers"]["images-trained"] == 6
+    assert answer["arrays"] == {"float32": {"dtype": "float32", "bytes": sent["float32"].nbytes}}
+    assert answer["bytes"] == trained.rounds["bytes_up"].sum()
+    assert report["made_of"] == {name: list(t.shape) for name, t in trained.raw.items()}
+    assert json.loads((tmp_path / "out" / REPORT_FILE).read_text()) == report
+    assert not (tmp_path / "state").exists()
+
+
+def test_layers_that_stay_are_no_part_of_it(tmp_path: Path, node: str) -> None:
+    personal = {**GIVEN, "personal_layers": {"layers": ["conv_out"]}}
+    report = dry_run(node, tmp_path / "out", personal)
+    assert set(report["personal_layers"]) == {"conv_out.weight", "conv_out.bias"}
+    assert not set(report["made_of"]) & set(report["personal_layers"])
+    assert "2 arrays stay here: conv_out" in format_report(report)
+    released = dry_run(f"{node} release-personal-layers=true", tmp_path / "out", personal)
+    assert "2 arrays go to the server after the last round" in format_report(released)
+
+
+def test_compressed_answers_are_as_small_as_they_would_be(tmp_path: Path, node: str) -> None:
+    codec = {"federation": {**GIVEN["federation"], "compression": {"up": {"codec": "int8"}}}}
+    plain = dry_run(node, tmp_path / "out", GIVEN)["answers"][1]["bytes"]
+    assert dry_run(node, tmp_path / "out", {**GIVEN, **codec})["answers"][1]["bytes"] < plain / 2
+
+
+def test_what_the_site_does_not_allow_is_told(tmp_path: Path, node: str) -> None:
+    with pytest.raises(FederationError, match="would not take part: SiteRefusal: "):
+        dry_run(f"{node} min-noise-multiplier=1.0", tmp_path / "out", GIVEN)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [({"image": {}}, "image;"), ({**GIVEN, "images": {}}, "images.image_size")],
+)
+def test_settings_that_say_too_little_are_refused(
+    tmp_path: Path, node: str, given: dict, named: str
+) -> None:
+    with pytest.raises(SettingsError, match=named):
+        dry_run(node, tmp_path, given)
+
+
+def test_the_command_ends_with_a_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "phoenix_pipeline.api.dry_run", "--node-config", "data=1"]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("Error: ")

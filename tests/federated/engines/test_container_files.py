@@ -1,0 +1,60 @@
+"""Containerfile and compose file, as far as they can be checked without a container engine."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from phoenix_pipeline.federated.engines.rehearsal import parse_node_config
+
+ROOT = Path(__file__).parents[3]
+CONTAINERFILE = (ROOT / "deploy/Containerfile").read_text(encoding="utf-8")
+SERVICES: dict[str, Any] = yaml.safe_load((ROOT / "deploy/compose.yml").read_text())["services"]
+SITES = ("north", "south")
+
+
+def test_it_runs_as_somebody_who_is_not_root() -> None:
+    last = re.findall(r"^USER (\S+)$", CONTAINERFILE, re.MULTILINE)[-1]
+    assert last == "phoenix"
+    assert f"useradd --uid 10001 --create-home --home-dir /var/lib/phoenix {last}" in CONTAINERFILE
+
+
+def test_what_is_copied_is_there() -> None:
+    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", CONTAINERFILE, re.MULTILINE)
+    for name in " ".join(copied).split():
+        assert (ROOT / name).exists(), name
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_service_has_as_few_rights_as_it_can(name: str) -> None:
+    service = SERVICES[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert "ports" not in service and "privileged" not in service
+
+
+@pytest.mark.parametrize("number", range(len(SITES)))
+def test_a_site_sees_its_own_images_alone_and_cannot_write_them(number: int) -> None:
+    site = SERVICES[SITES[number]]
+    (given,) = (o for o in site["command"] if o.startswith("--node-config="))
+    node = parse_node_config(given.removeprefix("--node-config="))
+    assert node.client_id == number
+    assert f"./images/{SITES[number]}:{node.data}:ro" in site["volumes"]
+    assert [v for v in site["volumes"] if v.startswith("./images")] == [site["volumes"][1]]
+    assert node.state_folder.is_relative_to("/var/lib/phoenix")
+
+
+@pytest.mark.parametrize("name", ["superlink", "north", "gate"])
+def test_the_programs_know_their_options(name: str) -> None:
+    command = SERVICES[name]["command"]
+    begin = command[: 1 if command[0] != "python" else 3]
+    if shutil.which(begin[0]) is None:
+        pytest.skip(f"{begin[0]} is not on the path")
+    told = subprocess.run([*begin, "--help"], capture_output=True, text=True, check=True).stdout
+    for option in command[len(begin) :]:
+        assert option.partition("=")[0] in told
