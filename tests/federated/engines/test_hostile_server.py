@@ -24,7 +24,8 @@ from phoenix_pipeline.federated.records import (
     pack_arrays,
     pack_weights,
 )
-from phoenix_pipeline.federated.site_errors import answer_with_code
+from phoenix_pipeline.federated.site_demands import SiteDemands
+from phoenix_pipeline.federated.site_errors import SiteRefusal, answer_with_code
 from phoenix_pipeline.federated.spent_epsilon import Release, SpentEpsilon
 from phoenix_pipeline.federated.wire import Layout
 from phoenix_pipeline.images import write_images
@@ -118,6 +119,10 @@ def test_a_score_of_a_model_without_noise_is_not_sent(site: Path) -> None:
     private = training(secret(settings(dp_sgd=DP_SGD), **few))
     private[REFERENCE] = reference
     assert "score" in ask(site, private).content["metrics"]
+    # Samples of classes in the site's own shares tell these shares.
+    demands = SiteDemands(site / "spent.json", min_noise_multiplier=1.0)
+    with pytest.raises(SiteRefusal, match="without noise"):
+        demands.check_score(secret(settings(dp_sgd=DP_SGD), class_names=("even", "odd")))
 
 
 def test_a_score_is_work_too(site: Path) -> None:
