@@ -85,7 +85,7 @@ sbom: $(READY) ## the installed components as CycloneDX JSON: sbom.json
 		--output-file sbom.json $(ARGS)
 
 lock: $(READY) ## resolve requirements.lock anew from pyproject.toml (UPGRADE=--upgrade for newer)
-	@$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
+	@$(BIN)/uv pip compile pyproject.toml --extra dev --extra efficientnet --universal --python-version 3.11 \
 		--no-emit-index-url --generate-hashes --quiet $(UPGRADE) -o requirements.lock
 
 clean: ## remove results, tracked runs and caches; keep raw data and the environment

@@ -7,12 +7,16 @@ images. Usage::
 
     python -m benchmarks.poisoning scores.json              # seeds 0, 1, 2: an hour on one core
     python -m benchmarks.poisoning scores.json --seeds 0    # goes on where a file ends
+    python -m benchmarks.poisoning scores.json --rules mean --attacks none --minutes 6
 """
 
 import argparse
+import itertools
 import json
+import math
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import mean
@@ -90,13 +94,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("file", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--rules", nargs="+", choices=RULES, default=list(RULES))
+    parser.add_argument("--attacks", nargs="+", choices=ATTACKS, default=list(ATTACKS))
+    parser.add_argument("--minutes", type=float, help="begin no further cell after so many")
     asked = parser.parse_args()
+    stop = time.monotonic() + 60 * (asked.minutes or math.inf)
     scores = json.loads(asked.file.read_text()) if asked.file.exists() else {}
     images = read_images(PROJECT / "data/01_raw/digits/train.parquet", ImagesConfig())
     for seed in asked.seeds:
-        for cell in ((p, r, a) for p in PARTITIONS for r in RULES for a in ATTACKS):
+        for cell in itertools.product(PARTITIONS, asked.rules, asked.attacks):
             key = "/".join((*cell, str(seed)))
-            if key not in scores:
+            if key not in scores and time.monotonic() < stop:
                 scores[key] = measure(images, *cell, seed)
                 asked.file.write_text(json.dumps(scores, indent=1))
     print(table(scores))

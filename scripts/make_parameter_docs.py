@@ -19,6 +19,7 @@ from phoenix_pipeline.config import ARM_GROUPS, SHARED_GROUPS, deep_merge
 from phoenix_pipeline.framework.arm_blocks import ARMS
 from phoenix_pipeline.framework.mlflow_store import TrackingConfig
 from phoenix_pipeline.reporting.provenance import read_setting
+from phoenix_pipeline.strategies.components import known_strategies
 
 PROJECT = Path(__file__).parents[1]
 DEFAULT_FILE = PROJECT / "docs" / "parameters.md"
@@ -121,11 +122,24 @@ def render() -> str:
     lines += ["## Groups that each arm may set for itself", ""]
     for name, model in ARM_GROUPS.items():
         lines += section(name, model, base)
+    lines += strategy_section()
     lines += [*arm_section(base), *environment_sections()]
     tracking = yaml.safe_load((CONF / "base" / "mlflow.yml").read_text(encoding="utf-8"))
     lines += ["## Tracking: `mlflow.yml`", "", *HEADER]
     lines += [row(path, field, tracking) for path, field in leaves(TrackingConfig, "")]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def strategy_section() -> list[str]:
+    """Return what each strategy does, and a table of its settings."""
+    lines = ["### `federation.strategies`", ""]
+    lines += ["Any of these together, each with its own keys; `{}` takes the defaults.", ""]
+    for name, strategy in known_strategies().own.items():
+        said = re.sub(r"\n\s+", " ", (strategy.__doc__ or "").strip().split("\n\n")[0])
+        path = f"federation.strategies.{name}"
+        rows = [row(key, field, {}) for key, field in leaves(strategy.Settings, path)]
+        lines += [f"`{name}`: {said}", "", *HEADER, *rows, ""]
+    return lines
 
 
 def section(name: str, model: type[BaseModel], base: Mapping[str, Any]) -> list[str]:

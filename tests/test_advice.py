@@ -357,6 +357,18 @@ CASES = {
         {**DP_ON, "federation.local_work.unit": "images_per_round"},
         [{"federation.local_work.unit": "steps"}, {"federation.local_work.unit": "epochs"}],
     ),
+    "strategies in one place": Case(
+        {"federation.pooled": True, "federation.strategies": {"fedprox": {}}},
+        [{"federation.strategies": None}],
+    ),
+    "variates of classes": Case(
+        {"model.conditioning": "labels", "federation.strategies": {"scaffold": {}}},
+        [{"model.conditioning": "none"}],
+    ),
+    "variates of halves": Case(
+        {PARTIAL: "usplit", "federation.strategies": {"scaffold": {}}},
+        [{PARTIAL: "full"}],
+    ),
     "attendance of nodes": Case(
         {"federation.engine": "deployment", "federation.attendance": {0: "2-"}},
         [{"federation.attendance": {}}, {"federation.engine": "in_process"}],

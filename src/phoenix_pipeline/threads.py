@@ -4,19 +4,21 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 import torch
 
-Compute = Callable[[Sequence[int]], np.ndarray]
+Item = TypeVar("Item")
+Compute = Callable[[Sequence[Item]], np.ndarray]
 
 LEAST_SHARE = 8
 
 
 @contextmanager
 def side_by_side(
-    compute: Compute, device: torch.device, least_share: int = LEAST_SHARE
-) -> Iterator[Compute]:
+    compute: Compute[Item], device: torch.device, least_share: int = LEAST_SHARE
+) -> Iterator[Compute[Item]]:
     """Yield a ``compute`` that gives each of torch's CPU threads a part of the items, in order.
 
     ``compute`` maps items (seeds, indices) to an array with one row each. Threads that meet after
@@ -30,7 +32,7 @@ def side_by_side(
         yield compute
         return
 
-    def compute_parts(items: Sequence[int]) -> np.ndarray:
+    def compute_parts(items: Sequence[Item]) -> np.ndarray:
         shares = min(threads, len(items) // least_share)
         if shares <= 1:
             return compute(items)

@@ -1,6 +1,7 @@
 """Training, samples and folders from Python."""
 
 import gc
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pandas as pd
 import pytest
 
 import phoenix_pipeline as phoenix
-from phoenix_pipeline.errors import CheckpointError, DataError, SettingsError
+from phoenix_pipeline.errors import BusyError, CheckpointError, DataError, SettingsError
 from tests.federated.tiny import UNET
 
 CLIENTS = pd.DataFrame({"client_id": np.repeat([0, 1], [30, 10]), "image_index": np.arange(40)})
@@ -100,6 +101,25 @@ def test_a_training_that_was_cut_off_goes_on(images: phoenix.Images, tmp_path: P
     assert np.array_equal(phoenix.load(tmp_path, device="cpu").sample(4), resumed.sample(4))
 
 
+def test_two_trainings_in_one_folder_are_refused_and_leftovers_go(
+    images: phoenix.Images, tmp_path: Path
+) -> None:
+    refused = []
+
+    def train_again(server_round: int, means: Mapping[str, float]) -> None:
+        with pytest.raises(BusyError, match=f"^{tmp_path} is in use by process") as caught:
+            phoenix.train(images, CLIENTS, folder=tmp_path, **TINY)
+        refused.append(str(caught.value))
+
+    phoenix.train(images, CLIENTS, folder=tmp_path, on_round=train_again, **TINY)
+    assert len(refused) == 2 and "another folder" in refused[0]
+    # As safetensors leaves it where it is killed.
+    leftover = tmp_path / "checkpoints/server/.tmpAbCdEf"
+    leftover.write_bytes(b"half a file")
+    phoenix.train(images, CLIENTS, folder=tmp_path, **TINY)
+    assert not leftover.exists()
+
+
 def test_a_training_without_a_folder_leaves_none(images: phoenix.Images) -> None:
     model = phoenix.train(images, CLIENTS, **TINY)
     root = model.folder.parent
@@ -124,3 +144,41 @@ def test_scores_say_what_was_skipped(images: phoenix.Images, tmp_path: Path) -> 
     assert "no label judge" in scores.skipped["inception_score"]
     assert f"fid_pixels                       {scores.scores['fid_pixels']:.4g}" in str(scores)
     assert phoenix.score(real, images, evaluation=pixels).scores == scores.scores
+
+
+def test_the_default_scores_without_the_extra_and_says_what_is_missing(
+    images: phoenix.Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
+    scores = phoenix.score(images.test.images, images, evaluation={"kid_subset_size": 8})
+    assert "fid_pixels" in scores.scores
+    assert "the extra `efficientnet`" in scores.skipped["fid_efficientnet_lite0"]
+    named = {"extractors": ["fid_efficientnet_lite0"]}
+    with pytest.raises(SettingsError, match=r"'phoenix-pipeline\[efficientnet\]'"):
+        phoenix.score(images.test.images, images, folder=tmp_path, evaluation=named)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_conditional_model_draws_the_classes_that_are_asked_for(labelled: phoenix.Images) -> None:
+    conditional = {**TINY, "model": {"unet": UNET.model_dump(), "conditioning": "labels"}}
+    model = phoenix.train(labelled, CLIENTS, **conditional)
+    assert model.class_names == ("even", "odd")
+    planned = model.planned_labels(6)
+    assert planned is not None
+    assert sorted(planned.tolist()) == [0, 0, 0, 1, 1, 1]
+    assert np.array_equal(model.sample(6), model.sample(6, labels=planned.tolist()))
+    odd = model.sample(6, labels=["odd"] * 6)
+    uniform = model.sample(6, sampling={"class_distribution": [0.0, 1.0]})
+    assert np.array_equal(odd, uniform)
+    assert not np.array_equal(odd, model.sample(6))
+    with pytest.raises(SettingsError, match=r"label 'big' is none of the model's classes"):
+        model.sample(1, labels=["big"])
+    with pytest.raises(SettingsError, match="1 labels came for 2 images"):
+        model.sample(2, labels=[0])
+
+
+def test_an_unconditional_model_has_no_classes(images: phoenix.Images) -> None:
+    model = phoenix.train(images, CLIENTS, **TINY)
+    assert (model.class_names, model.planned_labels(3)) == ((), None)
+    with pytest.raises(SettingsError, match="the model has no classes"):
+        model.sample(1, labels=[0])

@@ -34,7 +34,7 @@ def test_a_change_is_seen_in_a_copy_and_leaves_the_project_alone() -> None:
 
 
 def in_a_process(mutation: mutants.Mutation) -> str:
-    program = f"import mutants; print(mutants._try(mutants.{mutation!r})[1])"
+    program = f"import mutants; print(mutants.judge(mutants.{mutation!r}))"
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", program],
         cwd=Path(mutants.__file__).parent,

@@ -49,8 +49,11 @@ def test_the_digits_keep_their_settings() -> None:
 
 
 def test_alignment_doubles_the_step_size() -> None:
-    aligned = TRAINING.model_copy(update={"alignment": 0.5})
-    assert settle_training(aligned, settle_model(MODEL, 8), 8, pooled=False).learning_rate == 4e-3
+    model = settle_model(MODEL, 8)
+    aligned = settle_training(TRAINING, model, 8, pooled=False, aligned=True)
+    assert aligned.learning_rate == 4e-3
+    arm = ArmSettings(training=TRAINING, federation={"strategies": {"alignment": {}}})
+    assert settle_arm(arm, 8).training.learning_rate == 4e-3
 
 
 @pytest.mark.parametrize(

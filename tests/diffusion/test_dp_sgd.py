@@ -3,6 +3,7 @@ import torch
 from torch import Tensor, nn
 
 from phoenix_pipeline.config import DpSgdConfig, NoiseConfig, TrainingConfig, UNetConfig
+from phoenix_pipeline.diffusion.batches import Batch
 from phoenix_pipeline.diffusion.dp_sgd import per_image_gradients, set_private_gradients
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
 from phoenix_pipeline.diffusion.training import train_locally
@@ -46,12 +47,12 @@ def private_gradients(
     unet: nn.Module, batch: tuple[Tensor, ...], clip_norm: float, noise: float, expected: float
 ) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(2)
-    set_private_gradients(unet, batch, config(clip_norm), noise, expected, generator)
+    set_private_gradients(unet, Batch(*batch), config(clip_norm), noise, expected, generator)
     return {name: p.grad.clone() for name, p in unet.named_parameters()}
 
 
 def test_gradients_of_each_image_are_those_of_a_batch_of_one(unet: nn.Module, batch: tuple) -> None:
-    gradients, losses = per_image_gradients(unet, *batch, config())
+    gradients, losses = per_image_gradients(unet, Batch(*batch), config())
     for i in range(BATCH):
         alone = ordinary_gradients(unet, *(part[i : i + 1] for part in batch))
         for name, gradient in gradients.items():
@@ -68,9 +69,9 @@ def test_a_huge_norm_without_noise_is_the_ordinary_gradient(unet: nn.Module, bat
 def test_the_loss_is_the_sum_over_the_images_by_the_expected_number(
     unet: nn.Module, batch: tuple
 ) -> None:
-    _, losses = per_image_gradients(unet, *batch, config())
+    _, losses = per_image_gradients(unet, Batch(*batch), config())
     generator = torch.Generator().manual_seed(2)
-    loss = set_private_gradients(unet, batch, config(), 1.0, 7, generator)
+    loss = set_private_gradients(unet, Batch(*batch), config(), 1.0, 7, generator)
     torch.testing.assert_close(loss, losses.sum() / 7)
 
 

@@ -1,6 +1,7 @@
 """FedProx in local training: the steps of a plain loop whose loss has the proximal term in it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from phoenix_pipeline.config import NoiseConfig, TrainingConfig
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
 from phoenix_pipeline.diffusion.training import train_locally
+from phoenix_pipeline.optimization.corrections import ProximalPull
 from phoenix_pipeline.optimization.work import LocalWork, draw_batches, prepare_batch
 
 NewUnet = Callable[..., UNet2DModel]
@@ -23,7 +25,7 @@ def is_shared(name: str) -> bool:
 
 def settings(**options: float | None) -> TrainingConfig:
     plain = {"batch_size": 4, "lr_schedule": "constant", "lr_warmup": 0.0, "learning_rate": 1e-3}
-    return TrainingConfig.model_validate({**plain, "proximal_mu": MU, **options})
+    return TrainingConfig.model_validate({**plain, **options})
 
 
 def plain_loop(unet: nn.Module, images: Tensor, config: TrainingConfig) -> None:
@@ -54,9 +56,10 @@ def test_steps_are_those_of_the_loss_with_the_term(
     shared = frozenset(name for name, _ in ours.named_parameters() if is_shared(name))
     work = LocalWork(STEPS, 0.0, 1.0, SEED, from_server=shared)
     config = settings(max_grad_norm=max_grad_norm)
-    train_locally(ours, images, work, SCHEDULE, config)
+    pulled = replace(work, corrections=(lambda s, _: ProximalPull(s.values(), MU),))
+    train_locally(ours, images, pulled, SCHEDULE, config)
     plain_loop(theirs, images, config)
-    train_locally(free, images, work, SCHEDULE, config.model_copy(update={"proximal_mu": 0.0}))
+    train_locally(free, images, work, SCHEDULE, config)
     # Adam divides tiny gradients by themselves, so some coordinates amplify rounding.
     pulls, errors = [], []
     for mine, reference, without in zip(

@@ -50,3 +50,36 @@ def test_cosine_schedule_is_that_of_nichol_and_dhariwal() -> None:
     torch.testing.assert_close(
         schedule.signal.double()[:990] ** 2, expected[:990], rtol=1e-3, atol=1e-6
     )
+
+
+def schedule_of(kind: str) -> NoiseSchedule:
+    """Signal-to-noise ratios 16, 4 and 1/4."""
+    signal = torch.tensor([16 / 17, 4 / 5, 1 / 5]).sqrt()
+    return NoiseSchedule(signal, (1.0 - signal.square()).sqrt(), kind)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        # min(SNR, 5) / SNR and min(SNR, 5) / (SNR + 1).
+        ("epsilon", [5 / 16, 1.0, 1.0]),
+        ("v_prediction", [5 / 17, 4 / 5, 1 / 5]),
+    ],
+)
+def test_min_snr_weights_are_those_of_the_paper(kind: str, expected: list[float]) -> None:
+    weights = schedule_of(kind).min_snr_weights(torch.tensor([0, 1, 2]), 5.0)
+    torch.testing.assert_close(weights, torch.tensor(expected), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_min_snr_is_the_clamped_ratio_times_the_error_of_the_image(kind: str) -> None:
+    schedule, t = schedule_of(kind), torch.tensor([0, 1, 2])
+    generator = torch.Generator().manual_seed(0)
+    x_0, epsilon, error = torch.randn(3, 3, 1, 4, 4, generator=generator)
+    target, x_t = schedule.target(x_0, t, epsilon), schedule.diffuse(x_0, t, epsilon)
+    seen = schedule.predicted_noise(x_t, t, target + error)
+    signal, noise = schedule.signal.view(-1, 1, 1, 1), schedule.noise.view(-1, 1, 1, 1)
+    of_image = ((x_t - noise * seen) / signal - x_0).square().flatten(1).mean(1)
+    expected = torch.tensor([5.0, 4.0, 0.25]) * of_image
+    found = schedule.min_snr_weights(t, 5.0) * error.square().flatten(1).mean(1)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)

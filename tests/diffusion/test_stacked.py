@@ -15,6 +15,7 @@ from phoenix_pipeline.diffusion.stacked import train_stacked, why_not_stacked
 from phoenix_pipeline.diffusion.training import train_locally
 from phoenix_pipeline.diffusion.unet import build_unet
 from phoenix_pipeline.errors import TrainingError
+from phoenix_pipeline.optimization.corrections import GradientPull, ProximalPull, StepPull
 from phoenix_pipeline.optimization.work import ClientTask, LocalResult, LocalWork
 
 SCHEDULE = NoiseSchedule.from_config(NoiseConfig(), "cpu")
@@ -51,7 +52,7 @@ def assert_same(weights: Weights, expected: Weights) -> None:
             torch.testing.assert_close(weights[name], value, **TOLERANCE)
 
 
-def work_of(client: int, server_round: int, unet: nn.Module) -> LocalWork:
+def work_of(client: int, server_round: int, unet: nn.Module, pulled: bool) -> LocalWork:
     """Return a client's share of one of three rounds; the output layer never leaves it."""
     shared = frozenset(n for n, _ in unet.named_parameters() if not n.startswith("conv_out"))
     generator = torch.Generator().manual_seed(server_round)
@@ -62,18 +63,23 @@ def work_of(client: int, server_round: int, unet: nn.Module) -> LocalWork:
     }
     bounds = (server_round / 3, (server_round + 1) / 3)
     seed = 10 * client + server_round
-    return LocalWork(STEPS[client], *bounds, seed, from_server=shared, global_step=step)
+    pulls = (
+        lambda own, arrange: StepPull(own, arrange(step), 0.5),
+        lambda own, arrange: ProximalPull(own.values(), 0.5),
+        lambda own, arrange: GradientPull(own, arrange(step)),
+    )
+    return LocalWork(STEPS[client], *bounds, seed, shared, corrections=pulls if pulled else ())
 
 
 def train_alone(
-    unet: nn.Module, config: TrainingConfig, client: int, rounds: int
+    unet: nn.Module, config: TrainingConfig, client: int, rounds: int, pulled: bool = False
 ) -> tuple[Weights, Weights, list[float]]:
     """Return weights, moments and losses of the rounds of one client."""
     start, moments, losses = {n: p.clone() for n, p in unet.state_dict().items()}, {}, []
     for number in range(rounds):
         kept = moments if config.optimizer_state == "keep" else None
         done = train_locally(
-            unet, images_of(client), work_of(client, number, unet), SCHEDULE, config, kept
+            unet, images_of(client), work_of(client, number, unet, pulled), SCHEDULE, config, kept
         )
         losses.append(done.loss)
     trained = {name: value.clone() for name, value in unet.state_dict().items()}
@@ -82,7 +88,11 @@ def train_alone(
 
 
 def train_together(
-    unet: nn.Module, config: TrainingConfig, clients: Sequence[int], rounds: int
+    unet: nn.Module,
+    config: TrainingConfig,
+    clients: Sequence[int],
+    rounds: int,
+    pulled: bool = False,
 ) -> list[tuple[Weights, Weights, list[float]]]:
     weights = [{n: p.clone() for n, p in unet.state_dict().items()} for _ in clients]
     moments: list[Weights] = [{} for _ in clients]
@@ -92,7 +102,7 @@ def train_together(
             ClientTask(
                 own,
                 images_of(client),
-                work_of(client, number, unet),
+                work_of(client, number, unet, pulled),
                 kept if config.optimizer_state == "keep" else None,
             )
             for client, own, kept in zip(clients, weights, moments, strict=True)
@@ -108,17 +118,19 @@ def train_together(
     [
         {},
         {"optimizer_state": "reset", "horizontal_flip": True},
-        {"proximal_mu": 0.5, "max_grad_norm": None},
-        {"alignment": 0.5, "weight_decay": 0.1},
+        {"pulled": True, "max_grad_norm": None},
+        {"pulled": True, "weight_decay": 0.1},
         {"precision": "bf16", "max_grad_norm": 0.1},
     ],
     ids=lambda options: "-".join(options) or "default",
 )
 def test_stacked_clients_end_where_they_end_one_after_another(options: dict[str, Any]) -> None:
-    unet, config = network(), settings(**options)
-    together = train_together(unet, config, (0, 1, 2), rounds=3)
+    pulled = options.get("pulled", False)
+    config = settings(**{name: value for name, value in options.items() if name != "pulled"})
+    unet = network()
+    together = train_together(unet, config, (0, 1, 2), 3, pulled)
     for client, (weights, moments, losses) in enumerate(together):
-        alone, kept, expected = train_alone(unet, config, client, rounds=3)
+        alone, kept, expected = train_alone(unet, config, client, 3, pulled)
         assert losses == pytest.approx(expected, rel=1e-3 if "precision" not in options else 2e-2)
         assert moments.keys() == kept.keys()
         if "precision" in options:

@@ -9,7 +9,7 @@ from diffusers import UNet2DModel
 from torch import Tensor, nn
 
 from phoenix_pipeline.config import NoiseConfig, TrainingConfig, UNetConfig
-from phoenix_pipeline.diffusion.dropout import SeededDropout
+from phoenix_pipeline.diffusion.dropout import SeededDropout, set_dropout_generators
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
 from phoenix_pipeline.diffusion.training import train_locally
 from phoenix_pipeline.diffusion.unet import build_unet
@@ -114,12 +114,15 @@ def test_weight_decay_takes_its_share_of_every_weight(new_unet: NewUnet, images:
 
 def test_dropout_zeroes_its_share_and_scales_the_rest() -> None:
     layer, ones = SeededDropout(0.25), torch.ones(20_000)
-    layer.generator = torch.Generator().manual_seed(0)
+    set_dropout_generators(layer, [torch.Generator().manual_seed(0)])
     dropped = layer(ones)
+    again = SeededDropout(0.25)
+    set_dropout_generators(again, [torch.Generator().manual_seed(0)])
+    assert torch.equal(again(ones), dropped)
     assert dropped.unique().tolist() == pytest.approx([0.0, 4 / 3])
     assert (dropped == 0).float().mean().item() == pytest.approx(0.25, abs=0.015)
     assert torch.equal(layer.eval()(ones), ones)
-    layer.generator = None
+    set_dropout_generators(layer, [])
     assert layer.train()(ones).unique().tolist() == pytest.approx([0.0, 4 / 3])
 
 

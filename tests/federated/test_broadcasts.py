@@ -12,7 +12,7 @@ from phoenix_pipeline.federated.client_state import ClientState
 from phoenix_pipeline.federated.compression.codecs import codec_of
 from phoenix_pipeline.federated.compression.updates import encoded_bytes
 from phoenix_pipeline.federated.run_state import RunState
-from phoenix_pipeline.federated.transport import ServerTransport, receive_weights
+from phoenix_pipeline.federated.transport import ServerTransport, receive
 from tests.federated.test_transport import (
     BOTH,
     OVERHEAD,
@@ -74,15 +74,15 @@ def test_other_machines_get_the_first_broadcast_whole(same_start: bool, kind: st
     run = RunState(Path("unused"), {}, shared_template(), 0.5)
     run.broadcast = shared_template()
     server = ServerTransport(told, run, same_start=same_start)
-    server.open_round(1, [0])
-    record, config = server.write(0, ArrayRecord())
+    server.open_round(1, [0], ArrayRecord())
+    record, config = server.write(0)
     assert config["broadcast"] == kind
     # The last bit of one weight is another one there.
     initial = shared_template()
     initial["conv_in.bias"] = initial["conv_in.bias"].nextafter(initial["conv_in.bias"] + 1.0)
     asked = ConfigRecord({"round": 1, **config})
     if kind == "full":
-        assert same(receive_weights(record, asked, told, ClientState(), initial), run.raw)
+        assert same(dict(receive(record, asked, told, ClientState(), initial).weights), run.raw)
     else:
         with pytest.raises(FederationError, match="fingerprint"):
-            receive_weights(record, asked, told, ClientState(), initial)
+            receive(record, asked, told, ClientState(), initial)

@@ -15,6 +15,7 @@ from phoenix_pipeline.config import CompressionConfig, DpSgdConfig
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
 from phoenix_pipeline.diffusion.training import train_locally
 from phoenix_pipeline.diffusion.unet import build_unet
+from phoenix_pipeline.federated import client_app
 from phoenix_pipeline.federated.client_app import _plan_work, _score
 from phoenix_pipeline.federated.client_state import ClientState
 from phoenix_pipeline.federated.privacy.example_level import noise_multiplier
@@ -23,8 +24,8 @@ from phoenix_pipeline.federated.run_state import RunState
 from phoenix_pipeline.federated.strategy import PhoenixStrategy
 from phoenix_pipeline.federated.transport import (
     ServerTransport,
-    receive_weights,
-    send_weights,
+    receive,
+    send,
 )
 from phoenix_pipeline.metrics.monitoring import build_monitor_reference
 from phoenix_pipeline.optimization.work import LocalWork
@@ -50,6 +51,26 @@ def test_the_loss_of_a_round_is_weighted_by_examples(
         weighted = np.average(of_round["loss"], weights=of_round["num_examples"])
         assert told[int(str(number)) - 1] == pytest.approx(weighted)
         assert weighted != pytest.approx(of_round["loss"].mean())
+
+
+def test_the_loss_of_a_round_is_that_of_those_who_tell_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish, means = client_app.finish_round, []
+
+    def without_loss(begun: Any, result: Any) -> Any:
+        content = finish(begun, result)
+        if begun.site.client_id == 0:
+            del content["metrics"]["loss"]
+        return content
+
+    monkeypatch.setattr(client_app, "finish_round", without_loss)
+    rounds = federate(
+        tmp_path, rounds=1, on_round=lambda _, told: means.append(told["loss"])
+    ).rounds
+    assert rounds["status"].tolist() == ["ok", "ok"]
+    assert rounds["loss"].isna().tolist() == [True, False]
+    assert means == [pytest.approx(rounds["loss"][1])]
 
 
 def test_every_record_of_a_message_is_counted_in_bytes() -> None:
@@ -89,11 +110,11 @@ def test_clients_with_the_same_update_round_it_differently() -> None:
 
     def written(client: int, current: int) -> dict[str, bytes]:
         server = ServerTransport(told, RunState(Path("unused"), {}, reference, 0.5))
-        server.open_round(current, [client])
-        record, config = server.write(client, ArrayRecord())
+        server.open_round(current, [client], ArrayRecord())
+        record, config = server.write(client)
         asked = ConfigRecord({"round": current, **config})
-        got = receive_weights(record, asked, told, ClientState(), reference)
-        arrays = send_weights(moved, got, asked, told, ClientState(), client)
+        got = receive(record, asked, told, ClientState(), reference).weights
+        arrays = send(moved, got, asked, told, ClientState(), client)
         return {name: array.data for name, array in arrays.items()}
 
     assert written(0, 1) == written(0, 1)
@@ -105,7 +126,9 @@ def test_clients_draw_different_images_for_their_scores() -> None:
     told = settings().model_copy(update={"monitor_samples": 3})
     reference, drawn = build_monitor_reference(make_images(60), 0), []
 
-    def sample(network: Any, model: Any, config: Any, shape: Any, seeds: Any, device: Any) -> Any:
+    def sample(
+        network: Any, model: Any, config: Any, shape: Any, seeds: Any, device: Any, labels: Any
+    ) -> Any:
         drawn.extend(seeds)
         return [make_images(len(seeds)).images]
 

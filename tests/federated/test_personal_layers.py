@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from phoenix_pipeline.config import DcganConfig, ModelConfig, PersonalLayersConfig, UNetConfig
+from phoenix_pipeline.diffusion.noise import NoiseSchedule
+from phoenix_pipeline.diffusion.training import train_locally
 from phoenix_pipeline.diffusion.unet import build_unet
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.federated.personal_layers import (
@@ -14,8 +16,11 @@ from phoenix_pipeline.federated.personal_layers import (
     samples_are_personal,
     split_personal,
 )
+from phoenix_pipeline.optimization.work import LocalWork
+from phoenix_pipeline.seeding import derive_seed
 from tests.federated.tiny import (
     UNET,
+    client_table,
     federate,
     interrupt,
     make_images,
@@ -104,6 +109,34 @@ def test_personal_layers_survive_rounds_and_have_their_own_average(tmp_path: Pat
     half = federate(tmp_path / "half", rounds=2, settings=told, client_fraction=0.5)
     trained = half.rounds.groupby("client_id").size()
     assert {c: half.client_state(c).updates for c in trained.index} == trained.to_dict()
+
+
+def test_a_client_goes_on_with_its_own_layers_in_the_shared_body(tmp_path: Path) -> None:
+    told = settings(OUTPUT)
+    result = federate(tmp_path, settings=told, rounds=2)
+    images, schedule = make_images().images, NoiseSchedule.from_config(told.model.noise, "cpu")
+    rows = [part["image_index"].to_numpy() for _, part in client_table().groupby("client_id")]
+    unets = [build_unet(UNET, 1, 8, told.seed) for _ in rows]
+    for server_round in (1, 2):
+        for client, unet in enumerate(unets):
+            seed = derive_seed(told.seed, "local_training", client, server_round)
+            work = LocalWork(2, (server_round - 1) / 2, server_round / 2, seed)
+            train_locally(
+                unet, torch.from_numpy(images[rows[client]]), work, schedule, told.training
+            )
+        after = [unet.state_dict() for unet in unets]
+        weights = [len(own) / len(images) for own in rows]
+        shared = {
+            name: sum(w * own[name] for w, own in zip(weights, after, strict=True))
+            for name in after[0]
+            if not is_personal(name, OUTPUT)
+        }
+        for unet in unets:
+            unet.load_state_dict(shared, strict=False)
+    for client, unet in enumerate(unets):
+        own = result.client_state(client).personal
+        expected = {name: unet.state_dict()[name] for name in own}
+        torch.testing.assert_close(own, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_the_bytes_show_what_stays(tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from phoenix_pipeline.checkpoints import load_tensors
 from phoenix_pipeline.diffusion.unet import build_unet
 from phoenix_pipeline.errors import FederationError
+from phoenix_pipeline.federated.packed_file import load_packed
 from phoenix_pipeline.federated.records import pack_arrays, unpack_arrays
 from phoenix_pipeline.optimization.work import LocalWork
 from phoenix_pipeline.seeding import derive_seed
@@ -117,6 +117,6 @@ def test_warm_up_trains_the_global_model_on_the_pool_before_round_1(tmp_path: Pa
     cut = federate(tmp_path / "cut", rounds=1, pool=pool, warmup_steps=3, min_clients=1)
     assert cut.rounds["round"].tolist() == [0, 1, 1]
     assert cut.rounds["images_trained"].tolist() == [18, 12, 12]
-    started = load_tensors(tmp_path / "cut/server/round-000000.safetensors")[0]
+    started = load_packed(tmp_path / "cut/server/round-000000.safetensors")[0]
     for name, tensor in warm.items():
         torch.testing.assert_close(started[f"raw/{name}"], tensor, rtol=0.0, atol=3e-5)

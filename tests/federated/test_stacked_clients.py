@@ -27,12 +27,15 @@ CPU = torch.device("cpu")
 INT8 = CompressionConfig.model_validate(
     {"up": {"codec": "int8"}, "down": {"codec": "int8", "relative_to": "last_broadcast"}}
 )
+KEPT = settings(optimizer_state="keep")
+OWN = settings(("conv_out",), optimizer_state="keep")
+ALIGNED: dict[str, Any] = {"alignment": {"share": 0.5}}
 COMBINATIONS: dict[str, dict[str, Any]] = {
     "plain": {},
-    "kept": {"settings": settings(optimizer_state="keep", alignment=0.5, proximal_mu=0.1)},
-    "personal": {"settings": settings(("conv_out",), optimizer_state="keep", alignment=0.5)},
-    "int8": {"settings": settings(optimizer_state="keep", alignment=0.5), "compression": INT8},
-    "some": {"settings": settings(optimizer_state="keep", alignment=0.5), "client_fraction": 0.5},
+    "kept": {"settings": KEPT, "strategies": {**ALIGNED, "fedprox": {"mu": 0.1}}},
+    "personal": {"settings": OWN, "strategies": {**ALIGNED, "scaffold": {}, "feddyn": {}}},
+    "int8": {"settings": KEPT, "strategies": ALIGNED, "compression": INT8},
+    "some": {"settings": KEPT, "strategies": ALIGNED, "client_fraction": 0.5},
     "bf16": {"settings": settings(precision="bf16", channels_last=True, optimizer_state="keep")},
 }
 

@@ -9,17 +9,17 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord
 from torch import Tensor
 
-from phoenix_pipeline.checkpoints import load_tensors
 from phoenix_pipeline.config import CompressionConfig, LinkConfig
 from phoenix_pipeline.errors import FederationError, SettingsError
 from phoenix_pipeline.federated.client_state import ClientState
 from phoenix_pipeline.federated.compression.codecs import codec_of
 from phoenix_pipeline.federated.compression.partial_updates import assign_halves, sent_names
 from phoenix_pipeline.federated.compression.updates import encoded_bytes
+from phoenix_pipeline.federated.packed_file import load_packed
 from phoenix_pipeline.federated.records import pack_arrays, pack_weights, unpack_arrays
 from phoenix_pipeline.federated.round_table import new_row
 from phoenix_pipeline.federated.run_state import RunState
-from phoenix_pipeline.federated.transport import ServerTransport, receive_weights, send_weights
+from phoenix_pipeline.federated.transport import ServerTransport, receive, send
 from tests.federated.tiny import client_table, federate, interrupt, same, settings
 
 INT8 = {"codec": "int8"}
@@ -47,13 +47,13 @@ def test_without_compression_weights_travel_as_they_are(tmp_path: Path) -> None:
     plain, told = pack_weights(run.raw), settings()
     assert set(plain) == {"float32"}
     server = ServerTransport(told, run)
-    server.open_round(1, [0, 1])
-    record, config = server.write(0, plain)
+    server.open_round(1, [0, 1], plain)
+    record, config = server.write(0)
     assert record is plain
     state = ClientState()
-    got = receive_weights(plain, ConfigRecord(config), told, state, shared_template())
+    got = receive(plain, ConfigRecord(config), told, state, shared_template()).weights
     assert same(dict(got), run.raw)
-    back = send_weights(dict(got), got, ConfigRecord(), told, state, 0)
+    back = send(dict(got), got, ConfigRecord({"round": 1}), told, state, 0)
     assert back == plain
     assert same(dict(server.read(0, back)), run.raw)
     assert state.to_tensors() == {}
@@ -64,12 +64,12 @@ def test_without_compression_weights_travel_as_they_are(tmp_path: Path) -> None:
 def test_a_model_of_another_layout_is_refused_by_the_client(tmp_path: Path) -> None:
     run = RunState(tmp_path, {}, shared_template(), 0.5)
     server = ServerTransport(settings(), run)
-    server.open_round(1, [0])
-    plain, config = server.write(0, pack_weights(run.raw))
+    server.open_round(1, [0], pack_weights(run.raw))
+    plain, config = server.write(0)
     # As many values of the same type, under another name.
     other = {name.replace("conv_in", "conv_first"): t for name, t in run.raw.items()}
     with pytest.raises(FederationError, match=r"has the layout .* this client's"):
-        receive_weights(plain, ConfigRecord(config), settings(), ClientState(), other)
+        receive(plain, ConfigRecord(config), settings(), ClientState(), other)
 
 
 @pytest.mark.parametrize(
@@ -113,12 +113,12 @@ def test_compressed_and_plain_updates_agree_in_expectation() -> None:
     draws = 40
     for current in range(1, draws + 1):
         server = ServerTransport(told, run)
-        server.open_round(current, [0])
-        record, config = server.write(0, ArrayRecord())
+        server.open_round(current, [0], ArrayRecord())
+        record, config = server.write(0)
         config_record = ConfigRecord({"round": current, **config})
-        got = receive_weights(record, config_record, told, ClientState(), reference)
+        got = receive(record, config_record, told, ClientState(), reference).weights
         # A state of its own for each draw: with a kept residual errors would cancel by design.
-        sent = send_weights(moved, got, config_record, told, ClientState(), 0)
+        sent = send(moved, got, config_record, told, ClientState(), 0)
         for name, tensor in server.read(0, sent).items():
             total[name] += tensor / draws
     error = torch.cat([(total[n] - moved[n]).reshape(-1) for n in moved])
@@ -140,7 +140,7 @@ def test_a_client_keeps_what_its_codec_left_out(tmp_path: Path) -> None:
 
 
 def load_tensors_of(folder: Path, number: int, group: str) -> dict[str, Tensor]:
-    tensors, _ = load_tensors(folder / f"server/round-{number:06d}.safetensors")
+    tensors, _ = load_packed(folder / f"server/round-{number:06d}.safetensors")
     return {n.removeprefix(group): t for n, t in tensors.items() if n.startswith(group)}
 
 
@@ -229,13 +229,11 @@ def test_what_a_server_cannot_decode_is_refused(
     told = settings().model_copy(update={"compression": compression(up=TOP_K)})
     run = RunState(Path("unused"), {}, shared_template(), 0.5)
     server = ServerTransport(told, run)
-    server.open_round(1, [0])
-    record, config = server.write(0, ArrayRecord())
+    server.open_round(1, [0], ArrayRecord())
+    record, config = server.write(0)
     config_record = ConfigRecord({"round": 1, **config})
-    got = receive_weights(record, config_record, told, ClientState(), run.raw)
-    sent = send_weights(
-        {n: t + 1 for n, t in got.items()}, got, config_record, told, ClientState(), 0
-    )
+    got = receive(record, config_record, told, ClientState(), run.raw).weights
+    sent = send({n: t + 1 for n, t in got.items()}, got, config_record, told, ClientState(), 0)
     assert server.read(0, sent).keys() == run.raw.keys()
     with pytest.raises(FederationError) as error:
         server.read(0, pack_arrays(change(unpack_arrays(sent))))

@@ -66,7 +66,9 @@ def job(*, rounds: int = 2, **options: Any) -> FederatedJob:
         "device": "cpu",
     }
     given = {**defaults, **given}
-    told = given["settings"].model_copy(update={"compression": given["config"].compression})
+    config = given["config"]
+    both = {"compression": config.compression, "strategies": config.strategies}
+    told = given["settings"].model_copy(update=both)
     return FederatedJob(**{**given, "settings": told})
 
 

@@ -14,7 +14,6 @@ from phoenix_pipeline.config import (
     ModelConfig,
     SamplingConfig,
     ServerOptimizerConfig,
-    TrainingConfig,
     UNetConfig,
     settle_arm,
 )
@@ -60,17 +59,16 @@ def test_guards_of_a_federation_reach_every_arm_but_the_pooled_one() -> None:
                 "down": {"codec": "int8", "relative_to": "last_broadcast"},
             },
             "min_clients": 3,
+            "strategies": {"fedprox": {"mu": 0.1}},
         },
-        "training": {"proximal_mu": 0.1},
     }
     parameters = PhoenixConfigLoader(CONF, None, guards, **CONFIG_LOADER_ARGS)["parameters"]
     for arm in parameters["arms"]:
         federation = FederationConfig.model_validate(parameters[arm]["federation"])
-        training = TrainingConfig.model_validate(parameters[arm]["training"])
         guarded = arm != "centralized"
         assert (federation.aggregation != AggregationConfig()) == guarded
         assert (federation.server_optimizer != ServerOptimizerConfig()) == guarded
-        assert (training.proximal_mu > 0.0) == guarded
+        assert bool(federation.strategies) == guarded
         assert federation.compression.is_active == guarded
         assert (federation.min_clients > 1) == guarded
 

@@ -58,6 +58,14 @@ def test_every_node_has_the_tag_of_its_stage_and_of_its_arm() -> None:
         assert {tag for tag in node.tags if tag.startswith("arm.")} == arm
 
 
+def test_what_is_refused_before_training_is_refused_by_nodes_before_it() -> None:
+    """``train_label_judge`` refuses feature spaces that cannot be had, ``set_up`` an arm."""
+    order = [node.name for node in build_pipelines(ARMS)["__default__"].nodes]
+    trained = min(order.index(f"{arm}.train") for arm in ARMS)
+    checks = ["references.train_label_judge", *(f"{arm}.set_up" for arm in ARMS)]
+    assert max(order.index(name) for name in checks) < trained
+
+
 def test_tags_select_nodes() -> None:
     every = build_pipelines(ARMS)["__default__"]
     assert {node.name for node in every.only_nodes_with_tags("arm.dcgan").nodes} == {
@@ -72,6 +80,7 @@ def test_tags_select_nodes() -> None:
             "draw_grid",
             "evaluate",
             "score_rounds",
+            "write_cards",
         )
     }
     trained = every.only_nodes_with_tags("stage.federated_training").nodes
@@ -85,7 +94,8 @@ def test_the_drawing_folds_each_arm_into_one_box_that_hands_on_one_thing() -> No
     every = build_pipelines(ARMS)["__default__"]
     arm = every.only_nodes_with_namespaces(["fedavg"])
     rest = every - arm
-    assert arm.outputs() | (arm.all_outputs() & rest.inputs()) == {"fedavg.results"}
+    handed_on = arm.outputs() | (arm.all_outputs() & rest.inputs())
+    assert handed_on == {"fedavg.results", "fedavg.model_card", "fedavg.sample_card"}
     own = {name for name in arm.inputs() if name.startswith("fedavg.")}
     assert own == set()
     assert {node.namespace for node in rest.nodes} == {

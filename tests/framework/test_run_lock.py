@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from phoenix_pipeline.cli import run
-from phoenix_pipeline.framework.file_locks import Locks
+from phoenix_pipeline.file_locks import Locks
 from phoenix_pipeline.framework.run_lock import FOLDER
 
 
@@ -26,6 +26,7 @@ def test_an_arm_at_work_is_refused(ready: Path, arguments: list[str]) -> None:
     assert result.exit_code == 2
     assert len(result.stderr.splitlines()) == 1
     assert f"fedavg in {ready}/data is in use by process " in result.stderr
+    assert "by --params data_root=..." in result.stderr
     assert not (ready / "data/summary.json").exists()
     assert not (ready / "mlflow.db").exists()
     # What was locked before the refusal is free again, and so are other arms and other folders.

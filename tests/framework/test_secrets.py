@@ -11,7 +11,7 @@ from phoenix_pipeline.framework.command import parse_params
 from phoenix_pipeline.framework.error_lines import describe, write_traceback
 from phoenix_pipeline.framework.mlflow_runs import SessionRuns, TrackingConfig
 from phoenix_pipeline.framework.run_tags import option_tags
-from phoenix_pipeline.framework.secrets import shown_value, without_secrets
+from phoenix_pipeline.framework.secrets import shown_command, shown_value, without_secrets
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,11 @@ from phoenix_pipeline.framework.secrets import shown_value, without_secrets
 )
 def test_what_is_hidden_and_what_is_not(text: str, shown: str) -> None:
     assert without_secrets(text) == shown
+
+
+def test_a_command_is_shown_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["/opt/bin/kedro", "run", "--params", "store.token=hunter2"])
+    assert shown_command() == "kedro run --params store.token=***"
 
 
 def test_settings_with_secret_names_are_hidden() -> None:

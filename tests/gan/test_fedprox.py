@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from phoenix_pipeline.config import DcganConfig, TrainingConfig
 from phoenix_pipeline.gan.dcgan import Dcgan
 from phoenix_pipeline.gan.training import train_locally
+from phoenix_pipeline.optimization.corrections import ProximalPull
 from phoenix_pipeline.optimization.work import LocalWork
 
 NewGan = Callable[..., Dcgan]
@@ -17,9 +18,16 @@ NETWORKS = ("generator", "discriminator")
 
 def train(gan: Dcgan, images: Tensor, mu: float, pulled: tuple[str, ...], steps: int) -> Dcgan:
     names = [name for name, _ in gan.named_parameters() if name.startswith(pulled)]
-    work = LocalWork(steps, 0.0, 1.0, seed=0, from_server=frozenset(names))
+    work = LocalWork(
+        steps,
+        0.0,
+        1.0,
+        seed=0,
+        from_server=frozenset(names),
+        corrections=(lambda shared, _: ProximalPull(shared.values(), mu),) if mu else (),
+    )
     training = TrainingConfig(
-        batch_size=4, lr_schedule="constant", lr_warmup=0.0, learning_rate=2e-3, proximal_mu=mu
+        batch_size=4, lr_schedule="constant", lr_warmup=0.0, learning_rate=2e-3
     )
     train_locally(gan, images, work, DcganConfig(latent_dim=5, base_channels=4), training)
     return gan

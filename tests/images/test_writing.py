@@ -28,11 +28,27 @@ def test_samples_round_trip_with_origin(tmp_path):
     samples = read_samples(path)
     assert np.array_equal(samples.images.images, BATCHES.reshape(12, 3, 16, 16))
     assert samples.client_id.tolist() == [-1] * 4 + [0] * 4 + [1] * 4
+    assert samples.labels is None
     assert samples.seed[4:6].tolist() == [2**62, 2**62 + 1]
     table = pq.read_table(path)
     assert table["label"].to_pylist() == [-1] * 12
     assert table["img"][5].as_py()["path"] == "000005.png"
     assert [child.name for child in path.parent.iterdir()] == ["samples.parquet"]
+
+
+def test_labels_are_kept_with_the_names_of_their_classes(tmp_path):
+    from datasets import Dataset
+
+    path, names = tmp_path / "a.parquet", ("cat", "dog")
+    with SampleWriter(path, class_names=names) as writer:
+        writer.write(BATCHES[0], -1, range(4), [1, 0, 0, 1])
+    labels = read_samples(path).labels
+    assert labels is not None
+    assert labels.tolist() == [1, 0, 0, 1]
+    read = read_images(path, ImagesConfig())
+    assert (read.class_names, read.labels.tolist()) == (names, [1, 0, 0, 1])
+    loaded = Dataset.from_parquet(str(path), cache_dir=str(tmp_path / "cache"))
+    assert loaded.features["label"].names == ["cat", "dog"]
 
 
 def test_samples_have_the_raw_schema(tmp_path):

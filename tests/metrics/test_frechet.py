@@ -25,6 +25,14 @@ def test_diagonal_gaussians_have_a_closed_form():
     assert frechet_distance(a, b) == pytest.approx(3**2 + (2 - 1) ** 2 + (3 - 5) ** 2)
 
 
+def test_a_flat_gaussian_has_a_closed_form_too():
+    a = GaussianStatistics(np.zeros(2), np.diag([16.0, 0.0]), 10)
+    with pytest.raises(np.linalg.LinAlgError):
+        np.linalg.cholesky(a.covariance)
+    b = GaussianStatistics(np.zeros(2), np.diag([1.0, 25.0]), 10)
+    assert frechet_distance(a, b) == pytest.approx((4 - 1) ** 2 + (0 - 5) ** 2)
+
+
 def test_equals_torch_fidelity_and_the_matrix_root():
     from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 

@@ -48,3 +48,13 @@ def test_more_samples_than_training_images_are_cut_and_too_few_refused(
     assert classification_utility(twice, judge, few, test, seed=0).num_images == 200
     with pytest.raises(SettingsError, match="9 images for 10 classes"):
         classification_utility(twice[:9], judge, train, test, seed=0)
+
+
+def test_samples_of_a_conditional_model_bring_their_labels(
+    digits: Digits, judge: LabelJudge
+) -> None:
+    train, test = digits
+    assert train.labels is not None
+    wrong = (train.labels + 1) % 10
+    found = classification_utility(train.images, judge, train, test, seed=0, asked=wrong)
+    assert found.samples < 0.05

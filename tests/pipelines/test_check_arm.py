@@ -3,14 +3,16 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from phoenix_pipeline.arms.setup import check_arm, client_settings
 from phoenix_pipeline.config import ArmSettings, RunConfig
-from phoenix_pipeline.errors import CheckpointError
+from phoenix_pipeline.errors import CheckpointError, SettingsError
 from phoenix_pipeline.federated.job import identify_settings
 from phoenix_pipeline.federated.run_state import RunState
+from phoenix_pipeline.images import ImageSet
 from tests.federated.tiny import UNET, make_images
 
 GROUPS: dict[str, Any] = {
@@ -55,3 +57,52 @@ def test_an_unfinished_run_of_other_settings_is_refused(tmp_path: Path) -> None:
 def test_a_finished_run_is_no_obstacle(tmp_path: Path) -> None:
     store(tmp_path, rounds_done=2)
     assert check(tmp_path, training={"learning_rate": 0.5})
+
+
+def labelled() -> ImageSet:
+    return ImageSet(make_images().images, np.arange(48) % 3, ("a", "b", "c"))
+
+
+def check_conditional(folder: Path, train: ImageSet, **changed: Any) -> dict[str, Any]:
+    model = {"unet": UNET, "conditioning": "labels"}
+    settings = ArmSettings(**{"model": model, "sampling": {"num_steps": 2}, **changed})
+    return check_arm(train, make_images(60), settings, RUN, folder)
+
+
+def test_a_conditional_model_has_a_row_for_each_class_and_one_more(tmp_path: Path) -> None:
+    plain, width = check(tmp_path)["num_parameters"], 4 * UNET.block_out_channels[0]
+    assert check_conditional(tmp_path, labelled())["num_parameters"] == plain + 4 * width
+    own = check_conditional(tmp_path, labelled(), personal_layers={"layers": "class_embedding"})
+    assert own["num_personal_parameters"] == 4 * width
+
+
+@pytest.mark.parametrize(
+    ("changed", "line"),
+    [
+        ({"federation": {"engine": "deployment"}}, r"class_distribution is as_training, but with"),
+        ({"federation": {"aggregation": {"rule": "median"}}}, r"median takes all clients for"),
+        ({"sampling": {"class_distribution": [1.0]}}, r"1 shares, but there are 3 classes"),
+    ],
+)
+def test_classes_that_cannot_be_learnt_or_drawn_are_refused(
+    tmp_path: Path, changed: dict[str, Any], line: str
+) -> None:
+    with pytest.raises(SettingsError, match=line):
+        check_conditional(tmp_path, labelled(), **changed)
+
+
+def test_images_without_labels_cannot_be_learnt_by_class(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"the training images have no labels; set"):
+        check_conditional(tmp_path, make_images())
+
+
+def test_an_unconditional_arm_is_asked_for_no_class(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"guidance_scale is 2.0, but the model has no classes"):
+        check(tmp_path, sampling={"num_steps": 2, "guidance_scale": 2.0})
+
+
+def test_a_gan_has_no_timesteps_to_weigh(tmp_path: Path) -> None:
+    dcgan = {"family": "dcgan", "dcgan": {"base_channels": 4, "latent_dim": 5}}
+    asked = {"training": {"loss_weighting": "min_snr"}, "personal_layers": {"layers": None}}
+    with pytest.raises(SettingsError, match=r"loss_weighting is min_snr, which is for diffusion"):
+        check(tmp_path, model=dcgan, **asked)

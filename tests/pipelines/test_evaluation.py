@@ -54,6 +54,7 @@ def score(
     images: tuple[ImageSet, ImageSet] | None = None,
     family: str = "diffusion",
     config: EvaluationConfig = CONFIG,
+    labels: np.ndarray | None = None,
 ) -> dict[str, Any]:
     drawn = {
         "weights_digest": "0123",
@@ -64,11 +65,13 @@ def score(
     }
     with SampleWriter(folder / "samples.parquet", drawn) as writer:
         for client_id, batch in samples:
-            writer.write(batch, client_id, range(len(batch)))
+            asked = None if labels is None else labels[: len(batch)]
+            writer.write(batch, client_id, range(len(batch)), asked)
     metrics, classes = evaluate(
         folder / "samples.parquet", *(images or digits()), *made, config, RUN
     )
     assert len(classes) <= sum(len(batch) for _, batch in samples)
+    assert ("asked" in classes) == (labels is not None)
     return metrics
 
 
@@ -273,3 +276,19 @@ def test_a_judge_that_knows_only_the_commonest_class_judges_nothing(tmp_path: Pa
     floor = score_floor(train, test, judge, references, asked, RUN)
     scores = floor["scores"]
     assert "class_kl" not in scores and scores["classifier_majority_share"] == 31 / 51
+
+
+def test_samples_of_a_conditional_model_are_judged_by_what_was_asked_for(
+    made: tuple[Path, Path], tmp_path: Path
+) -> None:
+    real = digits()[1].subset(slice(0, 100))
+    assert real.labels is not None
+    samples = [(-1, real.images)]
+    found = score(tmp_path, made, samples, labels=real.labels)
+    right = found["scores"]["label_accuracy"]
+    wrong = score(tmp_path, made, samples, labels=(real.labels + 1) % 10)
+    # Of a judge that was trained for two epochs.
+    assert right > 0.25 > wrong["scores"]["label_accuracy"]
+    assert found["conditions"]["guidance_scale"] == 1.0
+    plain = score(tmp_path, made, samples)
+    assert "label_accuracy" not in {**plain["scores"], **plain["skipped"]}

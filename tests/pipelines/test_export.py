@@ -13,7 +13,7 @@ from phoenix_pipeline.diffusion.unet import build_unet
 from phoenix_pipeline.errors import CheckpointError, SettingsError
 from phoenix_pipeline.families.model_folder import write_models
 from phoenix_pipeline.images import read_images, read_samples
-from phoenix_pipeline.pipelines.sampling.export import export_samples
+from phoenix_pipeline.pipelines.sampling.export import draw_exported, export_samples
 from phoenix_pipeline.seeding import derive_seed
 
 MODEL = ModelConfig(
@@ -124,3 +124,51 @@ def test_a_failure_leaves_no_folder(shared: Path, tmp_path: Path) -> None:
 def test_an_untrained_arm_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"phoenix\.json cannot be read"):
         export_samples(tmp_path / "fedavg", tmp_path / "images", 3, 0, SAMPLING)
+
+
+@pytest.fixture(scope="module")
+def conditional(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of cats and dogs, which was trained on three times as many dogs."""
+    folder = tmp_path_factory.mktemp("models") / "phoenix"
+    model = MODEL.model_copy(update={"conditioning": "labels"})
+    names = {"model": model.model_dump(mode="json"), "class_names": ["cat", "dog"]}
+    settings = {**METADATA["settings"], **names, "personal_layers": []}
+    network = build_unet(MODEL.unet, 1, 8, 9, num_classes=2)
+    counts = {"class_counts": {"0": [10, 20], "4": [0, 10]}}
+    metadata = {**METADATA, "settings": settings, **counts}
+    write_models(folder, network.state_dict(), [], network, metadata)
+    return folder
+
+
+def test_labelled_images_are_read_by_imagefolder(conditional: Path, tmp_path: Path) -> None:
+    from datasets import load_dataset
+
+    card = export_samples(conditional, tmp_path / "set", 8, 5, SAMPLING)
+    assert card["sampling"]["class_distribution"] == "as_training"
+    loaded = load_dataset(
+        "imagefolder", data_dir=str(tmp_path / "set"), split="train", cache_dir=str(tmp_path / "c")
+    )
+    assert sorted(loaded["label"]) == ["cat"] * 2 + ["dog"] * 6
+    assert loaded[0]["image"].size == (8, 8)
+    # This project's own reader takes it for a labelled set as well.
+    again = read_images(tmp_path / "set", ImagesConfig())
+    assert again.class_names == ("cat", "dog")
+
+
+def test_the_classes_to_draw_are_chosen_and_refused(conditional: Path, tmp_path: Path) -> None:
+    cats = SAMPLING.model_copy(update={"class_distribution": (1.0, 0.0), "guidance_scale": 2.0})
+    export_samples(conditional, tmp_path / "cats", 3, 5, cats, layout="parquet")
+    samples = read_samples(tmp_path / "cats" / "samples.parquet")
+    assert samples.labels is not None
+    assert samples.labels.tolist() == [0, 0, 0]
+    assert draw_exported(conditional, 2, 5, SAMPLING, label=1).shape == (2, 1, 8, 8)
+    with pytest.raises(SettingsError, match=r"label 2 is none of the model's classes"):
+        draw_exported(conditional, 2, 5, SAMPLING, label=2)
+
+
+def test_a_model_without_classes_is_asked_for_none(shared: Path, tmp_path: Path) -> None:
+    guided = SAMPLING.model_copy(update={"guidance_scale": 2.0})
+    with pytest.raises(SettingsError, match=r"guidance_scale is 2.0, but the model has no classes"):
+        export_samples(shared, tmp_path / "set", 3, 5, guided)
+    with pytest.raises(SettingsError, match="the model has no classes"):
+        draw_exported(shared, 2, 5, SAMPLING, label=1)

@@ -60,10 +60,11 @@ def audit(
 ) -> dict[str, Any]:
     """Audit untrained models of clients 0 and 4, which hold 60 images each."""
     train, test = images
-    network = family_of(model).build(model, 1, 8, 0)
+    names = train.class_names if model.conditioning == "labels" else ()
+    network = family_of(model).build(model, 1, 8, 0, len(names))
     body, layers = split_personal(network.state_dict(), personal or ("conv_out",))
     settings = {"model": model.model_dump(mode="json"), "channels": 1, "image_size": 8, "seed": 0}
-    settings["personal_layers"] = list(personal)
+    settings["personal_layers"], settings["class_names"] = list(personal), list(names)
     settings["training"] = (training or TrainingConfig()).model_dump(mode="json")
     told = FederationConfig(**federation)
     settings["compression"] = told.compression.model_dump(mode="json")
@@ -137,6 +138,16 @@ def test_clients_models_are_audited_for_their_own_images(
     assert own["all"]["loss"]["num_members"] == members <= 120
     assert result["scores"]["membership_auc_pia"] == own["all"]["pia"]["auc"]
     assert result["scores"]["clients_attacked"] == 2
+
+
+@pytest.mark.parametrize("personal", [(), ("class_embedding",)])
+def test_a_conditional_model_is_attacked_by_who_knows_the_labels(
+    tmp_path: Path, images: tuple[ImageSet, ImageSet], personal: tuple[str, ...]
+) -> None:
+    model = DIFFUSION.model_copy(update={"conditioning": "labels"})
+    result = audit(tmp_path, images, model, personal)
+    assert {"membership_auc_loss", "reconstruction_psnr_db"} <= result["scores"].keys()
+    assert result["skipped"] == {}
 
 
 def test_a_gan_has_its_own_attack_and_no_reconstruction(

@@ -6,6 +6,8 @@ from phoenix_pipeline.reporting.data_card import render_data_card
 
 CARD: dict[str, Any] = {
     "arm": "personalization",
+    "licence": "cc-by-4.0",
+    "data_files": None,
     "num_images": 12000,
     "images_per_model": {"0": 9000, "4": 3000},
     "channels": 3,

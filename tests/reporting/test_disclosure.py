@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from phoenix_pipeline.config import (
@@ -129,3 +131,27 @@ def test_example_level_privacy_does_not_cover_the_pool() -> None:
     assert "(DP-SGD), epsilon 3 at delta 1e-05" in said and "shared pool are not covered" in said
     *_, silent = describe_disclosure(settings, epsilon=float("inf"))
     assert "without any guarantee" in silent
+
+
+def conditional(**groups: Any) -> str:
+    """Return all that is said of a conditional arm."""
+    return " ".join(describe_disclosure({"model": {"conditioning": "labels"}, **groups}))
+
+
+def test_who_learns_the_classes_of_a_client_is_said() -> None:
+    assert "tells the server which classes it holds" in conditional()
+    assert "whose numbers this simulation knows" in conditional()
+    assert "this simulation" not in conditional(sampling={"class_distribution": "uniform"})
+    own = conditional(personal_layers={"layers": "class_embedding"})
+    assert "does not tell which ones it holds" in own
+    assert "does not tell" in conditional(federation={"compression": {"partial_update": "udec"}})
+    assert "moves the embeddings of all" in conditional(training={"dp_sgd": {"enabled": True}})
+    noise = {"enabled": True, "placement": "local"}
+    local = conditional(federation={"differential_privacy": noise})
+    assert "covered by its noise" in local
+    assert "class" not in " ".join(describe_disclosure({"federation": {"pooled": False}}))
+
+
+def test_a_given_start_is_no_part_of_any_promise() -> None:
+    said = " ".join(describe_disclosure({"model": {"start_from": "folder/of/weights"}}))
+    assert "began with given weights (folder/of/weights)" in said

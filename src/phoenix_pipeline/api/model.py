@@ -1,7 +1,7 @@
 """A trained model as one object: samples, rounds, and its folder."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,7 +11,12 @@ import numpy as np
 import pandas as pd
 
 from phoenix_pipeline.api.settings import Settings, override
-from phoenix_pipeline.arms.sampling import draw_images
+from phoenix_pipeline.arms.sampling import (
+    class_names_of,
+    draw_images,
+    plan_labels,
+    plan_main_samples,
+)
 from phoenix_pipeline.checkpoints import METADATA_FILE, atomic_path
 from phoenix_pipeline.config import SamplingConfig
 from phoenix_pipeline.errors import DataError, SettingsError
@@ -45,6 +50,11 @@ class Model:
         return tuple(read_metadata(self.folder)["clients"])
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes of a conditional model, in the order of its labels; empty for any other."""
+        return class_names_of(read_metadata(self.folder))
+
+    @property
     def rounds(self) -> pd.DataFrame:
         """A row per round and client: loss, bytes, seconds and more (docs/architecture.md).
 
@@ -64,6 +74,7 @@ class Model:
         seed: int | None = None,
         *,
         client_id: int | None = None,
+        labels: Sequence[int | str] | None = None,
         sampling: Settings | None = None,
     ) -> np.ndarray:
         """Return uint8 images [N, C, H, W], values 0..255; image ``i`` depends on seed and ``i``.
@@ -75,18 +86,41 @@ class Model:
             num_images: N, at least 1.
             seed: of these images; None: that of the training, which gives those of ``kedro run``.
             client_id: this client's model draws them all.
+            labels: the class of each image, by number or name, of a conditional model; None: as
+                :meth:`planned_labels` says.
             sampling: what differs from the settings of the training, such as ``{"num_steps": 50}``.
 
         Raises:
-            SettingsError: a setting is unknown or not allowed.
+            SettingsError: a setting is unknown or not allowed, or a label outside the classes.
             CheckpointError: ``client_id`` has no model.
         """
-        settings = self.settings
+        if labels is not None and len(labels) != num_images:
+            raise SettingsError(f"{len(labels)} labels came for {num_images} images; give one each")
+        config = self._sampling(num_images, sampling)
+        own = self.settings["run"]["seed"] if seed is None else seed
+        return draw_images(self.folder, num_images, config, own, self.device, client_id, labels)
+
+    def planned_labels(
+        self,
+        num_images: int,
+        *,
+        client_id: int | None = None,
+        sampling: Settings | None = None,
+    ) -> np.ndarray | None:
+        """Return the classes int64 [N] that :meth:`sample` draws; None of an unconditional model.
+
+        They follow ``sampling.class_distribution`` and not the seed.
+        """
+        metadata = read_metadata(self.folder)
+        plan = plan_main_samples(metadata, num_images, client_id)
+        labels = plan_labels(metadata, plan, self._sampling(num_images, sampling))
+        return None if labels is None else np.array(labels, dtype=np.int64)
+
+    def _sampling(self, num_images: int, sampling: Settings | None) -> SamplingConfig:
         over = {**(sampling or {}), "num_images": num_images}
-        trained = SamplingConfig.model_validate(settings["sampling"])
+        trained = SamplingConfig.model_validate(self.settings["sampling"])
         config: SamplingConfig = override(trained, "sampling", over)
-        own = settings["run"]["seed"] if seed is None else seed
-        return draw_images(self.folder, num_images, config, own, self.device, client_id)
+        return config
 
     def save(self, folder: Path | str, client_id: int | None = None) -> Path:
         """Write the model into a new folder; return it.

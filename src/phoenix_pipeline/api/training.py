@@ -1,5 +1,7 @@
 """Train an arm from Python."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -10,10 +12,13 @@ from phoenix_pipeline.api.model import MODEL_FOLDER, Model, write_table
 from phoenix_pipeline.api.settings import Settings, arm_settings, shared_group
 from phoenix_pipeline.arms.setup import set_up_arm
 from phoenix_pipeline.arms.training import OnRound, train_arm
+from phoenix_pipeline.checkpoints import remove_leftovers
 from phoenix_pipeline.config import RunConfig
 from phoenix_pipeline.families.model_folder import CLIENT_IMAGES_FILE, ROUNDS_FILE
+from phoenix_pipeline.file_locks import CAN_LOCK, Locks
 
 _CHECKPOINTS = "checkpoints"
+_LOCK = ".lock"
 
 
 def train(
@@ -59,6 +64,8 @@ def train(
         DataError: ``clients`` does not fit ``images``.
         CheckpointError: ``folder`` has an unfinished run of other settings.
         FederationError: a round had too few usable replies; the last checkpoint stands.
+        BusyError: another training is at work in ``folder``.
+        StorageError: ``folder`` cannot be written.
     """
     groups = {
         "shared_pool": shared_pool,
@@ -76,12 +83,28 @@ def train(
     root = Path(temporary.name if temporary else str(folder))
     checkpoints, target = root / _CHECKPOINTS, root / MODEL_FOLDER
     splits = images.train, images.test
-    client_images, shares, _ = set_up_arm(*splits, table, settings, config, checkpoints)
-    data_groups = {"images": images.config, **partition_settings(clients)}
-    trained = train_arm(
-        arm, *splits, client_images, shares, settings, config, checkpoints, data_groups, on_round
-    )
-    trained.write(target)
-    write_table(target / ROUNDS_FILE, trained.rounds)
-    write_table(target / CLIENT_IMAGES_FILE, trained.trained_images)
+    with _alone_in(root):
+        client_images, shares, _ = set_up_arm(*splits, table, settings, config, checkpoints)
+        data_groups = {"images": images.config, **partition_settings(clients)}
+        trained = train_arm(
+            arm, *splits, client_images, shares, settings, config, checkpoints, data_groups,
+            on_round,
+        )  # fmt: skip
+        trained.write(target)
+        write_table(target / ROUNDS_FILE, trained.rounds)
+        write_table(target / CLIENT_IMAGES_FILE, trained.trained_images)
     return Model(target, config.device, temporary)
+
+
+@contextmanager
+def _alone_in(root: Path) -> Iterator[None]:
+    """Lock ``root`` for the block, and first remove what killed trainings left unfinished there."""
+    locks = Locks()
+    locks.acquire(root / _LOCK, str(root))
+    try:
+        if CAN_LOCK:
+            for folder in (root / _CHECKPOINTS, root / MODEL_FOLDER):
+                remove_leftovers(folder)
+        yield
+    finally:
+        locks.release()

@@ -3,10 +3,12 @@
 All raise a SettingsError that says what is allowed; a stored run raises a CheckpointError.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from phoenix_pipeline.config import (
+    ArmSettings,
     FederationConfig,
     PersonalLayersConfig,
     RunConfig,
@@ -17,6 +19,8 @@ from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.images import ImageSet
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from phoenix_pipeline.federated.records import ClientSettings
 
 
@@ -87,6 +91,47 @@ def check_pool(pool: SharedPoolConfig) -> None:
         )
 
 
+def check_conditioning(train: ImageSet, settings: ArmSettings) -> None:
+    """Refuse to learn classes from images without any, or by a rule that would drown rare ones."""
+    from phoenix_pipeline.families.classes import check_classes
+
+    model, federation = settings.model, settings.federation
+    if model.conditioning == "none":
+        check_classes(model, settings.sampling)
+        return
+    if train.labels is None:
+        raise SettingsError(
+            f"model.conditioning is {model.conditioning}, but the training images have no labels; "
+            "set images.label_column, use a folder for each class, or set model.conditioning: none"
+        )
+    check_classes(model, settings.sampling, train.class_names)
+    if federation.engine == "deployment" and settings.sampling.class_distribution == "as_training":
+        raise SettingsError(
+            "sampling.class_distribution is as_training, but with federation.engine deployment "
+            "nobody knows how many images of each class the sites hold; set it to uniform or to "
+            "one share per class"
+        )
+    if federation.aggregation.rule != "mean":
+        raise SettingsError(
+            f"federation.aggregation.rule {federation.aggregation.rule} takes all clients for "
+            "equally able, but with model.conditioning labels a class is learnt only by clients "
+            "that hold it; set federation.aggregation.rule: mean, or model.conditioning: none"
+        )
+
+
+def check_loss(settings: ArmSettings) -> None:
+    """Refuse weights of timesteps, and a choice of noise, in a model that has neither."""
+    training, plain = settings.training, {"loss_weighting": "none", "noise_assignment": "random"}
+    if settings.model.family == "diffusion":
+        return
+    for name, value in plain.items():
+        if (asked := getattr(training, name)) != value:
+            raise SettingsError(
+                f"training.{name} is {asked}, which is for diffusion models, but model.family is "
+                f"{settings.model.family}; set training.{name}: {value} for this arm"
+            )
+
+
 def check_threshold(
     rules: ThresholdFilterConfig, train: ImageSet, test: ImageSet, run: RunConfig
 ) -> None:
@@ -110,12 +155,13 @@ def check_stored(
     federation: FederationConfig,
     rules: ThresholdFilterConfig,
     pool: SharedPoolConfig,
+    start: "Mapping[str, Tensor] | None" = None,
 ) -> None:
     """Refuse to train where an unfinished run of other settings lies."""
     from phoenix_pipeline.federated.job import identify_settings
     from phoenix_pipeline.federated.resuming import SERVER_FOLDER, is_resumable
 
     asked = identify_settings(
-        federation, settings, rules if rules.enabled else None, pool.warmup_steps
+        federation, settings, rules if rules.enabled else None, pool.warmup_steps, start
     )
     is_resumable(checkpoints / SERVER_FOLDER, asked)

@@ -1,6 +1,6 @@
 """Which of an arm's models draws how many images, and the images, one seed per image."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +9,12 @@ import numpy as np
 
 from phoenix_pipeline.config import ModelConfig, SamplingConfig
 from phoenix_pipeline.errors import CheckpointError, SettingsError
+from phoenix_pipeline.families.classes import (
+    check_classes,
+    class_shares,
+    labels_by_number,
+    spread_labels,
+)
 from phoenix_pipeline.hardware import resolve_device
 from phoenix_pipeline.images import GLOBAL_MODEL, apportion
 from phoenix_pipeline.progress import progress_bar
@@ -17,8 +23,9 @@ from phoenix_pipeline.seeding import image_seeds
 if TYPE_CHECKING:
     import torch
 
-# Images uint8 [B, C, H, W], the client whose model drew them, their seeds.
-Batch = tuple[np.ndarray, int, list[int]]
+# Images uint8 [B, C, H, W], the client whose model drew them, their seeds, and, of a conditional
+# model, the classes that they are to show.
+Batch = tuple[np.ndarray, int, list[int], list[int] | None]
 
 
 def plan_samples(metadata: Mapping[str, Any], num_images: int) -> dict[int, int]:
@@ -69,6 +76,33 @@ def plan_main_samples(
     return {client_id: num_images}
 
 
+def plan_labels(
+    metadata: Mapping[str, Any], plan: Mapping[int, int], sampling: SamplingConfig
+) -> list[int] | None:
+    """Return the class that each image of ``plan`` is to show, in its order.
+
+    Image ``i`` of a model has the same class however many are drawn. None for an unconditional
+    model.
+
+    Raises:
+        SettingsError: ``sampling`` asks for classes that the model does not have.
+    """
+    model = ModelConfig.model_validate(metadata["settings"]["model"])
+    names = class_names_of(metadata)
+    check_classes(model, sampling, names)
+    if not names:
+        return None
+    shares = {client: class_shares(metadata, sampling, client) for client in plan}
+    return [
+        label for client, count in plan.items() for label in spread_labels(shares[client], count)
+    ]
+
+
+def class_names_of(metadata: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the classes of a conditional model in the order of its labels; empty for any other."""
+    return tuple(metadata["settings"].get("class_names", ()))
+
+
 def follow_plan(
     plan: Mapping[int, int],
     seeds: Iterable[int],
@@ -78,20 +112,22 @@ def follow_plan(
     shape: tuple[int, int, int],
     device: "torch.device",
     done: int = 0,
+    labels: Sequence[int] | None = None,
 ) -> Iterator[Batch]:
-    """Yield batches: uint8 images [B, C, H, W], the client whose model drew them, their seeds.
+    """Yield batches: uint8 images [B, C, H, W], their model's client, their seeds and classes.
 
-    ``plan`` is of :func:`plan_samples`; ``seeds`` are used up in its order. The first ``done``
-    images, which are whole batches, are left out.
+    ``plan`` is of :func:`plan_samples`; ``seeds`` and ``labels`` are used up in its order. The
+    first ``done`` images, which are whole batches, are left out.
     """
     from phoenix_pipeline.families import family_of
     from phoenix_pipeline.families.model_folder import load_network
     from phoenix_pipeline.optimization.compilation import compile_network
 
-    supply = iter(seeds)
+    supply, classes = iter(seeds), None if labels is None else iter(labels)
     compiled = _compiles(plan, model, sampling, device)
     for client_id, count in plan.items():
         own = list(islice(supply, count))
+        shown = None if classes is None else [int(label) for label in islice(classes, count)]
         begun = min(done, count)
         done -= begun
         if begun == count:
@@ -99,9 +135,13 @@ def follow_plan(
         network = load_network(model_folder, client_id).to(device)
         if compiled:
             compile_network(network)
-        left = own[begun:]
-        for batch in family_of(model).sample_images(network, model, sampling, shape, left, device):
-            yield batch, client_id, own[begun : begun + len(batch)]
+        left = None if shown is None else shown[begun:]
+        batches = family_of(model).sample_images(
+            network, model, sampling, shape, own[begun:], device, labels=left
+        )
+        for batch in batches:
+            part = slice(begun, begun + len(batch))
+            yield batch, client_id, own[part], None if shown is None else shown[part]
             begun += len(batch)
 
 
@@ -125,8 +165,11 @@ def draw_images(
     seed: int,
     device: str = "auto",
     client_id: int | None = None,
+    labels: Sequence[int | str] | None = None,
 ) -> np.ndarray:
     """Return uint8 images [N, C, H, W]: those that the stage ``sampling`` draws with ``seed``.
+
+    ``labels``: the class of each image, by number or name; None: as ``sampling`` says.
 
     Raises:
         CheckpointError: ``client_id`` has no model.
@@ -136,18 +179,23 @@ def draw_images(
 
     metadata = read_metadata(model_folder)
     told = metadata["settings"]
+    plan = plan_main_samples(metadata, num_images, client_id)
+    planned = plan_labels(metadata, plan, sampling)
+    if labels is not None:
+        planned = labels_by_number(labels, class_names_of(metadata))
     batches = follow_plan(
-        plan_main_samples(metadata, num_images, client_id),
+        plan,
         image_seeds(seed, "sample", num_images),
         model_folder,
         ModelConfig.model_validate(told["model"]),
         sampling,
         (told["channels"], told["image_size"], told["image_size"]),
         resolve_device(device),
+        labels=planned,
     )
     drawn = []
     with progress_bar("sampling", num_images) as advance:
-        for images, _, _ in batches:
+        for images, *_ in batches:
             drawn.append(images)
             advance(len(images))
     return np.concatenate(drawn)

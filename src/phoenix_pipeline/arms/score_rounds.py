@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 
 from phoenix_pipeline.arms.references import find_extractors, load_judge, load_references
+from phoenix_pipeline.arms.sampling import plan_labels
 from phoenix_pipeline.config import ArmSettings, EvaluationConfig, ModelConfig, RunConfig
 from phoenix_pipeline.hardware import resolve_device
-from phoenix_pipeline.images import ImageSet
+from phoenix_pipeline.images import GLOBAL_MODEL, ImageSet
 from phoenix_pipeline.metrics.feature_extractor import extract_features
 from phoenix_pipeline.metrics.frechet import frechet_distance, gaussian_statistics
 from phoenix_pipeline.progress import progress_bar
@@ -106,17 +107,19 @@ def _draw(
     from phoenix_pipeline.families import family_of
     from phoenix_pipeline.families.model_folder import read_metadata
 
-    settings = read_metadata(model_folder)["settings"]
+    metadata = read_metadata(model_folder)
+    settings = metadata["settings"]
     model = ModelConfig.model_validate(settings["model"])
     shape = (settings["channels"], settings["image_size"], settings["image_size"])
     device, count = resolve_device(run.device), arm.federation.snapshots.images
     seeds = list(image_seeds(run.seed, "sample", count))
+    labels = plan_labels(metadata, {GLOBAL_MODEL: count}, arm.sampling)
     with progress_bar("samples by round", len(found) * count) as advance:
         for number, file in found.items():
             network = _load(file, model, settings).to(device)
             batches = []
             for batch in family_of(model).sample_images(
-                network, model, arm.sampling, shape, seeds, device
+                network, model, arm.sampling, shape, seeds, device, labels=labels
             ):
                 batches.append(batch)
                 advance(len(batch))
@@ -128,8 +131,9 @@ def _load(file: Path, model: ModelConfig, settings: Mapping[str, Any]) -> "nn.Mo
     from phoenix_pipeline.families import family_of
     from phoenix_pipeline.federated.snapshots import read_snapshot
 
+    classes = len(settings.get("class_names", ()))
     network = family_of(model).build(
-        model, settings["channels"], settings["image_size"], settings["seed"]
+        model, settings["channels"], settings["image_size"], settings["seed"], classes
     )
     kept: dict[str, torch.Tensor] = read_snapshot(file)
     network.load_state_dict({**network.state_dict(), **kept})

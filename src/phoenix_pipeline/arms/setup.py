@@ -7,6 +7,8 @@ import pandas as pd
 
 from phoenix_pipeline.arms.checks import (
     check_clients,
+    check_conditioning,
+    check_loss,
     check_personalization,
     check_pool,
     check_stored,
@@ -18,7 +20,7 @@ from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.partitioning.shared_pool import draw_shared_pool
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from phoenix_pipeline.federated.records import ClientSettings
 
@@ -74,10 +76,13 @@ def check_arm(
         CheckpointError: ``checkpoints`` has an unfinished run of other settings.
     """
     from phoenix_pipeline.federated.privacy.checks import check_privacy
+    from phoenix_pipeline.strategies import Strategies
 
     given, settings = settings, settle_arm(settings, train.image_size)
     federation, personal = settings.federation, settings.personal_layers
     filtering, pool = settings.threshold_filter, settings.shared_pool
+    check_conditioning(train, settings)
+    check_loss(settings)
     network = _build(train, settings, run)
     layers = _layers_that_stay(network, settings)
     check_privacy(
@@ -89,13 +94,35 @@ def check_arm(
         or (bool(layers) and federation.waits_for_released_layers),
         shares_images=pool.beta > 0 and pool.source == "clients",
     )
+    Strategies.of(federation.strategies).check(settings)
     check_personalization(personal, filtering, federation, layers)
     check_pool(pool)
     check_threshold(filtering, train, test, run)
+    start = load_start(train, settings, run)
     if federation.resume:
         told = _client_settings(train, layers, settings, run)
-        check_stored(checkpoints, told, federation, filtering, pool)
+        check_stored(checkpoints, told, federation, filtering, pool, start)
     return {**_summarise(network, layers, train), "settled": list_settled(given, settings)}
+
+
+def load_start(
+    train: ImageSet, settings: ArmSettings, run: RunConfig
+) -> "dict[str, Tensor] | None":
+    """Return the weights of ``model.start_from``, which fit the model; None where there are none.
+
+    ``settings`` are without ``auto``.
+
+    Raises:
+        SettingsError: they do not fit; says what does.
+        CheckpointError: there are no weights.
+    """
+    from phoenix_pipeline.families import family_of
+
+    if settings.model.start_from is None:
+        return None
+    folder = Path(settings.model.start_from).expanduser()
+    network = _build(train, settings, run)
+    return family_of(settings.model).load_start(folder, network, settings.model)
 
 
 def client_settings(train: ImageSet, settings: ArmSettings, run: RunConfig) -> "ClientSettings":
@@ -115,7 +142,8 @@ def _client_settings(
     from phoenix_pipeline.federated.records import ClientSettings
 
     return ClientSettings(
-        model=settings.model,
+        # Clients get the weights, and have no folder of that name.
+        model=settings.model.model_copy(update={"start_from": None}),
         training=settings.training,
         channels=train.channels,
         image_size=train.image_size,
@@ -124,7 +152,14 @@ def _client_settings(
         monitor_samples=settings.threshold_filter.monitor_samples,
         monitor_steps=settings.threshold_filter.monitor_steps,
         compression=settings.federation.compression,
+        strategies=settings.federation.strategies,
+        class_names=_class_names(train, settings),
     )
+
+
+def _class_names(train: ImageSet, settings: ArmSettings) -> tuple[str, ...]:
+    """Return the classes of a conditional model; none of any other."""
+    return train.class_names if settings.model.conditioning == "labels" else ()
 
 
 def _build(train: ImageSet, settings: ArmSettings, run: RunConfig) -> "nn.Module":
@@ -133,7 +168,8 @@ def _build(train: ImageSet, settings: ArmSettings, run: RunConfig) -> "nn.Module
     resolve_device(run.device)
     family = family_of(settings.model)
     family.check(settings.model, settings.sampling, train.channels, train.image_size)
-    return family.build(settings.model, train.channels, train.image_size, run.seed)
+    classes = len(_class_names(train, settings))
+    return family.build(settings.model, train.channels, train.image_size, run.seed, classes)
 
 
 def _layers_that_stay(network: "nn.Module", settings: ArmSettings) -> tuple[str, ...]:

@@ -11,11 +11,14 @@ import numpy as np
 import pandas as pd
 
 from phoenix_pipeline import __version__
-from phoenix_pipeline.arms.setup import client_settings
+from phoenix_pipeline.arms.setup import client_settings, load_start
+from phoenix_pipeline.checkpoints import atomic_path
 from phoenix_pipeline.config import ArmSettings, Group, RunConfig, settle_arm
+from phoenix_pipeline.families.classes import CLASS_COUNTS
 from phoenix_pipeline.families.provenance import DATA, TRAINED_WITH, fingerprint_data
-from phoenix_pipeline.images import ImageSet
+from phoenix_pipeline.images import ImageSet, encodable
 from phoenix_pipeline.progress import progress_bar
+from phoenix_pipeline.reporting.cards import CARD_FILE, render_model_card
 from phoenix_pipeline.reporting.disclosure import describe_disclosure
 
 if TYPE_CHECKING:
@@ -76,8 +79,10 @@ def train_arm(
     held = trained_images(job, result)
     groups = {"run": run, **data_groups}
     told = {name: group.model_dump(mode="json") for name, group in groups.items()}
-    metadata = _describe(job, result, settings, told)
+    metadata = {"arm": arm, **_describe(job, result, settings, told)}
     metadata[DATA] = fingerprint_data(train, test, held)
+    if counts := _class_counts(job, held):
+        metadata[CLASS_COUNTS] = counts
 
     def write(folder: Path) -> None:
         _write(folder, result, job.settings, metadata)
@@ -95,6 +100,17 @@ def trained_images(job: "FederatedJob", result: "FederatedResult") -> pd.DataFra
     sites, counts = list(result.num_examples), list(result.num_examples.values())
     unknown = {"image_index": -1, "label": -1, "shared": False}
     return pd.DataFrame({"client_id": np.repeat(sites, counts)}).assign(**unknown)
+
+
+def _class_counts(job: "FederatedJob", held: pd.DataFrame) -> dict[int, list[int]]:
+    """Return each client's images by class, of a conditional model; empty where nobody knows."""
+    labels, classes = job.images.labels, len(job.settings.class_names)
+    if not classes or labels is None or job.config.engine == "deployment":
+        return {}
+    return {
+        int(str(client)): np.bincount(labels[rows], minlength=classes).tolist()
+        for client, rows in held.groupby("client_id")["image_index"]
+    }
 
 
 def _weights(settings: ArmSettings) -> Weights:
@@ -125,6 +141,7 @@ def _build_job(
         pool=shared_pool["image_index"].unique(),
         warmup_steps=settings.shared_pool.warmup_steps,
         final_average=_weights(settings) if settings.personal_layers.final_average else None,
+        start=load_start(train, settings, run),
     )
 
 
@@ -153,6 +170,7 @@ def _describe(
         "rounds": job.config.num_rounds,
         "settings": job.settings.model_dump(mode="json"),
         TRAINED_WITH: told,
+        "epsilon": epsilon if math.isfinite(epsilon) else None,
         "disclosure": describe_disclosure(told, None if math.isnan(epsilon) else epsilon),
         "num_examples": dict(result.num_examples),
         "phoenix_pipeline": __version__,
@@ -164,8 +182,7 @@ def _write(
     folder: Path, result: "FederatedResult", settings: "ClientSettings", metadata: dict[str, Any]
 ) -> None:
     """Write the global model, or the shared body and what completes it at each client."""
-    from phoenix_pipeline.families import family_of
-    from phoenix_pipeline.families.model_folder import write_models
+    from phoenix_pipeline.families.model_folder import read_metadata, write_models
     from phoenix_pipeline.federated.personal_layers import samples_are_personal
 
     averaged = metadata["weights"] == "ema"
@@ -173,11 +190,11 @@ def _write(
     personal = samples_are_personal(settings.personal_layers)
     network = None
     if not personal or result.averaged_personal is not None:
-        network = family_of(settings.model).build(
-            settings.model, settings.channels, settings.image_size, settings.seed
-        )
+        network = settings.build_network()
         completing = result.averaged_personal or {}
         network.load_state_dict({**network.state_dict(), **shared, **completing})
     states = ((c, result.client_state(c)) for c in (result.connected if personal else ()))
     layers = ((c, s.personal_ema if averaged else s.personal) for c, s in states)
     write_models(folder, shared, layers, network, metadata)
+    with atomic_path(folder / CARD_FILE) as temporary:
+        temporary.write_text(encodable(render_model_card(read_metadata(folder))), encoding="utf-8")

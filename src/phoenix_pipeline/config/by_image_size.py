@@ -20,7 +20,7 @@ _LARGEST_ATTENTION_SIDE = 16
 _SMALLEST_FEATURE_MAP = 4
 # With alignment clients go a steadier way: twice the step size was best on the digits, and ten
 # averaged clients bear it (docs/results.md). Other sizes follow them, unmeasured.
-_ALIGNED_RATE = 2.0
+_ALIGNMENT, _ALIGNED_RATE = "alignment", 2.0
 # Smaller networks lose more by dividing a step among cores than they win.
 _SIDE_OF_ONE_THREAD = 12
 
@@ -69,11 +69,13 @@ def settle_arm(settings: ArmSettings, image_size: int) -> ArmSettings:
         SettingsError: see :func:`settle_federation` and :func:`settle_model`.
     """
     model = settle_model(settings.model, image_size)
-    pooled = settings.federation.pooled
+    pooled, aligned = settings.federation.pooled, _ALIGNMENT in settings.federation.strategies
     return settings.model_copy(
         update={
             "model": model,
-            "training": settle_training(settings.training, model, image_size, pooled=pooled),
+            "training": settle_training(
+                settings.training, model, image_size, pooled=pooled, aligned=aligned
+            ),
             "federation": settle_federation(settings.federation, image_size),
         }
     )
@@ -108,15 +110,23 @@ def settle_model(model: ModelConfig, image_size: int) -> ModelConfig:
 
 
 def settle_training(
-    training: TrainingConfig, model: ModelConfig, image_size: int, *, pooled: bool
+    training: TrainingConfig,
+    model: ModelConfig,
+    image_size: int,
+    *,
+    pooled: bool,
+    aligned: bool = False,
 ) -> TrainingConfig:
-    """Return ``training`` without ``auto``, for this kind of model and client."""
+    """Return ``training`` without ``auto``, for this kind of model and client.
+
+    ``pooled``: one client has all images; ``aligned``: clients follow the last global step.
+    """
     preset = preset_for(image_size)
     if model.family == "dcgan":
         return training.settled(
             batch_size=preset.gan_batch_size, learning_rate=preset.gan_learning_rate
         )
-    rate = preset.learning_rate * (_ALIGNED_RATE if training.alignment else 1.0)
+    rate = preset.learning_rate * (_ALIGNED_RATE if aligned else 1.0)
     batch_size = preset.pooled_batch_size if pooled else preset.batch_size
     return training.settled(batch_size=batch_size, learning_rate=rate)
 

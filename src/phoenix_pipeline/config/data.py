@@ -39,6 +39,12 @@ class RunConfig(Group):
         pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$",
         description="Where models live: `auto` takes the first GPU, else the CPU.",
     )
+    licence: str | None = Field(
+        None,
+        min_length=1,
+        description="Licence of models and samples, for their cards: an identifier of Hugging Face "
+        "such as `cc-by-4.0`; null: none is named.",
+    )
 
 
 class ImagesConfig(Group):

@@ -1,10 +1,12 @@
 """Groups about what is drawn from a trained model, and how it is judged."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from phoenix_pipeline.config.base import Fraction, Group, Positive
+
+Share = Annotated[float, Field(ge=0.0)]
 
 # Those that ship with the project; further ones are named by what a user's package lists.
 EXTRACTORS = ("fid_classifier", "fid_efficientnet_lite0", "fid_inception_v3", "fid_pixels")
@@ -25,6 +27,19 @@ class SamplingConfig(Group):
         "shows more than a tenth of an image, as `leading` in 600 of 1000 steps.",
     )
     eta: Fraction = Field(0.0, description="`ddim`: 0 deterministic, 1 ancestral.")
+    guidance_scale: float = Field(
+        1.0,
+        ge=0.0,
+        le=100.0,
+        description="Conditional models, classifier-free guidance (arXiv 2207.12598): 1: none; "
+        "above: more like its class and less varied, for twice the time; 0: the class is ignored.",
+    )
+    class_distribution: Literal["as_training", "uniform"] | tuple[Share, ...] = Field(
+        "as_training",
+        description="Conditional models: which classes are drawn. `as_training`: as among the "
+        "images that the model was trained on, `uniform`: all alike, or a share for each class, in "
+        "the order of the class names.",
+    )
     weights: Literal["ema", "raw"] = Field("ema", description="Which weights are sampled.")
     grid_images: Positive = Field(100, description="Images in the grid PNG.")
     precision: Literal["fp32", "bf16", "fp16"] = Field(
@@ -35,6 +50,15 @@ class SamplingConfig(Group):
         description="`torch.compile` a model that is sampled: `auto` for many images on a GPU, and "
         "a line in the log says which was chosen.",
     )
+
+    @model_validator(mode="after")
+    def _something_is_drawn(self) -> Self:
+        shares = self.class_distribution
+        if not isinstance(shares, str) and not sum(shares):
+            raise ValueError(
+                f"class_distribution is {list(shares)}; a share above 0 is needed for one class"
+            )
+        return self
 
 
 class JudgeFileConfig(Group):
@@ -123,11 +147,12 @@ class ClassifierConfig(Group):
 class EvaluationConfig(Group):
     """What is measured, the same for every arm."""
 
-    extractors: tuple[str, ...] = Field(
-        EXTRACTORS,
-        min_length=1,
-        description="Feature spaces in which distances are taken: those of the default, or `fid_` "
-        "and the name of one that an installed package adds (docs/architecture.md).",
+    extractors: Literal["auto"] | Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+        "auto",
+        description="Feature spaces in which distances are taken: "
+        f"{', '.join(f'`{name}`' for name in EXTRACTORS)}, or `fid_` and the name of one that an "
+        "installed package adds (docs/architecture.md). `auto`: these four, without "
+        "`fid_efficientnet_lite0` where the extra `efficientnet` is not installed.",
     )
     reference_split: Literal["train", "test"] = Field(
         "train", description="Real images that samples are held against."

@@ -1,8 +1,9 @@
 """Groups of the federated program: rounds, personal layers, threshold filter."""
 
-from typing import ClassVar, Literal, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from phoenix_pipeline.config.aggregation import AggregationConfig, ServerOptimizerConfig
 from phoenix_pipeline.config.base import Group, Positive
@@ -62,6 +63,11 @@ class FederationConfig(Group):
     )
     aggregation: AggregationConfig = AggregationConfig()
     server_optimizer: ServerOptimizerConfig = ServerOptimizerConfig()
+    strategies: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description="What is added to averaging: names of strategies and the settings of each, "
+        "such as `{fedprox: {mu: 0.01}}` (below); null or `{}`: nothing.",
+    )
     min_clients: Positive = Field(
         1, description="Fewest usable replies in a round, and fewest connected clients."
     )
@@ -97,6 +103,22 @@ class FederationConfig(Group):
     )
     compression: CompressionConfig = CompressionConfig()
     link: LinkConfig = LinkConfig()
+
+    @field_validator("strategies", mode="before")
+    @classmethod
+    def _none_are_no_strategies(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given or {}
+        return {name: told or {} for name, told in given.items()}
+
+    @model_validator(mode="after")
+    def _has_strategies_for_clients(self) -> Self:
+        if self.pooled and self.strategies:
+            raise ValueError(
+                f"strategies are {', '.join(self.strategies)}, but pooled puts all data in one "
+                "place, where there is nothing to federate; set federation.strategies: null"
+            )
+        return self
 
     @model_validator(mode="after")
     def _averages_halves(self) -> Self:
@@ -210,7 +232,8 @@ class PersonalLayersConfig(Group):
     layers: str | tuple[str, ...] | None = Field(
         None,
         description="What stays on the client: a preset (`output`, `last_up_block`, "
-        "`decoder`, `time_embedding`), a list of U-Net prefixes, or null for none.",
+        "`decoder`, `time_embedding`, `class_embedding`), a list of U-Net prefixes, or null for "
+        "none.",
     )
     final_average: bool = Field(
         False, description="Upload personal layers once, at the end, to export one model as well."

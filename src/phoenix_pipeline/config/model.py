@@ -6,6 +6,9 @@ from pydantic import Field, model_validator
 
 from phoenix_pipeline.config.base import Group, Positive
 
+# How often guidance hides labels in the literature: 0.1 to 0.2 (Ho and Salimans).
+_LABEL_DROPOUT = 0.1
+
 
 class UNetConfig(Group):
     """The U-Net of the DDPM (diffusers `UNet2DModel`)."""
@@ -83,6 +86,38 @@ class ModelConfig(Group):
     """The generative model."""
 
     family: Literal["diffusion", "dcgan"] = Field("diffusion", description="Kind of model.")
+    conditioning: Literal["none", "labels"] = Field(
+        "none",
+        description="`labels`: the diffusion model learns which class an image is of, and draws "
+        "images of a given class.",
+    )
+    label_dropout: float = Field(
+        _LABEL_DROPOUT,
+        ge=0.0,
+        lt=1.0,
+        description="`labels`: how often a label is hidden in training, for classifier-free "
+        "guidance (arXiv 2207.12598).",
+    )
+    start_from: str | None = Field(
+        None,
+        min_length=1,
+        description="Folder of a diffusers `DDPMPipeline` or `UNet2DModel`, such as that of a "
+        "trained arm, whose weights the training starts from; null: random weights.",
+    )
     unet: UNetConfig = UNetConfig()
     noise: NoiseConfig = NoiseConfig()
     dcgan: DcganConfig = DcganConfig()
+
+    @model_validator(mode="after")
+    def _labels_are_used(self) -> Self:
+        if self.conditioning == "none" and self.label_dropout != _LABEL_DROPOUT:
+            raise ValueError(
+                f"label_dropout is {self.label_dropout:g}, but conditioning is none, where no "
+                "label is used; set model.conditioning: labels, or leave label_dropout out"
+            )
+        if self.conditioning != "none" and self.family != "diffusion":
+            raise ValueError(
+                f"conditioning {self.conditioning} is for family diffusion, but family is "
+                f"{self.family}; set model.conditioning: none for this arm"
+            )
+        return self

@@ -7,6 +7,9 @@ from pydantic import Field, model_validator
 from phoenix_pipeline.config.base import Fraction, Group, Positive
 from phoenix_pipeline.config.differential_privacy import DpSgdConfig
 
+# Best in the paper (Hang et al., table 1).
+_MIN_SNR_GAMMA = 5.0
+
 
 class TrainingConfig(Group):
     """Local training, the same in one place and at every client."""
@@ -25,18 +28,6 @@ class TrainingConfig(Group):
     max_grad_norm: float | None = Field(
         1.0, gt=0.0, description="Clip the global gradient norm; null: no clipping."
     )
-    proximal_mu: float = Field(
-        0.0,
-        ge=0.0,
-        description="FedProx (arXiv 1812.06127): pull towards the weights that the round started "
-        "from; 0: none. Personal layers are not pulled.",
-    )
-    alignment: Fraction = Field(
-        0.0,
-        description="FedAdamW (arXiv 2510.27486): each local step goes this share of the last "
-        "global step along, which clients compute from two broadcasts; 0: none. Personal layers "
-        "are not pulled.",
-    )
     optimizer_state: Literal["keep", "reset"] = Field(
         "keep", description="Keep each client's Adam moments between rounds, or start anew."
     )
@@ -47,6 +38,19 @@ class TrainingConfig(Group):
         description="EMA averaging window as a fraction of the run's length; 0: no EMA. 1 would "
         "never take a weight in.",
     )
+    loss_weighting: Literal["none", "min_snr"] = Field(
+        "none",
+        description="Weights of timesteps in a diffusion model's loss: `min_snr` (arXiv "
+        "2303.09556) takes less of those with little noise.",
+    )
+    min_snr_gamma: float = Field(
+        _MIN_SNR_GAMMA, gt=0.0, description="`min_snr`: signal-to-noise ratio that counts at most."
+    )
+    noise_assignment: Literal["random", "immiscible"] = Field(
+        "random",
+        description="`immiscible` (arXiv 2406.12303): the noise of a batch goes to the images that "
+        "are nearest to it.",
+    )
     horizontal_flip: bool = Field(False, description="Mirror half of the images at random.")
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="Autocast type.")
     channels_last: bool = Field(False, description="NHWC memory layout of the network.")
@@ -56,6 +60,25 @@ class TrainingConfig(Group):
         "it, and a line in the log says which was chosen.",
     )
     dp_sgd: DpSgdConfig = DpSgdConfig()
+
+    @model_validator(mode="after")
+    def _gamma_is_used(self) -> Self:
+        if self.loss_weighting == "none" and self.min_snr_gamma != _MIN_SNR_GAMMA:
+            raise ValueError(
+                f"min_snr_gamma is {self.min_snr_gamma:g}, but loss_weighting is none; set "
+                "training.loss_weighting: min_snr, or leave min_snr_gamma out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _images_stay_independent(self) -> Self:
+        if self.dp_sgd.enabled and self.noise_assignment != "random":
+            raise ValueError(
+                f"noise_assignment {self.noise_assignment} lets the images of a batch choose among "
+                "their noise, so that one image changes the gradients of the others, which "
+                "dp_sgd does not allow; set training.noise_assignment: random"
+            )
+        return self
 
     @model_validator(mode="after")
     def _gradients_can_be_taken_apart(self) -> Self:

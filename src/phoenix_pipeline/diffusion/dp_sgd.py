@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
 from phoenix_pipeline.config import TrainingConfig
+from phoenix_pipeline.diffusion.batches import Batch, split_batch
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.optimization.adam_state import laid_out_like
 from phoenix_pipeline.optimization.gaussian_mechanism import GaussianMechanism, gaussian_mechanism
@@ -25,33 +26,36 @@ _GRADIENT_VALUES = 1 << 26
 
 
 def per_image_gradients(
-    unet: nn.Module, x_t: Tensor, t: Tensor, target: Tensor, config: TrainingConfig
+    unet: nn.Module, batch: Batch, config: TrainingConfig
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Return each image's gradients by name [B, ...] and losses [B].
 
     Args:
         unet: a network that treats the images of a batch independently.
-        x_t: noisy images [B, C, H, W].
-        t: their timesteps [B].
-        target: what is to be predicted [B, C, H, W].
+        batch: of one image or more.
         config: precision.
     """
 
-    def loss_of(parameters: Mapping[str, Tensor], x: Tensor, t: Tensor, target: Tensor) -> Tensor:
-        options = {"return_dict": False}
-        with autocast(x.device, config.precision):
-            predicted = functional_call(unet, dict(parameters), (x[None], t[None]), options)[0]
-        return nn.functional.mse_loss(predicted.float(), target[None])
+    def loss_of(
+        parameters: Mapping[str, Tensor], weight: Tensor, target: Tensor, *inputs: Tensor
+    ) -> Tensor:
+        options, single = {"return_dict": False}, tuple(part[None] for part in inputs)
+        with autocast(target.device, config.precision):
+            predicted = functional_call(unet, dict(parameters), single, options)[0]
+        return weight * nn.functional.mse_loss(predicted.float(), target[None])
 
     parameters = {name: value.detach() for name, value in unet.named_parameters()}
-    take = vmap(grad_and_value(loss_of), in_dims=(None, 0, 0, 0), randomness="different")
-    gradients, losses = take(parameters, x_t, t, target)
+    weights = torch.ones_like(batch.t, dtype=torch.float32)
+    of_images = weights if batch.weights is None else batch.weights, batch.target, *batch.inputs
+    in_dims = (None, *[0] * len(of_images))
+    take = vmap(grad_and_value(loss_of), in_dims=in_dims, randomness="different")
+    gradients, losses = take(parameters, *of_images)
     return gradients, losses
 
 
 def set_private_gradients(
     unet: nn.Module,
-    batch: tuple[Tensor, Tensor, Tensor],
+    batch: Batch,
     config: TrainingConfig,
     noise_multiplier: float | None,
     expected_batch: float,
@@ -61,7 +65,7 @@ def set_private_gradients(
 
     Args:
         unet: its parameters' ``grad`` are replaced.
-        batch: x_t, t and target of :func:`per_image_gradients`; may be of no images.
+        batch: may be of no images.
         config: clipping norm, precision.
         noise_multiplier: standard deviation of the noise over the clipping norm.
         expected_batch: expected images of a batch, whatever this one has.
@@ -88,19 +92,19 @@ def set_private_gradients(
 
 def _clipped_sums(
     unet: nn.Module,
-    batch: tuple[Tensor, Tensor, Tensor],
+    batch: Batch,
     config: TrainingConfig,
     mechanism: GaussianMechanism,
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Return the sums over the batch of clipped gradients, by name, and of losses."""
     parameters = dict(unet.named_parameters())
     sums = {name: mechanism.zeros_like(value) for name, value in parameters.items()}
-    loss = torch.zeros((), device=batch[0].device)
+    loss = torch.zeros((), device=batch.x_t.device)
     chunk = max(1, _GRADIENT_VALUES // sum(value.numel() for value in parameters.values()))
-    for x_t, t, target in zip(*(part.split(chunk) for part in batch), strict=True):
-        if not len(x_t):
+    for part in split_batch(batch, chunk):
+        if not len(part.x_t):
             continue
-        gradients, losses = per_image_gradients(unet, x_t, t, target, config)
+        gradients, losses = per_image_gradients(unet, part, config)
         scales = _clipping_scales(gradients, config.dp_sgd.clip_norm)
         for name, gradient in gradients.items():
             sums[name] += mechanism.weighted_sum(gradient, scales)

@@ -37,6 +37,8 @@ def export_pipeline(
 def load_unet(folder: Path) -> "UNet2DModel":
     """Return the network of an exported folder, on the CPU, in evaluation mode; never downloads.
 
+    The folder is that of a pipeline, with the network in ``unet``, or the network's own.
+
     Raises:
         CheckpointError: the folder is missing or incomplete, or its weights do not fit its config.
     """
@@ -44,7 +46,9 @@ def load_unet(folder: Path) -> "UNet2DModel":
     from safetensors import SafetensorError
 
     folder = Path(folder)
-    if not (folder / "unet" / "config.json").is_file():
+    places = ("unet", "")
+    inside = next((p for p in places if (folder / p / "config.json").is_file()), None)
+    if inside is None:
         raise CheckpointError(
             f"{folder} cannot be read: it has no unet/config.json; name a folder that was exported "
             "as a diffusers pipeline"
@@ -53,7 +57,7 @@ def load_unet(folder: Path) -> "UNet2DModel":
         with torch.random.fork_rng(devices=[]):
             unet, report = UNet2DModel.from_pretrained(
                 folder,
-                subfolder="unet",
+                subfolder=inside,
                 local_files_only=True,
                 use_safetensors=True,
                 low_cpu_mem_usage=False,

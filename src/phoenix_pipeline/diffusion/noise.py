@@ -66,6 +66,14 @@ class NoiseSchedule:
         """Return the epsilon in ``x_t`` of which the network says ``prediction``."""
         return self._kind.noise(*self._at(t), x_t, prediction)
 
+    def min_snr_weights(self, t: Tensor, gamma: float) -> Tensor:
+        """Return the weights of the squared errors at ``t`` [N] (Hang et al., arXiv 2303.09556).
+
+        ``min(SNR, gamma)`` times the squared error of x_0, in terms of what the network predicts.
+        """
+        snr = (self.signal[t] / self.noise[t]).square()
+        return snr.clamp(max=gamma) / self._kind.snr_per_error(snr)
+
     @property
     def _kind(self) -> "_Prediction":
         return look_up(_PREDICTIONS, self.prediction_type, "model.noise.prediction_type")
@@ -78,19 +86,24 @@ class _Prediction(NamedTuple):
     """What a network predicts, from sqrt(alpha_bar) and sqrt(1 - alpha_bar).
 
     ``target``: of images and noise. ``noise``: in noisy images, of the network's prediction.
+    ``snr_per_error``: of the signal-to-noise ratio, a squared error of the prediction over that of
+    x_0 which it leads to.
     """
 
     target: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
     noise: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+    snr_per_error: Callable[[Tensor], Tensor]
 
 
 _PREDICTIONS = {
     "epsilon": _Prediction(
         target=lambda signal, noise, x_0, epsilon: epsilon,
         noise=lambda signal, noise, x_t, prediction: prediction,
+        snr_per_error=lambda snr: snr,
     ),
     "v_prediction": _Prediction(
         target=lambda signal, noise, x_0, epsilon: signal * epsilon - noise * x_0,
         noise=lambda signal, noise, x_t, prediction: signal * prediction + noise * x_t,
+        snr_per_error=lambda snr: snr + 1.0,
     ),
 }

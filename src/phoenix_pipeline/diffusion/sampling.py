@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from phoenix_pipeline.config import NoiseConfig, SamplingConfig
+from phoenix_pipeline.diffusion.guidance import Guidance
 from phoenix_pipeline.diffusion.samplers import SAMPLERS, TakeStep
 from phoenix_pipeline.diffusion.schedulers import prepare_scheduler
 from phoenix_pipeline.diffusion.unet_inference import predict_at
@@ -37,6 +38,7 @@ def sample_images(
     seeds: Sequence[int],
     device: torch.device | str,
     num_steps: int | None = None,
+    labels: Sequence[int] | None = None,
 ) -> Iterator[np.ndarray]:
     """Yield uint8 batches [B, C, H, W], B up to ``config.batch_size``, in the order of ``seeds``.
 
@@ -53,6 +55,7 @@ def sample_images(
         seeds: one per image.
         device: where the network is.
         num_steps: replaces ``config.num_steps``; None keeps it.
+        labels: the class that each image is to show; None for an unconditional network.
 
     Raises:
         SettingsError: at once, see :func:`check_sampling`.
@@ -62,19 +65,25 @@ def sample_images(
     scheduler = prepare_scheduler(scheduler_config, config, steps)
     new_steps = SAMPLERS[config.sampler].new_steps(scheduler, config)
 
-    def draw(chunk: Sequence[int]) -> np.ndarray:
-        generators = [torch.Generator().manual_seed(int(seed)) for seed in chunk]
+    items = [(seed, 0 if labels is None else labels[i]) for i, seed in enumerate(seeds)]
+
+    def draw(chunk: Sequence[tuple[int, int]]) -> np.ndarray:
+        generators = [torch.Generator().manual_seed(int(seed)) for seed, _ in chunk]
         noise = torch.stack([torch.randn(image_shape, generator=g) for g in generators])
-        with autocast(torch.device(device), config.precision):
-            return _denoise(unet, scheduler.timesteps, noise.to(device), new_steps(generators))
+        noise, guidance = noise.to(device), None
+        if labels is not None:
+            classes = torch.tensor([label for _, label in chunk], device=noise.device)
+            guidance = Guidance.of(unet, classes, config.guidance_scale)
+        with autocast(noise.device, config.precision):
+            return _denoise(unet, scheduler.timesteps, noise, new_steps(generators), guidance)
 
     def batches() -> Iterator[np.ndarray]:
         least = max(LEAST_SHARE, _LEAST_PIXELS // (image_shape[-2] * image_shape[-1]))
         with side_by_side(draw, torch.device(device), least) as draw_batch:
             # Compiled code is for one size: a shorter last batch would be compiled anew.
-            whole = min(config.batch_size, len(seeds)) if is_compiled(unet) else 0
-            for start in range(0, len(seeds), config.batch_size):
-                chunk = seeds[start : start + config.batch_size]
+            whole = min(config.batch_size, len(items)) if is_compiled(unet) else 0
+            for start in range(0, len(items), config.batch_size):
+                chunk = items[start : start + config.batch_size]
                 was_training = unet.training
                 unet.eval()
                 try:
@@ -88,12 +97,19 @@ def sample_images(
 
 @torch.inference_mode()
 def _denoise(
-    unet: nn.Module, timesteps: torch.Tensor, noise: torch.Tensor, take_step: TakeStep
+    unet: nn.Module,
+    timesteps: torch.Tensor,
+    noise: torch.Tensor,
+    take_step: TakeStep,
+    guidance: Guidance | None,
 ) -> np.ndarray:
     """Return uint8 [B, C, H, W] from Gaussian ``noise`` of that shape, which is written over."""
     kind = noise.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else noise.dtype
-    predict = predict_at(unet, timesteps.to(noise.device), noise.shape[-1], dtype)
+    labels = guidance.labels if guidance else None
+    predict = predict_at(unet, timesteps.to(noise.device), noise.shape[-1], dtype, labels)
+    if guidance:
+        predict = guidance.guided(predict)
     x_t = noise
     for index in range(len(timesteps)):
         x_t = take_step(x_t, predict(x_t, index).float(), index)

@@ -8,7 +8,6 @@ rate: the result is that of one client after another, to the rounding of sums.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 
@@ -17,10 +16,13 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from phoenix_pipeline.config import TrainingConfig
+from phoenix_pipeline.diffusion.batched_attention import batched_attention
+from phoenix_pipeline.diffusion.batches import Batch, draw_batch, stack_batches
 from phoenix_pipeline.diffusion.columns import Columns
+from phoenix_pipeline.diffusion.conditioning import Condition, RowsAtRest
 from phoenix_pipeline.diffusion.dropout import set_dropout_generators
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
-from phoenix_pipeline.diffusion.training import build_optimizer, diffuse, mean_loss
+from phoenix_pipeline.diffusion.training import build_optimizer, mean_loss
 from phoenix_pipeline.errors import TrainingError
 from phoenix_pipeline.optimization.adam_state import adam_state, restore_adam_state
 from phoenix_pipeline.optimization.compilation import compile_function, run_compiled
@@ -40,7 +42,11 @@ def why_not_stacked(config: TrainingConfig) -> str | None:
 
 
 def train_stacked(
-    unet: nn.Module, tasks: Sequence[ClientTask], schedule: NoiseSchedule, config: TrainingConfig
+    unet: nn.Module,
+    tasks: Sequence[ClientTask],
+    schedule: NoiseSchedule,
+    config: TrainingConfig,
+    conditions: Sequence[Condition | None] | None = None,
 ) -> list[LocalResult | TrainingError]:
     """Train the weights of every task in place, all clients of a step at once.
 
@@ -49,6 +55,7 @@ def train_stacked(
         tasks: each client's weights, images, work and moments, on one device.
         schedule: the forward process, on the same device.
         config: what :func:`why_not_stacked` lets pass.
+        conditions: the classes of each task's images; None for an unconditional network.
 
     Returns:
         One entry per task: what :func:`~phoenix_pipeline.diffusion.training.train_locally` returns
@@ -59,8 +66,12 @@ def train_stacked(
     # Who has most steps comes first: those that are still at work are then the first rows.
     order = sorted(range(len(tasks)), key=lambda i: -tasks[i].work.steps)
     stack = torch.stack([columns.flatten(tasks[i].weights) for i in order])
-    rows = [_Row.of(tasks[i], own, columns, config) for i, own in zip(order, stack, strict=True)]
-    with _batched_attention(unet, stack.device):
+    classes = conditions or [None] * len(tasks)
+    rows = [
+        _Row.of(tasks[i], classes[i], own, columns, config)
+        for i, own in zip(order, stack, strict=True)
+    ]
+    with batched_attention(unet, stack.device):
         losses = _descend(unet, stack, rows, columns, schedule, config)
     per_step = (time.perf_counter() - started) / sum(task.work.steps for task in tasks)
     results: list[LocalResult | TrainingError] = [TrainingError("")] * len(tasks)
@@ -75,6 +86,7 @@ class _Row:
     """One client: its part of the stack as up to two leaves, and what moves them."""
 
     task: ClientTask
+    condition: Condition | None
     leaves: dict[str, nn.Parameter]
     optimizer: torch.optim.Optimizer
     corrections: Sequence[Correction]
@@ -82,7 +94,14 @@ class _Row:
     batches: Iterator[Tensor]
 
     @classmethod
-    def of(cls, task: ClientTask, own: Tensor, columns: Columns, config: TrainingConfig) -> "_Row":
+    def of(
+        cls,
+        task: ClientTask,
+        condition: Condition | None,
+        own: Tensor,
+        columns: Columns,
+        config: TrainingConfig,
+    ) -> "_Row":
         """Return the client whose weights are ``own`` [P]."""
         leaves = {group: nn.Parameter(part) for group, part in columns.groups(own).items()}
         optimizer = build_optimizer(leaves.values(), config, own.device)
@@ -95,18 +114,18 @@ class _Row:
         shared = {"shared": leaves["shared"]} if "shared" in leaves else {}
         return cls(
             task,
+            condition,
             leaves,
             optimizer,
-            corrections_of(shared, task.work, config, columns.flatten_shared),
+            corrections_of(shared, task.work, columns.flatten_shared),
             generator,
             batches,
         )
 
-    def draw(
-        self, schedule: NoiseSchedule, config: TrainingConfig
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return noisy images, timesteps and targets of the next batch."""
-        return diffuse(self.task.images[next(self.batches)], schedule, config, self.generator)
+    def draw(self, schedule: NoiseSchedule, config: TrainingConfig) -> Batch:
+        """Return the next batch."""
+        images, indices = self.task.images, next(self.batches)
+        return draw_batch(images, indices, schedule, config, self.condition, self.generator)
 
     def correct(self, gradient: Tensor, columns: Columns) -> None:
         """Take ``gradient`` [P] for this client's own and let the corrections change it."""
@@ -127,6 +146,8 @@ class _Row:
     def keep(self, columns: Columns) -> None:
         """Write weights and moments to where the task has them."""
         own = columns.split(torch.cat([leaf.detach() for leaf in self.leaves.values()]))
+        if at_rest := RowsAtRest.of(self.task.weights, self.condition):
+            at_rest.restore(own)
         torch._foreach_copy_([self.task.weights[name] for name in own], list(own.values()))
         kept = self.task.optimizer_state
         if kept is not None:
@@ -145,27 +166,6 @@ class _Row:
         return LocalResult(loss, steps * batch_size, steps * seconds_per_step)
 
 
-@contextmanager
-def _batched_attention(unet: nn.Module, device: torch.device) -> Iterator[None]:
-    """On a CPU, let ``unet`` attend by matrix products for the block.
-
-    Flash attention has no batching rule there: vmap would take the clients one after another.
-    ``torch.nn.attention.sdpa_kernel`` switches it off for all threads of the process, and on again
-    under the other workers' feet, whose weights then differ in the last bits.
-    """
-    from diffusers.models.attention_processor import Attention, AttnProcessor
-
-    blocks = [m for m in unet.modules() if isinstance(m, Attention)] if device.type == "cpu" else []
-    fused = [block.processor for block in blocks]
-    for block in blocks:
-        block.set_processor(AttnProcessor())
-    try:
-        yield
-    finally:
-        for block, processor in zip(blocks, fused, strict=True):
-            block.set_processor(processor)
-
-
 def _descend(
     unet: nn.Module,
     stack: Tensor,
@@ -179,13 +179,13 @@ def _descend(
     compiled = config.compile is True
     unet.train()
     set_dropout_generators(unet, [row.generator for row in rows])
-    drawn: list[tuple[Tensor, Tensor, Tensor]] = []
+    drawn: list[Batch] = []
     for step in range(losses.shape[1]):
         working = [row for row in rows if step < row.task.work.steps]
         new = [row.draw(schedule, config) for row in working]
         # Compiled code is for one number of rows: who is done comes along and is moved no more.
         drawn = new + drawn[len(new) :] if compiled else new
-        batch = [torch.stack(part) for part in zip(*drawn, strict=True)]
+        batch = stack_batches(drawn)
         leaf = stack[: len(drawn)].detach().requires_grad_()
         take = partial(_losses_and_gradients, unet, columns, leaf, batch, config)
         each, gradients = run_compiled(take) if compiled else take()
@@ -204,7 +204,7 @@ def _descend(
 
 
 def _losses_and_gradients(
-    unet: nn.Module, columns: Columns, leaf: Tensor, batch: Sequence[Tensor], config: TrainingConfig
+    unet: nn.Module, columns: Columns, leaf: Tensor, batch: Batch, config: TrainingConfig
 ) -> tuple[Tensor, Tensor]:
     """Return each client's loss [C] for its row of ``leaf`` [C, P], and their gradients [C, P]."""
     compute = _compiled_losses() if config.compile is True else _losses
@@ -219,16 +219,18 @@ def _compiled_losses() -> Callable[..., Tensor]:
 
 
 def _losses(
-    unet: nn.Module, weights: dict[str, Tensor], batch: Sequence[Tensor], config: TrainingConfig
+    unet: nn.Module, weights: dict[str, Tensor], batch: Batch, config: TrainingConfig
 ) -> Tensor:
     """Return each client's mean squared error [C] for ``weights`` [C, ...], x_t [C, B, ...]."""
-    x_t, t, target = batch
 
-    def predict(own: dict[str, Tensor], x: Tensor, t: Tensor) -> Tensor:
+    def predict(own: dict[str, Tensor], *inputs: Tensor) -> Tensor:
         options = {"return_dict": False}
-        prediction: Tensor = functional_call(unet, own, (x, t), options)[0]
+        prediction: Tensor = functional_call(unet, own, inputs, options)[0]
         return prediction
 
-    with autocast(x_t.device, config.precision):
-        predicted = vmap(predict)(weights, x_t, t)
-    return (predicted.float() - target).square().flatten(1).mean(1)
+    with autocast(batch.x_t.device, config.precision):
+        predicted = vmap(predict)(weights, *batch.inputs)
+    squares = (predicted.float() - batch.target).square()
+    if batch.weights is None:
+        return squares.flatten(1).mean(1)
+    return (batch.weights * squares.flatten(2).mean(2)).mean(1)

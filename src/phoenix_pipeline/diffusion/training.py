@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from phoenix_pipeline.config import TrainingConfig
+from phoenix_pipeline.diffusion.batches import Batch, draw_batch, mean_error
+from phoenix_pipeline.diffusion.conditioning import Condition, RowsAtRest
 from phoenix_pipeline.diffusion.dp_sgd import set_private_gradients
 from phoenix_pipeline.diffusion.dropout import set_dropout_generators
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
@@ -22,7 +24,6 @@ from phoenix_pipeline.optimization.work import (
     LocalWork,
     draw_batches,
     draw_poisson_batches,
-    prepare_batch,
 )
 
 
@@ -33,6 +34,7 @@ def train_locally(
     schedule: NoiseSchedule,
     config: TrainingConfig,
     optimizer_state: dict[str, Tensor] | None = None,
+    condition: Condition | None = None,
 ) -> LocalResult:
     """Train ``unet`` in place for ``work.steps`` batches drawn from ``images``.
 
@@ -43,6 +45,7 @@ def train_locally(
         schedule: the forward process, on the same device.
         config: batch size, step size, clipping, precision.
         optimizer_state: Adam's moments from :func:`adam_state`; replaced by the new ones in place.
+        condition: the classes of ``images``, for a conditional network.
 
     Raises:
         TrainingError: a loss is not finite; names the step.
@@ -53,8 +56,12 @@ def train_locally(
     if optimizer_state:
         restore_adam_state(optimizer, parameters, optimizer_state)
     shared = {name: value for name, value in parameters if name in work.from_server}
-    corrections = corrections_of(shared, work, config)
-    losses = _descend(unet, optimizer, images, work, schedule, config, corrections)
+    corrections = corrections_of(shared, work)
+    # With DP-SGD every row moves, by noise: which ones do not would tell a client's classes.
+    at_rest = None if config.dp_sgd.enabled else RowsAtRest.of(dict(parameters), condition)
+    losses = _descend(unet, optimizer, images, work, schedule, config, corrections, condition)
+    if at_rest:
+        at_rest.restore(dict(parameters))
     if optimizer_state is not None:
         optimizer_state.clear()
         optimizer_state.update(adam_state(optimizer, parameters))
@@ -90,6 +97,7 @@ def _descend(
     schedule: NoiseSchedule,
     config: TrainingConfig,
     corrections: Sequence[Correction],
+    condition: Condition | None,
 ) -> Tensor:
     """Make the steps; return their losses [steps] on the device, which is never waited for."""
     device = images.device
@@ -107,7 +115,7 @@ def _descend(
         rate = learning_rate_at(work.progress(step), config.learning_rate, config)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        batch = diffuse(images[indices], schedule, config, generator)
+        batch = draw_batch(images, indices, schedule, config, condition, generator)
         if config.dp_sgd.enabled:
             optimizer.zero_grad(set_to_none=True)
             told = (work.noise_multiplier, _expected_batch(config, len(images)))
@@ -130,30 +138,18 @@ def _descend(
     return losses
 
 
-def diffuse(
-    batch: Tensor, schedule: NoiseSchedule, config: TrainingConfig, generator: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return noisy images, timesteps and targets of one uint8 batch [B, C, H, W]."""
-    x_0 = prepare_batch(batch, config, generator)
-    t = torch.randint(schedule.num_timesteps, (len(x_0),), generator=generator, device=x_0.device)
-    # randn_like takes no generator in torch 2.11.
-    epsilon = torch.randn(x_0.shape, generator=generator, device=x_0.device)
-    return schedule.diffuse(x_0, t, epsilon), t, schedule.target(x_0, t, epsilon)
-
-
 def _set_gradients(
     unet: nn.Module,
     optimizer: torch.optim.Optimizer,
-    batch: tuple[Tensor, Tensor, Tensor],
+    batch: Batch,
     config: TrainingConfig,
     scaler: torch.amp.GradScaler,
 ) -> Tensor:
     """Return the mean squared error of the prediction; parameters get its scaled gradient."""
-    x_t, t, target = batch
     optimizer.zero_grad(set_to_none=True)
-    with autocast(x_t.device, config.precision):
-        predicted = unet(x_t, t, return_dict=False)[0]
-    loss = nn.functional.mse_loss(predicted.float(), target)
+    with autocast(batch.x_t.device, config.precision):
+        predicted = unet(*batch.inputs, return_dict=False)[0]
+    loss = mean_error(predicted.float(), batch)
     scaler.scale(loss).backward()
     return loss
 

@@ -29,8 +29,12 @@ def feature_map_sides(config: UNetConfig, image_size: int) -> list[int]:
     return [image_size // 2**level for level in range(levels)]
 
 
-def build_unet(config: UNetConfig, channels: int, image_size: int, seed: int) -> "UNet2DModel":
+def build_unet(
+    config: UNetConfig, channels: int, image_size: int, seed: int, num_classes: int = 0
+) -> "UNet2DModel":
     """Return the U-Net for ``channels`` x ``image_size`` x ``image_size`` images.
+
+    With ``num_classes`` it has an embedding of each class and, in the last row, of the null class.
 
     The weights depend on ``seed`` alone; torch's global generator is left as it was.
 
@@ -60,6 +64,7 @@ def build_unet(config: UNetConfig, channels: int, image_size: int, seed: int) ->
             attention_head_dim=config.attention_head_dim,
             norm_num_groups=config.norm_num_groups,
             dropout=config.dropout,
+            num_class_embeds=num_classes + 1 if num_classes else None,
         )
     if config.dropout > 0.0:
         replace_dropout(unet)

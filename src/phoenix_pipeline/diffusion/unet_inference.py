@@ -2,18 +2,20 @@
 
 A whole batch is at the same timestep, and the timesteps are known beforehand. So what the time
 adds to each residual block is computed once for all steps, and joins the bias of a convolution.
+With classes it is computed for each of them.
 diffusers' forward pass asks hundreds of modules for it in each step; with small images that takes
 as long as the arithmetic.
 """
 
 import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from phoenix_pipeline.diffusion.batches import inputs_of
 from phoenix_pipeline.optimization.compilation import is_compiled, run_compiled
 
 Predict = Callable[[Tensor, int], Tensor]
@@ -29,31 +31,36 @@ _CHOSEN_BY_SETTINGS = {
     "attention_head_dim",
     "norm_num_groups",
     "dropout",
+    "num_class_embeds",
 }
 _BLOCKS = {"DownBlock2D", "AttnDownBlock2D", "UpBlock2D", "AttnUpBlock2D"}
 
 
-def predict_at(unet: nn.Module, timesteps: Tensor, side: int, dtype: torch.dtype) -> Predict:
+def predict_at(
+    unet: nn.Module, timesteps: Tensor, side: int, dtype: torch.dtype, labels: Tensor | None = None
+) -> Predict:
     """Return what predicts for a batch [B, C, side, side] at ``timesteps[index]``.
 
-    Weights are read now, in evaluation mode: call it anew after they change. Networks that are
-    compiled, or built otherwise than :func:`~phoenix_pipeline.diffusion.unet.build_unet` builds
-    them, are called as they are.
+    Weights are read now, in evaluation mode. Networks that are compiled, or built otherwise than
+    by :func:`~phoenix_pipeline.diffusion.unet.build_unet`, are called as they are.
 
     Args:
         unet: the network, on its device.
         timesteps: int64 [S], on the same device.
         side: height and width of the images.
         dtype: of convolutions and matrix products, the one of the autocast that surrounds them.
+        labels: the class of each image [B], for a conditional network.
     """
+
+    def call(x: Tensor, index: int) -> Tensor:
+        return cast(Tensor, unet(*inputs_of(x, timesteps[index], labels), return_dict=False)[0])
+
     if is_compiled(unet):
-        return lambda x, index: run_compiled(
-            lambda: unet(x, timesteps[index], return_dict=False)[0]
-        )
+        return lambda x, index: run_compiled(lambda: call(x, index))
     if not _is_known(unet):
-        return lambda x, index: unet(x, timesteps[index], return_dict=False)[0]
+        return call
     nhwc = side >= _NHWC_SIDE and timesteps.device.type == "cpu"
-    return _UNet(unet, timesteps, _Weights(dtype, nhwc)).predict
+    return _UNet(unet, timesteps, _Weights(dtype, nhwc), labels).predict
 
 
 def _is_known(unet: nn.Module) -> bool:
@@ -75,27 +82,35 @@ class _Weights(NamedTuple):
     dtype: torch.dtype
     nhwc: bool
 
-    def convolution(self, module: Any, bias: Tensor | None = None) -> "_Convolution":
+    def convolution(
+        self, module: Any, bias: Tensor | None = None, classes: Tensor | None = None
+    ) -> "_Convolution":
         weight = self.cast(module.weight)
         if self.nhwc:
             weight = weight.contiguous(memory_format=torch.channels_last)
         bias = self.cast(module.bias if bias is None else bias)
-        rows = bias.unbind() if bias.ndim == 2 else None
-        return _Convolution(weight, bias, rows, module.stride, module.padding)
+        rows = bias.unbind() if bias.ndim > 1 else None
+        return _Convolution(weight, bias, rows, classes, module.stride, module.padding)
 
     def cast(self, weight: Tensor) -> Tensor:
         return weight.detach().to(self.dtype)
 
 
 class _Convolution(NamedTuple):
+    """``biases``: of each step, [C]; with ``classes`` [B] of the images, [classes, C]."""
+
     weight: Tensor
     bias: Tensor
     biases: tuple[Tensor, ...] | None
+    classes: Tensor | None
     stride: tuple[int, int]
     padding: tuple[int, int]
 
     def __call__(self, x: Tensor, index: int = 0) -> Tensor:
         bias = self.bias if self.biases is None else self.biases[index]
+        if self.classes is not None:
+            convolved = torch.conv2d(x, self.weight, None, self.stride, self.padding)
+            return convolved.add_(bias[self.classes, :, None, None])
         return torch.conv2d(x, self.weight, bias, self.stride, self.padding)
 
 
@@ -147,11 +162,17 @@ class _Attention(NamedTuple):
 class _UNet:
     """The layers of a ``UNet2DModel`` in order, with a bias for each step where time enters."""
 
-    def __init__(self, unet: Any, timesteps: Tensor, weights: _Weights) -> None:
+    def __init__(
+        self, unet: Any, timesteps: Tensor, weights: _Weights, labels: Tensor | None
+    ) -> None:
         self._weights = weights
         # Not in lower precision: it is little work, and the tables join float32 biases.
         with torch.autocast(timesteps.device.type, enabled=False):
-            self._time = F.silu(unet.time_embedding(unet.time_proj(timesteps).to(unet.dtype)))
+            time = unet.time_embedding(unet.time_proj(timesteps).to(unet.dtype))
+            self._time, self._classes = [F.silu(time)], None
+            if labels is not None:
+                classes, self._classes = labels.unique(return_inverse=True)
+                self._time = [F.silu(time + row) for row in unet.class_embedding(classes)]
             self._down = [self._level(block, "downsamplers") for block in unet.down_blocks]
             self._up = [self._level(block, "upsamplers") for block in unet.up_blocks]
             middle = unet.mid_block
@@ -201,11 +222,17 @@ class _UNet:
         convolution, shortcut = self._weights.convolution, resnet.conv_shortcut
         return _Residual(
             _Norm.of(resnet.norm1),
-            convolution(resnet.conv1, resnet.time_emb_proj(self._time) + resnet.conv1.bias),
+            convolution(resnet.conv1, self._bias(resnet), self._classes),
             _Norm.of(resnet.norm2),
             convolution(resnet.conv2),
             None if shortcut is None else convolution(shortcut),
         )
+
+    def _bias(self, resnet: Any) -> Tensor:
+        """Return what time, and class, add to the first convolution: [S, C], or [S, classes, C]."""
+        # Class by class: the rounding of one must not depend on which others are in the batch.
+        rows = [resnet.time_emb_proj(time) + resnet.conv1.bias for time in self._time]
+        return rows[0] if self._classes is None else torch.stack(rows, dim=1)
 
     def _attention(self, attention: Any) -> _Attention:
         cast = self._weights.cast

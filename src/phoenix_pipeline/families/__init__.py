@@ -24,8 +24,22 @@ class Family(Protocol):
     ) -> None:
         """Raise SettingsError for what cannot work, before any expensive work."""
 
-    def build(self, model: ModelConfig, channels: int, image_size: int, seed: int) -> nn.Module:
-        """Return the network; its weights depend on ``seed`` alone."""
+    def build(
+        self, model: ModelConfig, channels: int, image_size: int, seed: int, num_classes: int = 0
+    ) -> nn.Module:
+        """Return the network; its weights depend on ``seed`` alone.
+
+        ``num_classes``: of a conditional model, 0 of any other.
+        """
+
+    def count_layers(self, model: ModelConfig, image_size: int) -> int:
+        """Return about how many layers :meth:`build` would make, without making any."""
+
+    def run_once(self, network: nn.Module, channels: int, image_size: int) -> int:
+        """Run what training differentiates, once, on zeros; return for how many images.
+
+        It is run on torch's current default device.
+        """
 
     def train_locally(
         self,
@@ -35,8 +49,12 @@ class Family(Protocol):
         model: ModelConfig,
         training: TrainingConfig,
         optimizer_state: dict[str, Tensor] | None = None,
+        labels: Tensor | None = None,
     ) -> LocalResult:
-        """Train ``network`` in place on uint8 ``images`` [N, C, H, W] of one client."""
+        """Train ``network`` in place on uint8 ``images`` [N, C, H, W] of one client.
+
+        ``labels``: int64 [N], which a conditional model needs and others do not read.
+        """
 
     def why_not_stacked(self, training: TrainingConfig) -> str | None:
         """Return why clients must be trained one after another; None: :meth:`train_stacked` can."""
@@ -59,13 +77,23 @@ class Family(Protocol):
         seeds: Sequence[int],
         device: torch.device | str,
         num_steps: int | None = None,
+        labels: Sequence[int] | None = None,
     ) -> Iterator[np.ndarray]:
-        """Yield uint8 batches [B, C, H, W]; image ``i`` depends on ``seeds[i]`` alone."""
+        """Yield uint8 batches [B, C, H, W]; image ``i`` depends on ``seeds[i]`` alone.
+
+        With a conditional model it depends on ``labels[i]`` as well, the class that it is to show.
+        """
 
     def export(
         self, folder: Path, network: nn.Module, model: ModelConfig, metadata: Mapping[str, Any]
     ) -> None:
         """Write the model as a folder that is complete or absent."""
+
+    def load_start(self, folder: Path, network: nn.Module, model: ModelConfig) -> dict[str, Tensor]:
+        """Return the weights in ``folder`` that ``network`` is to start from.
+
+        Raises SettingsError if they do not fit.
+        """
 
     def load(self, folder: Path) -> nn.Module:
         """Return the network of an exported folder, on the CPU, in evaluation mode."""

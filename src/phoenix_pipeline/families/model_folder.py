@@ -118,7 +118,11 @@ def load_network(folder: Path, client_id: int = GLOBAL_MODEL) -> nn.Module:
     if client_id not in metadata["clients"]:
         raise CheckpointError(f"{folder} has no {_name(client_id)}; it has {_names(metadata)}")
     network = family_of(model).build(
-        model, settings["channels"], settings["image_size"], settings["seed"]
+        model,
+        settings["channels"],
+        settings["image_size"],
+        settings["seed"],
+        len(settings.get("class_names", ())),
     )
     body, _ = load_tensors(folder / _BODY)
     layers, _ = load_tensors(_client_file(folder, client_id))

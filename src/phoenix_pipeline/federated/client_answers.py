@@ -29,7 +29,10 @@ Number = int | float
 
 @dataclass(frozen=True)
 class RoundReport:
-    """What a client reports of its round; ``score`` is NaN where there is none that is finite."""
+    """What a client reports of its round.
+
+    ``loss`` is NaN where it tells none, ``score`` where there is none that is finite.
+    """
 
     num_examples: int
     images_trained: int
@@ -92,7 +95,7 @@ def read_report(metrics: MetricRecord, most_images: int) -> RoundReport:
     return RoundReport(
         num_examples=read_count(metrics),
         images_trained=_whole(metrics, "images-trained", 0, most_images),
-        loss=_number(metrics, "loss", -_LARGEST, _LARGEST),
+        loss=_number(metrics, "loss", -_LARGEST, _LARGEST) if "loss" in metrics else math.nan,
         seconds=_number(metrics, "seconds", 0, _LONGEST_S),
         score=_score(metrics.get("score", math.nan)),
     )

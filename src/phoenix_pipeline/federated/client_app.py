@@ -4,21 +4,21 @@ import logging
 import math
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
+import torch
 from flwr.app import ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 from torch import Tensor
 
 from phoenix_pipeline.config import SamplingConfig
-from phoenix_pipeline.errors import PhoenixError, TrainingError
+from phoenix_pipeline.errors import FederationError, PhoenixError, TrainingError
+from phoenix_pipeline.families.classes import spread_labels
 from phoenix_pipeline.federated.client_state import ClientState
-from phoenix_pipeline.federated.global_step import aligned_work
 from phoenix_pipeline.federated.privacy.example_level import noise_multiplier
-from phoenix_pipeline.federated.privacy.local_noise import privatize
 from phoenix_pipeline.federated.records import (
     ARRAYS,
     CONFIG,
@@ -33,11 +33,12 @@ from phoenix_pipeline.federated.records import (
 )
 from phoenix_pipeline.federated.site_errors import SiteRefusal
 from phoenix_pipeline.federated.sites import Site
-from phoenix_pipeline.federated.transport import receive_weights, send_weights
+from phoenix_pipeline.federated.transport import receive, send
 from phoenix_pipeline.federated.workbench import Bench, Workbench
 from phoenix_pipeline.metrics.monitoring import MonitorReference, monitor_score
 from phoenix_pipeline.optimization.work import LocalResult, LocalWork
 from phoenix_pipeline.seeding import derive_seed, image_seeds
+from phoenix_pipeline.strategies import ClientView, Strategies
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +72,7 @@ def build_client_app(
             settings.model,
             settings.training,
             begun.moments,
+            site.labels,
         )
         return Message(finish_round(begun, result), reply_to=message)
 
@@ -79,6 +81,8 @@ def build_client_app(
         site = open_site(message, context)
         if not site.releases_personal_layers:
             raise SiteRefusal("not-released", "release-personal-layers is not true")
+        if site.demands:
+            site.demands.check_release()
         state = site.load_state(int(message.content[CONFIG]["round"]) + 1)
         averaged = message.content[CONFIG]["weights"] == "ema"
         metrics = MetricRecord({"num-examples": len(site.images)})
@@ -124,7 +128,8 @@ class ClientRound:
     site: Site
     bench: Bench
     state: ClientState
-    received: Mapping[str, Tensor]
+    strategies: Strategies
+    view: ClientView
     work: LocalWork
 
     @property
@@ -141,41 +146,48 @@ def begin_round(
     config = content[CONFIG]
     state = site.load_state(int(config["round"]))
     initial = unpack_arrays(content[INITIAL_PERSONAL]) if INITIAL_PERSONAL in content else None
-    earlier = state.last_broadcast
-    received = receive_weights(content[ARRAYS], config, settings, state, bench.initial_shared)
-    bench.load(received, state.personal or initial)
-    work = _plan_work(config, settings, site, frozenset(received))
-    if settings.training.alignment:
-        work = aligned_work(work, earlier, received, settings.training)
-        state.keep_broadcast(received, work.progress_start)
+    earlier, strategies = state.last_broadcast, Strategies.of(settings.strategies)
+    received = receive(content[ARRAYS], config, settings, state, bench.initial_shared)
+    bench.load(received.weights, state.personal or initial)
+    work = _plan_work(config, settings, site, frozenset(received.weights))
+    view = ClientView(
+        received.weights, work, settings.training, received.told, state.strategies, earlier
+    )
+    work = replace(work, corrections=strategies.corrections(view))
+    if strategies.need_earlier_broadcast:
+        state.keep_broadcast(received.payload, work.progress_start)
     if site.demands:
+        site.demands.check_network(settings, bench.network)
+        if REFERENCE in content:
+            site.demands.check_score(settings)
         site.demands.begin_round(settings, work, len(site.images))
-    return ClientRound(content, settings, site, bench, state, received, work)
+    return ClientRound(content, settings, site, bench, state, strategies, view, work)
 
 
 def finish_round(begun: ClientRound, result: LocalResult) -> RecordDict:
     """Keep what the client keeps; return its shared arrays and its report about the round."""
     content, settings, site = begun.content, begun.settings, begun.site
-    bench, state, received = begun.bench, begun.state, begun.received
+    bench, state = begun.bench, begun.state
     config, server_round = content[CONFIG], int(content[CONFIG]["round"])
     if bench.personal:
         state.keep_personal(bench.personal, settings.training.ema_horizon)
-    shared = bench.shared
-    if settings.local_noise:
-        seed = derive_seed(settings.seed, "local_noise", site.client_id, server_round)
-        known = None if settings.secret_noise else seed
-        shared = privatize(shared, received, settings.local_noise, known)
-    arrays = send_weights(shared, received, config, settings, state, site.client_id)
+    trained: Mapping[str, Tensor] = bench.shared
+    if begun.strategies.chosen:
+        on_cpu = {name: array.detach().cpu() for name, array in trained.items()}
+        state.strategies, sent = begun.strategies.after_training(begun.view, on_cpu)
+        trained = {**trained, **sent} if sent else trained
+    arrays = send(trained, begun.view.received, config, settings, state, site.client_id)
     site.save_state(server_round, int(config["oldest-checkpoint"]), state)
     metrics = MetricRecord(
         {
             "client-id": site.client_id,
             "num-examples": len(site.images),
             "images-trained": result.images_trained,
-            "loss": result.loss,
             "seconds": result.seconds,
         }
     )
+    if not (site.demands and site.demands.demands_noise):
+        metrics["loss"] = result.loss
     if REFERENCE in content:
         reference = MonitorReference.from_arrays(unpack_arrays(content[REFERENCE]))
         metrics["score"] = _score(reference, settings, site, bench, server_round)
@@ -186,13 +198,15 @@ def _plan_work(
     config: ConfigRecord, settings: ClientSettings, site: Site, from_server: frozenset[str]
 ) -> LocalWork:
     """Return what the message asks of this client, and the noise of DP-SGD where it is on."""
-    training, noise = settings.training, None
+    training, noise, steps = settings.training, None, int(config["steps"])
+    if steps < 1:
+        raise FederationError(f"the message asks for {steps} steps; at least 1 is allowed")
     if training.dp_sgd.enabled:
         noise = noise_multiplier(
             training.dp_sgd, training.batch_size, len(site.images), int(config["run-steps"])
         )
     return LocalWork(
-        steps=int(config["steps"]),
+        steps=steps,
         progress_start=float(config["progress-start"]),
         progress_end=float(config["progress-end"]),
         seed=_seed(settings, "local_training", site.client_id, int(config["round"])),
@@ -228,8 +242,12 @@ def _score(
     seeds = list(image_seeds(settings.seed, "monitor", count, site.client_id, server_round))
     shape = (settings.channels, settings.image_size, settings.image_size)
     sampling = SamplingConfig(num_images=count, batch_size=count, num_steps=settings.monitor_steps)
+    labels = None
+    if settings.class_names and site.labels is not None:
+        held = torch.bincount(site.labels, minlength=len(settings.class_names))
+        labels = spread_labels(held.cpu().numpy(), count).tolist()
     batches = bench.family.sample_images(
-        bench.network, settings.model, sampling, shape, seeds, site.images.device
+        bench.network, settings.model, sampling, shape, seeds, site.images.device, labels=labels
     )
     try:
         return monitor_score(np.concatenate(list(batches)), reference)

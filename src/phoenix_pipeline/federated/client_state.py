@@ -1,4 +1,4 @@
-"""What a client keeps between rounds: Adam's moments, personal layers, and what codecs need."""
+"""What a client keeps between rounds: moments, personal layers, what codecs and strategies need."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,8 +16,9 @@ _PROGRESS = "broadcast_progress"
 class ClientState:
     """Tensors by name; ``updates`` counts the rounds that went into ``personal_ema``.
 
-    ``residual`` is what codecs left out of earlier updates, ``broadcast`` the weights that the
-    client's last round started from, at the run's progress ``broadcast_progress`` in [0, 1].
+    ``residual`` is what codecs left out of earlier updates, ``broadcast`` what the client received
+    in its last round, at the run's progress ``broadcast_progress`` in [0, 1]. ``strategies`` is
+    what the run's strategies keep, named ``<strategy>/<array>``.
     """
 
     optimizer: dict[str, Tensor] = field(default_factory=dict)
@@ -25,12 +26,13 @@ class ClientState:
     personal_ema: dict[str, Tensor] = field(default_factory=dict)
     residual: dict[str, Tensor] = field(default_factory=dict)
     broadcast: dict[str, Tensor] = field(default_factory=dict)
+    strategies: dict[str, Tensor] = field(default_factory=dict)
     updates: int = 0
     broadcast_progress: float = 0.0
 
     @property
     def last_broadcast(self) -> tuple[dict[str, Tensor], float]:
-        """The weights that the client's last round started from, and the run's progress then."""
+        """What the client received in its last round, and the run's progress then."""
         return self.broadcast, self.broadcast_progress
 
     def keep_broadcast(self, received: Mapping[str, Tensor], progress: float) -> None:
@@ -59,6 +61,7 @@ class ClientState:
             "personal_ema": self.personal_ema,
             "residual": self.residual,
             "broadcast": self.broadcast,
+            "strategies": self.strategies,
         }
         tensors = {f"{group}/{n}": t for group, ts in groups.items() for n, t in ts.items()}
         if self.updates:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from phoenix_pipeline.config import FederationConfig, ThresholdFilterConfig
 from phoenix_pipeline.federated.client_state import ClientState
+from phoenix_pipeline.federated.compression.broadcast import fingerprint
 from phoenix_pipeline.federated.records import ClientSettings
 from phoenix_pipeline.federated.resuming import DATA
 from phoenix_pipeline.images import ImageSet
@@ -51,6 +52,7 @@ class FederatedJob:
         reference: what the samples of clients are held against; None: no filter.
         pool: indices of the shared pool's images, for the warm-up.
         warmup_steps: steps on the pool before round 1.
+        start: weights that the training begins with, by name; None: random ones.
         final_average: which personal layers clients upload after the last round; None: none.
     """
 
@@ -64,11 +66,12 @@ class FederatedJob:
     pool: np.ndarray | None = None
     warmup_steps: int = 0
     final_average: Literal["ema", "raw"] | None = None
+    start: Mapping[str, Tensor] | None = None
 
     def identity(self) -> dict[str, Any]:
         """Return everything that the weights depend on; a checkpoint of another is not resumed."""
         rules = self.threshold_filter if self.reference else None
-        told = identify_settings(self.config, self.settings, rules, self.warmup_steps)
+        told = identify_settings(self.config, self.settings, rules, self.warmup_steps, self.start)
         return {**told, DATA: self._data()}
 
     def _data(self) -> str:
@@ -107,6 +110,7 @@ def identify_settings(
     settings: ClientSettings,
     rules: ThresholdFilterConfig | None,
     warmup_steps: int,
+    start: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Any]:
     """Return the settings that the weights depend on, by name; ``rules``: None without a filter."""
     work = config.model_dump(mode="json", exclude=set(WITHOUT_EFFECT))
@@ -116,4 +120,5 @@ def identify_settings(
         **{f"threshold_filter.{key}": value for key, value in filtering.items()},
         **settings.model_dump(mode="json", exclude={"training": {"compile"}}),
         "shared_pool.warmup_steps": warmup_steps,
+        "model.start_from": fingerprint(start) if start else None,
     }

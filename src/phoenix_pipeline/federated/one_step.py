@@ -17,13 +17,14 @@ from phoenix_pipeline.federated.client_state import ClientState
 from phoenix_pipeline.federated.personal_layers import split_personal
 from phoenix_pipeline.federated.privacy import example_level
 from phoenix_pipeline.federated.privacy.client_level import ClientLevelPrivacy
-from phoenix_pipeline.federated.privacy.local_noise import privatize
 from phoenix_pipeline.federated.privacy.plan import with_noise_to_add
 from phoenix_pipeline.federated.records import ClientSettings
 from phoenix_pipeline.federated.run_state import RunState
-from phoenix_pipeline.federated.transport import ServerTransport, send_weights
+from phoenix_pipeline.federated.transport import ServerTransport, beside, send
 from phoenix_pipeline.federated.work_plan import plan_steps
+from phoenix_pipeline.optimization.work import LocalWork
 from phoenix_pipeline.seeding import derive_seed
+from phoenix_pipeline.strategies import ClientView, Strategies
 
 _ROUND = 1
 
@@ -83,19 +84,30 @@ def see_update(
     received, _ = split_personal(start, settings.personal_layers)
     shared, _ = split_personal(trained, settings.personal_layers)
     # Fields of noise must differ between images, which are one client's in one round here.
-    settings = settings.model_copy(update={"seed": derive_seed(settings.seed, "audit", attempt)})
-    if settings.local_noise:
-        seed = derive_seed(settings.seed, "local_noise", client, _ROUND)
-        shared = privatize(shared, received, settings.local_noise, seed)
+    settings = settings.model_copy(
+        update={"seed": derive_seed(settings.seed, "audit", attempt), "secret_noise": False}
+    )
+    strategies = Strategies.of(settings.strategies)
+    _, sent = strategies.after_training(_first_step(received, settings, strategies), shared)
     run = RunState(Path(), {}, received, 0.0)
-    run.broadcast = received
+    run.broadcast = dict(beside(received, strategies.told_like(received)))
     transport = ServerTransport(settings, run)
-    transport.open_round(_ROUND, sorted(clients))
-    _, told = transport.write(client, ArrayRecord())
-    config = ConfigRecord({"round": _ROUND, **told})
-    record = send_weights(shared, received, config, settings, ClientState(), client)
-    seen = {name: a - received[name] for name, a in transport.read(client, record).items()}
+    transport.open_round(_ROUND, sorted(clients), ArrayRecord())
+    config = ConfigRecord({"round": _ROUND, **transport.write(client)[1]})
+    payload = beside(shared, sent)
+    record = send(payload, received, config, settings, ClientState(), client)
+    read = transport.read(client, record)
+    seen = {name: read[name] - received[name] for name in received if name in read}
     return SeenUpdate(seen, _words(settings, len(seen) < len(received), seen))
+
+
+def _first_step(
+    received: Mapping[str, Tensor], settings: ClientSettings, strategies: Strategies
+) -> ClientView:
+    """Return what a client knows that makes its first step, at the peak learning rate."""
+    peak = settings.training.lr_warmup
+    work = LocalWork(1, peak, peak, settings.seed, frozenset(received))
+    return ClientView(received, work, settings.training, strategies.told_like(received))
 
 
 def _step(

@@ -14,6 +14,7 @@ _PRESETS = {
     "last_up_block": ("up_blocks.{last}", *_OUTPUT),
     "decoder": ("up_blocks", *_OUTPUT),
     "time_embedding": ("time_embedding",),
+    "class_embedding": ("class_embedding",),
 }
 
 
@@ -24,7 +25,8 @@ def personal_prefixes(
 
     Presets of the U-Net: ``output`` is the output normalisation and convolution, ``last_up_block``
     that and the last upsampling block, ``decoder`` that and all upsampling blocks,
-    ``time_embedding`` the embedding of the timestep. ``model.dcgan.federate: generator`` adds the
+    ``time_embedding`` the embedding of the timestep, ``class_embedding`` that of the class of a
+    conditional model. ``model.dcgan.federate: generator`` adds the
     discriminator.
 
     Raises:

@@ -28,10 +28,12 @@ from phoenix_pipeline.federated.round_teller import OnRound, RoundTeller
 from phoenix_pipeline.federated.run_state import RunState
 from phoenix_pipeline.federated.snapshots import keep_snapshot
 from phoenix_pipeline.federated.strategy import OnReply, PhoenixStrategy
+from phoenix_pipeline.federated.transport import beside
 from phoenix_pipeline.federated.warm_up import warm_up
 from phoenix_pipeline.federated.wire import Layout
 from phoenix_pipeline.federated.work_plan import round_size
 from phoenix_pipeline.hardware import resolve_device
+from phoenix_pipeline.strategies import Strategies
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +89,8 @@ def _begin(job: FederatedJob, folder: Path, device: torch.device) -> RunState:
     """Return the run, resumed or new and warmed up."""
     settings = job.settings
     network = settings.build_network()
+    if job.start is not None:
+        network.load_state_dict(dict(job.start))
     check_privacy(
         job.config,
         settings.training,
@@ -95,10 +99,14 @@ def _begin(job: FederatedJob, folder: Path, device: torch.device) -> RunState:
         uploads_personal=bool(settings.personal_layers)
         and (job.final_average is not None or job.config.waits_for_released_layers),
     )
-    shared, _ = split_personal(network.state_dict(), settings.personal_layers)
+    shared, personal = split_personal(network.state_dict(), settings.personal_layers)
     run = RunState(folder / SERVER_FOLDER, job.identity(), shared, settings.training.ema_horizon)
-    if settings.compression.down.relative_to == "last_broadcast":
-        run.broadcast = {name: tensor.clone() for name, tensor in shared.items()}
+    if job.start is not None:
+        run.initial_personal = {name: tensor.clone() for name, tensor in personal.items()}
+    elif settings.compression.down.relative_to == "last_broadcast":
+        # Nobody holds weights that were given: they go down in full in round 1.
+        told = Strategies.of(settings.strategies).told_like(shared)
+        run.broadcast = {name: tensor.clone() for name, tensor in beside(shared, told).items()}
     if job.config.resume and run.resume():
         logger.info("continuing after round %s of %s", run.rounds_done, job.config.num_rounds)
         return run

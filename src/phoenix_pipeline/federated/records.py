@@ -4,10 +4,12 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from pydantic import Field
 from torch import Tensor, nn
 
 from phoenix_pipeline.config import CompressionConfig, Group, ModelConfig, TrainingConfig
@@ -42,12 +44,15 @@ _REPLY_MARGIN_BYTES = 1 << 20
 class LocalNoise(Group):
     """What a client does to its update before it sends it: clip to S, add noise of `z S`."""
 
-    clip_norm: float
-    noise_multiplier: float
+    clip_norm: float = Field(gt=0.0)
+    noise_multiplier: float = Field(ge=0.0)
 
 
 class ClientSettings(Group):
-    """What every client must know to train: sent with each message as JSON."""
+    """What every client must know to train: sent with each message as JSON.
+
+    ``class_names``: of a conditional model, in the order of its labels; empty for any other.
+    """
 
     model: ModelConfig
     training: TrainingConfig
@@ -58,12 +63,16 @@ class ClientSettings(Group):
     monitor_samples: int = 64
     monitor_steps: int = 10
     compression: CompressionConfig = CompressionConfig()
+    strategies: dict[str, dict[str, Any]] = Field(default_factory=dict)
     local_noise: LocalNoise | None = None
     secret_noise: bool = False
+    class_names: tuple[str, ...] = ()
 
     def build_network(self) -> nn.Module:
         """Return the network with its initial weights, which depend on ``seed`` alone."""
-        return family_of(self.model).build(self.model, self.channels, self.image_size, self.seed)
+        return family_of(self.model).build(
+            self.model, self.channels, self.image_size, self.seed, len(self.class_names)
+        )
 
 
 def pack_arrays(state: Mapping[str, Tensor]) -> ArrayRecord:

@@ -51,13 +51,14 @@ def with_link_seconds(table: pd.DataFrame, link: LinkConfig) -> pd.DataFrame:
 def round_means(table: pd.DataFrame) -> dict[str, float]:
     """Return the totals of one round's rows, and its loss, weighted by example counts.
 
-    ``loss`` is NaN in a round of nobody. ``link_seconds`` is that of the slowest client, whom the
-    round waits for.
+    ``loss`` is that of those who tell one, NaN if nobody does. ``link_seconds`` is that of the
+    slowest client, whom the round waits for.
     """
     usable = table[table["status"] == "ok"]
-    weights = usable["num_examples"] / usable["num_examples"].sum()
+    told = usable[usable["loss"].notna()]
+    weights = told["num_examples"] / told["num_examples"].sum()
     means = {
-        "loss": float((usable["loss"] * weights).sum()) if len(usable) else float("nan"),
+        "loss": float((told["loss"] * weights).sum()) if len(told) else float("nan"),
         "clients": float(len(usable)),
         "clients_left_out": float(len(table) - len(usable)),
         "images_trained": float(usable["images_trained"].sum()),

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from phoenix_pipeline.checkpoints import load_tensors, save_tensors
 from phoenix_pipeline.errors import CheckpointError
 from phoenix_pipeline.federated.history import History
+from phoenix_pipeline.federated.packed_file import load_packed, save_packed
 from phoenix_pipeline.federated.resuming import checkpoints, is_resumable, unreadable
 from phoenix_pipeline.federated.round_table import WARM_UP_ROUND, Row
 from phoenix_pipeline.optimization.ema import ema_decay, update_ema
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 HISTORY_FILE = "history.jsonl"
 _KEPT = 2
-_GROUPS = ("raw/", "ema/", "initial_personal/", "server_optimizer/", "broadcast/")
+_GROUPS = ("raw/", "ema/", "initial_personal/", "server_optimizer/", "broadcast/", "strategies/")
 
 
 class RunState:
@@ -26,7 +26,8 @@ class RunState:
 
     There is no state of random numbers: seeds are derived from the run's seed and the round.
     ``clip_norm`` is what adaptive clipping has come to; None where there is none.
-    ``server_optimizer`` holds its moments, none for FedAvg. ``initial_personal`` are layers that
+    ``server_optimizer`` holds its moments, none for FedAvg, ``strategies`` what they keep at the
+    server, named ``<strategy>/<array>``. ``initial_personal`` are layers that
     clients which have not trained yet are to start from; empty where their own initial weights will
     do. ``broadcast`` is what the last round's clients started from, where differences to it are
     sent: before round 1 the initial weights. ``oldest_checkpoint`` is the earliest round that a
@@ -48,6 +49,7 @@ class RunState:
         self.server_optimizer: dict[str, Tensor] = {}
         self.clip_norm: float | None = None
         self.broadcast: dict[str, Tensor] = {}
+        self.strategies: dict[str, Tensor] = {}
         self.rounds_done = 0
         self.history = History(folder / HISTORY_FILE)
         self.oldest_checkpoint = 0
@@ -72,11 +74,13 @@ class RunState:
         raise unreadable(self.folder)
 
     def _take_over(self, path: Path) -> None:
-        tensors, metadata = load_tensors(path)
+        tensors, metadata = load_packed(path)
         self.history = History.restore(self.folder / HISTORY_FILE, metadata["history"])
-        self.raw, self.ema, self.initial_personal, self.server_optimizer, self.broadcast = (
+        groups = [
             {n.removeprefix(p): t for n, t in tensors.items() if n.startswith(p)} for p in _GROUPS
-        )
+        ]
+        self.raw, self.ema, self.initial_personal, self.server_optimizer = groups[:4]
+        self.broadcast, self.strategies = groups[4:]
         self.rounds_done = int(metadata["round"])
         self.clip_norm = metadata["clip_norm"]
         self.key = metadata["key"]
@@ -103,13 +107,13 @@ class RunState:
     def save(self) -> None:
         """Write a checkpoint of the rounds done and drop all but the last two."""
         groups = (self.raw, self.ema, self.initial_personal, self.server_optimizer)
-        states = (*groups, self.broadcast)
+        states = (*groups, self.broadcast, self.strategies)
         tensors = {
             group + name: tensor
             for group, state in zip(_GROUPS, states, strict=True)
             for name, tensor in state.items()
         }
-        save_tensors(
+        save_packed(
             self.folder / f"round-{self.rounds_done:06d}.safetensors",
             tensors,
             {

@@ -1,18 +1,23 @@
 """The least that a site accepts, from its own configuration; less is refused at the site."""
 
-from collections.abc import Mapping
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from phoenix_pipeline.checkpoints import read_json, write_json
-from phoenix_pipeline.federated.privacy.accountant import epsilon_spent
+from torch import nn
+
+from phoenix_pipeline.federated.privacy.checks import find_mixing_layer
 from phoenix_pipeline.federated.records import ClientSettings
+from phoenix_pipeline.federated.round_memory import round_bytes
 from phoenix_pipeline.federated.site_errors import SiteRefusal
+from phoenix_pipeline.federated.spent_epsilon import DP_SGD, LOCAL, Release, SpentEpsilon
 from phoenix_pipeline.optimization.work import LocalWork, sampling_rate
 
 # Of noise on a whole update: neighbours are up to twice the norm apart.
 _LOCAL_SENSITIVITY = 2.0
+_GIB = 1 << 30
+# A step of sampling is a forward pass, one of training three times that.
+_EVALUATIONS_PER_IMAGE = 3
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,8 @@ class SiteDemands:
         max_epsilon: of everything that this site ever sent, by its own count.
         delta: at which ``max_epsilon`` holds.
         keep_layers: prefixes of layers that must be personal.
-        max_steps_per_round: steps of training.
+        max_steps_per_round: steps of training; as many again may go into a score.
+        max_memory_gib: of a round, as :func:`round_bytes` estimates it.
     """
 
     ledger: Path
@@ -34,13 +40,25 @@ class SiteDemands:
     delta: float = 1e-5
     keep_layers: tuple[str, ...] = ()
     max_steps_per_round: int | None = None
+    max_memory_gib: float | None = None
+
+    def check_memory(self, settings: ClientSettings, num_images: int) -> None:
+        """Raise SiteRefusal for a model, images or batches that would take too much memory.
+
+        To be called before any of it is taken; ``num_images`` are those of the site.
+        """
+        if self.max_memory_gib is None:
+            return
+        most = int(self.max_memory_gib * _GIB)
+        if (needed := round_bytes(settings, num_images, most)) > most:
+            raise SiteRefusal("too-much-memory", f"{needed / _GIB:.3g} GiB by the estimate")
 
     def check_settings(self, settings: ClientSettings) -> None:
         """Raise SiteRefusal for settings that no round can make good."""
         for layer in self.keep_layers:
             if not any(f"{layer}.".startswith(f"{own}.") for own in settings.personal_layers):
                 raise SiteRefusal("layers-not-kept", f"{layer} is not personal in this run")
-        if not self._demands_noise:
+        if not self.demands_noise:
             return
         if settings.local_noise is None and not settings.training.dp_sgd.enabled:
             raise SiteRefusal("noise-too-small", "this site would add none")
@@ -48,6 +66,33 @@ class SiteDemands:
             raise SiteRefusal("noise-not-secret", "federation.secret_noise is off")
         if settings.local_noise is not None:
             self._check_noise(settings.local_noise.noise_multiplier)
+
+    def check_network(self, settings: ClientSettings, network: nn.Module) -> None:
+        """Raise SiteRefusal for a network in which the demands would mean nothing."""
+        names = [f"{name}." for name in network.state_dict()]
+        for layer in self.keep_layers:
+            if not any(name.startswith(f"{layer}.") for name in names):
+                raise SiteRefusal("layers-not-kept", f"the model has no {layer}")
+        if self.demands_noise and settings.local_noise is None:
+            if mixing := find_mixing_layer(network):
+                raise SiteRefusal("noise-too-small", f"DP-SGD does not cover layer {mixing}")
+
+    def check_score(self, settings: ClientSettings) -> None:
+        """Raise SiteRefusal for a score that is too much work, or would tell what noise hides.
+
+        After DP-SGD the model itself is private, and so is what is sampled from it.
+        """
+        images = settings.monitor_samples * settings.monitor_steps / _EVALUATIONS_PER_IMAGE
+        steps = math.ceil(images / settings.training.batch_size)
+        if self.max_steps_per_round is not None and steps > self.max_steps_per_round:
+            raise SiteRefusal("too-much-work", f"a score that takes as long as {steps} steps")
+        if self.demands_noise and settings.local_noise is not None:
+            raise SiteRefusal("noise-too-small", "a score would be sent without noise")
+
+    def check_release(self) -> None:
+        """Raise SiteRefusal for personal layers that were trained without noise."""
+        if self.demands_noise and self._spent.kinds() != {DP_SGD}:
+            raise SiteRefusal("noise-too-small", "personal layers would be sent without noise")
 
     def begin_round(self, settings: ClientSettings, work: LocalWork, num_images: int) -> None:
         """Raise SiteRefusal for a round that asks for too much; else charge it, on disk.
@@ -57,46 +102,32 @@ class SiteDemands:
         self.check_settings(settings)
         if self.max_steps_per_round is not None and work.steps > self.max_steps_per_round:
             raise SiteRefusal("too-much-work", f"{work.steps} steps are asked for")
-        if not self._demands_noise:
+        if not self.demands_noise:
             return
-        rate = sampling_rate(settings.training.batch_size, num_images)
+        self._spent.charge(self._release(settings, work, num_images), self.delta, self._check_spent)
+
+    def _release(self, settings: ClientSettings, work: LocalWork, num_images: int) -> Release:
         if settings.local_noise is not None:
-            kind, releases = "local", 1
-            noise, rate = settings.local_noise.noise_multiplier / _LOCAL_SENSITIVITY, 1.0
-        else:
-            kind, releases = "dp_sgd", work.steps
-            noise = work.noise_multiplier or 0.0
-            self._check_noise(noise)
-        self._charge(kind, releases, noise, rate)
+            multiplier = settings.local_noise.noise_multiplier
+            return Release(LOCAL, 1, multiplier / _LOCAL_SENSITIVITY, 1.0)
+        noise = work.noise_multiplier or 0.0
+        self._check_noise(noise)
+        rate = sampling_rate(settings.training.batch_size, num_images)
+        return Release(DP_SGD, work.steps, noise, rate)
 
     @property
-    def _demands_noise(self) -> bool:
+    def _spent(self) -> SpentEpsilon:
+        return SpentEpsilon(self.ledger)
+
+    @property
+    def demands_noise(self) -> bool:
+        """Whether nothing that follows from the images may leave without noise."""
         return self.min_noise_multiplier is not None or self.max_epsilon is not None
 
     def _check_noise(self, multiplier: float) -> None:
         if multiplier < (self.min_noise_multiplier or 0.0):
             raise SiteRefusal("noise-too-small", f"the noise multiplier is {multiplier:g}")
 
-    def _charge(self, kind: str, releases: int, noise: float, rate: float) -> None:
-        """Count ``releases``; what was spent counts at the least noise and the largest rate."""
-        spent: dict[str, Any] = read_json(self.ledger) if self.ledger.exists() else {}
-        before = spent.get(kind, {"releases": 0, "noise": noise, "rate": rate})
-        spent[kind] = {
-            "releases": before["releases"] + releases,
-            "noise": min(before["noise"], noise),
-            "rate": max(before["rate"], rate),
-        }
-        if self.max_epsilon is not None:
-            epsilon = _total_epsilon(spent, self.delta)
-            if epsilon > self.max_epsilon:
-                raise SiteRefusal("epsilon-spent", f"it would be {epsilon:.3g} in all")
-        write_json(self.ledger, spent)
-
-
-def _total_epsilon(spent: Mapping[str, Mapping[str, Any]], delta: float) -> float:
-    """Return epsilon at ``delta`` of what both kinds of noise released, added up."""
-    share = delta / len(spent)
-    return sum(
-        epsilon_spent(part["noise"], part["rate"], part["releases"], share)
-        for part in spent.values()
-    )
+    def _check_spent(self, epsilon: float) -> None:
+        if self.max_epsilon is not None and epsilon > self.max_epsilon:
+            raise SiteRefusal("epsilon-spent", f"it would be {epsilon:.3g} in all")

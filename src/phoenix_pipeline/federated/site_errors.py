@@ -1,6 +1,7 @@
 """What a site says of its failures: a code and a sentence from a fixed list, never its own texts.
 
-Texts of errors name paths, files and values. They stay in the site's own log.
+Texts of errors name paths, files and values. They stay in the site's own log. Flower itself answers
+for a site whose program did not run, with texts of its own; the coordinator reads none of them.
 """
 
 import logging
@@ -9,8 +10,10 @@ from collections.abc import Callable
 import torch
 from flwr.app import Context, Error, Message
 from flwr.common.constant import ErrorCode
+from pydantic import ValidationError
 
 from phoenix_pipeline.errors import (
+    BusyError,
     CheckpointError,
     DataError,
     FederationError,
@@ -36,13 +39,26 @@ SENTENCES = {
     "epsilon-spent": "the round would spend more epsilon than it accepts",
     "layers-not-kept": "the run asks for layers that it keeps to itself",
     "too-much-work": "the round asks for more work than it accepts",
+    "too-much-memory": "the run would take more memory than it gives",
+}
+# Flower's own errors, of a site or of the SuperLink in its place.
+_FLOWERS = {
+    ErrorCode.LOAD_CLIENT_APP_EXCEPTION: "its program could not be loaded",
+    ErrorCode.CLIENT_APP_RAISED_EXCEPTION: "Flower failed at the site before its program ran",
+    ErrorCode.MESSAGE_UNAVAILABLE: "the message had expired",
+    ErrorCode.REPLY_MESSAGE_UNAVAILABLE: "its reply did not arrive whole or in time",
+    ErrorCode.NODE_UNAVAILABLE: "its node is not connected",
+    ErrorCode.INVALID_FAB: "it does not trust the app that was submitted",
+    ErrorCode.CLIENT_APP_CRASHED: "its program ended without an answer",
 }
 _CODES: tuple[tuple[type[BaseException], str], ...] = (
     (DataError, "images-unreadable"),
     (CheckpointError, "state-unreadable"),
     (StorageError, "state-unwritable"),
+    (BusyError, "state-unwritable"),
     (TrainingError, "training-diverged"),
     (SettingsError, "settings-unusable"),
+    (ValidationError, "settings-unusable"),
     (FederationError, "message-unusable"),
     (MemoryError, "out-of-memory"),
     (torch.OutOfMemoryError, "out-of-memory"),
@@ -63,11 +79,20 @@ def answer_with_code(
     """Reply with a code and its sentence where this site cannot, or will not, do what is asked."""
     try:
         return call_next(message, context)
-    except Exception as error:
-        code = code_of(error)
+    except Exception as raised:
+        code = code_of(raised)
         logger.exception("%s: %s", code, SENTENCES[code])
-        reason = f"{code}: {SENTENCES[code]}; details are in the site's own log"
-        return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message)
+        error = Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, _reason(code))
+        return Message(error, reply_to=message)
+
+
+def reason_of(error: Error) -> str:
+    """Return the reason for an error that came from a site, in words of this module alone."""
+    code, _, _ = (error.reason or "").partition(":")
+    if code in SENTENCES:
+        return _reason(code)
+    told = _FLOWERS.get(error.code, "no error that this program knows")
+    return f"{told} (Flower's error {error.code})"
 
 
 def code_of(error: Exception) -> str:
@@ -75,3 +100,7 @@ def code_of(error: Exception) -> str:
     if isinstance(error, SiteRefusal):
         return error.code
     return next((code for kind, code in _CODES if isinstance(error, kind)), "fault")
+
+
+def _reason(code: str) -> str:
+    return f"{code}: {SENTENCES[code]}; details are in the site's own log"

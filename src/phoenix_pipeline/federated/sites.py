@@ -12,16 +12,17 @@ import torch
 from flwr.app import Context, Message
 from torch import Tensor
 
-from phoenix_pipeline.checkpoints import atomic_path, load_tensors, save_tensors
+from phoenix_pipeline.checkpoints import atomic_path
 from phoenix_pipeline.errors import CheckpointError
 from phoenix_pipeline.federated.client_state import ClientState
+from phoenix_pipeline.federated.packed_file import load_packed, save_packed
 from phoenix_pipeline.federated.site_demands import SiteDemands
 from phoenix_pipeline.images import ImageSet
 
 logger = logging.getLogger(__name__)
 
 CLIENT_ID = "client-id"
-_IMAGES = "images.npy"
+_IMAGES, _LABELS = "images.npy", "labels.npy"
 _CLIENTS = "client_images.parquet"
 
 
@@ -29,6 +30,7 @@ _CLIENTS = "client_images.parquet"
 class Site:
     """One client: ``images`` are uint8 [N, C, H, W] on the training device.
 
+    ``labels``: int64 [N] beside them; None where there are none, or nobody asks for them.
     ``releases_personal_layers``: whether it hands them to a server that asks; ``demands``: what a
     message must keep to.
     """
@@ -38,6 +40,7 @@ class Site:
     state_folder: Path
     releases_personal_layers: bool = True
     demands: SiteDemands | None = None
+    labels: Tensor | None = None
 
     def load_state(self, before_round: int) -> ClientState:
         """Return what was kept in the newest round before ``before_round``; empty if nothing.
@@ -50,7 +53,7 @@ class Site:
         rounds = [number for number in self._saved_rounds() if number < before_round]
         for number in sorted(rounds, reverse=True):
             try:
-                return ClientState.from_tensors(load_tensors(self._state_path(number))[0])
+                return ClientState.from_tensors(load_packed(self._state_path(number))[0])
             except CheckpointError as error:
                 logger.warning("client %s: %s; trying the state before it", self.client_id, error)
         if rounds:
@@ -68,7 +71,7 @@ class Site:
         tensors = state.to_tensors()
         if not tensors:
             return
-        save_tensors(self._state_path(server_round), tensors, {"round": server_round})
+        save_packed(self._state_path(server_round), tensors, {"round": server_round})
         needed = max((r for r in self._saved_rounds() if r <= oldest_checkpoint), default=0)
         for number in self._saved_rounds():
             if number < needed:
@@ -93,6 +96,7 @@ class InMemorySites:
         state_folder: Path,
     ) -> None:
         self._images = torch.from_numpy(images.images).to(device)
+        self._labels = None if images.labels is None else torch.from_numpy(images.labels).to(device)
         self._indices = _indices_of(client_images)
         self._state_folder = state_folder
 
@@ -107,7 +111,8 @@ class InMemorySites:
     def site(self, client_id: int) -> Site:
         """Return the site of ``client_id``."""
         indices = torch.from_numpy(self._indices[client_id]).to(self._images.device)
-        return Site(client_id, self._images[indices], self._state_folder)
+        labels = None if self._labels is None else self._labels[indices]
+        return Site(client_id, self._images[indices], self._state_folder, labels=labels)
 
     def __call__(self, message: Message, context: Context) -> Site:
         """Return the site of the node that ``context`` belongs to."""
@@ -119,6 +124,8 @@ class StoredSites:
 
     def __init__(self, folder: Path, device: torch.device, state_folder: Path) -> None:
         self._images = np.load(folder / _IMAGES, mmap_mode="r", allow_pickle=False)
+        path = folder / _LABELS
+        self._labels = np.load(path, allow_pickle=False) if path.exists() else None
         self._indices = _indices_of(pd.read_parquet(folder / _CLIENTS))
         self._device = device
         self._state_folder = state_folder
@@ -131,6 +138,8 @@ class StoredSites:
         with atomic_path(folder) as temporary:
             temporary.mkdir()
             np.save(temporary / _IMAGES, images.images, allow_pickle=False)
+            if images.labels is not None:
+                np.save(temporary / _LABELS, images.labels, allow_pickle=False)
             client_images[["client_id", "image_index"]].to_parquet(temporary / _CLIENTS)
         return cls(folder, torch.device("cpu"), state_folder)
 
@@ -150,8 +159,11 @@ class StoredSites:
     def __call__(self, message: Message, context: Context) -> Site:
         """Return the site of the node that ``context`` belongs to."""
         client_id = int(context.node_config[CLIENT_ID])
-        images = torch.from_numpy(self._images[self._indices[client_id]])
-        return Site(client_id, images.to(self._device), self._state_folder)
+        indices, labels = self._indices[client_id], None
+        if self._labels is not None:
+            labels = torch.from_numpy(self._labels[indices]).to(self._device)
+        images = torch.from_numpy(self._images[indices]).to(self._device)
+        return Site(client_id, images, self._state_folder, labels=labels)
 
 
 def _indices_of(client_images: pd.DataFrame) -> dict[int, np.ndarray]:

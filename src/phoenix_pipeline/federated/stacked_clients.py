@@ -80,7 +80,13 @@ def _train(begun: Sequence[ClientRound]) -> list[LocalResult | TrainingError]:
     if not begun:
         return []
     tasks = [
-        ClientTask({**r.bench.shared, **r.bench.personal}, r.site.images, r.work, r.moments)
+        ClientTask(
+            {**r.bench.shared, **r.bench.personal},
+            r.site.images,
+            r.work,
+            r.moments,
+            r.site.labels,
+        )
         for r in begun
     ]
     bench, settings = begun[0].bench, begun[0].settings
@@ -150,5 +156,7 @@ def _activations(network: nn.Module, settings: ClientSettings) -> int:
             module.register_forward_hook(count)
     shape = (1, settings.channels, settings.image_size, settings.image_size)
     with torch.no_grad():
-        network(torch.empty(shape, device="meta"), torch.zeros(1, device="meta"))
+        timestep = torch.zeros(1, device="meta", dtype=torch.int64)
+        classes = (timestep,) if settings.class_names else ()
+        network(torch.empty(shape, device="meta"), timestep, *classes)
     return counted

@@ -4,13 +4,15 @@ It extends Flower's FedAvg by ``configure_train`` and ``aggregate_train``; ``sta
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import chain
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
+from torch import Tensor
 
 from phoenix_pipeline.config import FederationConfig
 from phoenix_pipeline.errors import FederationError
@@ -42,8 +44,9 @@ from phoenix_pipeline.federated.round_replies import (
 from phoenix_pipeline.federated.round_table import ABSENT, Row, new_row
 from phoenix_pipeline.federated.run_state import RunState
 from phoenix_pipeline.federated.server_optimizer import ServerOptimizer
-from phoenix_pipeline.federated.transport import ServerTransport
+from phoenix_pipeline.federated.transport import ServerTransport, apart
 from phoenix_pipeline.federated.work_plan import plan_steps
+from phoenix_pipeline.strategies import ServerView, Strategies
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +71,7 @@ class PhoenixStrategy(FedAvg):
         self._config = config
         self._settings = settings
         self._optimizer = ServerOptimizer.of(config.server_optimizer, settings)
+        self._strategies = Strategies.of(settings.strategies)
         self._privacy = PrivacyPlan(config, settings, sizes, run.history, run.folder)
         self._told = self._privacy.settings_for_clients().model_dump_json()
         # Not copied: clients may join between rounds.
@@ -111,13 +115,13 @@ class PhoenixStrategy(FedAvg):
         )
         self._privacy.begin(steps)
         node_of = {client: node for node, client in self._clients.items()}
-        self._transport.open_round(current, chosen)
+        self._transport.open_round(current, chosen, arrays)
         initial = self._run.initial_personal
         newcomers = set(chosen) - self._run.history.trained if initial else set()
         initial_record = pack_arrays(initial if newcomers else {})
         messages = []
         for client in chosen:
-            content = self._content(client, arrays, current, steps[client])
+            content = self._content(client, current, steps[client])
             if client in newcomers:
                 content[INITIAL_PERSONAL] = initial_record
             self._bytes_down[client] = self._wire_bytes(count_bytes(content))
@@ -156,7 +160,8 @@ class PhoenixStrategy(FedAvg):
         """
         current = self._run.rounds_done + 1
         private = self._privacy.round(current, self._run.clip_norm)
-        rule = build_aggregation(self._config, self._run.raw, self._settings.seed, current, private)
+        expected = self._transport.expected
+        rule = build_aggregation(self._config, expected, self._settings.seed, current, private)
         rows = []
         for row in chain((self._read(reply, current, rule) for reply in replies), self._absent):
             rows.append(row)
@@ -164,8 +169,9 @@ class PhoenixStrategy(FedAvg):
                 self._on_reply(current, row)
         usable = [row for row in rows if row["status"] == "ok"]
         check_usable(self._config, current, rows)
+        weights, self._run.strategies = self._follow(rule.result(), usable, current)
         weights, moments = self._optimizer.step(
-            self._run.raw, rule.result(), self._run.server_optimizer, current
+            self._run.raw, weights, self._run.server_optimizer, current
         )
         if self._monitor:
             self._monitor.judge(current, rows, self._run.history, len(self._sizes))
@@ -176,10 +182,21 @@ class PhoenixStrategy(FedAvg):
         self._run.rounds_done = current
         self._run.history.add(current, rows)
         self._run.server_optimizer = moments
-        sizes = [row["num_examples"] for row in usable]
-        total = sum(n * row["loss"] for n, row in zip(sizes, usable, strict=True))
+        told = [row for row in usable if not math.isnan(row["loss"])]
+        sizes = [row["num_examples"] for row in told]
+        total = sum(n * row["loss"] for n, row in zip(sizes, told, strict=True))
         loss = total / sum(sizes) if sizes else float("nan")
         return pack_weights(weights), MetricRecord({"loss": loss, "clients": len(usable)})
+
+    def _follow(
+        self, result: Mapping[str, Tensor], usable: Sequence[Row], current: int
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return what the strategies make of the aggregate, and what they keep."""
+        aggregate, sent = apart(result, self._run.raw)
+        share = sum(row["num_examples"] for row in usable) / sum(self._sizes.values())
+        kept = self._run.strategies
+        view = ServerView(self._run.raw, aggregate, sent, kept, share, current)
+        return self._strategies.after_round(view)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -193,9 +210,9 @@ class PhoenixStrategy(FedAvg):
         """Return nothing, as nothing was asked for."""
         return None
 
-    def _content(self, client: int, plain: ArrayRecord, current: int, steps: int) -> RecordDict:
+    def _content(self, client: int, current: int, steps: int) -> RecordDict:
         """Return what ``client``, with ``steps`` to make, is sent in round ``current``."""
-        arrays, told = self._transport.write(client, plain)
+        arrays, told = self._transport.write(client)
         config = ConfigRecord(
             {
                 "settings": self._told,
@@ -221,7 +238,7 @@ class PhoenixStrategy(FedAvg):
         row["bytes_down"] = self._bytes_down.get(client, 0)
         row["steps"] = self._steps.get(client, 0)
         asked = Asked(
-            self._run.raw,
+            self._transport.expected,
             row["steps"] * self._settings.training.batch_size,
             self._sizes[client],
         )

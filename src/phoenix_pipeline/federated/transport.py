@@ -1,4 +1,8 @@
-"""How weights are written into messages and read from them, on both sides.
+"""How a round's payload is written into messages and read from them, on both sides.
+
+A payload is the shared weights and, beside them, what the run's strategies send. Personal layers
+are no part of it. On its way out of a client it passes noise, partial update and codec, in this
+order, which work on arrays by name and know no strategy; the audit takes the same way.
 
 A message holds one vector per dtype, and the configuration says what a vector cannot: the
 fingerprint of the layout or, with compression, of the weights that it leads to, the kind of
@@ -6,7 +10,9 @@ broadcast, and which arrays the client is to send.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+import torch
 from flwr.app import ArrayRecord, ConfigRecord
 from torch import Tensor
 
@@ -25,6 +31,7 @@ from phoenix_pipeline.federated.compression.updates import (
     difference,
     encode,
 )
+from phoenix_pipeline.federated.privacy.local_noise import privatize
 from phoenix_pipeline.federated.records import (
     ClientSettings,
     pack_arrays,
@@ -34,16 +41,22 @@ from phoenix_pipeline.federated.records import (
 )
 from phoenix_pipeline.federated.run_state import RunState
 from phoenix_pipeline.federated.wire import Layout
-from phoenix_pipeline.seeding import torch_generator
+from phoenix_pipeline.seeding import derive_seed, torch_generator
+from phoenix_pipeline.strategies import Strategies
 
 _LAYOUT = "layout"
 _KIND = "broadcast"
 _FINGERPRINT = "fingerprint"
 _SENDS = "sends"
 
+Arrays = Mapping[str, Tensor]
+
 
 class ServerTransport:
-    """The server's side, a round at a time: open it, write to clients, read replies, close it."""
+    """The server's side, a round at a time: open it, write to clients, read replies, close it.
+
+    ``expected`` is what a client's whole payload is like, and where its update starts from.
+    """
 
     def __init__(self, settings: ClientSettings, run: RunState, *, same_start: bool = True) -> None:
         """Begin with ``run``.
@@ -53,45 +66,51 @@ class ServerTransport:
         """
         self._same_start = same_start
         self._config = settings.compression
+        self._strategies = Strategies.of(settings.strategies)
         self._seed = settings.seed
         self._run = run
         self._codec = codec_of(self._config.up)
-        self._layout = Layout.of(run.raw)
+        self.expected: Arrays = run.raw
+        self._down_layout = self._up_layout = Layout.of(run.raw)
         self._sends: dict[int, str] = {}
         self._holders: set[int] = set()
         self._broadcast: Broadcast | None = None
         self._packed: dict[str, ArrayRecord] = {}
 
-    def open_round(self, current: int, clients: Sequence[int]) -> None:
-        """Decide what ``clients`` are sent in round ``current``, and what each of them sends."""
-        self._layout = Layout.of(self._run.raw)
+    def open_round(self, current: int, clients: Sequence[int], plain: ArrayRecord) -> None:
+        """Decide what ``clients`` are sent in round ``current``, and what each of them sends.
+
+        ``plain``: the server's weights as a record.
+        """
+        run = self._run
+        payload = beside(run.raw, self._strategies.tell(run.raw, run.strategies))
+        self.expected = beside(run.raw, self._strategies.sent_like(run.raw))
+        self._down_layout, self._up_layout = Layout.of(payload), Layout.of(self.expected)
         if not self._config.is_active:
+            self._packed = {"": plain if payload is run.raw else pack_weights(payload)}
             return
         self._sends = assign_halves(clients, self._config.partial_update, self._seed, current)
         self._holders = self._who_followed(clients)
         self._broadcast = prepare_broadcast(
-            self._run.raw,
-            self._run.broadcast,
+            payload,
+            run.broadcast,
             self._config.down,
             torch_generator(self._seed, "downlink", current),
         )
         self._packed = {}
 
-    def write(self, client: int, plain: ArrayRecord) -> tuple[ArrayRecord, dict[str, str]]:
-        """Return the arrays for ``client`` and what its configuration says of them.
-
-        ``plain``: the server's weights as a record.
-        """
+    def write(self, client: int) -> tuple[ArrayRecord, dict[str, str]]:
+        """Return the arrays for ``client`` and what its configuration says of them."""
         if self._broadcast is None:
-            return plain, {_LAYOUT: self._layout.fingerprint}
+            return self._packed[""], {_LAYOUT: self._down_layout.fingerprint}
         kind, arrays = self._broadcast.arrays_for(client in self._holders)
         if kind not in self._packed:
             self._packed[kind] = pack_arrays(arrays)
         told = {_KIND: kind, _FINGERPRINT: self._broadcast.fingerprint}
         return self._packed[kind], told | {_SENDS: self._sends[client]}
 
-    def read(self, client: int, record: ArrayRecord) -> Mapping[str, Tensor]:
-        """Return the client's weights: the server's own, moved by the client's update.
+    def read(self, client: int, record: ArrayRecord) -> Arrays:
+        """Return the client's payload: the server's own arrays, moved by the client's update.
 
         With ``usplit`` they are those arrays that the client was asked for.
 
@@ -99,11 +118,11 @@ class ServerTransport:
             FederationError: the arrays are not what such a client writes.
         """
         if self._broadcast is None:
-            return unpack_weights(record, self._layout)
+            return unpack_weights(record, self._up_layout)
         arrays = unpack_arrays(record)
-        names = sent_names(self._run.raw, self._sends[client])
-        template = {name: self._run.raw[name] for name in names}
-        return apply_update(self._run.raw, decode(arrays, self._codec, template))
+        names = sent_names(self.expected, self._sends[client])
+        template = {name: self.expected[name] for name in names}
+        return apply_update(self.expected, decode(arrays, self._codec, template))
 
     def close_round(self) -> None:
         """Remember what this round's clients started from; the round must have succeeded."""
@@ -123,55 +142,91 @@ class ServerTransport:
         return set(rows.loc[rows["status"] == "ok", "client_id"])
 
 
-def receive_weights(
+@dataclass(frozen=True)
+class Received:
+    """What a client received: ``weights`` to start from, and what the strategies were ``told``."""
+
+    payload: Arrays
+    weights: Arrays
+    told: Arrays
+
+
+def beside(weights: Arrays, further: Arrays) -> Arrays:
+    """Return both as one payload; ``weights`` itself where there is nothing else."""
+    return {**weights, **further} if further else weights
+
+
+def apart(payload: Arrays, weights: Arrays) -> tuple[Arrays, Arrays]:
+    """Return the arrays of ``payload`` that are named as in ``weights``, and the others."""
+    if payload.keys() == weights.keys():
+        return payload, {}
+    further = {name: array for name, array in payload.items() if name not in weights}
+    return {name: payload[name] for name in weights}, further
+
+
+def receive(
     record: ArrayRecord,
     config: ConfigRecord,
     settings: ClientSettings,
     state: ClientState,
-    initial: Mapping[str, Tensor],
-) -> Mapping[str, Tensor]:
-    """Return the shared weights that a client is to start from; ``state`` keeps what it must.
+    initial: Arrays,
+) -> Received:
+    """Return what a client was sent; ``state`` keeps what it must.
 
     ``initial``: the network's initial shared arrays; without compression their layout will do.
 
     Raises:
         FederationError: the message is for another network, or see :func:`receive_broadcast`.
     """
+    start = beside(initial, Strategies.of(settings.strategies).told_like(initial))
     if not settings.compression.is_active:
-        layout = Layout.of(initial)
+        layout = Layout.of(start)
         if layout.fingerprint != config[_LAYOUT]:
             raise FederationError(
                 f"the server's model has the layout {config[_LAYOUT]}, this client's "
                 f"{layout.fingerprint}; both need the same version of this project and of diffusers"
             )
-        return unpack_weights(record, layout)
-    arrays = unpack_arrays(record)
+        payload: Arrays = unpack_weights(record, layout)
+        return Received(payload, *apart(payload, initial))
     down = settings.compression.down
     reference = receive_broadcast(
         str(config[_KIND]),
-        arrays,
+        unpack_arrays(record),
         str(config[_FINGERPRINT]),
-        state.broadcast or initial,
-        initial,
+        state.broadcast or start,
+        start,
         down,
     )
     if down.relative_to == "last_broadcast":
         state.broadcast = reference
-    return reference
+    return Received(reference, *apart(reference, initial))
 
 
-def send_weights(
-    trained: Mapping[str, Tensor],
-    reference: Mapping[str, Tensor],
+def send(
+    trained: Arrays,
+    received: Arrays,
     config: ConfigRecord,
     settings: ClientSettings,
     state: ClientState,
     client_id: int,
 ) -> ArrayRecord:
-    """Return a client's ``trained`` shared weights as a record; ``state`` keeps the residual.
+    """Return a client's payload as a record: noise, partial update, codec.
 
-    ``reference``: what :func:`receive_weights` returned in this round.
+    Args:
+        trained: shared weights and what the strategies send.
+        received: the weights that they were trained from; what strategies send starts from zero.
+        config: of the message that is answered.
+        settings: what the client was told.
+        state: keeps what the codec leaves out.
+        client_id: whose noise and rounding it is.
     """
+    server_round = int(str(config["round"]))
+    further = {n: torch.zeros_like(a) for n, a in trained.items() if n not in received}
+    reference = beside(received, further)
+    if settings.local_noise:
+        seed = derive_seed(settings.seed, "local_noise", client_id, server_round)
+        known = None if settings.secret_noise else seed
+        trained = privatize(trained, reference, settings.local_noise, known)
     if not settings.compression.is_active:
         return pack_weights(trained, Layout.of(reference))
     up = settings.compression.up
@@ -180,7 +235,7 @@ def send_weights(
     encoded = encode(
         difference({name: trained[name].detach().cpu() for name in names}, reference),
         codec,
-        torch_generator(settings.seed, "uplink", client_id, int(str(config["round"]))),
+        torch_generator(settings.seed, "uplink", client_id, server_round),
         state.residual if codec and up.error_feedback else None,
     )
     state.residual = encoded.residual

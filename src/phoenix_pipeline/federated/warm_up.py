@@ -23,7 +23,9 @@ def warm_up(network: nn.Module, job: FederatedJob, device: torch.device) -> Row:
     if job.pool is None:
         raise ValueError("a warm-up needs a pool")
     settings = job.settings
-    peak = settings.training.lr_warmup
+    peak, labels = settings.training.lr_warmup, None
+    if settings.class_names and job.images.labels is not None:
+        labels = torch.from_numpy(job.images.labels[job.pool]).to(device)
     result = family_of(settings.model).train_locally(
         network.to(device),
         torch.from_numpy(job.images.images[job.pool]).to(device),
@@ -31,6 +33,7 @@ def warm_up(network: nn.Module, job: FederatedJob, device: torch.device) -> Row:
         settings.model,
         # The pool was given away before: noise would hide nothing of it.
         settings.training.model_copy(update={"dp_sgd": DpSgdConfig()}),
+        labels=labels,
     )
     logger.info("warm-up on %s pool images: loss %.4f", len(job.pool), result.loss)
     return new_row(WARM_UP_ROUND, SERVER, len(job.pool)) | {

@@ -30,11 +30,13 @@ def describe_model(folder: Path, run_id: str, artifact: str, sampling: Mapping[s
     settings = read_json(folder / METADATA_FILE)["settings"]
     side = settings["image_size"]
     images = TensorSpec(np.dtype("uint8"), (-1, settings["channels"], side, side), "images")
+    # Of a conditional model a row may name the one class that it is to draw.
+    label = [ColSpec("long", "label", required=False)] if settings.get("class_names") else []
     model = Model(
         artifact_path=artifact,
         run_id=run_id,
         signature=ModelSignature(
-            inputs=Schema([ColSpec("long", "count"), ColSpec("long", "seed")]),
+            inputs=Schema([ColSpec("long", "count"), ColSpec("long", "seed"), *label]),
             outputs=Schema([images]),
         ),
         metadata={_SAMPLING: dict(sampling)},
@@ -44,7 +46,10 @@ def describe_model(folder: Path, run_id: str, artifact: str, sampling: Mapping[s
 
 
 class ImageModel:
-    """What MLflow calls: a row of ``count`` and ``seed`` gives that many images."""
+    """What MLflow calls: a row of ``count`` and ``seed`` gives that many images.
+
+    With a column ``label`` a conditional model draws that class alone.
+    """
 
     def __init__(self, folder: Path, sampling: SamplingConfig) -> None:
         """Take the arm's folder and how it is sampled."""
@@ -54,20 +59,28 @@ class ImageModel:
         """Return uint8 images [N, C, H, W], the rows' one after another.
 
         They are those that ``kedro export-samples --seed`` draws. Raises SettingsError for a count
-        below 1 or a seed below 0.
+        below 1, a seed below 0, or a label outside the classes.
         """
         import numpy as np
+        import pandas as pd
 
         from phoenix_pipeline.pipelines.sampling.export import draw_exported
 
-        rows = [(int(row["count"]), int(row["seed"])) for _, row in model_input.iterrows()]
-        for count, seed in rows:
+        given = model_input.assign(label=model_input.get("label"))
+        rows = [
+            (int(row["count"]), int(row["seed"]), None if pd.isna(row["label"]) else row["label"])
+            for _, row in given.iterrows()
+        ]
+        for count, seed, _ in rows:
             if count < 1 or seed < 0:
                 raise SettingsError(
                     f"got count {count} and seed {seed}; count must be 1 or more, seed 0 or more"
                 )
         return np.concatenate(
-            [draw_exported(self._folder, count, seed, self._sampling) for count, seed in rows]
+            [
+                draw_exported(self._folder, count, seed, self._sampling, label=label)
+                for count, seed, label in rows
+            ]
         )
 
 

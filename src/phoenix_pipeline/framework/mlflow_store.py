@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from phoenix_pipeline.errors import SettingsError, StorageError
-from phoenix_pipeline.framework.file_locks import locked_for_a_moment
+from phoenix_pipeline.file_locks import locked_for_a_moment
 from phoenix_pipeline.framework.secrets import without_secrets
 from phoenix_pipeline.framework.sqlite_check import find_problem, sqlite_file
 

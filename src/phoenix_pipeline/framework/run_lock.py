@@ -13,10 +13,12 @@ from kedro.pipeline import Pipeline
 
 from phoenix_pipeline.checkpoints import remove_leftovers
 from phoenix_pipeline.errors import SettingsError, StorageError
-from phoenix_pipeline.framework.file_locks import CAN_LOCK, Locks
+from phoenix_pipeline.file_locks import CAN_LOCK, Locks
+from phoenix_pipeline.framework.secrets import shown_command
 from phoenix_pipeline.pipelines.arm import SHARED_INPUTS, arm_of
 
 FOLDER = ".locks"
+REMEDY = "or give this run a folder of its own by --params data_root=..."
 _LAYERS = (
     "03_primary",
     "05_model_input",
@@ -41,7 +43,7 @@ class RunLockHook:
 
     def __init__(self) -> None:
         """Hold nothing; Kedro keeps one hook for the whole process."""
-        self._locks = Locks()
+        self._locks = Locks(shown_command(), REMEDY)
         self._data_root = Path()
         self._shared_settings = ""
 

@@ -1,6 +1,8 @@
 """Makes text fit to be shown, logged or recorded: without secrets, and valid Unicode."""
 
 import re
+import sys
+from pathlib import Path
 
 from phoenix_pipeline.images import encodable
 
@@ -19,6 +21,11 @@ def without_secrets(text: str) -> str:
     """
     text = _IN_ADDRESS.sub(f"{_HIDDEN}@", encodable(text))
     return _IN_QUERY.sub(rf"\g<1>{_HIDDEN}", text)
+
+
+def shown_command() -> str:
+    """Return this process's command as it may be recorded."""
+    return without_secrets(" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]))
 
 
 def shown_value(name: str, value: object) -> str:

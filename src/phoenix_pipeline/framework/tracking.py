@@ -18,7 +18,7 @@ from kedro.pipeline.node import Node
 from phoenix_pipeline.config import SHARED_GROUPS, Group
 from phoenix_pipeline.config.settings_errors import explain
 from phoenix_pipeline.errors import SettingsError
-from phoenix_pipeline.framework.file_locks import CAN_LOCK
+from phoenix_pipeline.file_locks import CAN_LOCK
 from phoenix_pipeline.framework.mlflow_runs import SessionRuns
 from phoenix_pipeline.framework.mlflow_store import TrackingConfig, experiment_name
 from phoenix_pipeline.framework.run_lock import arms_in

@@ -26,9 +26,24 @@ def check(model: ModelConfig, sampling: SamplingConfig, channels: int, image_siz
     check_image_size(image_size)
 
 
-def build(model: ModelConfig, channels: int, image_size: int, seed: int) -> nn.Module:
+def build(
+    model: ModelConfig, channels: int, image_size: int, seed: int, num_classes: int = 0
+) -> nn.Module:
     """Return generator and discriminator; their weights depend on ``seed`` alone."""
     return build_dcgan(model.dcgan, channels, image_size, seed)
+
+
+def count_layers(model: ModelConfig, image_size: int) -> int:
+    """Count the convolutions of both networks."""
+    return 2 * model.dcgan.layers_per_resolution * image_size.bit_length()
+
+
+def run_once(network: nn.Module, channels: int, image_size: int) -> int:
+    """Make two images and judge two; BatchNorm takes no single one."""
+    gan = cast(Dcgan, network)
+    gan.discriminator(gan(torch.zeros(2, gan.latent_dim, 1, 1)))
+    gan.discriminator(torch.zeros(2, channels, image_size, image_size))
+    return 2
 
 
 def train_locally(
@@ -38,6 +53,7 @@ def train_locally(
     model: ModelConfig,
     training: TrainingConfig,
     optimizer_state: dict[str, Tensor] | None = None,
+    labels: Tensor | None = None,
 ) -> LocalResult:
     """Train in place; see :func:`phoenix_pipeline.gan.training.train_locally`."""
     return _training.train_locally(
@@ -65,6 +81,7 @@ def sample_images(
     seeds: Sequence[int],
     device: torch.device | str,
     num_steps: int | None = None,
+    labels: Sequence[int] | None = None,
 ) -> Iterator[np.ndarray]:
     """Yield uint8 batches; see :func:`phoenix_pipeline.gan.sampling.sample_images`.
 
@@ -88,6 +105,14 @@ def export(
 ) -> None:
     """Write both networks, their config and ``metadata`` as one folder."""
     _export.export_networks(folder, cast(Dcgan, network), model, metadata)
+
+
+def load_start(folder: Path, network: nn.Module, model: ModelConfig) -> dict[str, Tensor]:
+    """Refuse: only diffusion models start from given weights."""
+    raise SettingsError(
+        "model.start_from is for diffusion models, but model.family is dcgan; set "
+        "model.start_from: null for this arm"
+    )
 
 
 def load(folder: Path) -> nn.Module:

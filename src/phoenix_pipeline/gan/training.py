@@ -92,7 +92,7 @@ class _Player:
             fused=parameters[0][1].device.type in ("cpu", "cuda"),
         )
         shared = {key: value for key, value in parameters if key in work.from_server}
-        return cls(network, parameters, optimizer, corrections_of(shared, work, training))
+        return cls(network, parameters, optimizer, corrections_of(shared, work))
 
     def step(self, loss: Tensor, scaler: torch.amp.GradScaler, max_norm: float | None) -> None:
         """Descend ``loss`` in this player's weights; the other's get no gradient."""

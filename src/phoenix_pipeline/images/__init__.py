@@ -14,7 +14,7 @@ from phoenix_pipeline.images.encoding import (
 from phoenix_pipeline.images.image_set import MAX_SIDE, MIN_SIDE, ImageSet, align_classes
 from phoenix_pipeline.images.names import encodable, readable_name, readable_path
 from phoenix_pipeline.images.png_folder import PngFolderWriter
-from phoenix_pipeline.images.reading import read_images
+from phoenix_pipeline.images.reading import count_images, read_images
 from phoenix_pipeline.images.sources import ImageSource, find_image_source, find_splits
 from phoenix_pipeline.images.stratified import apportion, split_held_out, take_stratified
 from phoenix_pipeline.images.writing import (
@@ -38,6 +38,7 @@ __all__ = [
     "Samples",
     "align_classes",
     "apportion",
+    "count_images",
     "decode_image",
     "encodable",
     "encode_png",

@@ -15,7 +15,7 @@ from phoenix_pipeline.images.image_set import ImageSet
 from phoenix_pipeline.images.labels import number_labels
 from phoenix_pipeline.images.metadata import read_metadata_tables
 from phoenix_pipeline.images.names import readable_path
-from phoenix_pipeline.images.parquet import read_parquet
+from phoenix_pipeline.images.parquet import count_rows, read_parquet
 from phoenix_pipeline.images.sources import ImageSource, find_image_source
 from phoenix_pipeline.images.stack import ImageStack
 
@@ -54,6 +54,16 @@ def read_images(
         remarks += [empty] if empty else []
     _account(source, images, remarks, found)
     return images
+
+
+def count_images(source: Path | str) -> int:
+    """Return how many images a source holds at most; none is read.
+
+    Raises:
+        DataError: as :func:`read_images` where nothing of the kind is there.
+    """
+    found = find_image_source(source)
+    return count_rows(found.files) if found.kind == "parquet" else len(found.files)
 
 
 def _read(source: ImageSource, config: ImagesConfig) -> _Found:

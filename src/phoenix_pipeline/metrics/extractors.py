@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from phoenix_pipeline.config import EvaluationConfig
+from phoenix_pipeline.config import EXTRACTORS, EvaluationConfig
+from phoenix_pipeline.config.base import AUTO
+from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.metrics.classifier import LabelJudge
 from phoenix_pipeline.metrics.components import extractor_spaces
 from phoenix_pipeline.metrics.feature_extractor import (
@@ -89,15 +91,16 @@ def available_extractors(
     """Return the extractors of ``config.extractors`` that can be had, and why the others cannot.
 
     Raises:
-        SettingsError: a name is unknown.
+        SettingsError: see :func:`check_extractors`.
         SettingsError, CheckpointError: what an extractor needs is not there, or broken.
     """
+    check_extractors(config)
     inputs = SpaceInputs(config, channels, image_size, judge, device)
     spaces = extractor_spaces()
     found: list[FeatureExtractor] = []
     skipped: dict[str, str] = {}
-    for name in config.extractors:
-        built = look_up(spaces, name, "evaluation.extractors").build(inputs)
+    for name in EXTRACTORS if config.extractors == AUTO else config.extractors:
+        built = spaces[name].build(inputs)
         if isinstance(built, str):
             skipped[name] = built
         else:
@@ -106,9 +109,21 @@ def available_extractors(
 
 
 def check_extractors(config: EvaluationConfig) -> None:
-    """Refuse an unknown name; raises SettingsError that lists those that there are."""
+    """Refuse what no images can change.
+
+    Raises:
+        SettingsError: a name is unknown, or what it needs is not installed; lists what there is.
+    """
+    if config.extractors == AUTO:
+        return
+    spaces = extractor_spaces()
     for name in config.extractors:
-        look_up(extractor_spaces(), name, "evaluation.extractors")
+        if missing := look_up(spaces, name, "evaluation.extractors").missing():
+            rest = ", ".join(other for other, space in spaces.items() if not space.missing())
+            raise SettingsError(
+                f"evaluation.extractors has {name!r}, but {missing}; install it, or choose among "
+                f"{rest}, or leave evaluation.extractors at {AUTO!r}, which takes what there is"
+            )
 
 
 def _pixels(inputs: SpaceInputs) -> FeatureExtractor:

@@ -30,6 +30,7 @@ class FeatureSpace:
 
     ``label``: in headers. ``rank``: the lower the more telling. ``build``: the extractor, or the
     reason in one line why there is none. ``keep``: see ``Headline.keep``; None: as the metric says.
+    ``missing``: what must be installed first, in one line; "" where nothing is missing.
     """
 
     name: str
@@ -37,3 +38,4 @@ class FeatureSpace:
     rank: int
     build: Callable[[SpaceInputs], FeatureExtractor | str]
     keep: int | None = None
+    missing: Callable[[], str] = lambda: ""

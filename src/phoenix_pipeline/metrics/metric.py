@@ -106,16 +106,24 @@ class FeatureScores:
 
 @dataclass(frozen=True)
 class ClassInputs:
-    """The judge's ``probabilities`` [N, classes] of samples, and the histogram of its verdicts."""
+    """The judge's ``probabilities`` [N, classes] of samples, and the histogram of its verdicts.
+
+    ``asked``: int64 [N], the classes that a conditional model was to draw; None for any other.
+    """
 
     probabilities: np.ndarray
     histogram: "ClassHistogram"
     seed: int
+    asked: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
 class ClassScores:
-    """What is measured by the label judge; ``measure`` as in :class:`FeatureScores`."""
+    """What is measured by the label judge; ``measure`` as in :class:`FeatureScores`.
+
+    ``of_labelled``: it is of conditional models alone.
+    """
 
     metrics: tuple[Metric, ...]
     measure: Callable[[ClassInputs], Sequence[float]]
+    of_labelled: bool = False

@@ -71,11 +71,12 @@ def score_samples(
     seed: int,
     skipped: Mapping[str, str] | None = None,
     progress: Progress | None = None,
+    asked: np.ndarray | None = None,
 ) -> Scores:
     """Score uint8 ``samples`` [N, C, H, W] in the feature space of each extractor.
 
     ``references`` maps extractor names to real images; ``skipped`` are extractors that could not be
-    had.
+    had. ``asked``: int64 [N], the classes that a conditional model was to draw.
 
     Raises:
         SettingsError: there is no sample, or an extractor has no reference.
@@ -93,7 +94,7 @@ def score_samples(
         inputs = FeatureInputs(features, references[extractor.name], config, seed)
         _measure_features(tally, extractor.name, inputs)
     _summarise(tally)
-    histogram = _judge(tally, judge, samples, seed)
+    histogram = _judge(tally, judge, samples, seed, asked)
     return tally.result(len(samples), references, histogram)
 
 
@@ -178,9 +179,14 @@ def _summarise(tally: _Tally, *, real_images: bool = False) -> None:
 
 
 def _judge(
-    tally: _Tally, judge: LabelJudge | None, images: np.ndarray, seed: int
+    tally: _Tally,
+    judge: LabelJudge | None,
+    images: np.ndarray,
+    seed: int,
+    asked: np.ndarray | None = None,
 ) -> ClassHistogram | None:
-    names = [metric.name for scores in class_scores() for metric in scores.metrics]
+    due = [scores for scores in class_scores() if asked is not None or not scores.of_labelled]
+    names = [metric.name for scores in due for metric in scores.metrics]
     quality = [metric.name for metric in SCORES]
     if judge is None:
         tally.skipped.update(dict.fromkeys((*names, *quality), NO_JUDGE))
@@ -192,7 +198,7 @@ def _judge(
         return None
     probabilities = judge.probabilities(images)
     histogram = class_histogram(probabilities, judge.class_names, judge.class_counts)
-    inputs = ClassInputs(probabilities, histogram, seed)
-    for scores in class_scores():
+    inputs = ClassInputs(probabilities, histogram, seed, asked)
+    for scores in due:
         tally.measure([m.name for m in scores.metrics], partial(scores.measure, inputs))
     return histogram

@@ -36,12 +36,14 @@ def classification_utility(
     *,
     seed: int,
     progress: Progress | None = None,
+    asked: np.ndarray | None = None,
 ) -> Utility:
     """Compare uint8 ``samples`` [N, C, H, W] with real images as training data.
 
     Both classifiers have the judge's architecture and settings. Of more samples than there are
     training images as many are taken at random. ``progress`` is called with 1 after each of 2 x
-    ``judge.config.epochs`` epochs.
+    ``judge.config.epochs`` epochs. ``asked``: the classes [N] that a conditional model was to draw,
+    which are then the samples' labels; else the judge gives them.
 
     Raises:
         SettingsError: there are fewer images than classes, or the judge knows no more than the
@@ -57,7 +59,10 @@ def classification_utility(
             "for each: raise sampling.num_images or set evaluation.utility to false"
         )
     chosen = numpy_generator(seed, "utility").permutation(len(samples))[:count]
-    labels = judge.probabilities(samples[chosen]).argmax(axis=1)
+    if asked is None:
+        labels = judge.probabilities(samples[chosen]).argmax(axis=1)
+    else:
+        labels = asked[chosen]
     generated = ImageSet(samples[chosen], labels, train.class_names)
     real = take_stratified(train, count, seed)
     accuracies = (
@@ -73,7 +78,7 @@ SCORES = (
         "utility",
         "Utility",
         "accuracy on real test images of a classifier trained on the samples alone, labelled by "
-        "the label classifier",
+        "the label classifier or, of a conditional model, as they were asked for",
         "higher",
         COVERAGE,
     ),

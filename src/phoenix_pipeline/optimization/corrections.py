@@ -1,17 +1,18 @@
 """What a federation changes in a client's local steps: gradients before, weights after each one.
 
-A correction is a file like ``proximal.py`` or ``alignment.py``; :func:`corrections_of` lists them.
+A strategy (``strategies/``) decides on corrections for one client in one round; training binds them
+to its parameters and calls them. Those below are what strategies are made of.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
-from phoenix_pipeline.config import TrainingConfig
-from phoenix_pipeline.optimization.alignment import alignment
-from phoenix_pipeline.optimization.proximal import proximal_term
 from phoenix_pipeline.optimization.work import LocalWork
+
+Arrange = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
 
 
 class Correction(Protocol):
@@ -24,22 +25,104 @@ class Correction(Protocol):
         """Change the parameters in place, after the optimizer has moved them."""
 
 
-def corrections_of(
-    shared: Mapping[str, nn.Parameter],
-    work: LocalWork,
-    config: TrainingConfig,
-    arrange: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = dict,
-) -> list[Correction]:
-    """Return the corrections that ``config`` asks for.
+class BindCorrection(Protocol):
+    """What a strategy decided on for one client: a correction that waits for its parameters."""
 
-    Args:
-        shared: the parameters that came from the server, by name.
-        work: the client's work, with what the server told of the last round.
-        config: which corrections, and how strong.
-        arrange: brings the server's arrays into the shape of ``shared``.
+    def __call__(self, shared: Mapping[str, nn.Parameter], arrange: Arrange) -> Correction | None:
+        """Return the correction of ``shared``; None where there is nothing to correct.
+
+        Args:
+            shared: the parameters that came from the server. Of clients that train as one program
+                they are one vector, named ``shared``.
+            arrange: brings arrays by the model's names into the shape of ``shared``.
+        """
+
+
+def corrections_of(
+    shared: Mapping[str, nn.Parameter], work: LocalWork, arrange: Arrange | None = None
+) -> list[Correction]:
+    """Return the corrections of ``work``, bound to the parameters that came from the server."""
+    if not shared:
+        return []
+
+    def of_these(arrays: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return {name: arrays[name] for name in shared if name in arrays}
+
+    bound = (bind(shared, arrange or of_these) for bind in work.corrections)
+    return [correction for correction in bound if correction]
+
+
+class ProximalPull:
+    """The gradient of ``mu / 2 ||w - w_0||^2``; ``w_0`` are the parameters as they are now."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter], mu: float) -> None:
+        """Keep a copy of ``parameters``."""
+        self._parameters = list(parameters)
+        self._start = [parameter.detach().clone() for parameter in self._parameters]
+        self._mu = mu
+
+    @torch.no_grad()
+    def correct_gradients(self) -> None:
+        """Add ``mu (w - w_0)`` to each gradient, which must not be scaled any more."""
+        moving = [i for i, p in enumerate(self._parameters) if p.grad is not None]
+        if moving:
+            start = [self._start[i] for i in moving]
+            pull = torch._foreach_sub([self._parameters[i] for i in moving], start)
+            torch._foreach_add_(_gradients(self._parameters), pull, alpha=self._mu)
+
+    def after_step(self, learning_rate: float) -> None:
+        """Leave the weights: the gradient has the pull in it."""
+
+
+class GradientPull:
+    """Adds fixed arrays to the gradients of every local step."""
+
+    def __init__(self, shared: Mapping[str, nn.Parameter], added: Mapping[str, Tensor]) -> None:
+        """Bind ``shared`` to the arrays of ``added`` that have the same names."""
+        self._parameters, self._added = _pairs(shared, added)
+
+    @torch.no_grad()
+    def correct_gradients(self) -> None:
+        """Add the arrays to the gradients, which must not be scaled any more."""
+        pairs = zip(self._parameters, self._added, strict=True)
+        added = [array for parameter, array in pairs if parameter.grad is not None]
+        if added:
+            torch._foreach_add_(_gradients(self._parameters), added)
+
+    def after_step(self, learning_rate: float) -> None:
+        """Leave the weights: the gradient has the pull in it."""
+
+
+class StepPull:
+    """Goes ``share * learning_rate * direction`` after every local step.
+
+    The gradients are left alone: in Adam's moments the pull would be divided by their size.
     """
-    found = (
-        proximal_term(shared, config.proximal_mu),
-        alignment(shared, arrange(work.global_step) if work.global_step else {}, config.alignment),
-    )
-    return [correction for correction in found if correction]
+
+    def __init__(
+        self, shared: Mapping[str, nn.Parameter], direction: Mapping[str, Tensor], share: float
+    ) -> None:
+        """Bind ``shared`` to the arrays of ``direction`` that have the same names."""
+        self._parameters, self._direction = _pairs(shared, direction)
+        self._share = share
+
+    def correct_gradients(self) -> None:
+        """Leave the gradients."""
+
+    @torch.no_grad()
+    def after_step(self, learning_rate: float) -> None:
+        """Go along the direction, as far as it goes per unit of learning rate."""
+        torch._foreach_add_(self._parameters, self._direction, alpha=self._share * learning_rate)
+
+
+def _pairs(
+    shared: Mapping[str, nn.Parameter], arrays: Mapping[str, Tensor]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Return those of ``shared`` that have an array, and the arrays, on their device."""
+    found = [name for name in shared if name in arrays]
+    on_device = [arrays[name].to(shared[name].device) for name in found]
+    return [shared[name] for name in found], on_device
+
+
+def _gradients(parameters: Sequence[Tensor]) -> list[Tensor]:
+    return [parameter.grad for parameter in parameters if parameter.grad is not None]

@@ -18,6 +18,13 @@ def learning_rate_at(progress: float, peak: float, config: TrainingConfig) -> fl
     return peak * warmup * course(min(1.0, after))
 
 
+def sum_of_rates(progress: tuple[float, float], steps: int, config: TrainingConfig) -> float:
+    """Return the sum of the learning rates of ``steps`` steps between two points of the run."""
+    start, end = progress
+    points = (start + (end - start) * step / steps for step in range(steps))
+    return sum(learning_rate_at(point, config.learning_rate, config) for point in points)
+
+
 def _cosine(after: float) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * after))
 

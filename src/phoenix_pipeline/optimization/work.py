@@ -1,7 +1,8 @@
 """One client's share of a round, and the order in which it visits its images."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -10,6 +11,9 @@ from phoenix_pipeline.config import TrainingConfig
 from phoenix_pipeline.images import to_model_range
 from phoenix_pipeline.optimization.discrete_gaussian import draw_uniform
 
+if TYPE_CHECKING:
+    from phoenix_pipeline.optimization.corrections import BindCorrection
+
 
 @dataclass(frozen=True)
 class LocalWork:
@@ -17,11 +21,10 @@ class LocalWork:
 
     ``progress_start`` and ``progress_end`` are fractions of the whole run, in [0, 1], between which
     the learning rate moves. ``from_server`` names the parameters that start from the global weights
-    of this round: FedProx pulls these, no others, and none where there is no round.
+    of this round: corrections change these, no others, and none where there is no round.
     ``noise_multiplier`` is that of ``training.dp_sgd``, solved for this client; None without it.
     With ``secret_noise`` its noise and its batches follow no seed.
-    ``global_step``: by how much the global weights moved lately per unit of learning rate, by name;
-    empty where nobody knows.
+    ``corrections``: what the run's strategies change in each step (``strategies/``).
     """
 
     steps: int
@@ -30,7 +33,7 @@ class LocalWork:
     seed: int
     from_server: frozenset[str] = frozenset()
     noise_multiplier: float | None = None
-    global_step: Mapping[str, Tensor] = field(default_factory=dict)
+    corrections: "tuple[BindCorrection, ...]" = ()
     secret_noise: bool = False
 
     def progress(self, step: int) -> float:
@@ -53,12 +56,14 @@ class ClientTask:
 
     ``weights`` are trained in place, uint8 ``images`` are [N, C, H, W], and ``optimizer_state``
     holds Adam's moments, which are replaced by the new ones; None: they start anew and are dropped.
+    ``labels``: int64 [N], of a conditional model's images.
     """
 
     weights: Mapping[str, Tensor]
     images: Tensor
     work: LocalWork
     optimizer_state: dict[str, Tensor] | None = None
+    labels: Tensor | None = None
 
 
 def prepare_batch(batch: Tensor, config: TrainingConfig, generator: torch.Generator) -> Tensor:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from phoenix_pipeline.reporting.cards import sample_front_matter
+
 _NO_GUARANTEE = (
     "No differential privacy was applied by this export. A generated image can resemble a training "
     "image, above all where there are few of these: look at the memorisation score before "
@@ -27,7 +29,8 @@ def render_data_card(card: Mapping[str, Any]) -> str:
         "drawn from": _origin(card["images_per_model"]),
         "made by": f"phoenix-pipeline {card['phoenix_pipeline']}, {card['written']}",
     }
-    lines = ["# Generated images", "", "A model drew every image here."]
+    front = sample_front_matter(card["licence"], card["num_images"], card["data_files"])
+    lines = [*front, "# Generated images", "", "A model drew every image here."]
     lines += ["", "| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())]
     lines += ["", "## What left the clients while the model was trained", ""]
     lines += [f"- {sentence}" for sentence in card["disclosure"]]

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from phoenix_pipeline.reporting.class_disclosure import describe_classes
 from phoenix_pipeline.reporting.provenance import read_setting
 
 _CLIENTS = "federation.differential_privacy"
@@ -50,6 +51,13 @@ def describe_disclosure(settings: Mapping[str, Any], epsilon: float | None = Non
             f"Every {_times(every)} each client also sent one number, its score: how far the "
             "samples of its own model are from reference statistics that the server hands out."
         )
+    if start := read_setting(settings, "model.start_from"):
+        sentences.append(
+            f"Training began with given weights ({start}): nothing here says or limits what those "
+            "tell of the images that they were trained on."
+        )
+    if classes := describe_classes(settings):
+        sentences.append(classes)
     if _has_client_models(settings):
         sentences.append(_sampled(settings))
     return [*sentences, *_promise(settings, epsilon)]

@@ -28,9 +28,9 @@ def aggregate(given: list[tuple[dict[str, Tensor], float]], **clip: object) -> d
 
 def test_a_long_update_is_scaled_to_the_bound_and_a_short_one_is_not() -> None:
     # Norms 10 and 0.5; the first is halved, buffers and counts included.
-    result = aggregate([(moved((6.0, 8.0), count=4), 1), (moved((0.3, 0.4)), 3)], bound=5.0)
+    result = aggregate([(moved((6.0, 8.0), count=6), 1), (moved((0.3, 0.4)), 3)], bound=5.0)
     torch.testing.assert_close(result["w"], torch.tensor([1.975, 2.3]))
-    assert result["count"].item() == 10  # (12 + 3 x 10) / 4, rounded
+    assert result["count"].item() == 11  # (13 + 3 x 10) / 4 = 10.75, rounded
 
 
 def test_statistics_count_in_the_norm_and_are_scaled() -> None:

@@ -8,7 +8,6 @@ import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from phoenix_pipeline.config import TrainingConfig
 from phoenix_pipeline.errors import FederationError, SettingsError
 from phoenix_pipeline.federated.client_app import answer_errors, build_client_app
 from phoenix_pipeline.federated.engines.in_process import InProcessGrid
@@ -103,11 +102,11 @@ def test_too_few_usable_replies_end_the_run_with_the_reasons(tmp_path: Path) -> 
 def test_fedprox_pulls_from_the_second_step_on(tmp_path: Path) -> None:
     def weights(mu: float, steps: int) -> torch.Tensor:
         options: dict[str, Any] = {"local_work": {"unit": "steps", "amount": steps}}
-        told = settings(lr_warmup=0.0, lr_schedule="constant", proximal_mu=mu)
+        options["strategies"] = {"fedprox": {"mu": mu}}
+        told = settings(lr_warmup=0.0, lr_schedule="constant")
         folder = tmp_path / f"{mu}-{steps}"
         return federate(folder, rounds=1, settings=told, **options).raw["conv_in.weight"]
 
-    assert TrainingConfig().proximal_mu == 0.0
     assert torch.equal(weights(0.0, 1), weights(10.0, 1))
     start = settings().build_network().state_dict()["conv_in.weight"]
     free, pulled = weights(0.0, 3), weights(10.0, 3)

@@ -13,8 +13,8 @@ from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM, FedYogi
 from flwr.supercore.task_identity import TaskIdentity
 from pydantic import ValidationError
 
-from phoenix_pipeline.checkpoints import load_tensors
 from phoenix_pipeline.config import DcganConfig, ModelConfig, ServerOptimizerConfig
+from phoenix_pipeline.federated.packed_file import load_packed
 from phoenix_pipeline.federated.server_optimizer import ServerOptimizer
 from tests.federated.tiny import federate, interrupt, same, settings
 
@@ -148,8 +148,8 @@ def test_an_interrupted_run_ends_with_the_same_bits(tmp_path: Path, name: str) -
     resumed = federate(tmp_path / "cut", **options)
     assert same(resumed.raw, undisturbed.raw)
     assert same(resumed.ema, undisturbed.ema)
-    kept = load_tensors(tmp_path / "cut/server/round-000003.safetensors")[0]
-    whole = load_tensors(tmp_path / "whole/server/round-000003.safetensors")[0]
+    kept = load_packed(tmp_path / "cut/server/round-000003.safetensors")[0]
+    whole = load_packed(tmp_path / "whole/server/round-000003.safetensors")[0]
     moments = {n for n in kept if n.startswith("server_optimizer/")}
     assert len(moments) == len(resumed.raw) * (1 if name == "fedavgm" else 2)
     assert all(torch.equal(kept[n], whole[n]) for n in moments)

@@ -1,4 +1,5 @@
 import math
+from collections.abc import Mapping
 
 import pytest
 import torch
@@ -6,7 +7,9 @@ from torch import Tensor
 
 from phoenix_pipeline.config.compression import CodecConfig
 from phoenix_pipeline.errors import FederationError
+from phoenix_pipeline.federated.compression.channels import Channels
 from phoenix_pipeline.federated.compression.codecs import (
+    Codec,
     Fp16,
     Int4,
     Int8,
@@ -25,20 +28,32 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=generator(seed))
 
 
+def write(codec: Codec, array: Tensor, source: torch.Generator) -> dict[str, Tensor]:
+    """Return the parts of one array."""
+    written = codec.encode(array.reshape(-1), Channels((array.shape,)), source)
+    return {name: only for name, (only,) in written.items()}
+
+
+def read(codec: Codec, parts: Mapping[str, Tensor], shape: torch.Size) -> Tensor:
+    """Return the array of ``parts``."""
+    told = {name: [part] for name, part in parts.items()}
+    return codec.decode(told, Channels((shape,))).view(shape)
+
+
 def test_fp16_returns_what_half_precision_holds() -> None:
     array = torch.tensor([[0.5, -1.25, 65504.0], [2.0**-24, 0.0, 1.0 + 2.0**-10]])
-    written = Fp16().encode(array, generator())
-    assert torch.equal(Fp16().decode(written, array.shape), array)
+    written = write(Fp16(), array, generator())
+    assert torch.equal(read(Fp16(), written, array.shape), array)
 
 
 def test_fp16_cuts_what_is_too_large_instead_of_sending_infinity() -> None:
-    written = Fp16().encode(torch.tensor([1e6, -1e6]), generator())
-    assert Fp16().decode(written, torch.Size([2])).tolist() == [65504.0, -65504.0]
+    written = write(Fp16(), torch.tensor([1e6, -1e6]), generator())
+    assert read(Fp16(), written, torch.Size([2])).tolist() == [65504.0, -65504.0]
 
 
 def test_int8_keeps_multiples_of_the_scale_and_each_channels_largest_value() -> None:
     array = torch.tensor([[127.0, 3.0, -5.0], [0.0, 0.0, 0.0], [-1.27, 0.63, 1.0]])
-    written = Int8().encode(array, generator())
+    written = write(Int8(), array, generator())
     assert written["scales"].tolist() == pytest.approx([1.0, 0.0, 0.01])
     assert written["codes"][0].tolist() == [127, 3, -5]
     assert written["codes"][1].tolist() == [0, 0, 0]
@@ -47,27 +62,27 @@ def test_int8_keeps_multiples_of_the_scale_and_each_channels_largest_value() -> 
 
 def test_int4_packs_two_codes_in_a_byte() -> None:
     array = torch.tensor([[7.0, -7.0, 3.0], [0.0, 0.0, 0.0], [0.7, -0.2, 0.1]])
-    written = Int4().encode(array, generator())
+    written = write(Int4(), array, generator())
     assert written["scales"].tolist() == pytest.approx([1.0, 0.0, 0.1])
     # 7 + 8 and 16 x (-7 + 8); 3 + 8 and 16 x 8; the last byte's high half is the padding.
     assert written["codes"][:3].tolist() == [15 + 16, 11 + 128, 8 + 128]
     assert written["codes"].shape == (5,)
     assert int(written["codes"][4]) >> 4 == 8
-    assert torch.equal(Int4().decode(written, array.shape)[:2], array[:2])
+    assert torch.equal(read(Int4(), written, array.shape)[:2], array[:2])
 
 
 @pytest.mark.parametrize("byte", [0x80, 0x08, 0x18])
 def test_int4_refuses_what_no_encoder_writes(byte: int) -> None:
     parts = {"codes": torch.tensor([byte], dtype=torch.uint8), "scales": torch.ones(1)}
     with pytest.raises(FederationError, match=r"int4 codes must be -7\.\.7, padded by 0"):
-        Int4().decode(parts, torch.Size([1]))
+        read(Int4(), parts, torch.Size([1]))
 
 
 def test_int4_rounding_is_unbiased() -> None:
     array, draws, source = noise(4, 61), 2000, generator(1)
     total = torch.zeros_like(array)
     for _ in range(draws):
-        total += Int4().decode(Int4().encode(array, source), array.shape)
+        total += read(Int4(), write(Int4(), array, source), array.shape)
     scales = array.abs().amax(dim=1, keepdim=True) / 7
     assert (((total / draws - array).abs() / scales).max()) < 5 * 0.5 / math.sqrt(draws)
 
@@ -78,7 +93,7 @@ def test_int8_rounding_is_unbiased() -> None:
     source = generator(1)
     total = torch.zeros_like(array)
     for _ in range(draws):
-        total += codec.decode(codec.encode(array, source), array.shape)
+        total += read(codec, write(codec, array, source), array.shape)
     scales = array.abs().amax(dim=1, keepdim=True) / 127
     # 240 values: the largest of as many normal deviates stays below 5 standard errors.
     assert (((total / draws - array).abs() / scales).max()) < 5 * 0.5 / math.sqrt(draws)
@@ -87,24 +102,24 @@ def test_int8_rounding_is_unbiased() -> None:
 def test_int8_is_off_by_less_than_a_scale() -> None:
     array = noise(6, 50, seed=2)
     scales = array.abs().amax(dim=1, keepdim=True) / 127
-    decoded = Int8().decode(Int8().encode(array, generator()), array.shape)
+    decoded = read(Int8(), write(Int8(), array, generator()), array.shape)
     assert ((decoded - array).abs() <= scales * (1 + 1e-5)).all()
 
 
 def test_int8_depends_on_the_generator_alone() -> None:
     array = noise(5, 5)
-    same = [Int8().encode(array, generator(3))["codes"] for _ in range(2)]
-    other = Int8().encode(array, generator(4))["codes"]
+    same = [write(Int8(), array, generator(3))["codes"] for _ in range(2)]
+    other = write(Int8(), array, generator(4))["codes"]
     assert torch.equal(*same)
     assert not torch.equal(same[0], other)
 
 
 def test_top_k_picks_the_largest_magnitudes() -> None:
     array = torch.tensor([[0.5, -8.0, 1.0], [0.0, 4.0, -2.0]])
-    written = TopK(0.5).encode(array, generator())
+    written = write(TopK(0.5), array, generator())
     assert written["positions"].tolist() == [1, 4, 5]
     assert written["values"].tolist() == [-8.0, 4.0, -2.0]
-    decoded = TopK(0.5).decode(written, array.shape)
+    decoded = read(TopK(0.5), written, array.shape)
     assert decoded.tolist() == [[0.0, -8.0, 0.0], [0.0, 4.0, -2.0]]
 
 
@@ -117,9 +132,9 @@ def test_positions_take_the_smallest_type_that_reaches_the_last(
 ) -> None:
     array = torch.zeros(count)
     array[-1] = 1.0
-    written = TopK(1 / count).encode(array, generator())
+    written = write(TopK(1 / count), array, generator())
     assert written["positions"].dtype == dtype
-    assert TopK(1 / count).decode(written, array.shape)[-1] == 1.0
+    assert read(TopK(1 / count), written, array.shape)[-1] == 1.0
 
 
 def test_sizes_are_as_computed_by_hand() -> None:
@@ -160,8 +175,8 @@ def test_state_of_batch_norm_and_integers_pass_through() -> None:
     }
     for codec in (Fp16(), Int8(), TopK(0.01)):
         arrays = encode(update, codec, generator()).arrays
-        read = decode(arrays, codec, update)
-        assert all(torch.equal(read[name], update[name]) for name in update)
+        back = decode(arrays, codec, update)
+        assert all(torch.equal(back[name], update[name]) for name in update)
 
 
 @pytest.mark.parametrize("kind", ["none", "fp16", "int8", "int4", "int3", "ternary", "top_k"])
@@ -170,10 +185,36 @@ def test_names_shapes_and_dtypes_come_back(kind: str, dtype: torch.dtype) -> Non
     update = {"z": (noise(6, 7) * 9).to(dtype), "a": torch.zeros(3, dtype=dtype)}
     update["scalar"] = torch.tensor(2.0).to(dtype)
     codec = codec_of(CodecConfig(codec=kind, density=0.2))
-    read = decode(encode(update, codec, generator()).arrays, codec, update)
-    assert list(read) == list(update)
+    back = decode(encode(update, codec, generator()).arrays, codec, update)
+    assert list(back) == list(update)
     for name, array in update.items():
-        assert (read[name].shape, read[name].dtype) == (array.shape, array.dtype)
+        assert (back[name].shape, back[name].dtype) == (array.shape, array.dtype)
     if kind == "none":
-        assert all(torch.equal(read[name], update[name]) for name in update)
-    assert read["a"].tolist() == [0, 0, 0]
+        assert all(torch.equal(back[name], update[name]) for name in update)
+    assert back["a"].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("kind", ["fp16", "int8", "int4", "int3", "ternary", "top_k"])
+def test_many_arrays_at_once_are_written_as_each_by_itself(kind: str) -> None:
+    codec = codec_of(CodecConfig(codec=kind, density=0.2))
+    assert codec is not None
+    shapes = [(4, 3, 3, 3), (7,), (1, 5), (6, 2), (2, 2, 1)]
+    arrays = [noise(*shape, seed=i) for i, shape in enumerate(shapes)]
+    channels = Channels(tuple(array.shape for array in arrays))
+    together = codec.encode(channels.join(arrays), channels, generator(9))
+    source = generator(9)
+    alone = [write(codec, array, source) for array in arrays]
+    for name, parts in together.items():
+        for part, one in zip(parts, alone, strict=True):
+            assert torch.equal(part, one[name])
+    back = channels.cut(codec.decode(together, channels))
+    for array, parts_of_one, own in zip(arrays, alone, back, strict=True):
+        assert torch.equal(own, read(codec, parts_of_one, array.shape))
+
+
+def test_scales_are_of_output_channels_and_a_vector_has_one() -> None:
+    channels = Channels((torch.Size([2, 3]), torch.Size([4]), torch.Size([])))
+    values = torch.tensor([1.0, 2, 3, 4, 5, 6, 1, 1, 1, 2, 7])
+    assert channels.sums(values).tolist() == [6.0, 15.0, 5.0, 7.0]
+    assert channels.maxima(values).tolist() == [3.0, 6.0, 2.0, 7.0]
+    assert channels.spread(torch.arange(4.0)).tolist() == [0.0] * 3 + [1.0] * 3 + [2.0] * 4 + [3.0]

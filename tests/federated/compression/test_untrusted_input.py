@@ -37,7 +37,7 @@ CASES: list[tuple[Codec | None, Callable[[Arrays], Arrays], str]] = [
     (None, put("float32", 3, float("nan")), "not finite"),
     (Fp16(), put("float16", 0, float("inf")), "not finite"),
     (Fp16(), lambda a: message(Int8()), "need float16, int64"),
-    (Int8(), put("int8", 5, -128), "array w: int8 codes must be -127..127"),
+    (Int8(), put("int8", 5, -128), "int8 codes must be -127..127"),
     (Int8(), put("float32", 2, -1.0), "scales 0 or more"),
     (Int8(), put("float32", 2, float("inf")), "not finite"),
     (Int8(), put("float32", 2, 3.4e38), "decodes to a value that is not finite"),

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from flwr.app import Array, ConfigRecord, Context, Message, RecordDict
+from flwr.app import Array, ConfigRecord, Context, Error, Message, RecordDict
+from flwr.common.constant import ErrorCode
 
 from phoenix_pipeline.config import DeploymentConfig
 from phoenix_pipeline.errors import FederationError
@@ -22,6 +23,7 @@ from phoenix_pipeline.federated.fleet import Fleet
 from phoenix_pipeline.federated.job import FederatedJob
 from phoenix_pipeline.federated.personal_upload import ask_for_layers
 from phoenix_pipeline.federated.program import Watch, run_program
+from phoenix_pipeline.federated.site_errors import answer_with_code
 from phoenix_pipeline.federated.sites import CLIENT_ID, InMemorySites, Site
 from tests.federated.tiny import federate, job, same, settings
 
@@ -32,7 +34,8 @@ def deployed(**options: Any) -> FederatedJob:
 
 
 def grid_of(sites: InMemorySites, clients: tuple[int, ...]) -> InProcessGrid:
-    return InProcessGrid(build_client_app(sites), clients, workers=1, threads=1)
+    app = build_client_app(sites, answer_with_code)
+    return InProcessGrid(app, clients, workers=1, threads=1)
 
 
 def in_memory(told: FederatedJob, folder: Path) -> InMemorySites:
@@ -73,7 +76,7 @@ def test_too_few_that_can_answer_stop_the_start(tmp_path: Path) -> None:
     # Client 7 has no images: its node raises.
     with (
         grid_of(sites, (0, 7)) as grid,
-        pytest.raises(FederationError, match=r"1 nodes can take part.*node 8: KeyError: 7"),
+        pytest.raises(FederationError, match=r"1 nodes can take part.*node 8: fault: its"),
     ):
         open_fleet(grid, told, tmp_path)
 
@@ -235,6 +238,31 @@ def test_bytes_that_are_no_message_cost_only_who_sent_them(garbage: Any, tmp_pat
     with Scrambled(build_client_app(in_memory(told, tmp_path)), (0, 1), 1, threads=1) as grid:
         grid.present, grid.garbage = {1, 2}, garbage
         assert open_fleet(grid, told, tmp_path).clients == {1: 0}
+
+
+LEAK = "<class 'OSError'>:<'[Errno 28] No space left on device: '/home/jdoe/.flwr/apps/x''>"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, LEAK), "Flower failed at the site before"),
+        (Error(ErrorCode.LOAD_CLIENT_APP_EXCEPTION, LEAK), "its program could not be loaded"),
+        (Error(ErrorCode.CLIENT_APP_CRASHED, LEAK), "its program ended without an answer"),
+        (Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, "fault: " + LEAK), "fault: its program fai"),
+        (Error(77, LEAK), "no error that this program knows (Flower's error 77)"),
+        (Error(ErrorCode.NODE_UNAVAILABLE), "its node is not connected"),
+    ],
+)
+def test_no_text_of_an_error_is_passed_on(error: Error, said: str, tmp_path: Path) -> None:
+    """Flower answers for a program that did not run, with the text of any exception."""
+    with InProcessGrid(
+        lambda message, context: Message(error, reply_to=message), (0,), 1, threads=1
+    ) as grid:
+        content = RecordDict({"config": ConfigRecord({"settings": "{}"})})
+        (reply,) = NodeGrid(grid).send_and_receive([Message(content, 1, "query.describe")])
+    assert reply.error.reason.startswith(said)
+    assert "jdoe" not in reply.error.reason
 
 
 def test_ids_of_messages_cannot_be_computed_by_another_node(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from flwr.common.constant import SUPERLINK_NODE_ID
 from flwr.supercore.task_identity import TaskIdentity
 
 from phoenix_pipeline.config import ThresholdFilterConfig
-from phoenix_pipeline.errors import CheckpointError, FederationError, PhoenixError
+from phoenix_pipeline.errors import CheckpointError, DataError, FederationError, PhoenixError
 from phoenix_pipeline.federated.client_state import ClientState
 from phoenix_pipeline.federated.engines.exchange import (
     Progress,
@@ -69,6 +69,33 @@ def test_images_are_resized_as_the_run_wants_them(folder: Path) -> None:
     other = settings().model_copy(update={"image_size": 16, "channels": 3})
     site = open_with(folder, {"settings": other.model_dump_json()})
     assert site.images.shape == (5, 3, 16, 16)
+
+
+def test_labels_of_a_node_are_numbered_as_the_server_numbers_them(folder: Path) -> None:
+    named = ImageSet(make_images(5).images, np.array([0, 1, 1, 0, 1]), ("owl", "cat"))
+    write_images(named, folder / "own.parquet")
+    told = settings().model_copy(update={"class_names": ("cat", "dog", "owl")})
+    site = open_with(folder, {"settings": told.model_dump_json()})
+    assert site.labels is not None
+    assert site.labels.tolist() == [2, 0, 0, 2, 0]
+    other = told.model_copy(update={"class_names": ("cat", "dog")})
+    with pytest.raises(DataError, match="'owl' is not among the training classes"):
+        open_with(folder, {"settings": other.model_dump_json()})
+    with pytest.raises(DataError, match=r"pool.parquet has no column 'label'"):
+        pool = {"shared-pool": str(folder / "pool.parquet")}
+        open_with(folder, {"settings": told.model_dump_json()}, **pool)
+    assert open_with(folder).labels is None
+
+
+def test_a_warm_up_finds_the_labels_of_the_pool(tmp_path: Path) -> None:
+    labelled = ImageSet(make_images().images, np.arange(48) % 3, ("a", "b", "c"))
+    told = settings().model_copy(update={"class_names": labelled.class_names})
+    warmed = job(images=labelled, settings=told, pool=np.array([4, 6, 7]), warmup_steps=2)
+    write_job(tmp_path, warmed)
+    again = read_job(tmp_path).images
+    assert again.labels is not None
+    assert again.labels.tolist() == [1, 0, 1]
+    assert np.array_equal(again.images, labelled.images[[4, 6, 7]])
 
 
 @pytest.mark.parametrize(

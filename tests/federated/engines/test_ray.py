@@ -14,6 +14,7 @@ from flwr.clientapp import ClientApp
 from phoenix_pipeline.config import RayConfig
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.federated.engines.ray_actors import RayGrid
+from tests.federated.test_conditional import conditional
 from tests.federated.tiny import federate, same, settings
 
 LIMIT_S = 20.0
@@ -41,6 +42,14 @@ def cluster() -> Iterator[None]:
 def test_without_ray_one_line_says_how_to_install_it(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"pip install 'phoenix-pipeline\[ray\]'"):
         federate(tmp_path, engine="ray")
+
+
+@needs_ray
+@pytest.mark.slow
+def test_ray_learns_classes_with_the_bits_of_in_process(tmp_path: Path) -> None:
+    here = conditional(tmp_path / "here", rounds=2)
+    there = conditional(tmp_path / "there", rounds=2, engine="ray")
+    assert same(there.raw, here.raw)
 
 
 @needs_ray

@@ -15,6 +15,7 @@ from phoenix_pipeline.federated.engines.in_process import InProcessGrid
 from phoenix_pipeline.federated.engines.node_app import open_node
 from phoenix_pipeline.federated.privacy.accountant import epsilon_spent
 from phoenix_pipeline.federated.records import ClientSettings, LocalNoise
+from phoenix_pipeline.federated.round_memory import round_bytes
 from phoenix_pipeline.federated.site_demands import SiteDemands
 from phoenix_pipeline.federated.site_errors import (
     SENTENCES,
@@ -22,7 +23,7 @@ from phoenix_pipeline.federated.site_errors import (
     answer_with_code,
     code_of,
 )
-from phoenix_pipeline.images import write_images
+from phoenix_pipeline.images import count_images, write_images
 from phoenix_pipeline.optimization.work import LocalWork
 from tests.federated.tiny import make_images, settings
 
@@ -134,6 +135,31 @@ def test_a_node_refuses_at_the_roll_call_what_its_configuration_does_not_allow(
     assert answer(tmp_path, noisy(1.0), **{"min-noise-multiplier": 1.0}).has_content()
     kept = answer(tmp_path, settings(), **{"keep-layers": "conv_out, conv_in"})
     assert kept.error.reason.startswith("layers-not-kept: ")
+
+
+def test_a_run_that_takes_more_memory_than_a_site_gives_is_refused_unread(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    write_images(make_images(5), tmp_path / "JOHN_DOE_1961.parquet")
+    wide = settings().model_copy(update={"channels": 3, "image_size": 256})
+    assert round_bytes(wide, 5, 1 << 60) > 0.03 * (1 << 30)
+    refused = answer(tmp_path, wide, **{"max-memory-gib": 0.03})
+    assert refused.error.reason.startswith("too-much-memory: the run would take more memory")
+    assert "GiB by the estimate" in caplog.text
+    too_large = wide.model_copy(update={"image_size": 1 << 20})
+    assert answer(tmp_path, too_large).error.reason.startswith("settings-unusable: ")
+    assert "Read 5 images" not in caplog.text
+    assert answer(tmp_path, settings(), **{"max-memory-gib": 0.03}).has_content()
+    assert "Read 5 images" in caplog.text
+
+
+def test_images_of_a_folder_are_counted_unread(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / f"{name}.png").write_bytes(b"no image")
+    assert count_images(tmp_path) == 3
+    with pytest.raises(DataError):
+        count_images(tmp_path / "absent")
 
 
 def test_no_name_of_a_file_leaves_a_site(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -17,7 +17,7 @@ from phoenix_pipeline.config import (
     ModelConfig,
     TrainingConfig,
 )
-from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.errors import SettingsError, TrainingError
 from phoenix_pipeline.federated.privacy.accountant import epsilon_spent
 from phoenix_pipeline.federated.privacy.checks import check_privacy
 from phoenix_pipeline.federated.privacy.client_level import ClientLevelPrivacy
@@ -131,6 +131,16 @@ def test_local_update_is_clipped_before_the_noise() -> None:
     assert silent["w"].norm().item() == pytest.approx(2.0, rel=1e-4)
     noisy = privatize(trained, received, LocalNoise(clip_norm=2.0, noise_multiplier=3.0), seed=1)
     assert noisy["w"].std().item() == pytest.approx(6.0, rel=0.05)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("seed", [None, 3])
+def test_an_update_without_a_norm_is_not_sent(value: float, seed: int | None) -> None:
+    """Unclipped, its finite values would leave with far too little noise."""
+    received = {"a": torch.zeros(2), "b": torch.zeros(3)}
+    trained = {"a": torch.tensor([1.0, value]), "b": torch.full((3,), 1e6)}
+    with pytest.raises(TrainingError, match="the norm of the update is"):
+        privatize(trained, received, LocalNoise(clip_norm=1.0, noise_multiplier=1.0), seed)
 
 
 def test_secret_local_noise_is_clipped_and_is_not_found_by_the_seeds(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from phoenix_pipeline.cli import sweep as sweep_command
-from phoenix_pipeline.framework.file_locks import Locks
+from phoenix_pipeline.file_locks import Locks
 from phoenix_pipeline.framework.sweeps.plan import prepare_sweep
 
 RUN_A_CELL = """

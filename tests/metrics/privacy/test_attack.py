@@ -34,6 +34,12 @@ def test_known_values() -> None:
     assert some.tpr_at_1_percent_fpr == 2 / 8
 
 
+def test_members_that_score_lower_are_no_leak() -> None:
+    lower, higher = np.arange(50.0), 50 + np.arange(50.0)
+    assert judge_attack(lower, higher).auc_p_value > 0.999
+    assert judge_attack(higher, lower).auc_p_value < 0.001
+
+
 def test_the_standard_error_is_the_spread_without_a_leak() -> None:
     generator = np.random.default_rng(1)
     draws = [judge_attack(generator.normal(size=40), generator.normal(size=60)) for _ in range(600)]

@@ -43,8 +43,15 @@ def test_a_perfect_attack_on_few_images_is_not_certain(auc: float, low: bool, hi
 def test_the_interval_mirrors_when_members_and_held_out_images_change_places() -> None:
     low, high = auc_interval(0.8, 30, 70)
     assert auc_interval(0.2, 70, 30) == pytest.approx((1 - high, 1 - low))
-    # Hanley and McNeil's variance at the two ends is what defines them.
     assert low < 0.8 < high and 0.8 - low > high - 0.8
+
+
+def test_the_ends_are_where_the_measured_auc_is_two_standard_errors_away() -> None:
+    for end in auc_interval(0.8, 30, 70):
+        # Newcombe's method 5 with (30 + 70) / 2 - 1 = 49 in the place of both counts less one.
+        spread = 1 + 49 * (1 - end) / (2 - end) + 49 * end / (1 + end)
+        error = np.sqrt(end * (1 - end) * spread / (30 * 70))
+        assert abs(0.8 - end) == pytest.approx(1.959964 * error, rel=1e-5)
 
 
 def test_few_held_out_images_cannot_bound_the_tpr_from_below() -> None:
@@ -52,7 +59,8 @@ def test_few_held_out_images_cannot_bound_the_tpr_from_below() -> None:
     members = np.full(100, 10.0)
     for count, bounded in ((72, False), (1000, True)):
         low, high = tpr_interval(members, np.arange(count) / count, generator)
-        assert (low > 0.9) == bounded
+        # 72 images leave a share of the thresholds above all of them, 1000 next to none.
+        assert low > 0.9 if bounded else low == 0.0
         assert high > 0.97
 
 

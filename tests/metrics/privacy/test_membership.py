@@ -17,6 +17,7 @@ from phoenix_pipeline.metrics.privacy.membership import (
     loss_timesteps,
     membership_scores,
     pia_distance,
+    predictor,
     secmi_error,
     secmi_timesteps,
 )
@@ -143,7 +144,9 @@ def test_losses_of_a_known_prediction() -> None:
     noise = NoiseConfig(num_train_timesteps=10, prediction_type="epsilon")
     schedule = NoiseSchedule.from_config(noise, "cpu")
     noises = [torch.full((1, 1, 2, 2), 3.0), torch.full((1, 1, 2, 2), 1.0)]
-    loss = denoising_loss(Constant(1.0), schedule, torch.zeros(5, 1, 2, 2), [1, 4], noises)
+    loss = denoising_loss(
+        predictor(Constant(1.0)), schedule, torch.zeros(5, 1, 2, 2), [1, 4], noises
+    )
     # (1 - 3)^2 and (1 - 1)^2
     assert loss.tolist() == [2.0] * 5
 
@@ -154,7 +157,7 @@ def test_pia_distance_of_a_known_prediction(kind: str) -> None:
         NoiseConfig(num_train_timesteps=10, prediction_type=kind), "cpu"
     )
     x_0, step = torch.full((1, 1, 2, 2), 0.5), 6
-    distance = float(pia_distance(Constant(2.0), schedule, x_0, step).detach())
+    distance = float(pia_distance(predictor(Constant(2.0)), schedule, x_0, step).detach())
     if kind == "epsilon":
         assert distance == 0.0
         return
@@ -206,11 +209,11 @@ def test_secmi_error_of_a_known_prediction() -> None:
     x_t = grows(0, 10) * grows(10, 20)
     missed = x_t * (grows(20, 30) * grows(30, 20) - 1)
     x_0 = torch.tensor([0.5, -1.0, 0.0]).view(3, 1, 1, 1).expand(3, 1, 2, 2)
-    found = secmi_error(network, schedule, x_0, timesteps).detach()
+    found = secmi_error(predictor(network), schedule, x_0, timesteps).detach()
     expected = [4 * (missed * pixel) ** 2 for pixel in (0.5, -1.0, 0.0)]
     assert found.tolist() == pytest.approx(expected, rel=1e-2)
     # What the network predicts alike on both ways is found again.
-    assert secmi_error(Constant(1.0), schedule, x_0, timesteps).max() < 1e-8
+    assert secmi_error(predictor(Constant(1.0)), schedule, x_0, timesteps).max() < 1e-8
 
 
 def test_a_gan_is_judged_by_its_discriminator(digits: tuple[ImageSet, ImageSet]) -> None:
@@ -228,3 +231,25 @@ def test_a_gan_is_judged_by_its_discriminator(digits: tuple[ImageSet, ImageSet])
 def test_timesteps_are_spread_over_the_first_half() -> None:
     steps = loss_timesteps(NoiseConfig(num_train_timesteps=1001), 4)
     assert steps == [20, 180, 340, 500]
+
+
+def test_a_conditional_model_is_attacked_with_the_labels_of_the_images() -> None:
+    model = ModelConfig(conditioning="labels")
+    network = LabelledConstant()
+    config = PrivacyAuditConfig(timesteps=2, batch_size=2)
+    images = np.zeros((4, 1, 8, 8), dtype=np.uint8)
+    labels = np.array([0, 3, 1, 2])
+    scores = membership_scores(network, model, images, config, 0, labels=labels)
+    # Further from 0 with every class, so less familiar.
+    assert np.argsort(-scores["loss"]).tolist() == [0, 2, 3, 1]
+
+
+class LabelledConstant(nn.Module):
+    """Predicts ten times the class everywhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(10.0))
+
+    def forward(self, x: Tensor, t: Tensor, labels: Tensor, return_dict: bool) -> tuple[Tensor]:
+        return ((self.scale * labels).view(-1, 1, 1, 1).expand_as(x),)

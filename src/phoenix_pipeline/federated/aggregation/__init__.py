@@ -13,6 +13,7 @@ from phoenix_pipeline.federated.aggregation.clipping import ClippedUpdates, Medi
 from phoenix_pipeline.federated.aggregation.partial_mean import PartialMean
 from phoenix_pipeline.federated.aggregation.private_mean import PrivateMean, PrivateRound
 from phoenix_pipeline.federated.aggregation.robust import RobustRule
+from phoenix_pipeline.federated.aggregation.row_mean import by_rows
 from phoenix_pipeline.federated.aggregation.rule import Aggregation
 from phoenix_pipeline.federated.aggregation.weighted_mean import WeightedMean
 from phoenix_pipeline.registry import look_up
@@ -22,7 +23,14 @@ _CLIPPED: dict[str, type[ClippedUpdates | MedianClippedUpdates]] = {
     "median": MedianClippedUpdates,
 }
 
-__all__ = ["Aggregation", "PartialMean", "WeightedMean", "build_aggregation", "check_num_replies"]
+__all__ = [
+    "Aggregation",
+    "PartialMean",
+    "WeightedMean",
+    "build_aggregation",
+    "by_rows",
+    "check_num_replies",
+]
 
 
 def build_aggregation(
@@ -45,8 +53,8 @@ def build_aggregation(
         return PrivateMean(template, private)
     chosen = config.aggregation
     if config.compression.is_split:
-        return PartialMean(template)
-    rule: Aggregation = WeightedMean(template)
+        return by_rows(PartialMean(template), template)
+    rule = by_rows(WeightedMean(template), template)
     if chosen.rule != "mean":
         rule = RobustRule(chosen, template)
     if chosen.clip_norm.bound is None:

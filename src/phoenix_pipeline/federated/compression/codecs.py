@@ -1,11 +1,11 @@
-"""How one array is written: as it is, in half precision, 8 or 4 bits, or by its largest values.
+"""How arrays are written: as they are, in half precision, 8 to 1.6 bits, or by largest values.
 
 A codec knows from an array's shape alone which parts it writes. So both sides know what a message
 must look like, and its size, before it is there.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,29 +14,38 @@ from torch import Generator, Size, Tensor
 
 from phoenix_pipeline.config.compression import CodecConfig
 from phoenix_pipeline.errors import FederationError
+from phoenix_pipeline.federated.compression.channels import Channels, num_channels, packing_of
 from phoenix_pipeline.federated.compression.few_codes import INT3, TERNARY
 from phoenix_pipeline.registry import look_up
+from phoenix_pipeline.strategies.weights import is_state
 
 Parts = dict[str, tuple[Size, torch.dtype]]
+# One tensor per array, by the name of the part.
+Written = dict[str, Sequence[Tensor]]
 
 _LARGEST_CODE = 127
 _LARGEST_NIBBLE = 7
 _ZERO_NIBBLE = 8
 _LARGEST_FP16 = float(torch.finfo(torch.float16).max)
-_BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 class Codec(Protocol):
-    """Write and read one floating-point array; all arithmetic is in float32."""
+    """Write and read floating-point arrays, all at once; all arithmetic is in float32."""
+
+    def __hash__(self) -> int:
+        """Codecs of one kind and settings are one key: what they need is worked out once."""
 
     def parts(self, shape: Size) -> Parts:
         """Return shape and dtype of what is written for an array of ``shape``, by name."""
 
-    def encode(self, array: Tensor, generator: Generator) -> dict[str, Tensor]:
-        """Return the parts of a finite ``array``; any randomness is from ``generator``."""
+    def encode(self, values: Tensor, channels: Channels, generator: Generator) -> Written:
+        """Return the parts of arrays whose finite ``values`` [n] lie one after another.
 
-    def decode(self, parts: Mapping[str, Tensor], shape: Size) -> Tensor:
-        """Return the float32 array of ``parts``, whose shapes and dtypes are right.
+        Any randomness is from ``generator``.
+        """
+
+    def decode(self, parts: Mapping[str, Sequence[Tensor]], channels: Channels) -> Tensor:
+        """Return the float32 values [n] of ``parts``, whose shapes and dtypes are right.
 
         Raises:
             FederationError: a value that no encoder writes.
@@ -51,13 +60,13 @@ class Fp16:
         """Return one array of the same shape."""
         return {"values": (shape, torch.float16)}
 
-    def encode(self, array: Tensor, generator: Generator) -> dict[str, Tensor]:
+    def encode(self, values: Tensor, channels: Channels, generator: Generator) -> Written:
         """Round to the nearest; nothing is random."""
-        return {"values": _to_fp16(array)}
+        return {"values": channels.cut(_to_fp16(values))}
 
-    def decode(self, parts: Mapping[str, Tensor], shape: Size) -> Tensor:
+    def decode(self, parts: Mapping[str, Sequence[Tensor]], channels: Channels) -> Tensor:
         """Return the values; they are exact."""
-        return parts["values"].float()
+        return channels.join(parts["values"])
 
 
 @dataclass(frozen=True)
@@ -70,20 +79,24 @@ class Int8:
 
     def parts(self, shape: Size) -> Parts:
         """Return the codes, and the scales [output channels]."""
-        channels = shape[0] if len(shape) > 1 else 1
-        return {"codes": (shape, torch.int8), "scales": (Size([channels]), torch.float32)}
+        scales = Size([num_channels(shape)])
+        return {"codes": (shape, torch.int8), "scales": (scales, torch.float32)}
 
-    def encode(self, array: Tensor, generator: Generator) -> dict[str, Tensor]:
+    def encode(self, values: Tensor, channels: Channels, generator: Generator) -> Written:
         """Round up with the probability that the value lies above the lower code."""
-        codes, scales = _quantize(array, _LARGEST_CODE, generator)
-        return {"codes": codes.to(torch.int8).reshape(array.shape), "scales": scales}
+        codes, scales = _quantize(values, channels, _LARGEST_CODE, generator)
+        return {
+            "codes": channels.cut(codes.to(torch.int8)),
+            "scales": scales.split(channels.counts),
+        }
 
-    def decode(self, parts: Mapping[str, Tensor], shape: Size) -> Tensor:
+    def decode(self, parts: Mapping[str, Sequence[Tensor]], channels: Channels) -> Tensor:
         """Multiply; codes of -128 and scales below 0 are refused."""
-        codes, scales = parts["codes"], parts["scales"]
+        codes = torch.cat([array.reshape(-1) for array in parts["codes"]])
+        scales = torch.cat(list(parts["scales"]))
         if bool((codes < -_LARGEST_CODE).any()) or bool((scales < 0).any()):
             raise FederationError("int8 codes must be -127..127 and scales 0 or more")
-        return (codes.reshape(len(scales), -1).float() * scales[:, None]).reshape(shape)
+        return codes.float() * channels.spread(scales)
 
 
 @dataclass(frozen=True)
@@ -92,32 +105,32 @@ class Int4:
 
     def parts(self, shape: Size) -> Parts:
         """Return the bytes, and the scales [output channels]."""
-        channels = shape[0] if len(shape) > 1 else 1
-        packed = Size([(shape.numel() + 1) // 2])
-        return {"codes": (packed, torch.uint8), "scales": (Size([channels]), torch.float32)}
+        packed, scales = Size([(shape.numel() + 1) // 2]), Size([num_channels(shape)])
+        return {"codes": (packed, torch.uint8), "scales": (scales, torch.float32)}
 
-    def encode(self, array: Tensor, generator: Generator) -> dict[str, Tensor]:
+    def encode(self, values: Tensor, channels: Channels, generator: Generator) -> Written:
         """Round up with the probability that the value lies above the lower code."""
-        codes, scales = _quantize(array, _LARGEST_NIBBLE, generator)
-        nibbles = torch.full((2 * ((array.numel() + 1) // 2),), _ZERO_NIBBLE, dtype=torch.uint8)
-        nibbles[: array.numel()] = (codes.reshape(-1) + _ZERO_NIBBLE).to(torch.uint8)
-        return {"codes": nibbles[0::2] | (nibbles[1::2] << 4), "scales": scales}
+        packing = packing_of(channels, 2)
+        codes, scales = _quantize(values, channels, _LARGEST_NIBBLE, generator)
+        nibbles = packing.pad(codes + _ZERO_NIBBLE, _ZERO_NIBBLE).to(torch.uint8)
+        return {
+            "codes": (nibbles[:, 0] | (nibbles[:, 1] << 4)).split(packing.groups),
+            "scales": scales.split(channels.counts),
+        }
 
-    def decode(self, parts: Mapping[str, Tensor], shape: Size) -> Tensor:
+    def decode(self, parts: Mapping[str, Sequence[Tensor]], channels: Channels) -> Tensor:
         """Multiply; codes of -8, scales below 0 and a padding that is not 0 are refused."""
-        packed, scales = parts["codes"], parts["scales"]
-        nibbles = torch.stack([packed & 15, packed >> 4], dim=1).reshape(-1)
-        padding = nibbles[shape.numel() :]
-        wrong = (nibbles == 0).any() or (padding != _ZERO_NIBBLE).any() or (scales < 0).any()
-        if bool(wrong):
+        packed, scales = torch.cat(list(parts["codes"])), torch.cat(list(parts["scales"]))
+        padded = torch.stack([packed & 15, packed >> 4], dim=1)
+        nibbles, is_padded = packing_of(channels, 2).take(padded, _ZERO_NIBBLE)
+        if bool((nibbles == 0).any() or (scales < 0).any()) or not is_padded:
             raise FederationError("int4 codes must be -7..7, padded by 0, and scales 0 or more")
-        codes = nibbles[: shape.numel()].float() - _ZERO_NIBBLE
-        return (codes.reshape(len(scales), -1) * scales[:, None]).reshape(shape)
+        return (nibbles.float() - _ZERO_NIBBLE) * channels.spread(scales)
 
 
 @dataclass(frozen=True)
 class TopK:
-    """The ``density`` x n values of largest magnitude, as fp16, and where they are.
+    """The ``density`` x n values of largest magnitude of each array, as fp16, and where they are.
 
     Positions are ascending, in the smallest integer type that holds them.
     """
@@ -129,27 +142,29 @@ class TopK:
         count = Size([max(1, math.ceil(self.density * shape.numel()))])
         return {"values": (count, torch.float16), "positions": (count, _index_dtype(shape))}
 
-    def encode(self, array: Tensor, generator: Generator) -> dict[str, Tensor]:
+    def encode(self, values: Tensor, channels: Channels, generator: Generator) -> Written:
         """Choose by magnitude; nothing is random."""
-        flat = array.reshape(-1)
-        count = self.parts(array.shape)["values"][0].numel()
-        positions = flat.abs().topk(count).indices.sort().values
-        return {
-            "values": _to_fp16(flat[positions]),
-            "positions": positions.to(_index_dtype(array.shape)),
-        }
+        found, where = [], []
+        for array, shape in zip(values.split(channels.sizes), channels.shapes, strict=True):
+            count = self.parts(shape)["values"][0].numel()
+            positions = array.abs().topk(count).indices.sort().values
+            found.append(_to_fp16(array[positions]))
+            where.append(positions.to(_index_dtype(shape)))
+        return {"values": found, "positions": where}
 
-    def decode(self, parts: Mapping[str, Tensor], shape: Size) -> Tensor:
+    def decode(self, parts: Mapping[str, Sequence[Tensor]], channels: Channels) -> Tensor:
         """Return zeros but for the values; positions must be ascending and inside the array."""
-        positions = parts["positions"].long()
-        inside = bool(((positions >= 0) & (positions < shape.numel())).all())
-        if not inside or bool((positions.diff() <= 0).any()):
-            raise FederationError(
-                f"positions of the largest values must be ascending within 0..{shape.numel() - 1}"
-            )
-        flat = torch.zeros(shape.numel())
-        flat[positions] = parts["values"].float()
-        return flat.reshape(shape)
+        decoded = torch.zeros(sum(channels.sizes))
+        arrays = decoded.split(channels.sizes)
+        for own, found, at in zip(arrays, parts["values"], parts["positions"], strict=True):
+            positions = at.long()
+            inside = bool(((positions >= 0) & (positions < len(own))).all())
+            if not inside or bool((positions.diff() <= 0).any()):
+                raise FederationError(
+                    f"positions of the largest values must be ascending within 0..{len(own) - 1}"
+                )
+            own[positions] = found.float()
+        return decoded
 
 
 def codec_of(config: CodecConfig) -> Codec | None:
@@ -168,11 +183,6 @@ _CODECS: dict[str, Callable[[CodecConfig], Codec | None]] = {
 }
 
 
-def is_state(name: str, array: Tensor) -> bool:
-    """Return whether ``array`` is no trained weight: a BatchNorm statistic, or not floating."""
-    return not array.is_floating_point() or name.rpartition(".")[2] in _BUFFERS
-
-
 def codec_for(name: str, array: Tensor, codec: Codec | None) -> Codec | None:
     """Return ``codec`` where it makes ``array`` smaller; None where that is sent as it is."""
     if codec is None or is_state(name, array) or not array.numel():
@@ -183,13 +193,14 @@ def codec_for(name: str, array: Tensor, codec: Codec | None) -> Codec | None:
     return codec if written < array.numel() * array.element_size() else None
 
 
-def _quantize(array: Tensor, largest: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Return float codes [output channels, values], at most ``largest`` in size, and the scales."""
-    rows = array.reshape(array.shape[0] if array.ndim > 1 else 1, -1)
-    scales = rows.abs().amax(dim=1) / largest
-    exact = rows / torch.where(scales > 0, scales, torch.ones_like(scales))[:, None]
-    drawn = torch.rand(rows.shape, generator=generator)
-    return (exact + drawn).floor().clamp(-largest, largest), scales
+def _quantize(
+    values: Tensor, channels: Channels, largest: int, generator: Generator
+) -> tuple[Tensor, Tensor]:
+    """Return float codes [n], at most ``largest`` in size, and the scales [channels]."""
+    scales = channels.maxima(values.abs()) / largest
+    safe = channels.spread(torch.where(scales > 0, scales, torch.ones_like(scales)))
+    drawn = torch.rand(values.shape, generator=generator)
+    return (values / safe + drawn).floor().clamp(-largest, largest), scales
 
 
 def _to_fp16(array: Tensor) -> Tensor:

@@ -5,13 +5,15 @@ on average, but it never loses more than it keeps, so error feedback sends the r
 Karimireddy et al., arXiv 1901.09847). Scales follow Lloyd's algorithm (1982).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Generator, Size, Tensor
 
 from phoenix_pipeline.errors import FederationError
+from phoenix_pipeline.federated.compression.channels import Channels, num_channels, packing_of
 
 Parts = dict[str, tuple[Size, torch.dtype]]
 
@@ -36,52 +38,58 @@ class FewCodes:
 
     def parts(self, shape: Size) -> Parts:
         """Return the bytes, and the scales [output channels]."""
-        channels = shape[0] if len(shape) > 1 else 1
         packed = Size([-(-shape.numel() // self.group) * self.width])
-        return {"codes": (packed, torch.uint8), "scales": (Size([channels]), torch.float32)}
+        scales = Size([num_channels(shape)])
+        return {"codes": (packed, torch.uint8), "scales": (scales, torch.float32)}
 
-    def encode(self, array: Tensor, generator: Generator) -> dict[str, Tensor]:
+    def encode(
+        self, values: Tensor, channels: Channels, generator: Generator
+    ) -> dict[str, Sequence[Tensor]]:
         """Round to the nearest code; nothing is random."""
-        rows = array.reshape(array.shape[0] if array.ndim > 1 else 1, -1).float()
-        codes, scales = self._fit(rows)
-        digits = torch.full((-(-array.numel() // self.group), self.group), self.largest).int()
-        digits.view(-1)[: array.numel()] = (codes.reshape(-1) + self.largest).int()
+        packing = packing_of(channels, self.group)
+        codes, scales = self._fit(values, channels)
+        digits = packing.pad(codes + self.largest, self.largest)
         numbers = (digits * self._places).sum(1, dtype=torch.int32)
-        packed = (numbers[:, None] >> self._shifts) & 255
-        return {"codes": packed.to(torch.uint8).reshape(-1), "scales": scales}
+        packed = ((numbers[:, None] >> self._shifts) & 255).to(torch.uint8).reshape(-1)
+        return {
+            "codes": packed.split([self.width * groups for groups in packing.groups]),
+            "scales": scales.split(channels.counts),
+        }
 
-    def decode(self, parts: Mapping[str, Tensor], shape: Size) -> Tensor:
+    def decode(self, parts: Mapping[str, Sequence[Tensor]], channels: Channels) -> Tensor:
         """Multiply; codes that no encoder writes, scales below 0 and other padding are refused."""
-        scales, packed = parts["scales"], parts["codes"].view(-1, self.width).int()
+        scales = torch.cat(list(parts["scales"]))
+        packed = torch.cat(list(parts["codes"])).view(-1, self.width).int()
         numbers = (packed << self._shifts).sum(1, dtype=torch.int32)
-        digits = numbers[:, None] // self._places % self.base
-        codes = digits.reshape(-1) - self.largest
-        wrong = (codes > self.largest).any() or codes[shape.numel() :].any() or (scales < 0).any()
-        if bool(wrong or (numbers >= self.base**self.group).any()):
+        padded = numbers[:, None] // self._places % self.base
+        digits, is_padded = packing_of(channels, self.group).take(padded, self.largest)
+        wrong = (digits > 2 * self.largest).any() or (numbers >= self.base**self.group).any()
+        if bool(wrong or (scales < 0).any()) or not is_padded:
             raise FederationError(
                 f"{self.name} codes must be {-self.largest}..{self.largest}, padded by 0, and "
                 "scales 0 or more"
             )
-        own = codes[: shape.numel()].float()
-        return (own.reshape(len(scales), -1) * scales[:, None]).reshape(shape)
+        return (digits - self.largest).float() * channels.spread(scales)
 
-    def _fit(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return float codes [channels, values] and scales [channels] of least squared error."""
-        scales = self.normal_scale * rows.square().mean(dim=1).sqrt()
+    def _fit(self, values: Tensor, channels: Channels) -> tuple[Tensor, Tensor]:
+        """Return float codes [n] and scales [channels] of least squared error."""
+        squares = channels.sums(values.square()) / channels.lengths
+        scales = self.normal_scale * squares.sqrt()
         for _ in range(_SEARCH_STEPS):
-            codes = self._nearest(rows, scales)
-            scales = (rows * codes).sum(1) / codes.square().sum(1).clamp_min(1.0)
-        return self._nearest(rows, scales), scales
+            codes = self._nearest(values, scales, channels)
+            used = channels.sums(codes.square()).clamp_min(1.0)
+            scales = channels.sums(values * codes) / used
+        return self._nearest(values, scales, channels), scales
 
-    def _nearest(self, rows: Tensor, scales: Tensor) -> Tensor:
-        safe = torch.where(scales > 0, scales, torch.ones_like(scales))
-        return (rows / safe[:, None]).round_().clamp_(-self.largest, self.largest)
+    def _nearest(self, values: Tensor, scales: Tensor, channels: Channels) -> Tensor:
+        safe = channels.spread(torch.where(scales > 0, scales, torch.ones_like(scales)))
+        return (values / safe).round_().clamp_(-self.largest, self.largest)
 
-    @property
+    @cached_property
     def _places(self) -> Tensor:
         return self.base ** torch.arange(self.group, dtype=torch.int32)
 
-    @property
+    @cached_property
     def _shifts(self) -> Tensor:
         return 8 * torch.arange(self.width, dtype=torch.int32)
 

@@ -1,7 +1,7 @@
 """Partial updates of the U-Net (FedDiffuse, arXiv 2406.12575): which arrays a client exchanges.
 
-Encoder: input convolution, time embedding, down blocks. Bottleneck: the middle block. Decoder: up
-blocks, output normalisation and convolution.
+Encoder: input convolution, embeddings of time and class, down blocks. Bottleneck: the middle block.
+Decoder: up blocks, output normalisation and convolution.
 
 - ``usplit``: all arrays go down; a pair of clients sends one model up between them.
 - ``ulatdec``, ``udec``: the other arrays are never exchanged. They are personal layers.
@@ -17,7 +17,7 @@ from phoenix_pipeline.seeding import numpy_generator
 
 Scheme = Literal["full", "usplit", "ulatdec", "udec"]
 
-_ENCODER = ("conv_in", "time_embedding", "down_blocks")
+_ENCODER = ("conv_in", "time_embedding", "class_embedding", "down_blocks")
 _BOTTLENECK = ("mid_block",)
 _DECODER = ("up_blocks", "conv_norm_out", "conv_out")
 _HALVES: Mapping[str, tuple[str, ...]] = {
@@ -94,7 +94,10 @@ def layers_that_stay(
             f"{key}.partial_update {scheme} knows the parts of a U-Net, but model.family is "
             f"{model.family}; set it to full"
         )
-    layers = tuple(dict.fromkeys((*personal, *kept_prefixes(scheme))))
+    names = list(names)
+    # An unconditional network has no embedding of classes.
+    kept = [p for p in kept_prefixes(scheme) if any(is_personal(name, (p,)) for name in names)]
+    layers = tuple(dict.fromkeys((*personal, *kept)))
     shared = [name for name in names if not is_personal(name, layers)]
     halves = ("encoder", "decoder") if config.is_split else ("all",)
     for half in halves:

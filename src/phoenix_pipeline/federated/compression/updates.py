@@ -2,12 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
+import torch
 from torch import Generator, Size, Tensor, dtype
 
 from phoenix_pipeline.errors import FederationError, TrainingError
-from phoenix_pipeline.federated.compression.codecs import Codec, codec_for, is_state
+from phoenix_pipeline.federated.compression.channels import Channels, channels_of
+from phoenix_pipeline.federated.compression.codecs import Codec, codec_for
 from phoenix_pipeline.federated.wire import Joined, Layout, is_finite, join
+from phoenix_pipeline.strategies.weights import is_state
 
 _WHOLE = "whole"
 
@@ -18,6 +22,16 @@ class Encoded:
 
     arrays: dict[str, Tensor]
     residual: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How arrays go into a message: ``written`` by the codec, as ``channels``, others ``whole``."""
+
+    written: tuple[str, ...]
+    channels: Channels
+    whole: tuple[str, ...]
+    layout: Layout
 
 
 def difference(trained: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -63,22 +77,25 @@ def encode(
     Raises:
         TrainingError: a value is not finite.
     """
-    parts: dict[str, Tensor] = {}
-    left = dict(residual or {})
-    for name in sorted(update):
-        array = update[name]
+    for name, array in update.items():
         if array.is_floating_point() and not is_finite(array):
             raise TrainingError(f"the update of {name} holds a value that is not finite")
-        writer = codec_for(name, array, codec)
-        if writer is None:
-            parts[f"{name}/{_WHOLE}"] = array
-            continue
-        corrected = array.float() + left[name] if name in left else array.float()
-        written = writer.encode(corrected, generator)
-        parts |= {f"{name}/{part}": tensor for part, tensor in written.items()}
+    plan = _plan_of(update, codec)
+    parts = {f"{name}/{_WHOLE}": update[name] for name in plan.whole}
+    left = dict(residual or {})
+    if codec and plan.written:
+        values = plan.channels.join([update[name] for name in plan.written])
+        if left:
+            # With usplit a client may write an array for the first time in a later round.
+            earlier = (left.get(n, torch.zeros(update[n].shape)) for n in plan.written)
+            values += plan.channels.join(list(earlier))
+        written = codec.encode(values, plan.channels, generator)
+        for part, arrays in written.items():
+            parts |= {f"{n}/{part}": a for n, a in zip(plan.written, arrays, strict=True)}
         if residual is not None:
-            left[name] = corrected - writer.decode(written, array.shape)
-    return Encoded(join(parts).vectors, left)
+            rest = plan.channels.cut(values - codec.decode(written, plan.channels))
+            left |= zip(plan.written, rest, strict=True)
+    return Encoded(join(parts, plan.layout).vectors, left)
 
 
 def decode(
@@ -90,36 +107,44 @@ def decode(
         FederationError: ``arrays`` are not what :func:`encode` writes for such arrays: other names,
             shapes or dtypes, a value out of range or not finite.
     """
-    parts = Joined(arrays, layout(template, codec))
+    plan = _plan_of(template, codec)
+    parts = Joined(arrays, plan.layout)
     for key, vector in parts.vectors.items():
         if vector.is_floating_point() and not is_finite(vector):
             raise FederationError(f"the message's array {key} holds a value that is not finite")
-    update = {}
-    for name, like in template.items():
-        reader = codec_for(name, like, codec)
-        if reader is None:
-            update[name] = parts[f"{name}/{_WHOLE}"].clone()
-            continue
-        own = {part: parts[f"{name}/{part}"] for part in reader.parts(like.shape)}
-        try:
-            update[name] = reader.decode(own, like.shape).to(like.dtype)
-        except FederationError as error:
-            raise FederationError(f"array {name}: {error}") from error
-        if not is_finite(update[name]):
-            raise FederationError(f"array {name} decodes to a value that is not finite")
-    return update
+    update = {name: parts[f"{name}/{_WHOLE}"].clone() for name in plan.whole}
+    if codec and plan.written:
+        kinds = codec.parts(plan.channels.shapes[0])
+        told = {kind: [parts[f"{name}/{kind}"] for name in plan.written] for kind in kinds}
+        values = codec.decode(told, plan.channels)
+        if not is_finite(values):
+            raise FederationError("the message decodes to a value that is not finite")
+        for name, array in zip(plan.written, plan.channels.cut(values), strict=True):
+            update[name] = array.to(template[name].dtype)
+    return {name: update[name] for name in template}
 
 
 def encoded_bytes(template: Mapping[str, Tensor], codec: Codec | None) -> int:
     """Return how many bytes :func:`encode` writes for arrays like ``template``, headers aside."""
-    return layout(template, codec).nbytes
+    return _plan_of(template, codec).layout.nbytes
 
 
-def layout(template: Mapping[str, Tensor], codec: Codec | None) -> Layout:
-    """Return shape and dtype of every part that is written for arrays like ``template``."""
+def _plan_of(arrays: Mapping[str, Tensor], codec: Codec | None) -> _Plan:
+    return _plan(tuple((n, arrays[n].shape, arrays[n].dtype) for n in sorted(arrays)), codec)
+
+
+@lru_cache(maxsize=64)
+def _plan(arrays: tuple[tuple[str, Size, dtype], ...], codec: Codec | None) -> _Plan:
+    written: list[tuple[str, Size]] = []
+    whole: list[str] = []
     described: dict[str, tuple[Size, dtype]] = {}
-    for name, array in template.items():
-        writer = codec_for(name, array, codec)
-        parts = writer.parts(array.shape) if writer else {_WHOLE: (array.shape, array.dtype)}
-        described |= {f"{name}/{part}": shape for part, shape in parts.items()}
-    return Layout(described)
+    for name, shape, kind in arrays:
+        writer = codec_for(name, torch.empty(shape, dtype=kind, device="meta"), codec)
+        if writer is None:
+            whole.append(name)
+            described[f"{name}/{_WHOLE}"] = (shape, kind)
+            continue
+        written.append((name, shape))
+        described |= {f"{name}/{part}": each for part, each in writer.parts(shape).items()}
+    channels = channels_of(tuple(shape for _, shape in written))
+    return _Plan(tuple(name for name, _ in written), channels, tuple(whole), Layout(described))

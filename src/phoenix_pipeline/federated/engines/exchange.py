@@ -27,7 +27,8 @@ JOB_FILE = "job.safetensors"
 _RESULT = "result.safetensors"
 _FAILURE = "failure.json"
 _PROGRESS = "progress.jsonl"
-_POOL = "pool"
+_POOL, _POOL_LABELS = "pool", "pool_labels"
+_START = "start/"
 
 
 def write_job(folder: Path, job: FederatedJob) -> None:
@@ -38,6 +39,9 @@ def write_job(folder: Path, job: FederatedJob) -> None:
     tensors = dict(job.reference.arrays()) if job.reference else {}
     if job.warmup_steps and job.pool is not None:
         tensors[_POOL] = torch.from_numpy(job.images.images[job.pool])
+        if job.settings.class_names and job.images.labels is not None:
+            tensors[_POOL_LABELS] = torch.from_numpy(job.images.labels[job.pool])
+    tensors |= {f"{_START}{name}": array for name, array in (job.start or {}).items()}
     for name in (_RESULT, _FAILURE, _PROGRESS):
         (folder / name).unlink(missing_ok=True)
     save_tensors(
@@ -66,9 +70,14 @@ def read_job(folder: Path) -> FederatedJob:
     empty = torch.empty(
         (0, settings.channels, settings.image_size, settings.image_size), dtype=torch.uint8
     )
-    pool = tensors.pop(_POOL, empty)
+    names = [name for name in tensors if name.startswith(_START)]
+    start = {name.removeprefix(_START): tensors.pop(name) for name in names}
+    pool, labels = tensors.pop(_POOL, empty), tensors.pop(_POOL_LABELS, None)
+    images = ImageSet(pool.numpy())
+    if labels is not None:
+        images = ImageSet(pool.numpy(), labels.numpy(), settings.class_names)
     return FederatedJob(
-        images=ImageSet(pool.numpy()),
+        images=images,
         client_images=pd.DataFrame({"client_id": [], "image_index": []}),
         config=FederationConfig.model_validate(told["config"]),
         settings=settings,
@@ -78,6 +87,7 @@ def read_job(folder: Path) -> FederatedJob:
         pool=np.arange(len(pool)) if len(pool) else None,
         warmup_steps=told["warmup_steps"],
         final_average=told["final_average"],
+        start=start or None,
     )
 
 

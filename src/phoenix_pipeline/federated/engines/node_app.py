@@ -9,6 +9,7 @@ from phoenix_pipeline.offline import stay_offline
 stay_offline()  # In a process that Flower started, before diffusers reads the environment.
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +19,14 @@ from pydantic import Field, ValidationError
 
 from phoenix_pipeline.config import Group, ImagesConfig
 from phoenix_pipeline.config.data import Colour, Window
-from phoenix_pipeline.errors import FederationError, SettingsError
+from phoenix_pipeline.errors import DataError, FederationError, SettingsError
 from phoenix_pipeline.federated.client_app import build_client_app
 from phoenix_pipeline.federated.records import CONFIG, ClientSettings
 from phoenix_pipeline.federated.site_demands import SiteDemands
 from phoenix_pipeline.federated.site_errors import answer_with_code
 from phoenix_pipeline.federated.sites import Site
 from phoenix_pipeline.hardware import resolve_device
-from phoenix_pipeline.images import read_images
+from phoenix_pipeline.images import ImageSet, align_classes, count_images, read_images
 
 LEDGER = "spent.json"
 _RUN_KEY = re.compile(r"[0-9a-f]{16}")
@@ -41,6 +42,9 @@ class NodeConfig(Group):
         None, description="Images that the consortium agreed to share; trained on like own ones."
     )
     image_column: str = Field("img", description="Parquet column of the images.")
+    label_column: str = Field(
+        "label", description="Parquet column of the classes, which a conditional model learns."
+    )
     background: Colour = Field("white", description="Colour that transparent images are put on.")
     window: Window | None = Field(
         None, description="Values of deep grey images that become black and white, `low..high`."
@@ -61,6 +65,9 @@ class NodeConfig(Group):
     max_steps_per_round: int | None = Field(
         None, ge=1, description="Most steps of training that this client makes in a round."
     )
+    max_memory_gib: float | None = Field(
+        None, gt=0.0, description="Most memory that a round takes, by an estimate, in GiB."
+    )
     device: str = Field("auto", description="Where this client trains: auto, cpu, cuda:0, ...")
     threads: int = Field(0, ge=0, description="CPU threads; 0: as PyTorch sees fit.")
 
@@ -72,6 +79,7 @@ def open_node(message: Message, context: Context) -> Site:
         SettingsError: the node's configuration is not usable; names the key.
         DataError: its images are not readable.
         FederationError: the message names a run in a way that no server of this project does.
+        SiteRefusal: the run would take more memory than this site gives.
     """
     node = read_node_config(context)
     if node.threads:
@@ -84,19 +92,44 @@ def open_node(message: Message, context: Context) -> Site:
         image_column=node.image_column,
         background=node.background,
         window=node.window,
-        label_column=None,
+        label_column=node.label_column if settings and settings.class_names else None,
         image_size=settings.image_size if settings else None,
         channels=settings.channels if settings else None,
     )
     sources = [node.data, *([node.shared_pool] if node.shared_pool else [])]
-    images = np.concatenate([read_images(source, reading).images for source in sources])
+    demands = _demands(node)
+    if settings:
+        demands.check_memory(settings, sum(map(count_images, sources)))
+    parts = [read_images(source, reading) for source in sources]
+    device = resolve_device(node.device)
     return Site(
         node.client_id,
-        torch.from_numpy(images).to(resolve_device(node.device)),
+        torch.from_numpy(np.concatenate([part.images for part in parts])).to(device),
         _state_folder(node, str(told.get("run", ""))),
         releases_personal_layers=node.release_personal_layers,
-        demands=_demands(node),
+        demands=demands,
+        labels=_labels(parts, settings.class_names, device) if settings else None,
     )
+
+
+def _labels(
+    parts: Sequence[ImageSet], class_names: tuple[str, ...], device: torch.device
+) -> torch.Tensor | None:
+    """Return int64 [N] in the order of the server's ``class_names``; None where it has none.
+
+    Raises:
+        DataError: an image has no label, or one that is not among the classes.
+    """
+    if not class_names:
+        return None
+    labels = [align_classes(part, class_names).labels for part in parts]
+    known = [own for own in labels if own is not None]
+    if len(known) < len(parts):
+        raise DataError(
+            "this run learns the classes of images, but images of this node have no labels; set "
+            "label-column, or use a folder for each class"
+        )
+    return torch.from_numpy(np.concatenate(known)).to(device)
 
 
 def _demands(node: NodeConfig) -> SiteDemands:
@@ -107,6 +140,7 @@ def _demands(node: NodeConfig) -> SiteDemands:
         node.delta,
         tuple(layer.strip() for layer in node.keep_layers.split(",") if layer.strip()),
         node.max_steps_per_round,
+        node.max_memory_gib,
     )
 
 

@@ -13,6 +13,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
 from phoenix_pipeline.federated.engines.message_grid import MessageGrid
+from phoenix_pipeline.federated.site_errors import reason_of
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +25,7 @@ class NodeGrid(MessageGrid):
     """Yields replies in the order of the messages, one in memory at a time.
 
     The others wait at the SuperLink. A reply that is not there in time, or that the SuperLink
-    answers in place of a node, becomes an error of that node.
+    answers in place of a node, becomes an error of that node. No text of an error is passed on.
     """
 
     def __init__(self, grid: Grid) -> None:
@@ -65,7 +66,7 @@ class NodeGrid(MessageGrid):
             elif not _is_answer(reply, message):
                 yield _failure(message, "its reply cannot be read")
             elif reply.has_error():
-                yield Message(reply.error, reply_to=message)
+                yield _failure(message, reason_of(reply.error))
             else:
                 yield reply
 

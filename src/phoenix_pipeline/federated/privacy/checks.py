@@ -75,11 +75,18 @@ def _refuse_unaccounted(federation: FederationConfig, training: TrainingConfig) 
         )
 
 
-def _refuse_mixing(network: nn.Module, setting: str) -> None:
+def find_mixing_layer(network: nn.Module) -> str | None:
+    """Return the first layer whose output for one image depends on others, and its kind."""
     for name, module in network.named_modules():
         if isinstance(module, _MIXING):
-            raise SettingsError(
-                f"{setting} does not work with layer {name} ({type(module).__name__}): its "
-                "statistics mix the images of a batch and count steps in integers; use a model "
-                "without BatchNorm, such as model.family diffusion"
-            )
+            return f"{name} ({type(module).__name__})"
+    return None
+
+
+def _refuse_mixing(network: nn.Module, setting: str) -> None:
+    if mixing := find_mixing_layer(network):
+        raise SettingsError(
+            f"{setting} does not work with layer {mixing}: its "
+            "statistics mix the images of a batch and count steps in integers; use a model "
+            "without BatchNorm, such as model.family diffusion"
+        )

@@ -1,10 +1,12 @@
 """Noise on the client, before anything is sent: for a server that is not trusted."""
 
+import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
+from phoenix_pipeline.errors import TrainingError
 from phoenix_pipeline.federated.aggregation.clipping import clip_update, update_norm
 from phoenix_pipeline.federated.aggregation.replies import widened
 from phoenix_pipeline.federated.records import LocalNoise
@@ -24,11 +26,19 @@ def privatize(
         received: the same arrays as the server sent them.
         noise: clipping norm S and multiplier z; each value gets noise of deviation ``z S``.
         seed: of the noise; None: secret noise.
+
+    Raises:
+        TrainingError: the update is not finite; it has no norm that could be clipped.
     """
     arrays = {name: tensor.detach().cpu() for name, tensor in trained.items()}
     # In one order: that of a resumed run differs, and the noise must not.
     base = dict(sorted(received.items()))
     norm, deviation = update_norm(arrays, base), noise.noise_multiplier * noise.clip_norm
+    if not math.isfinite(norm):
+        raise TrainingError(
+            f"the norm of the update is {norm}; lower training.learning_rate, or set "
+            "training.max_grad_norm"
+        )
     if seed is not None:
         clipped = clip_update(arrays, base, norm, noise.clip_norm)
         seeded = gaussian_mechanism(deviation, torch.Generator().manual_seed(seed))

@@ -6,8 +6,9 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from phoenix_pipeline.errors import PhoenixError
-from phoenix_pipeline.framework.file_locks import Locks
+from phoenix_pipeline.file_locks import Locks
 from phoenix_pipeline.framework.run_lock import FOLDER
+from phoenix_pipeline.framework.secrets import shown_command
 from phoenix_pipeline.framework.sweeps.plan import Sweep, prepare_sweep
 from phoenix_pipeline.framework.sweeps.process import KedroProcess
 from phoenix_pipeline.framework.sweeps.results import collect, publish, track
@@ -43,7 +44,7 @@ def sweep_command(
         search = sweep.config.search
         total = search.trials if search else len(sweep.cells)
         bar = progress_bar(name, total) if quiet else nullcontext(lambda cells: None)
-        locks = Locks()
+        locks = Locks(shown_command())
         locks.acquire(sweep.data / FOLDER / "sweep.lock", f"the sweep {sweep.name}")
         try:
             with bar as advance:

@@ -61,8 +61,18 @@ def audit_membership(
     }
     everyone = np.unique(np.concatenate(list(rows.values())))
     others = _choose(np.arange(held_out.num_images), config.max_held_out, seed, "audit_held_out")
-    found = membership_scores(network, model, train.images[everyone], config, seed, progress)
-    unseen = membership_scores(network, model, held_out.images[others], config, seed, progress)
+    found, unseen = (
+        membership_scores(
+            network,
+            model,
+            images.images[rows],
+            config,
+            seed,
+            progress,
+            None if images.labels is None else images.labels[rows],
+        )
+        for images, rows in ((train, everyone), (held_out, others))
+    )
     groups = {ALL_CLIENTS: everyone, **rows} if len(rows) > 1 else rows
     results, scores, skipped = {}, {}, {}
     for client, own in groups.items():

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from phoenix_pipeline.diffusion.batches import inputs_of
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
 from phoenix_pipeline.images import to_model_range, to_uint8
 from phoenix_pipeline.metrics.metric import PRIVACY, Metric
@@ -39,6 +40,7 @@ def client_gradient(
     image: Tensor,
     step: int,
     epsilon: Tensor,
+    labels: Tensor | None = None,
 ) -> list[Tensor]:
     """Return the gradient of the training loss at one uint8 ``image`` [1, C, H, W].
 
@@ -49,8 +51,9 @@ def client_gradient(
         image: on the same device.
         step: the timestep that the client drew.
         epsilon: the noise that it drew, [1, C, H, W].
+        labels: the image's class [1], for a conditional network.
     """
-    loss = _loss(network, schedule, to_model_range(image), step, epsilon)
+    loss = _loss(network, schedule, to_model_range(image), step, epsilon, labels)
     return [g.detach() for g in torch.autograd.grad(loss, list(sent))]
 
 
@@ -63,6 +66,7 @@ def reconstruct(
     epsilon: Tensor,
     num_steps: int,
     generator: torch.Generator,
+    labels: Tensor | None = None,
 ) -> Tensor:
     """Return the uint8 image [1, C, H, W] whose gradient points most nearly along ``gradient``.
 
@@ -78,6 +82,7 @@ def reconstruct(
         epsilon: the client's noise [1, C, H, W].
         num_steps: of the optimisation.
         generator: draws the first guess, on the CPU.
+        labels: the image's class [1], which a conditional network's embedding shows by its row.
     """
     guess = torch.randn(epsilon.shape, generator=generator).mul(0.3).to(epsilon.device)
     guess.requires_grad_(True)
@@ -87,7 +92,7 @@ def reconstruct(
     # The fused attention kernels have no second derivative.
     with sdpa_kernel(SDPBackend.MATH):
         for _ in range(num_steps):
-            loss = _loss(network, schedule, guess, step, epsilon)
+            loss = _loss(network, schedule, guess, step, epsilon, labels)
             own = torch.autograd.grad(loss, list(sent), create_graph=True)
             mismatch = 1.0 - _cosine(own, gradient)
             if (value := float(mismatch.detach())) < smallest:
@@ -115,10 +120,16 @@ def likeness(reconstruction: Tensor, image: Tensor) -> Likeness:
 
 
 def _loss(
-    network: nn.Module, schedule: NoiseSchedule, x_0: Tensor, step: int, epsilon: Tensor
+    network: nn.Module,
+    schedule: NoiseSchedule,
+    x_0: Tensor,
+    step: int,
+    epsilon: Tensor,
+    labels: Tensor | None,
 ) -> Tensor:
     t = torch.tensor([step], device=x_0.device)
-    predicted = network(schedule.diffuse(x_0, t, epsilon), t, return_dict=False)[0]
+    inputs = inputs_of(schedule.diffuse(x_0, t, epsilon), t, labels)
+    predicted = network(*inputs, return_dict=False)[0]
     return nn.functional.mse_loss(predicted.float(), schedule.target(x_0, t, epsilon))
 
 

@@ -15,12 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from phoenix_pipeline.config import ModelConfig, NoiseConfig, PrivacyAuditConfig
+from phoenix_pipeline.diffusion.batches import inputs_of
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.images import to_model_range
 from phoenix_pipeline.seeding import torch_generator
 
 Progress = Callable[[int], None]
+# A network's prediction, float32 [N, C, H, W], for x_t and t [N].
+Predict = Callable[[Tensor, Tensor], Tensor]
 
 # Neither almost free of noise nor almost noise alone: there the losses of all images are alike.
 _FIRST, _LAST = 0.02, 0.5
@@ -34,6 +37,7 @@ def membership_scores(
     config: PrivacyAuditConfig,
     seed: int,
     progress: Progress | None = None,
+    labels: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """Return the scores [N] of uint8 ``images`` [N, C, H, W] by attack.
 
@@ -44,11 +48,13 @@ def membership_scores(
         config: timesteps and batch size.
         seed: of the noise.
         progress: told the number of images just done.
+        labels: int64 [N], which the attacker knows; a conditional model needs them.
     """
-    attacks: dict[str, Callable[[Tensor], Tensor]]
+    attacks: dict[str, Callable[[Tensor, Predict], Tensor]]
     device = next(network.parameters()).device
     if model.family == "dcgan":
-        attacks = {"discriminator": network.get_submodule("discriminator")}
+        discriminator = network.get_submodule("discriminator")
+        attacks = {"discriminator": lambda x_0, predict: discriminator(x_0)}
     else:
         schedule = NoiseSchedule.from_config(model.noise, device)
         noises = fixed_noises(images.shape[1:], config.timesteps, seed, device)
@@ -56,22 +62,35 @@ def membership_scores(
         step = int(config.attack_timestep * model.noise.num_train_timesteps)
         walk = secmi_timesteps(model.noise, config.secmi_timestep, config.secmi_interval)
         attacks = {
-            "loss": lambda x_0: -denoising_loss(network, schedule, x_0, timesteps, noises),
-            "pia": lambda x_0: -pia_distance(network, schedule, x_0, step),
-            "secmi": lambda x_0: -secmi_error(network, schedule, x_0, walk),
+            "loss": lambda x_0, predict: -denoising_loss(predict, schedule, x_0, timesteps, noises),
+            "pia": lambda x_0, predict: -pia_distance(predict, schedule, x_0, step),
+            "secmi": lambda x_0, predict: -secmi_error(predict, schedule, x_0, walk),
         }
+    conditional = model.conditioning == "labels" and labels is not None
     parts: dict[str, list[Tensor]] = {name: [] for name in attacks}
     with _evaluating(network):
         for start in range(0, len(images), config.batch_size):
             batch = torch.from_numpy(
                 np.ascontiguousarray(images[start : start + config.batch_size])
             )
-            x_0 = to_model_range(batch.to(device))
+            x_0, classes = to_model_range(batch.to(device)), None
+            if conditional and labels is not None:
+                classes = torch.from_numpy(labels[start : start + len(batch)]).to(device)
             for name, attack in attacks.items():
-                parts[name].append(attack(x_0).float().cpu())
+                parts[name].append(attack(x_0, predictor(network, classes)).float().cpu())
             if progress:
                 progress(len(batch))
     return {name: torch.cat(values).double().numpy() for name, values in parts.items()}
+
+
+def predictor(network: nn.Module, labels: Tensor | None = None) -> Predict:
+    """Return what predicts for x_t at t [N]; ``labels`` [N]: of a conditional network's images."""
+
+    def predict(x_t: Tensor, t: Tensor) -> Tensor:
+        prediction: Tensor = network(*inputs_of(x_t, t, labels), return_dict=False)[0]
+        return prediction.float()
+
+    return predict
 
 
 def loss_timesteps(noise: NoiseConfig, count: int) -> list[int]:
@@ -91,7 +110,7 @@ def fixed_noises(
 
 
 def denoising_loss(
-    network: nn.Module,
+    predict: Predict,
     schedule: NoiseSchedule,
     x_0: Tensor,
     timesteps: list[int],
@@ -102,22 +121,22 @@ def denoising_loss(
     for step, noise in zip(timesteps, noises, strict=True):
         t = torch.full((len(x_0),), step, device=x_0.device)
         epsilon = noise.expand_as(x_0)
-        predicted = network(schedule.diffuse(x_0, t, epsilon), t, return_dict=False)[0]
-        squared = (predicted.float() - schedule.target(x_0, t, epsilon)).square()
+        predicted = predict(schedule.diffuse(x_0, t, epsilon), t)
+        squared = (predicted - schedule.target(x_0, t, epsilon)).square()
         total += squared.flatten(1).mean(dim=1)
     return total / len(timesteps)
 
 
-def pia_distance(network: nn.Module, schedule: NoiseSchedule, x_0: Tensor, step: int) -> Tensor:
+def pia_distance(predict: Predict, schedule: NoiseSchedule, x_0: Tensor, step: int) -> Tensor:
     """Return each image's proximal initialisation distance [N] (arXiv 2305.18355, eq. 9).
 
     The noise that the network sees in the clean image is put on it up to timestep ``step``; the
     distance is the 4-norm of that noise minus the noise that the network then sees.
     """
     zero = torch.zeros(len(x_0), dtype=torch.int64, device=x_0.device)
-    first = _predicted_noise(network, schedule, x_0, zero)
+    first = _predicted_noise(predict, schedule, x_0, zero)
     t = torch.full_like(zero, step)
-    second = _predicted_noise(network, schedule, schedule.diffuse(x_0, t, first), t)
+    second = _predicted_noise(predict, schedule, schedule.diffuse(x_0, t, first), t)
     return torch.linalg.vector_norm((first - second).flatten(1), ord=_PIA_NORM, dim=1)
 
 
@@ -144,7 +163,7 @@ def secmi_timesteps(noise: NoiseConfig, timestep: float, interval: float) -> lis
 
 
 def secmi_error(
-    network: nn.Module, schedule: NoiseSchedule, x_0: Tensor, timesteps: list[int]
+    predict: Predict, schedule: NoiseSchedule, x_0: Tensor, timesteps: list[int]
 ) -> Tensor:
     """Return each image's t-error [N], SecMI's statistic (arXiv 2302.01316, eqs. 8 to 11).
 
@@ -155,25 +174,25 @@ def secmi_error(
     *walk, beyond = timesteps
     x_t = x_0
     for start, end in itertools.pairwise(walk):
-        x_t = _ddim_step(network, schedule, x_t, start, end)
-    there = _ddim_step(network, schedule, x_t, walk[-1], beyond)
-    back = _ddim_step(network, schedule, there, beyond, walk[-1])
+        x_t = _ddim_step(predict, schedule, x_t, start, end)
+    there = _ddim_step(predict, schedule, x_t, walk[-1], beyond)
+    back = _ddim_step(predict, schedule, there, beyond, walk[-1])
     return (back - x_t).square().flatten(1).sum(dim=1)
 
 
 def _ddim_step(
-    network: nn.Module, schedule: NoiseSchedule, x: Tensor, start: int, end: int
+    predict: Predict, schedule: NoiseSchedule, x: Tensor, start: int, end: int
 ) -> Tensor:
     """Return ``x`` at timestep ``end``: the image and the noise that the network sees in it."""
     t = torch.full((len(x),), start, device=x.device)
-    epsilon = _predicted_noise(network, schedule, x, t)
+    epsilon = _predicted_noise(predict, schedule, x, t)
     x_0 = (x - schedule.noise[start] * epsilon) / schedule.signal[start]
     return schedule.diffuse(x_0, torch.full_like(t, end), epsilon)
 
 
-def _predicted_noise(network: nn.Module, schedule: NoiseSchedule, x_t: Tensor, t: Tensor) -> Tensor:
+def _predicted_noise(predict: Predict, schedule: NoiseSchedule, x_t: Tensor, t: Tensor) -> Tensor:
     """Return the network's epsilon; from v it is signal v + noise x_t (arXiv 2202.00512)."""
-    return schedule.predicted_noise(x_t, t, network(x_t, t, return_dict=False)[0].float())
+    return schedule.predicted_noise(x_t, t, predict(x_t, t))
 
 
 @contextmanager

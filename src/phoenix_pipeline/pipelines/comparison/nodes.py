@@ -52,6 +52,7 @@ _DATA = ("train_images", "test_images")
 # Settings that may differ without a word: they change the way to a result, not the result.
 _WITHOUT_EFFECT = (
     "run.device",
+    "run.licence",
     "training.compile",
     "sampling.compile",
     "sampling.batch_size",

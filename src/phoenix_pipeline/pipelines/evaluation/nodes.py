@@ -79,18 +79,19 @@ def evaluate(
                 seed=run.seed,
                 skipped=skipped,
                 progress=advance,
+                asked=None if samples.labels is None else samples.labels[rows],
             )
 
         scores = score(main)
         final = score(averaged) if len(averaged) else None
-    utility, no_utility = _utility(samples.images.images[main], judge, train, test, config, run)
+    utility, no_utility = _utility(samples, main, judge, train, test, config, run)
     metrics = {
         "conditions": {
             "reference_split": config.reference_split,
             "num_samples": scores.num_images,
             "num_reference": scores.num_reference,
             **_origin(samples),
-            **_how_sampled(samples.drawn),
+            **_how_sampled(samples),
             "seed": run.seed,
             "weights_digest": samples.drawn["weights_digest"],
             "sampling": samples.drawn["sampling"],
@@ -107,8 +108,9 @@ def evaluate(
 def _sample_classes(samples: Samples, main: np.ndarray, judge: LabelJudge | None) -> pd.DataFrame:
     """Return the class that the judge gives to samples spread evenly over the file.
 
-    Columns: row (place in the file), label (int), class_name, confidence. No rows without a judge,
-    or of one that knows the commonest class alone.
+    Columns: row (place in the file), label (int), class_name, confidence, and of a conditional
+    model ``asked``, the class that it was to draw. No rows without a judge, or of one that knows
+    the commonest class alone.
     """
     if judge is None or judge.refusal:
         return pd.DataFrame({"row": [], "label": [], "class_name": [], "confidence": []})
@@ -116,7 +118,7 @@ def _sample_classes(samples: Samples, main: np.ndarray, judge: LabelJudge | None
     rows = main[np.linspace(0, len(main), count, endpoint=False).astype(int)]
     probabilities = judge.probabilities(samples.images.images[rows])
     labels = probabilities.argmax(axis=1)
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             "row": rows,
             "label": labels,
@@ -124,10 +126,12 @@ def _sample_classes(samples: Samples, main: np.ndarray, judge: LabelJudge | None
             "confidence": probabilities.max(axis=1),
         }
     )
+    return table if samples.labels is None else table.assign(asked=samples.labels[rows])
 
 
 def _utility(
-    images: np.ndarray,
+    samples: Samples,
+    main: np.ndarray,
     judge: LabelJudge | None,
     train: ImageSet,
     test: ImageSet,
@@ -142,7 +146,13 @@ def _utility(
     try:
         with progress_bar("utility", 2 * config.classifier.epochs) as advance:
             found = classification_utility(
-                images, judge, train, test, seed=run.seed, progress=advance
+                samples.images.images[main],
+                judge,
+                train,
+                test,
+                seed=run.seed,
+                progress=advance,
+                asked=None if samples.labels is None else samples.labels[main],
             )
     except SettingsError as error:
         return {}, dict.fromkeys(_UTILITY, str(error))
@@ -159,11 +169,15 @@ def _origin(samples: Samples) -> dict[str, Any]:
     return {"num_clients": len(counts), "samples_per_client": counts} if counts else {}
 
 
-def _how_sampled(drawn: Mapping[str, Any]) -> dict[str, Any]:
+def _how_sampled(samples: Samples) -> dict[str, Any]:
     """Return what was sampled and how, from what the samples' file says of itself."""
+    drawn = samples.drawn
     if drawn["family"] == "dcgan":
         return {"sampler": "generator", "num_steps": 1, "weights": drawn["weights"]}
-    told = {name: drawn["sampling"][name] for name in ("sampler", "num_steps", "timestep_spacing")}
+    names = ["sampler", "num_steps", "timestep_spacing"]
+    if samples.labels is not None:
+        names += ["guidance_scale", "class_distribution"]
+    told = {name: drawn["sampling"][name] for name in names}
     return {**told, "weights": drawn["weights"]}
 
 

@@ -9,6 +9,7 @@ from phoenix_pipeline.arms.references import (
 )
 from phoenix_pipeline.arms.score_rounds import score_rounds
 from phoenix_pipeline.pipelines.arm import ARM_SETTINGS, in_namespace, in_stage
+from phoenix_pipeline.pipelines.evaluation.cards import write_cards
 from phoenix_pipeline.pipelines.evaluation.nodes import evaluate
 
 _IMAGES = ["train_images", "test_images"]
@@ -58,6 +59,12 @@ def create_pipeline(arm: str) -> Pipeline:
                 ],
                 ["metrics", "sample_classes"],
                 name="evaluate",
+            ),
+            node(
+                write_cards,
+                ["model", "samples", "metrics"],
+                ["model_card", "sample_card"],
+                name="write_cards",
             ),
             node(
                 score_rounds,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from phoenix_pipeline.config import FederationConfig
+from phoenix_pipeline.diffusion.batches import Batch
 from phoenix_pipeline.diffusion.dp_sgd import set_private_gradients
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
 from phoenix_pipeline.images import GLOBAL_MODEL, to_model_range
@@ -96,6 +97,7 @@ def _reconstruct_one(
     epsilon = torch.randn(image.shape, generator=generator).to(subject.device)
     weights = {name: w for name, w in network.named_parameters() if w.requires_grad}
     noise = step_noise(told, federation, subject.sizes, client)
+    labels = _labels(subject, row)
     gradient = _gradient(subject, network, told, noise, schedule, image, step, epsilon, row)
     update = see_update(network, gradient, told, client, subject.rows, row)
     sent = [name for name in weights if name in update.arrays]
@@ -103,7 +105,7 @@ def _reconstruct_one(
     found = [-update.arrays[name].to(subject.device) for name in sent]
     read = [weights[name] for name in sent]
     steps = subject.config.reconstruction_steps
-    made = reconstruct(network, read, schedule, found, step, epsilon, steps, generator)
+    made = reconstruct(network, read, schedule, found, step, epsilon, steps, generator, labels)
     of_mean = {f"mean_image_{name}": value for name, value in asdict(likeness(mean, image)).items()}
     seen = {"seen": update.words, **asdict(likeness(made, image))}
     return {"image_index": row, "timestep": step, **seen, **of_mean}
@@ -122,14 +124,26 @@ def _gradient(
 ) -> dict[str, Tensor]:
     """Return the gradient that the client steps against, by name; clipped and noisy by DP-SGD."""
     weights = {name: w for name, w in network.named_parameters() if w.requires_grad}
+    labels = _labels(subject, row)
     if noise is None:
-        found = client_gradient(network, list(weights.values()), schedule, image, step, epsilon)
+        found = client_gradient(
+            network, list(weights.values()), schedule, image, step, epsilon, labels
+        )
         return dict(zip(weights, found, strict=True))
     x_0, t = to_model_range(image), torch.tensor([step], device=subject.device)
-    batch = schedule.diffuse(x_0, t, epsilon), t, schedule.target(x_0, t, epsilon)
+    noisy, target = schedule.diffuse(x_0, t, epsilon), schedule.target(x_0, t, epsilon)
+    batch = Batch(noisy, t, target, labels)
     generator = torch_generator(subject.seed, "reconstruction_noise", row, device=subject.device)
     set_private_gradients(network, batch, told.training, noise, 1.0, generator)
     return {name: weight.grad for name, weight in weights.items() if weight.grad is not None}
+
+
+def _labels(subject: Subject, row: int) -> Tensor | None:
+    """Return the class [1] of training image ``row``; None for an unconditional model."""
+    labels = subject.train.labels
+    if subject.model.conditioning == "none" or labels is None:
+        return None
+    return torch.from_numpy(labels[[row]]).to(subject.device)
 
 
 def _as_tensor(image: np.ndarray) -> Tensor:

@@ -6,15 +6,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from phoenix_pipeline import __version__
-from phoenix_pipeline.arms.sampling import Batch, follow_plan, plan_main_samples
+from phoenix_pipeline.arms.sampling import (
+    Batch,
+    class_names_of,
+    follow_plan,
+    plan_labels,
+    plan_main_samples,
+)
 from phoenix_pipeline.checkpoints import atomic_path, write_json
 from phoenix_pipeline.config import ModelConfig, SamplingConfig
 from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.families.classes import labels_by_number
 from phoenix_pipeline.families.model_folder import read_metadata
 from phoenix_pipeline.families.provenance import DATA, trained_with
 from phoenix_pipeline.hardware import resolve_device
 from phoenix_pipeline.images import PngFolderWriter, SampleWriter
 from phoenix_pipeline.progress import progress_bar
+from phoenix_pipeline.reporting.cards import licence_of
 from phoenix_pipeline.reporting.data_card import render_data_card
 from phoenix_pipeline.seeding import image_seeds
 
@@ -53,7 +61,7 @@ def export_samples(
         seed: of these images.
         sampling: sampler, steps and batch size.
         device: as ``run.device``.
-        layout: ``png``: one file each and ``images.csv``; ``parquet``: ``samples.parquet``.
+        layout: ``png``: one file each and a table; ``parquet``: ``samples.parquet``.
         client_id: draw from this client's model alone.
         scores: of the arm's evaluated samples, for the card.
 
@@ -66,29 +74,40 @@ def export_samples(
     metadata = read_metadata(model_folder)
     plan = plan_main_samples(metadata, num_images, client_id)
     card = _describe(metadata, model_folder.name, plan, seed, sampling, scores or {})
+    card["licence"] = licence_of(metadata)
+    card["data_files"] = None if layout == "png" else _PARQUET_FILE
     with atomic_path(target) as temporary, progress_bar("exporting", num_images) as advance:
         temporary.mkdir()
-        with _writer(temporary, layout) as writer:
-            for images, client, own in _follow(
-                plan, metadata, model_folder, seed, sampling, device
-            ):
-                writer.write(images, client, own)
-                advance(len(images))
+        with _writer(temporary, layout, class_names_of(metadata)) as writer:
+            for batch in _follow(plan, metadata, model_folder, seed, sampling, device):
+                writer.write(*batch)
+                advance(len(batch[0]))
         write_json(temporary / CARD_FILE, card)
         (temporary / README_FILE).write_text(render_data_card(card), encoding="utf-8")
     return card
 
 
 def draw_exported(
-    model_folder: Path, num_images: int, seed: int, sampling: SamplingConfig, device: str = "auto"
+    model_folder: Path,
+    num_images: int,
+    seed: int,
+    sampling: SamplingConfig,
+    device: str = "auto",
+    label: int | None = None,
 ) -> "np.ndarray":
-    """Return uint8 images [N, C, H, W]: those that :func:`export_samples` writes for ``seed``."""
+    """Return uint8 images [N, C, H, W]: those that :func:`export_samples` writes for ``seed``.
+
+    ``label``: the one class that a conditional model is to draw; None: those of ``sampling``.
+    """
     import numpy as np
 
     metadata = read_metadata(model_folder)
     plan = plan_main_samples(metadata, num_images)
-    batches = _follow(plan, metadata, model_folder, seed, sampling, device)
-    return np.concatenate([images for images, _, _ in batches])
+    labels = None
+    if label is not None:
+        labels = labels_by_number([label] * num_images, class_names_of(metadata))
+    batches = _follow(plan, metadata, model_folder, seed, sampling, device, labels)
+    return np.concatenate([images for images, *_ in batches])
 
 
 def _follow(
@@ -98,7 +117,9 @@ def _follow(
     seed: int,
     sampling: SamplingConfig,
     device: str,
+    labels: list[int] | None = None,
 ) -> Iterator[Batch]:
+    planned = plan_labels(metadata, plan, sampling)
     settings = metadata["settings"]
     return follow_plan(
         plan,
@@ -108,13 +129,16 @@ def _follow(
         sampling,
         (settings["channels"], settings["image_size"], settings["image_size"]),
         resolve_device(device),
+        labels=labels or planned,
     )
 
 
-def _writer(folder: Path, layout: Layout) -> PngFolderWriter | SampleWriter:
+def _writer(
+    folder: Path, layout: Layout, class_names: tuple[str, ...]
+) -> PngFolderWriter | SampleWriter:
     if layout == "png":
-        return PngFolderWriter(folder)
-    return SampleWriter(folder / _PARQUET_FILE)
+        return PngFolderWriter(folder, class_names)
+    return SampleWriter(folder / _PARQUET_FILE, class_names=class_names)
 
 
 def _describe(
@@ -131,6 +155,8 @@ def _describe(
     told = {"sampler", "num_steps", "timestep_spacing"} | (
         {"eta"} if sampling.sampler == "ddim" else set()
     )
+    if class_names_of(metadata):
+        told |= {"guidance_scale", "class_distribution"}
     drawn = sampling.model_dump(mode="json", include=told)
     if family == "dcgan":
         drawn = {"sampler": "generator", "num_steps": 1}

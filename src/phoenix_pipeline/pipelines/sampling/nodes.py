@@ -5,7 +5,13 @@ from pathlib import Path
 
 from PIL.Image import Image
 
-from phoenix_pipeline.arms.sampling import Batch, follow_plan, plan_samples
+from phoenix_pipeline.arms.sampling import (
+    Batch,
+    class_names_of,
+    follow_plan,
+    plan_labels,
+    plan_samples,
+)
 from phoenix_pipeline.config import ArmSettings, ModelConfig, RunConfig
 from phoenix_pipeline.hardware import resolve_device
 from phoenix_pipeline.images import (
@@ -35,6 +41,7 @@ def draw_samples(model_folder: Path, arm: ArmSettings, run: RunConfig) -> Callab
     model = ModelConfig.model_validate(settings["model"])
     shape = (settings["channels"], settings["image_size"], settings["image_size"])
     plan = plan_samples(metadata, sampling.num_images)
+    labels = plan_labels(metadata, plan, sampling)
     total = sum(plan.values())
     seeds = list(image_seeds(run.seed, "sample", total))
     digest = weights_digest(model_folder)
@@ -50,16 +57,18 @@ def draw_samples(model_folder: Path, arm: ArmSettings, run: RunConfig) -> Callab
         "model": model.model_dump(mode="json"),
         "sampling": sampling.model_dump(mode="json", exclude={"grid_images"}),
         "plan": sorted(plan.items()),
+        "labels": labels,
         "seed": run.seed,
         "device": str(device),
     }
 
     def draw(done: int) -> Iterator[Batch]:
-        return follow_plan(plan, seeds, model_folder, model, sampling, shape, device, done)
+        return follow_plan(plan, seeds, model_folder, model, sampling, shape, device, done, labels)
 
     def write(path: Path) -> None:
         parts = SampleParts(path, identity)
-        with SampleWriter(path, drawn) as writer, progress_bar("sampling", total) as advance:
+        names = class_names_of(metadata)
+        with SampleWriter(path, drawn, names) as writer, progress_bar("sampling", total) as advance:
             for batch in parts.continued(draw):
                 writer.write(*batch)
                 advance(len(batch[0]))

@@ -68,7 +68,12 @@ class SampleParts:
             if metadata["identity"] != self._identity:
                 break
             yield [
-                (tensors[f"images/{i}"].numpy(), client_id, tensors[f"seeds/{i}"].tolist())
+                (
+                    tensors[f"images/{i}"].numpy(),
+                    client_id,
+                    tensors[f"seeds/{i}"].tolist(),
+                    tensors[f"labels/{i}"].tolist() if f"labels/{i}" in tensors else None,
+                )
                 for i, client_id in enumerate(metadata["clients"])
             ]
             number += 1
@@ -82,7 +87,8 @@ class SampleParts:
 
         tensors = {f"images/{i}": torch.from_numpy(b[0]) for i, b in enumerate(batches)}
         tensors |= {f"seeds/{i}": torch.tensor(b[2]) for i, b in enumerate(batches)}
-        clients = [client_id for _, client_id, _ in batches]
+        tensors |= {f"labels/{i}": torch.tensor(b[3]) for i, b in enumerate(batches) if b[3]}
+        clients = [batch[1] for batch in batches]
         save_tensors(self._path(number), tensors, {"identity": self._identity, "clients": clients})
 
     def _path(self, number: int) -> Path:

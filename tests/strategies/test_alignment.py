@@ -2,16 +2,17 @@
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from phoenix_pipeline.config import TrainingConfig
-from phoenix_pipeline.federated.global_step import aligned_work
-from phoenix_pipeline.optimization.alignment import alignment, global_step
+from phoenix_pipeline.optimization.corrections import StepPull
 from phoenix_pipeline.optimization.learning_rate import learning_rate_at
 from phoenix_pipeline.optimization.work import LocalWork
+from phoenix_pipeline.strategies import ClientView, Strategies
+from phoenix_pipeline.strategies.alignment import global_step, last_global_step
 
-CONSTANT = TrainingConfig(learning_rate=0.1, lr_schedule="constant", lr_warmup=0.0, alignment=0.5)
-COSINE = TrainingConfig(learning_rate=0.1, lr_warmup=0.1, alignment=0.5)
+CONSTANT = TrainingConfig(learning_rate=0.1, lr_schedule="constant", lr_warmup=0.0)
+COSINE = TrainingConfig(learning_rate=0.1, lr_warmup=0.1)
 
 
 def test_two_clients_on_a_quadratic_by_hand() -> None:
@@ -22,11 +23,11 @@ def test_two_clients_on_a_quadratic_by_hand() -> None:
         ends = []
         for centre in centres:
             weight = nn.Parameter(start.clone())
-            pull = alignment({"w": weight}, direction, 0.5)
+            pull = StepPull({"w": weight}, direction, 0.5)
             for _ in range(2):
                 with torch.no_grad():
                     weight -= 0.1 * (weight - centre)
-                if pull:
+                if direction:
                     pull.after_step(0.1)
             ends.append(weight.detach())
         average = torch.stack(ends).mean(0)
@@ -51,14 +52,15 @@ def test_integers_and_what_is_new_have_no_step() -> None:
     assert global_step(before, now, (0.0, 0.5), 2, CONSTANT) == {}
 
 
-def work(start: float, end: float) -> LocalWork:
-    return LocalWork(2, start, end, seed=0)
+def view(start: float, end: float, earlier: tuple[dict[str, Tensor], float]) -> ClientView:
+    work = LocalWork(2, start, end, seed=0)
+    return ClientView({"w": torch.ones(1)}, work, CONSTANT, earlier=earlier)
 
 
 def test_a_client_that_missed_rounds_takes_the_mean_step_over_them() -> None:
-    before, now = {"w": torch.zeros(1)}, {"w": torch.ones(1)}
-    one = aligned_work(work(0.3, 0.4), (before, 0.2), now, CONSTANT).global_step["w"]
-    three = aligned_work(work(0.3, 0.4), (before, 0.0), now, CONSTANT).global_step["w"]
+    before = {"w": torch.zeros(1)}
+    one = last_global_step(view(0.3, 0.4, (before, 0.2)))["w"]
+    three = last_global_step(view(0.3, 0.4, (before, 0.0)))["w"]
     assert one.item() == pytest.approx(1.0 / (2 * 0.1))
     assert three.item() == pytest.approx(1.0 / (6 * 0.1))
 
@@ -69,10 +71,23 @@ def test_a_client_that_missed_rounds_takes_the_mean_step_over_them() -> None:
     ids=["first round", "a run of no length"],
 )
 def test_without_an_earlier_broadcast_there_is_no_pull(earlier: tuple, bounds: tuple) -> None:
-    aligned = aligned_work(work(*bounds), earlier, {"w": torch.ones(1)}, CONSTANT)
-    assert not aligned.global_step
-    assert alignment({"w": nn.Parameter(torch.ones(1))}, aligned.global_step, 0.5) is None
+    client = view(*bounds, earlier)
+    assert last_global_step(client) == {}
+    assert Strategies.of({"alignment": {}}).corrections(client) == ()
+
+
+def test_the_pull_goes_its_share_of_the_last_step_per_learning_rate() -> None:
+    client = view(0.3, 0.4, ({"w": torch.zeros(1)}, 0.2))
+    weight = nn.Parameter(torch.ones(1))
+    (bind,) = Strategies.of({"alignment": {"share": 0.25}}).corrections(client)
+    pull = bind({"w": weight}, dict)
+    if pull is None:
+        raise TypeError("no pull was made")
+    pull.after_step(0.2)
+    # The last step is 1 / (2 x 0.1) = 5 per unit of learning rate.
+    assert weight.item() == pytest.approx(1.0 + 0.25 * 0.2 * 5.0)
 
 
 def test_no_share_is_no_pull() -> None:
-    assert alignment({"w": nn.Parameter(torch.ones(1))}, {"w": torch.ones(1)}, 0.0) is None
+    client = view(0.3, 0.4, ({"w": torch.zeros(1)}, 0.2))
+    assert Strategies.of({"alignment": {"share": 0.0}}).corrections(client) == ()

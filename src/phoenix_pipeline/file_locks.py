@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from phoenix_pipeline.errors import BusyError, StorageError
-from phoenix_pipeline.framework.secrets import without_secrets
 
 try:
     import fcntl
@@ -31,11 +30,21 @@ _open_descriptors: set[int] = set()
 
 
 class Locks:
-    """The locks that one run holds; each file tells who that is."""
+    """The locks that one run holds; each file tells who that is.
 
-    def __init__(self) -> None:
+    Args:
+        command: what the holder is called; None: the name of the program alone, since arguments
+            may hold secrets.
+        remedy: what who finds a lock taken may do other than wait.
+    """
+
+    def __init__(
+        self, command: str | None = None, remedy: str = "or name another folder for this one"
+    ) -> None:
         """Hold none."""
         self._descriptors: list[int] = []
+        self._command = (Path(sys.argv[0]).name if command is None else command)[:_SHOWN_COMMAND]
+        self._remedy = remedy
 
     def acquire(self, path: Path, what: str) -> None:
         """Lock ``path`` for this process alone.
@@ -62,7 +71,7 @@ class Locks:
             return
         descriptor = _open(path)
         try:
-            if not _lock(descriptor, path, what, key):
+            if not self._lock(descriptor, path, what, key):
                 os.close(descriptor)
                 return
         except BaseException:
@@ -71,10 +80,33 @@ class Locks:
         _open_descriptors.add(descriptor)
         self._descriptors.append(descriptor)
 
+    def _lock(self, descriptor: int, path: Path, what: str, key: str | None) -> bool:
+        """Take the lock; false where the file system knows none. Raises BusyError."""
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if key is not None and _join(descriptor, key):
+                return True
+            raise BusyError(_complaint(descriptor, what, self._remedy)) from None
+        except OSError as error:
+            logger.warning(
+                "%s cannot be locked (%s): start no second run there", path, error.strerror
+            )
+            return False
+        _write_holder(descriptor, self._command, key)
+        if key is not None:
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            if _read_holder(descriptor).get("key") != key:
+                raise BusyError(_complaint(descriptor, what, self._remedy))
+        return True
+
 
 @contextmanager
-def locked_for_a_moment(path: Path, patience_s: float) -> Iterator[None]:
-    """Hold ``path`` for the block, waiting for others; goes on without after ``patience_s``."""
+def locked_for_a_moment(path: Path, patience_s: float, *, needed: bool = False) -> Iterator[None]:
+    """Hold ``path`` for the block, waiting for others.
+
+    After ``patience_s`` it goes on without, or raises BusyError if the lock is ``needed``.
+    """
     locks, until = Locks(), time.monotonic() + patience_s
     while True:
         try:
@@ -82,6 +114,8 @@ def locked_for_a_moment(path: Path, patience_s: float) -> Iterator[None]:
             break
         except BusyError:
             if time.monotonic() > until:
+                if needed:
+                    raise
                 break
             time.sleep(0.1)
     try:
@@ -100,25 +134,6 @@ def _open(path: Path) -> int:
         ) from error
 
 
-def _lock(descriptor: int, path: Path, what: str, key: str | None) -> bool:
-    """Take the lock; false where the file system knows none. Raises BusyError."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        if key is not None and _join(descriptor, key):
-            return True
-        raise BusyError(_complaint(descriptor, what)) from None
-    except OSError as error:
-        logger.warning("%s cannot be locked (%s): start no second run there", path, error.strerror)
-        return False
-    _write_holder(descriptor, key)
-    if key is not None:
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
-        if _read_holder(descriptor).get("key") != key:
-            raise BusyError(_complaint(descriptor, what))
-    return True
-
-
 def _join(descriptor: int, key: str) -> bool:
     """Share the lock of others with the same key; they hold it alone while they write theirs."""
     for _ in range(20):
@@ -129,26 +144,22 @@ def _join(descriptor: int, key: str) -> bool:
     return False
 
 
-def _complaint(descriptor: int, what: str) -> str:
+def _complaint(descriptor: int, what: str, remedy: str) -> str:
     holder = _read_holder(descriptor)
     who = (
         f"process {holder['pid']} on {holder['host']}, since {holder['since']}: {holder['command']}"
         if {"pid", "host", "since", "command"} <= holder.keys()
         else "a process that just began"
     )
-    return (
-        f"{what} is in use by {who}; wait until it has ended, or give this run a folder of its own "
-        "by --params data_root=..."
-    )
+    return f"{what} is in use by {who}; wait until it has ended, {remedy}"
 
 
-def _write_holder(descriptor: int, key: str | None) -> None:
-    command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+def _write_holder(descriptor: int, command: str, key: str | None) -> None:
     holder = {
         "pid": os.getpid(),
         "host": socket.gethostname(),
         "since": datetime.now().astimezone().isoformat(sep=" ", timespec="seconds"),
-        "command": without_secrets(command)[:_SHOWN_COMMAND],
+        "command": command,
         "key": key,
     }
     with suppress(OSError):  # On a full disk the lock holds; only its holder is not told.

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from phoenix_pipeline.errors import BusyError, StorageError
-from phoenix_pipeline.framework.file_locks import Locks
+from phoenix_pipeline.file_locks import Locks
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from phoenix_pipeline.framework.file_locks import Locks
+from phoenix_pipeline.file_locks import Locks
 Locks().acquire(Path(sys.argv[1]), "x") if sys.argv[2] == "" else Locks().share(
     Path(sys.argv[1]), "x", sys.argv[2])
 print("held", flush=True)
@@ -42,7 +42,7 @@ def test_the_holder_is_named_and_his_death_releases(tmp_path: Path) -> None:
             Locks().acquire(path, "fedavg in data")
         line = str(caught.value)
         assert line.startswith(f"fedavg in data is in use by process {holder.pid} on ")
-        assert "since 20" in line and ": -c " in line and "data_root=" in line
+        assert "since 20" in line and ": -c;" in line and "another folder" in line
         assert "hunter2" not in line and "\n" not in line
     finally:
         holder.send_signal(signal.SIGKILL)

@@ -1,0 +1,69 @@
+"""Class-conditional diffusion: which class each image of a batch is of, and which rows may move.
+
+The U-Net has an embedding (``class_embedding``) with a row per class and one more, the *null
+class*, that stands for "any". A label is replaced by it now and then in training, so that one
+network learns the images of a class and all images (classifier-free guidance, Ho and Salimans,
+arXiv 2207.12598).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+EMBEDDING = "class_embedding.weight"
+
+
+def null_class(unet: nn.Module) -> int:
+    """Return the row of the null class: the last of the embedding of a conditional network."""
+    return int(unet.get_parameter(EMBEDDING).shape[0]) - 1
+
+
+@dataclass(frozen=True)
+class Condition:
+    """``labels``: int64 [N], one per image of a client, in 0..``null``-1; ``null``: number of
+    classes, which is the row of the null class; ``dropout``: how often it replaces a label.
+    """
+
+    labels: Tensor
+    null: int
+    dropout: float
+
+    def draw(self, indices: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the labels of the images at ``indices`` [B], some replaced by the null class."""
+        labels = self.labels[indices]
+        if not self.dropout:
+            return labels
+        drawn = torch.rand(len(labels), generator=generator, device=labels.device)
+        return torch.where(drawn < self.dropout, self.null, labels)
+
+    def rows_not_held(self) -> Tensor:
+        """Return the rows of the classes that none of the images is of, int64."""
+        held = torch.zeros(self.null, dtype=torch.bool, device=self.labels.device)
+        held[self.labels] = True
+        return (~held).nonzero().flatten()
+
+
+@dataclass(frozen=True)
+class RowsAtRest:
+    """Embeddings of classes that a client does not hold: they end as they were received.
+
+    No image moves them, but weight decay and alignment would, and the server takes a row that
+    moved for a row that was trained.
+    """
+
+    rows: Tensor
+    before: Tensor
+
+    @classmethod
+    def of(cls, weights: Mapping[str, Tensor], condition: Condition | None) -> "RowsAtRest | None":
+        """Return the rows as ``weights`` have them now; None without classes."""
+        if condition is None:
+            return None
+        rows = condition.rows_not_held()
+        return cls(rows, weights[EMBEDDING].detach()[rows].clone())
+
+    def restore(self, weights: Mapping[str, Tensor]) -> None:
+        """Write them back."""
+        weights[EMBEDDING].detach()[self.rows] = self.before
