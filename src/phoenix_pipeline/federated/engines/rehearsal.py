@@ -6,7 +6,7 @@ The server's part in it (which clients, which aggregation) does not change what 
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -129,15 +129,7 @@ def _one_step(job: FederatedJob) -> FederatedJob:
             "differential_privacy": privacy,
         }
     )
-    return FederatedJob(
-        images=job.images,
-        client_images=job.client_images,
-        config=alone,
-        settings=job.settings,
-        device=job.device,
-        threshold_filter=job.threshold_filter,
-        reference=job.reference,
-    )
+    return replace(job, config=alone, pool=None, warmup_steps=0, final_average=None)
 
 
 class _Recorder(LocalGrid):
