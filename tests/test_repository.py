@@ -92,3 +92,9 @@ def test_clean_removes_results_of_every_environment_and_nothing_else(tmp_path: P
     subprocess.run(["make", "-f", REPOSITORY / "Makefile", "clean"], cwd=tmp_path, check=True)
     left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert left == set(kept)
+
+
+def test_every_page_is_in_the_menu_of_the_site() -> None:
+    menu = yaml.safe_load((REPOSITORY / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
+    listed = re.findall(r"[\w-]+\.md", str(menu))
+    assert sorted(listed) == sorted(path.name for path in (REPOSITORY / "docs").glob("*.md"))

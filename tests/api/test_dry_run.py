@@ -114,3 +114,12 @@ def test_a_conditional_model_learns_the_classes_that_the_coordinator_names(tmp_p
     assert report["made_of"]["class_embedding.weight"][0] == 4
     with pytest.raises(FederationError, match="dog"):
         dry_run(node, tmp_path / "out", {**given, "class_names": ["cat"]})
+
+
+def test_what_a_strategy_adds_is_shown(tmp_path: Path, node: str) -> None:
+    scaffold = {"federation": {**GIVEN["federation"], "strategies": {"scaffold": {}}}}
+    plain, more = (
+        dry_run(node, tmp_path / "out", given)["answers"][1] for given in (GIVEN, GIVEN | scaffold)
+    )
+    # How the mean of its steps changed, as large as the weights.
+    assert more["bytes"] - plain["bytes"] >= 0.9 * plain["arrays"]["float32"]["bytes"]

@@ -168,8 +168,12 @@ class _Recorder(LocalGrid):
 
 def _read(content: RecordDict, when: str) -> Answer:
     numbers: dict[str, Any] = {}
-    for record in content.values():
-        if isinstance(record, MetricRecord | ConfigRecord):
+    arrays: dict[str, torch.Tensor] = {}
+    for name, record in content.items():
+        if isinstance(record, ArrayRecord):
+            # Beside the weights, what a strategy of the run sends along.
+            prefix = "" if name == ARRAYS else f"{name}."
+            arrays |= {f"{prefix}{key}": tensor for key, tensor in unpack_arrays(record).items()}
+        elif isinstance(record, MetricRecord | ConfigRecord):
             numbers.update(record.items())
-    arrays = content[ARRAYS] if ARRAYS in content else ArrayRecord()
-    return Answer(when, numbers, unpack_arrays(arrays), count_bytes(content))
+    return Answer(when, numbers, arrays, count_bytes(content))
