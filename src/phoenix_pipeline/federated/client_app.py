@@ -257,5 +257,8 @@ def _score(
 
 
 def read_settings(message: Message) -> ClientSettings:
-    """Return the settings that came with ``message``."""
-    return ClientSettings.model_validate_json(str(message.content[CONFIG]["settings"]))
+    """Return the settings that came with ``message``; raises FederationError if none did."""
+    told = message.content[CONFIG]
+    if "settings" not in told:
+        raise FederationError("the message has no settings")
+    return ClientSettings.model_validate_json(str(told["settings"]))
