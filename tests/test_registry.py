@@ -20,6 +20,7 @@ from phoenix_pipeline.config import (
     ServerOptimizerConfig,
     TrainingConfig,
 )
+from phoenix_pipeline.config.component import Component
 from phoenix_pipeline.config.compression import DownlinkConfig, UplinkConfig
 from phoenix_pipeline.diffusion import noise as forward_process
 from phoenix_pipeline.diffusion.noise import NoiseSchedule, build_scheduler
@@ -27,10 +28,10 @@ from phoenix_pipeline.diffusion.samplers import SAMPLERS
 from phoenix_pipeline.diffusion.samplers.steps import _PREDICTIONS
 from phoenix_pipeline.diffusion.schedulers import build_sampler
 from phoenix_pipeline.errors import SettingsError
-from phoenix_pipeline.federated.aggregation import _CLIPPED, build_aggregation
-from phoenix_pipeline.federated.aggregation.robust import _RESULTS, RobustRule
-from phoenix_pipeline.federated.compression.codecs import _CODECS, codec_of
-from phoenix_pipeline.federated.server_optimizer import _OPTIMIZERS, ServerOptimizer
+from phoenix_pipeline.federated.aggregation import _CLIPPED, RULES, build_aggregation
+from phoenix_pipeline.federated.aggregation.robust import RobustRule
+from phoenix_pipeline.federated.compression.codecs import CODECS, codec_of
+from phoenix_pipeline.federated.server_optimizer import OPTIMIZERS, ServerOptimizer
 from phoenix_pipeline.metrics.components import extractor_spaces
 from phoenix_pipeline.metrics.extractors import available_extractors
 from phoenix_pipeline.optimization.learning_rate import _COURSES, learning_rate_at
@@ -42,19 +43,19 @@ CPU = torch.device("cpu")
 WEIGHTS = {"w": torch.zeros(2)}
 
 CHOICES: list[tuple[type[BaseModel], str, Mapping[str, Any], set[str]]] = [
-    (PartitionConfig, "scheme", SCHEMES, set()),
-    (SamplingConfig, "sampler", SAMPLERS, set()),
+    (PartitionConfig, "scheme", SCHEMES.own, set()),
+    (SamplingConfig, "sampler", SAMPLERS.own, set()),
     (SamplingConfig, "precision", _AUTOCAST, set()),
     (TrainingConfig, "precision", _AUTOCAST, set()),
     (TrainingConfig, "lr_schedule", _COURSES, set()),
     (NoiseConfig, "schedule", forward_process._SCHEDULES, set()),
     (NoiseConfig, "prediction_type", forward_process._PREDICTIONS, set()),
     (NoiseConfig, "prediction_type", _PREDICTIONS, set()),
-    (UplinkConfig, "codec", _CODECS, set()),
-    (DownlinkConfig, "codec", _CODECS, set()),
-    (AggregationConfig, "rule", _RESULTS, {"mean"}),
+    (UplinkConfig, "codec", CODECS.own, set()),
+    (DownlinkConfig, "codec", CODECS.own, set()),
+    (AggregationConfig, "rule", RULES.own, set()),
     (ClipNormConfig, "unit", _CLIPPED, set()),
-    (ServerOptimizerConfig, "name", _OPTIMIZERS, {"fedavg"}),
+    (ServerOptimizerConfig, "name", OPTIMIZERS.own, {"fedavg"}),
 ]
 
 
@@ -62,7 +63,9 @@ CHOICES: list[tuple[type[BaseModel], str, Mapping[str, Any], set[str]]] = [
 def test_every_name_of_a_setting_has_its_entry(
     model: type[BaseModel], field: str, entries: Mapping[str, Any], apart: set[str]
 ) -> None:
-    names = get_args(model.model_fields[field].annotation)
+    described = model.model_fields[field]
+    marks = [mark.own for mark in described.metadata if isinstance(mark, Component)]
+    names = marks[0] if marks else get_args(described.annotation)
     assert set(names) == {*entries, *apart}
 
 

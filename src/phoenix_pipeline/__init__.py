@@ -15,9 +15,11 @@ if TYPE_CHECKING:
         Model,
         PhoenixError,
         Scores,
+        Strategy,
         load,
         partition,
         read_images,
+        register,
         score,
         train,
     )
@@ -30,9 +32,11 @@ __all__ = [
     "Model",
     "PhoenixError",
     "Scores",
+    "Strategy",
     "load",
     "partition",
     "read_images",
+    "register",
     "score",
     "train",
 ]

@@ -2,13 +2,17 @@
 
 What a setting may be is a :class:`Registry`, and a name that is not in it is an error. A package
 adds a component by an entry point of the group ``phoenix_pipeline.<kind>``, a program by
-:func:`register`. Nothing is imported because a message or a file names it.
+:func:`register`, a run by modules that do so (``run.extensions``). Nothing is imported because a
+message or a model's file names it.
 """
 
+import importlib
+import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib import metadata
+from types import ModuleType
 from typing import Any, TypeVar
 
 from phoenix_pipeline.errors import SettingsError
@@ -22,6 +26,9 @@ KINDS = (
     "server_optimizers",
     "strategies",
 )
+
+# Modules, by commas: processes that this one starts find them there.
+_EXTENSIONS = "PHOENIX_EXTENSIONS"
 
 Entry = TypeVar("Entry")
 
@@ -39,6 +46,7 @@ class Registry(Mapping[str, Entry]):
     def __getitem__(self, name: str) -> Entry:
         if name in self.own:
             return self.own[name]
+        extension_modules()
         if name in _registered[self.kind]:
             entry: Entry = _registered[self.kind][name]
             return entry
@@ -70,9 +78,26 @@ def register(kind: str, name: str, component: Any) -> None:
     _registered[kind][name] = component
 
 
+def load_extensions(modules: Sequence[str]) -> None:
+    """Import ``modules``, which register components, here and in processes that are started.
+
+    Raises:
+        SettingsError: one cannot be imported.
+    """
+    os.environ[_EXTENSIONS] = ",".join(modules)
+    extension_modules()
+
+
+def extension_modules() -> tuple[ModuleType, ...]:
+    """Return the modules of ``run.extensions``, imported."""
+    named = os.environ.get(_EXTENSIONS, "")
+    return tuple(_import(name) for name in named.split(",") if name)
+
+
 def foreign_names(kind: str) -> list[str]:
     """Return the names of the components that are not our own."""
-    return [*_registered[kind], *(name for name in _installed(kind) if name not in _registered)]
+    extension_modules()
+    return list(dict.fromkeys([*_registered[kind], *_installed(kind)]))
 
 
 def look_up(entries: Mapping[str, Entry], name: str, setting: str) -> Entry:
@@ -80,6 +105,19 @@ def look_up(entries: Mapping[str, Entry], name: str, setting: str) -> Entry:
     if name not in entries:
         raise SettingsError(f"{setting} is {name!r}; allowed are {', '.join(entries)}")
     return entries[name]
+
+
+@cache
+def _import(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else "no reason given"
+        raise SettingsError(
+            f"run.extensions names {name}, which cannot be imported: {type(error).__name__}: "
+            f"{reason}; install its package, put it into the project's src, or name its folder in "
+            "PYTHONPATH"
+        ) from error
 
 
 @cache

@@ -102,6 +102,15 @@ class MoveSlowly(Strategy):
 
     name: ClassVar[str] = "move_slowly"
     seen: ClassVar[list[float]] = []
+    heard: ClassVar[list[float]] = []
+
+    def told_like(self, weights: Arrays) -> Arrays:
+        """One number."""
+        return {"rounds": torch.zeros(1)}
+
+    def tell(self, weights: Arrays, kept: Arrays) -> Arrays:
+        """How many rounds are done."""
+        return kept or self.told_like(weights)
 
     def sent_like(self, weights: Arrays) -> Arrays:
         """One number."""
@@ -109,6 +118,7 @@ class MoveSlowly(Strategy):
 
     def after_training(self, client: ClientView, trained: Arrays) -> tuple[Arrays, Arrays]:
         """Count."""
+        self.heard.append(client.told["rounds"].item())
         steps = client.kept.get("steps", torch.zeros(1)) + client.work.steps
         return {"steps": steps}, {"steps": steps}
 
@@ -116,15 +126,18 @@ class MoveSlowly(Strategy):
         """Go."""
         self.seen.append(server.sent["steps"].item())
         part = self.settings.part
-        return {n: torch.lerp(b, server.aggregate[n], part) for n, b in server.before.items()}, {}
+        moved = {n: torch.lerp(b, server.aggregate[n], part) for n, b in server.before.items()}
+        return moved, {"rounds": torch.tensor([float(server.server_round)])}
 
 
 def test_a_strategy_of_ones_own_needs_no_other_file(tmp_path: Path) -> None:
     register("strategies", "move_slowly", MoveSlowly)
     MoveSlowly.seen.clear()
+    MoveSlowly.heard.clear()
     options = {"rounds": 3, "settings": KEPT}
     whole = federate(tmp_path / "w", **options, strategies={"move_slowly": {"part": 1.0}})
     assert MoveSlowly.seen == [2.0, 4.0, 6.0]
+    assert MoveSlowly.heard == [0.0, 0.0, 1.0, 1.0, 2.0, 2.0]
     plain = federate(tmp_path / "p", **options)
     assert same(whole.raw, plain.raw)
     first = federate(tmp_path / "h", **{**options, "rounds": 1}, strategies={"move_slowly": {}})

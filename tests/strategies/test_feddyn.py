@@ -21,6 +21,13 @@ def test_two_rounds_of_two_clients_by_hand() -> None:
     assert federation.round(1) == pytest.approx(0.9)
 
 
+def test_who_stays_away_has_no_drift() -> None:
+    federation = Quadratics({"feddyn": {"alpha": 0.5}}, centres=(1.0, 3.0))
+    # The one of two goes to 0.1: h = -0.5 x 0.1 / 2, w = 0.1 + 0.05.
+    assert federation.round(1, taking_part=(0,)) == pytest.approx(0.15)
+    assert federation.clients[1] == {}
+
+
 def test_clients_of_unlike_curvature_meet_at_the_optimum_of_all() -> None:
     unlike = {"centres": (0.0, 10.0), "curvatures": (4.0, 1.0)}
     plain, ours = Quadratics({}, **unlike), Quadratics({"feddyn": {"alpha": 2.0}}, **unlike)

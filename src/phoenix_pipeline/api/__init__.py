@@ -12,6 +12,8 @@ from phoenix_pipeline.api.training import train
 from phoenix_pipeline.errors import PhoenixError
 from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.metrics.scores import Scores
+from phoenix_pipeline.registry import register
+from phoenix_pipeline.strategies import Strategy
 
 __all__ = [
     "ARM_NAMES",
@@ -20,9 +22,11 @@ __all__ = [
     "Model",
     "PhoenixError",
     "Scores",
+    "Strategy",
     "load",
     "partition",
     "read_images",
+    "register",
     "score",
     "train",
 ]

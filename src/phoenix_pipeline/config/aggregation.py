@@ -1,11 +1,12 @@
 """Groups about what the server makes of a round's replies: rule, clipping, server optimizer."""
 
 import math
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from phoenix_pipeline.config.base import Group, Positive
+from phoenix_pipeline.config.component import Component
 
 _DEFAULT_RATES = {
     "fedavg": 1.0,
@@ -14,6 +15,7 @@ _DEFAULT_RATES = {
     "fedadam": 0.1,
     "fedyogi": 0.01,
 }
+_RULES = ("mean", "median", "trimmed_mean", "krum", "multi_krum")
 # A median of fewer is their mean.
 _FEWEST_FOR_A_MEDIAN = 3
 
@@ -39,7 +41,7 @@ class AggregationConfig(Group):
     All but `mean` count each reply alike: a number of examples is only a client's word.
     """
 
-    rule: Literal["mean", "median", "trimmed_mean", "krum", "multi_krum"] = Field(
+    rule: Annotated[str, Component("aggregation_rules", _RULES)] = Field(
         "mean",
         description="`mean` by numbers of examples (FedAvg); `median` and `trimmed_mean` of every "
         "coordinate; `krum`: the reply that is closest to its neighbours; `multi_krum`: the mean "
@@ -64,9 +66,11 @@ class AggregationConfig(Group):
 
     @property
     def required_replies(self) -> int:
-        """The fewest usable replies of a round that the rule can do its work with."""
+        """The fewest usable replies of a round that the rule can do its work with.
+
+        A rule of someone else refuses too few replies itself.
+        """
         required = {
-            "mean": 1,
             "median": _FEWEST_FOR_A_MEDIAN,
             # With fewer nothing is cut.
             "trimmed_mean": math.ceil(1.0 / self.trim_fraction - 1e-9),
@@ -74,7 +78,7 @@ class AggregationConfig(Group):
             "multi_krum": max(
                 2 * self.num_byzantine + 3, (self.num_selected or 0) + self.num_byzantine
             ),
-        }[self.rule]
+        }.get(self.rule, 1)
         clips_by_median = self.clip_norm.bound is not None and self.clip_norm.unit == "median"
         return max(required, _FEWEST_FOR_A_MEDIAN if clips_by_median else 1)
 
@@ -82,7 +86,7 @@ class AggregationConfig(Group):
 class ServerOptimizerConfig(Group):
     """What the server does with the aggregate of a round (arXiv 1909.06335, 2003.00295)."""
 
-    name: Literal["fedavg", "fedavgm", "nesterov", "fedadam", "fedyogi"] = Field(
+    name: Annotated[str, Component("server_optimizers", tuple(_DEFAULT_RATES))] = Field(
         "fedavg",
         description="`fedavg`: the aggregate is the new model; the others take the step towards it "
         "as a gradient, with momentum or adaptively.",
@@ -118,7 +122,7 @@ class ServerOptimizerConfig(Group):
     @property
     def rate(self) -> float:
         """The step size that is used."""
-        return self.learning_rate or _DEFAULT_RATES[self.name]
+        return self.learning_rate or _DEFAULT_RATES.get(self.name, 1.0)
 
     @property
     def is_plain(self) -> bool:

@@ -1,19 +1,21 @@
 """Groups about what crosses the wire: codecs up and down, partial updates, a simulated link."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from phoenix_pipeline.config.base import Group
+from phoenix_pipeline.config.component import Component
 
 # Their rounding is not right on average: what is left out must be sent later.
 _BIASED = ("int3", "ternary")
+_CODECS = ("none", "fp16", "int8", "int4", "int3", "ternary", "top_k")
 
 
 class CodecConfig(Group):
     """How the arrays of a message are written."""
 
-    codec: Literal["none", "fp16", "int8", "int4", "int3", "ternary", "top_k"] = Field(
+    codec: Annotated[str, Component("codecs", _CODECS)] = Field(
         "none",
         description="`none`: as they are; `fp16`; `int8`, `int4`: a scale per output channel, "
         "stochastic rounding; `int3`, `ternary`: the scale of least squares, nearest codes; "

@@ -3,9 +3,10 @@
 from typing import Annotated, Any, Literal
 
 from PIL import ImageColor
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from phoenix_pipeline.config.base import Fraction, Group, Positive
+from phoenix_pipeline.config.component import Component
 
 
 def _check_colour(value: str) -> str:
@@ -30,6 +31,9 @@ Window = Annotated[
 ]
 
 
+_SCHEMES = ("iid", "pathological", "dirichlet", "quantity")
+
+
 class RunConfig(Group):
     """What every stage of one run shares."""
 
@@ -39,12 +43,22 @@ class RunConfig(Group):
         pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$",
         description="Where models live: `auto` takes the first GPU, else the CPU.",
     )
+    extensions: tuple[str, ...] = Field(
+        (),
+        description="Modules that register components of your own (docs/extending.md), as a list "
+        "or separated by spaces.",
+    )
     licence: str | None = Field(
         None,
         min_length=1,
         description="Licence of models and samples, for their cards: an identifier of Hugging Face "
         "such as `cc-by-4.0`; null: none is named.",
     )
+
+    @field_validator("extensions", mode="before")
+    @classmethod
+    def _split(cls, given: Any) -> Any:
+        return given.replace(",", " ").split() if isinstance(given, str) else given
 
 
 class ImagesConfig(Group):
@@ -95,7 +109,7 @@ class ImagesConfig(Group):
 class PartitionConfig(Group):
     """How the training images are divided among clients."""
 
-    scheme: Literal["iid", "pathological", "dirichlet", "quantity"] = Field(
+    scheme: Annotated[str, Component("partition_schemes", _SCHEMES)] = Field(
         "pathological", description="How images are divided; see the other keys."
     )
     num_clients: Positive = Field(10, description="Number of data owners.")

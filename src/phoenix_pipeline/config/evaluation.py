@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from phoenix_pipeline.config.base import Fraction, Group, Positive
+from phoenix_pipeline.config.component import Component
 
 Share = Annotated[float, Field(ge=0.0)]
 
@@ -12,12 +13,15 @@ Share = Annotated[float, Field(ge=0.0)]
 EXTRACTORS = ("fid_classifier", "fid_efficientnet_lite0", "fid_inception_v3", "fid_pixels")
 
 
+_SAMPLERS = ("ddpm", "ddim", "dpm_solver++", "unipc")
+
+
 class SamplingConfig(Group):
     """How images are drawn from a trained model."""
 
     num_images: int = Field(1000, ge=1, description="Images to draw.")
     batch_size: Positive = Field(250, description="Images per batch; does not change the images.")
-    sampler: Literal["ddpm", "ddim", "dpm_solver++", "unipc"] = Field(
+    sampler: Annotated[str, Component("samplers", _SAMPLERS)] = Field(
         "dpm_solver++", description="Sampler of the reverse process."
     )
     num_steps: Positive = Field(20, description="Network evaluations per image.")

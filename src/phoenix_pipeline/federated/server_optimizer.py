@@ -16,7 +16,7 @@ from torch import Tensor
 
 from phoenix_pipeline.config import ServerOptimizerConfig
 from phoenix_pipeline.federated.records import ClientSettings
-from phoenix_pipeline.registry import look_up
+from phoenix_pipeline.registry import Registry, look_up
 
 _MOMENTUM, _EXP_AVG, _EXP_AVG_SQ = "momentum", "exp_avg", "exp_avg_sq"
 
@@ -62,7 +62,7 @@ class ServerOptimizer:
         new, moments = dict(aggregate), {}
         if self.config.is_plain:
             return new, {}
-        optimizer = look_up(_OPTIMIZERS, self.config.name, "federation.server_optimizer.name")
+        optimizer = look_up(OPTIMIZERS, self.config.name, "federation.server_optimizer.name")
         for name, old in weights.items():
             if name not in self.trainable:
                 continue
@@ -113,16 +113,19 @@ def _mean_delta(config: ServerOptimizerConfig, delta: Tensor, kept: Moments) -> 
     return config.beta_1 * kept[_EXP_AVG] + (1.0 - config.beta_1) * delta
 
 
-class _Optimizer(NamedTuple):
+class Optimizer(NamedTuple):
     """The moments that it keeps of each array, and its step from them and the round's number."""
 
     moments: tuple[str, ...]
     step: Callable[[ServerOptimizerConfig, Tensor, Moments, int], Step]
 
 
-_OPTIMIZERS: dict[str, _Optimizer] = {
-    "fedavgm": _Optimizer((_MOMENTUM,), _momentum_step),
-    "nesterov": _Optimizer((_MOMENTUM,), _nesterov_step),
-    "fedadam": _Optimizer((_EXP_AVG, _EXP_AVG_SQ), _adam_step),
-    "fedyogi": _Optimizer((_EXP_AVG, _EXP_AVG_SQ), _yogi_step),
-}
+OPTIMIZERS = Registry(
+    "server_optimizers",
+    {
+        "fedavgm": Optimizer((_MOMENTUM,), _momentum_step),
+        "nesterov": Optimizer((_MOMENTUM,), _nesterov_step),
+        "fedadam": Optimizer((_EXP_AVG, _EXP_AVG_SQ), _adam_step),
+        "fedyogi": Optimizer((_EXP_AVG, _EXP_AVG_SQ), _yogi_step),
+    },
+)

@@ -12,13 +12,15 @@ from typing import Any
 
 import yaml
 from kedro.config import OmegaConfigLoader
+from pydantic import ValidationError
 
-from phoenix_pipeline.config import ARM_GROUPS, SHARED_GROUPS, deep_merge
+from phoenix_pipeline.config import ARM_GROUPS, SHARED_GROUPS, RunConfig, deep_merge
 from phoenix_pipeline.config.settings_errors import explain, hint
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.framework.arm_blocks import ARMS, wrong_names
 from phoenix_pipeline.framework.deployment_check import check_deployment
 from phoenix_pipeline.framework.paths import DATA_ROOT, DEFAULT_DATA_ROOT, PATHS, local_paths
+from phoenix_pipeline.registry import load_extensions
 
 
 class PhoenixConfigLoader(OmegaConfigLoader):
@@ -108,6 +110,7 @@ class PhoenixConfigLoader(OmegaConfigLoader):
         composed = {name: value for name, value in parameters.items() if name in allowed}
         for group in (*SHARED_GROUPS, *ARM_GROUPS):
             composed[group] = self._block(parameters, (group,), problems)
+        problems += self._load_extensions(composed["run"])
         for group, model in SHARED_GROUPS.items():
             problems += explain(model, composed[group], lambda path: path, (group,), self.origin)
         for arm in declared:
@@ -117,6 +120,18 @@ class PhoenixConfigLoader(OmegaConfigLoader):
         if problems:
             raise SettingsError("; ".join(dict.fromkeys(problems)))
         return composed | {ARMS: list(declared), DATA_ROOT: self.data_root}
+
+    def _load_extensions(self, run: Mapping[str, Any]) -> list[str]:
+        """Import the modules of ``run.extensions``, whose components settings may then name."""
+        try:
+            load_extensions(
+                RunConfig.model_validate({"extensions": run.get("extensions", ())}).extensions
+            )
+        except ValidationError:
+            return []  # The group's own check says what is wrong.
+        except SettingsError as error:
+            return [str(error)]
+        return []
 
     def _named_sources(self) -> dict[str, Any]:
         """Return the globals that the environment or the command sets, without the base's."""

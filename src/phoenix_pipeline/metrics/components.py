@@ -1,7 +1,8 @@
 """The metrics and feature spaces that there are: one table, made of what the modules list.
 
-A module of this package, or one that a user's package names as an entry point of the group
-:data:`ENTRY_POINTS`, may list metrics in ``SCORES`` and feature spaces in ``FEATURE_SPACES``.
+A module of this package, one that a user's package names as an entry point of the group
+:data:`ENTRY_POINTS`, or one of ``run.extensions`` may list metrics in ``SCORES`` and feature spaces
+in ``FEATURE_SPACES``.
 """
 
 import importlib
@@ -15,6 +16,7 @@ from types import ModuleType
 from phoenix_pipeline import metrics
 from phoenix_pipeline.metrics.feature_space import FeatureSpace
 from phoenix_pipeline.metrics.metric import ClassScores, FeatureScores, Metric
+from phoenix_pipeline.registry import extension_modules
 
 ENTRY_POINTS = "phoenix_pipeline.metrics"
 _PREFIX = "fid_"
@@ -27,7 +29,8 @@ def modules() -> tuple[ModuleType, ...]:
     """Return the modules of this package, by name, and then those of users' packages."""
     names = sorted(m.name for m in pkgutil.walk_packages(metrics.__path__, f"{metrics.__name__}."))
     own = [importlib.import_module(name) for name in names]
-    return (*own, *(entry.load() for entry in metadata.entry_points(group=ENTRY_POINTS)))
+    installed = (entry.load() for entry in metadata.entry_points(group=ENTRY_POINTS))
+    return (*own, *installed, *extension_modules())
 
 
 def feature_scores() -> tuple[FeatureScores, ...]:

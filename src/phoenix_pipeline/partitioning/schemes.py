@@ -13,6 +13,7 @@ from phoenix_pipeline.config import PartitionConfig
 from phoenix_pipeline.images import apportion
 from phoenix_pipeline.partitioning.dirichlet import divide_dirichlet
 from phoenix_pipeline.partitioning.pathological import divide_pathological
+from phoenix_pipeline.registry import Registry
 from phoenix_pipeline.seeding import numpy_generator
 
 
@@ -41,9 +42,12 @@ def divide_by_quantity(labels: np.ndarray, config: PartitionConfig, seed: int) -
     return generator.permutation(client_of)
 
 
-SCHEMES: dict[str, Scheme] = {
-    "iid": Scheme(divide_evenly, needs_labels=False),
-    "pathological": Scheme(divide_pathological, needs_labels=True),
-    "dirichlet": Scheme(divide_dirichlet, needs_labels=True),
-    "quantity": Scheme(divide_by_quantity, needs_labels=False),
-}
+SCHEMES = Registry(
+    "partition_schemes",
+    {
+        "iid": Scheme(divide_evenly, needs_labels=False),
+        "pathological": Scheme(divide_pathological, needs_labels=True),
+        "dirichlet": Scheme(divide_dirichlet, needs_labels=True),
+        "quantity": Scheme(divide_by_quantity, needs_labels=False),
+    },
+)

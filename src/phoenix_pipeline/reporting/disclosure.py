@@ -4,8 +4,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.reporting.class_disclosure import describe_classes
 from phoenix_pipeline.reporting.provenance import read_setting
+from phoenix_pipeline.strategies import Strategies
 
 _CLIENTS = "federation.differential_privacy"
 _IMAGES = "training.dp_sgd"
@@ -42,7 +44,7 @@ def describe_disclosure(settings: Mapping[str, Any], epsilon: float | None = Non
             "trains, so it has no traffic."
         )
         return [pooled, *_promise(settings, epsilon)]
-    sentences = [_weights(settings), _NUMBERS, *_compression(settings)]
+    sentences = [_weights(settings), _NUMBERS, *_compression(settings), *_strategies(settings)]
     if read_setting(settings, "shared_pool.beta", 0.0) > 0:
         sentences.insert(0, _pool(settings))
     if read_setting(settings, "threshold_filter.enabled", False):
@@ -110,11 +112,22 @@ def _compression(settings: Mapping[str, Any]) -> list[str]:
     sentences = [_SPLIT] if scheme == "usplit" else []
     if scheme in _KEPT:
         sentences.append(f"{_KEPT[scheme]}{_until(settings)}.")
-    if codec in _CODECS:
+    if codec != "none":
+        written = _CODECS.get(codec, f"written by the codec {codec}")
         sentences.append(
-            f"What it sent was its update, {_CODECS[codec]}: that saves traffic and protects "
-            "nothing."
+            f"What it sent was its update, {written}: that saves traffic and protects nothing."
         )
+    return sentences
+
+
+def _strategies(settings: Mapping[str, Any]) -> list[str]:
+    """Return what strategies say of themselves; one that is not installed here is named."""
+    sentences = []
+    for name, told in (read_setting(settings, "federation.strategies", {}) or {}).items():
+        try:
+            sentences += Strategies.of({name: told}).disclosures()
+        except SettingsError:
+            sentences.append(f"What the strategy {name} sends is not known here.")
     return sentences
 
 

@@ -5,12 +5,10 @@ from phoenix_pipeline.diffusion.samplers.ddpm import DDPM
 from phoenix_pipeline.diffusion.samplers.dpm_solver import DPM_SOLVER
 from phoenix_pipeline.diffusion.samplers.steps import NewSteps, Sampler, TakeStep
 from phoenix_pipeline.diffusion.samplers.unipc import UNIPC
+from phoenix_pipeline.registry import Registry
 
-SAMPLERS: dict[str, Sampler] = {
-    "ddpm": DDPM,
-    "ddim": DDIM,
-    "dpm_solver++": DPM_SOLVER,
-    "unipc": UNIPC,
-}
+SAMPLERS = Registry(
+    "samplers", {"ddpm": DDPM, "ddim": DDIM, "dpm_solver++": DPM_SOLVER, "unipc": UNIPC}
+)
 
 __all__ = ["SAMPLERS", "NewSteps", "Sampler", "TakeStep"]

@@ -3,11 +3,11 @@
 Every rule takes replies one by one (``add``) and gives the weights of the model (``result``).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
-from phoenix_pipeline.config import FederationConfig
+from phoenix_pipeline.config import AggregationConfig, FederationConfig
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.federated.aggregation.clipping import ClippedUpdates, MedianClippedUpdates
 from phoenix_pipeline.federated.aggregation.partial_mean import PartialMean
@@ -16,14 +16,25 @@ from phoenix_pipeline.federated.aggregation.robust import RobustRule
 from phoenix_pipeline.federated.aggregation.row_mean import by_rows
 from phoenix_pipeline.federated.aggregation.rule import Aggregation
 from phoenix_pipeline.federated.aggregation.weighted_mean import WeightedMean
-from phoenix_pipeline.registry import look_up
+from phoenix_pipeline.registry import Registry, look_up
 
 _CLIPPED: dict[str, type[ClippedUpdates | MedianClippedUpdates]] = {
     "absolute": ClippedUpdates,
     "median": MedianClippedUpdates,
 }
 
+# What makes the rule of one round, of its settings and the weights that the round started from.
+BuildRule = Callable[[AggregationConfig, Mapping[str, Tensor]], Aggregation]
+RULES = Registry[BuildRule](
+    "aggregation_rules",
+    {
+        "mean": lambda config, template: by_rows(WeightedMean(template), template),
+        **dict.fromkeys(RobustRule.NAMES, RobustRule),
+    },
+)
+
 __all__ = [
+    "RULES",
     "Aggregation",
     "PartialMean",
     "WeightedMean",
@@ -54,9 +65,7 @@ def build_aggregation(
     chosen = config.aggregation
     if config.compression.is_split:
         return by_rows(PartialMean(template), template)
-    rule = by_rows(WeightedMean(template), template)
-    if chosen.rule != "mean":
-        rule = RobustRule(chosen, template)
+    rule = look_up(RULES, chosen.rule, "federation.aggregation.rule")(chosen, template)
     if chosen.clip_norm.bound is None:
         return rule
     clipped = look_up(_CLIPPED, chosen.clip_norm.unit, "federation.aggregation.clip_norm.unit")

@@ -5,6 +5,7 @@ counts, are aggregated like the others and rounded, but say nothing about how cl
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -20,6 +21,8 @@ _BLOCK = 1 << 14
 
 class RobustRule:
     """Median, trimmed mean, Krum or Multi-Krum of the replies, as ``config.rule`` says."""
+
+    NAMES: ClassVar[tuple[str, ...]] = ("median", "trimmed_mean", "krum", "multi_krum")
 
     def __init__(self, config: AggregationConfig, template: Mapping[str, Tensor]) -> None:
         self._config = config

@@ -16,7 +16,7 @@ from phoenix_pipeline.config.compression import CodecConfig
 from phoenix_pipeline.errors import FederationError
 from phoenix_pipeline.federated.compression.channels import Channels, num_channels, packing_of
 from phoenix_pipeline.federated.compression.few_codes import INT3, TERNARY
-from phoenix_pipeline.registry import look_up
+from phoenix_pipeline.registry import Registry, look_up
 from phoenix_pipeline.strategies.weights import is_state
 
 Parts = dict[str, tuple[Size, torch.dtype]]
@@ -169,18 +169,22 @@ class TopK:
 
 def codec_of(config: CodecConfig) -> Codec | None:
     """Return the codec of ``config``; None writes arrays as they are."""
-    return look_up(_CODECS, config.codec, "codec")(config)
+    return look_up(CODECS, config.codec, "codec")(config)
 
 
-_CODECS: dict[str, Callable[[CodecConfig], Codec | None]] = {
-    "none": lambda config: None,
-    "fp16": lambda config: Fp16(),
-    "int8": lambda config: Int8(),
-    "int4": lambda config: Int4(),
-    "int3": lambda config: INT3,
-    "ternary": lambda config: TERNARY,
-    "top_k": lambda config: TopK(config.density),
-}
+BuildCodec = Callable[[CodecConfig], Codec | None]
+CODECS = Registry[BuildCodec](
+    "codecs",
+    {
+        "none": lambda config: None,
+        "fp16": lambda config: Fp16(),
+        "int8": lambda config: Int8(),
+        "int4": lambda config: Int4(),
+        "int3": lambda config: INT3,
+        "ternary": lambda config: TERNARY,
+        "top_k": lambda config: TopK(config.density),
+    },
+)
 
 
 def codec_for(name: str, array: Tensor, codec: Codec | None) -> Codec | None:
