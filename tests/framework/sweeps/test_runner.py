@@ -141,14 +141,14 @@ def test_a_frontier_is_written_for_each_arm_once_its_baseline_is_done(
     sweep = prepare_sweep(project, "grid")
     run_sweep(sweep, Arithmetic(sweep))
     table = collect(sweep)
-    tables = ["cells.csv", "summary.csv"]
+    tables = ["cells.csv", "summary.csv", "summary.tex"]
     files = publish(sweep, table)
     kinds = [
         f"frontier_{arm}.{kind}" for arm in ("fedavg", "centralized") for kind in ("csv", "png")
     ]
     assert [file.name for file in files] == [*tables, *kinds]
     # Scores are the learning rate x 100 + the seed: 10.5 and 1.5 on average.
-    frontier = pd.read_csv(files[2]).set_index("training.learning_rate")
+    frontier = pd.read_csv(files[3]).set_index("training.learning_rate")
     assert frontier.loc[0.01, "fid_pixels_ratio"] == pytest.approx(1.5 / 10.5)
     unfinished = publish(sweep, table[table["training.learning_rate"] != 0.1])
     assert [file.name for file in unfinished] == tables
@@ -161,7 +161,9 @@ def test_tables_and_heat_maps_are_written_and_tracked(
     (project / "conf/base/mlflow.yml").write_text("{enabled: true, experiment: tiny}\n")
     run_sweep(sweep, Arithmetic(sweep))
     files = publish(sweep, collect(sweep))
-    assert [file.name for file in files] == ["cells.csv", "summary.csv", "heat_map_fid_pixels.png"]
+    tables = ["cells.csv", "summary.csv", "summary.tex"]
+    assert [file.name for file in files] == [*tables, "heat_map_fid_pixels.png"]
+    assert "FID (pixels)" in files[2].read_text(encoding="utf-8")
     summary = pd.read_csv(files[1]).set_index(["training.learning_rate", "arm"])
     assert summary.loc[(0.01, "fedavg"), "runs"] == 2
     assert summary.loc[(0.01, "fedavg"), "fid_pixels"] == pytest.approx(1.5)
