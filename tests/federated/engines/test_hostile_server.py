@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from pydantic import ValidationError
@@ -28,7 +29,7 @@ from phoenix_pipeline.federated.site_demands import SiteDemands
 from phoenix_pipeline.federated.site_errors import SiteRefusal, answer_with_code
 from phoenix_pipeline.federated.spent_epsilon import Release, SpentEpsilon
 from phoenix_pipeline.federated.wire import Layout
-from phoenix_pipeline.images import write_images
+from phoenix_pipeline.images import encode_png, write_images
 from phoenix_pipeline.metrics.monitoring import build_monitor_reference
 from tests.federated.tiny import make_images, settings
 
@@ -36,7 +37,10 @@ KEY = "0123456789abcdef"
 NOISE = LocalNoise(clip_norm=1.0, noise_multiplier=4.0)
 DP_SGD = DpSgdConfig(enabled=True, noise_multiplier=4.0)
 RELEASE = {"release-personal-layers": True}
-PERSONAL = RecordDict({CONFIG: ConfigRecord({"round": 2, "weights": "raw", "run": KEY})})
+TOLD = settings(("conv_out",)).model_dump_json()
+PERSONAL = RecordDict(
+    {CONFIG: ConfigRecord({"round": 2, "weights": "raw", "run": KEY, "settings": TOLD})}
+)
 
 
 def secret(told: ClientSettings, **changes: object) -> ClientSettings:
@@ -145,6 +149,19 @@ def test_layers_that_were_trained_without_noise_are_not_released(site: Path) -> 
     assert ask(site, training(noisy)).has_content()
     assert refusal(ask(site, PERSONAL, release, **RELEASE)) == "noise-too-small"
     assert refusal(ask(site, PERSONAL, release)) == "not-released"
+
+
+def test_layers_are_released_of_images_of_all_sizes(site: Path) -> None:
+    (site / "photos").mkdir()
+    for side in (8, 12, 16):
+        pixels = np.full((1, side, side), side, np.uint8)
+        (site / f"photos/{side}.png").write_bytes(encode_png(pixels))
+    own = {**RELEASE, "data": str(site / "photos")}
+    assert ask(site, training(secret(settings(("conv_out",), dp_sgd=DP_SGD))), **own).has_content()
+    released = ask(site, PERSONAL, "query.personal_layers", **own)
+    assert released.content["metrics"]["num-examples"] == 3
+    without = RecordDict({CONFIG: ConfigRecord({"round": 2, "weights": "raw", "run": KEY})})
+    assert refusal(ask(site, without, "query.personal_layers", **own)) == "message-unusable"
 
 
 def test_a_model_without_the_layers_that_stay_is_refused(site: Path) -> None:
