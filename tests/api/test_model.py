@@ -61,6 +61,9 @@ def test_what_is_saved_is_loaded_here_and_in_diffusers(
     assert again.settings["federation"]["num_rounds"] == 2
     assert "partition" not in again.settings
     DDPMPipeline.from_pretrained(tmp_path / "saved", local_files_only=True)
+    card = (tmp_path / "saved" / "README.md").read_text(encoding="utf-8")
+    assert "# fedavg" in card
+    assert "Its samples have not been scored." in card
     with pytest.raises(SettingsError, match="saved exists and is not overwritten"):
         model.save(tmp_path / "saved")
     with pytest.raises(CheckpointError):
@@ -73,6 +76,8 @@ def test_a_client_is_saved_alone(images: phoenix.Images, tmp_path: Path) -> None
     model = phoenix.train(images, CLIENTS, **PERSONAL)
     model.save(tmp_path / "client", client_id=1)
     DDPMPipeline.from_pretrained(tmp_path / "client", local_files_only=True)
+    card = (tmp_path / "client" / "README.md").read_text(encoding="utf-8")
+    assert "| client | 1 |" in card
     alone = phoenix.load(tmp_path / "client", device="cpu")
     assert alone.clients == ()
     assert np.array_equal(alone.sample(2), model.sample(2, client_id=1))

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from phoenix_pipeline.api.settings import Settings, override
+from phoenix_pipeline.arms.model_card import write_model_card
 from phoenix_pipeline.arms.sampling import (
     class_names_of,
     draw_images,
@@ -137,6 +138,7 @@ class Model:
             raise SettingsError(f"{target} exists and is not overwritten; name a new folder")
         if client_id is not None:
             assemble_client(self.folder, client_id, target)
+            write_model_card(target)
             return target
         with atomic_path(target) as temporary:
             shutil.copytree(self.folder, temporary)

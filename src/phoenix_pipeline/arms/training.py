@@ -11,14 +11,13 @@ import numpy as np
 import pandas as pd
 
 from phoenix_pipeline import __version__
+from phoenix_pipeline.arms.model_card import write_model_card
 from phoenix_pipeline.arms.setup import client_settings, load_start
-from phoenix_pipeline.checkpoints import atomic_path
 from phoenix_pipeline.config import ArmSettings, Group, RunConfig, settle_arm
 from phoenix_pipeline.families.classes import CLASS_COUNTS
 from phoenix_pipeline.families.provenance import DATA, TRAINED_WITH, fingerprint_data
-from phoenix_pipeline.images import ImageSet, encodable
+from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.progress import progress_bar
-from phoenix_pipeline.reporting.cards import CARD_FILE, render_model_card
 from phoenix_pipeline.reporting.disclosure import describe_disclosure
 
 if TYPE_CHECKING:
@@ -182,7 +181,7 @@ def _write(
     folder: Path, result: "FederatedResult", settings: "ClientSettings", metadata: dict[str, Any]
 ) -> None:
     """Write the global model, or the shared body and what completes it at each client."""
-    from phoenix_pipeline.families.model_folder import read_metadata, write_models
+    from phoenix_pipeline.families.model_folder import write_models
     from phoenix_pipeline.federated.personal_layers import samples_are_personal
 
     averaged = metadata["weights"] == "ema"
@@ -196,5 +195,4 @@ def _write(
     states = ((c, result.client_state(c)) for c in (result.connected if personal else ()))
     layers = ((c, s.personal_ema if averaged else s.personal) for c, s in states)
     write_models(folder, shared, layers, network, metadata)
-    with atomic_path(folder / CARD_FILE) as temporary:
-        temporary.write_text(encodable(render_model_card(read_metadata(folder))), encoding="utf-8")
+    write_model_card(folder)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from phoenix_pipeline.arms.model_card import write_model_card
 from phoenix_pipeline.checkpoints import read_json
 from phoenix_pipeline.config import RunConfig, SamplingConfig
 from phoenix_pipeline.config.settings_errors import hint
@@ -30,6 +31,7 @@ def assemble_arm(
     loader = open_config(project, env, {"data_root": data_root})
     check_arm(arm, loader.arms)
     assemble_client(project / loader.data_root / "06_models" / arm, client_id, target)
+    write_model_card(target)
 
 
 def export_arm(

@@ -6,6 +6,7 @@ All they say is from what lies beside the model: ``phoenix.json`` and the scores
 from collections.abc import Mapping
 from typing import Any
 
+from phoenix_pipeline.errors import CheckpointError
 from phoenix_pipeline.metrics.components import describe
 from phoenix_pipeline.reporting.formatting import MISSING, format_values
 
@@ -19,6 +20,7 @@ _CONDITIONS = (
     "num_samples", "num_reference", "reference_split", "sampler", "num_steps", "timestep_spacing",
     "guidance_scale", "class_distribution", "weights", "seed",
 )  # fmt: skip
+_TOLD = ("arm", "trained_with", "data", "disclosure", "epsilon")
 _WITHOUT_MEMORISATION = (
     "A generated image can resemble a training image. Whether this model's samples do was not "
     "measured."
@@ -34,6 +36,7 @@ def render_model_card(
         description: of its ``phoenix.json``.
         metrics: of its samples' ``metrics.json``; None: nobody has scored it, or an earlier model.
     """
+    _check(description)
     family = description["settings"]["model"]["family"]
     front = {
         "license": licence_of(description),
@@ -55,6 +58,7 @@ def render_sample_card(
 
     ``num_images``: in ``samples.parquet``.
     """
+    _check(description)
     front = sample_front_matter(licence_of(description), num_images, "samples.parquet")
     facts = {"samples": f"{num_images:,}", **_facts(description)}
     lines = [*front, f"# Samples of {description['arm']}", ""]
@@ -104,6 +108,16 @@ def front_matter(values: Mapping[str, Any]) -> list[str]:
     return ["---", *text.splitlines(), "---", ""]
 
 
+def _check(description: Mapping[str, Any]) -> None:
+    """Raise CheckpointError for a model that does not say what a card has to."""
+    missing = [name for name in _TOLD if name not in description]
+    if missing:
+        raise CheckpointError(
+            f"the model's phoenix.json has no {', '.join(missing)}, which its card needs: an "
+            "earlier version of this project made it; train it again"
+        )
+
+
 def _size(num_images: int) -> str:
     return next((name for bound, name in _SIZES if num_images < bound), _LARGEST)
 
@@ -119,6 +133,7 @@ def _facts(description: Mapping[str, Any]) -> dict[str, str]:
         "training": f"{sum(counts.values()):,} images at {len(counts)} clients (shared ones "
         f"counted at each), {description['rounds']} rounds, seed {settings['seed']}",
         "data": ", ".join(f"{name} {digest}" for name, digest in description["data"].items()),
+        **({"client": str(description["client_id"])} if "client_id" in description else {}),
         "weights": f"{description['weights']}, digest {description['weights_digest']}",
         "epsilon": "no differential privacy" if epsilon is None else f"{epsilon:.3g}",
         "made by": f"phoenix-pipeline {description['phoenix_pipeline']}, {description['written']}",
