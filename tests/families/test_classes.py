@@ -42,6 +42,12 @@ def test_any_beginning_has_the_shares_as_nearly_as_can_be(count: int) -> None:
     assert np.abs(found - wanted * count).max() < 3
 
 
+def test_a_place_at_the_very_end_is_of_the_last_class_with_a_share() -> None:
+    # 0.1 + 0.2 + 0.7 and products with it round as they like.
+    labels = spread_labels(np.array([0.1, 0.2, 0.7, 0.0]), 100_000)
+    assert labels.max() == 2
+
+
 def test_a_model_draws_the_classes_that_it_was_trained_on() -> None:
     assert shares("as_training") == [6, 4, 2]
     assert shares("as_training", client=1) == [0, 4, 0]

@@ -99,10 +99,11 @@ def test_codecs_of_few_bits_leave_rows_at_rest(tmp_path: Path) -> None:
     "options",
     [
         {},
-        {"compression": COMPRESSED, "training": {"alignment": 0.5, "optimizer_state": "keep"}},
+        {"compression": COMPRESSED, "strategies": {"alignment": {"share": 0.5}}},
+        {"compression": COMPRESSED, "strategies": {"scaffold": {}, "fedprox": {"mu": 0.1}}},
         {"layers": ("class_embedding",), "training": {"optimizer_state": "keep"}},
     ],
-    ids=["plain", "compressed", "personal"],
+    ids=["plain", "compressed", "scaffold", "personal"],
 )
 def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path, options: dict[str, Any]) -> None:
     whole = conditional(tmp_path / "whole", rounds=3, **options)

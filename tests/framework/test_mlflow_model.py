@@ -95,3 +95,22 @@ def test_nothing_is_pickled(trained: Path, runs: SessionRuns, tmp_path: Path) ->
 def test_impossible_rows_are_refused(trained: Path, count: int, seed: int) -> None:
     with pytest.raises(SettingsError, match=f"got count {count} and seed {seed}"):
         ImageModel(trained, SAMPLING).predict(pd.DataFrame({"count": [count], "seed": [seed]}))
+
+
+def test_a_conditional_model_draws_the_class_of_a_row(runs: SessionRuns, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {
+        **METADATA["settings"],
+        "model": MODEL.model_copy(update={"conditioning": "labels"}).model_dump(mode="json"),
+        "class_names": ["cat", "dog"],
+        "personal_layers": [],
+    }
+    counts = {"class_counts": {"0": [20, 10]}}
+    network = build_unet(MODEL.unet, 1, 8, 9, num_classes=2)
+    folder = tmp_path / "phoenix"
+    write_models(folder, {}, [], network, {**METADATA, "settings": settings, **counts})
+    runs.log_model("phoenix", folder, "model", SAMPLING.model_dump(mode="json"))
+    model = mlflow.pyfunc.load_model(f"runs:/{runs.run_id('phoenix')}/model")
+    dogs = model.predict(pd.DataFrame({"count": [2], "seed": [5], "label": [1]}))
+    np.testing.assert_array_equal(dogs, draw_exported(folder, 2, 5, SAMPLING, label=1))
+    mixed = model.predict(pd.DataFrame({"count": [2], "seed": [5]}))
+    np.testing.assert_array_equal(mixed, draw_exported(folder, 2, 5, SAMPLING))

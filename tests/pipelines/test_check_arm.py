@@ -91,6 +91,12 @@ def test_classes_that_cannot_be_learnt_or_drawn_are_refused(
         check_conditional(tmp_path, labelled(), **changed)
 
 
+def test_a_robust_rule_is_no_obstacle_to_embeddings_that_stay(tmp_path: Path) -> None:
+    median = {"aggregation": {"rule": "median"}}
+    own = {"layers": "class_embedding"}
+    assert check_conditional(tmp_path, labelled(), federation=median, personal_layers=own)
+
+
 def test_images_without_labels_cannot_be_learnt_by_class(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"the training images have no labels; set"):
         check_conditional(tmp_path, make_images())

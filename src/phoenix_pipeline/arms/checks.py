@@ -92,7 +92,7 @@ def check_pool(pool: SharedPoolConfig) -> None:
 
 
 def check_conditioning(train: ImageSet, settings: ArmSettings) -> None:
-    """Refuse to learn classes from images without any, or by a rule that would drown rare ones."""
+    """Refuse to learn classes from images without any, and to draw what the model will not have."""
     from phoenix_pipeline.families.classes import check_classes
 
     model, federation = settings.model, settings.federation
@@ -111,11 +111,20 @@ def check_conditioning(train: ImageSet, settings: ArmSettings) -> None:
             "nobody knows how many images of each class the sites hold; set it to uniform or to "
             "one share per class"
         )
-    if federation.aggregation.rule != "mean":
+
+
+def check_rule(settings: ArmSettings, layers: tuple[str, ...]) -> None:
+    """Refuse a rule that would drown what only some clients learn; ``layers`` stay with them."""
+    from phoenix_pipeline.federated.personal_layers import is_personal
+
+    federation, shared = settings.federation, not is_personal("class_embedding", layers)
+    conditional = settings.model.conditioning == "labels" and shared
+    if conditional and federation.aggregation.rule != "mean":
         raise SettingsError(
             f"federation.aggregation.rule {federation.aggregation.rule} takes all clients for "
             "equally able, but with model.conditioning labels a class is learnt only by clients "
-            "that hold it; set federation.aggregation.rule: mean, or model.conditioning: none"
+            "that hold it; set federation.aggregation.rule: mean, or personal_layers.layers: "
+            "class_embedding"
         )
 
 

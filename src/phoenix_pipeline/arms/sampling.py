@@ -77,19 +77,24 @@ def plan_main_samples(
 
 
 def plan_labels(
-    metadata: Mapping[str, Any], plan: Mapping[int, int], sampling: SamplingConfig
+    metadata: Mapping[str, Any],
+    plan: Mapping[int, int],
+    sampling: SamplingConfig,
+    asked: Sequence[int | str] | None = None,
 ) -> list[int] | None:
     """Return the class that each image of ``plan`` is to show, in its order.
 
-    Image ``i`` of a model has the same class however many are drawn. None for an unconditional
-    model.
+    ``asked``: the classes, by number or name; None: those of ``sampling``, of which image ``i`` of
+    a model has the same one however many are drawn. None is returned for an unconditional model.
 
     Raises:
-        SettingsError: ``sampling`` asks for classes that the model does not have.
+        SettingsError: classes are asked for that the model does not have.
     """
     model = ModelConfig.model_validate(metadata["settings"]["model"])
     names = class_names_of(metadata)
     check_classes(model, sampling, names)
+    if asked is not None:
+        return labels_by_number(asked, names)
     if not names:
         return None
     shares = {client: class_shares(metadata, sampling, client) for client in plan}
@@ -180,9 +185,6 @@ def draw_images(
     metadata = read_metadata(model_folder)
     told = metadata["settings"]
     plan = plan_main_samples(metadata, num_images, client_id)
-    planned = plan_labels(metadata, plan, sampling)
-    if labels is not None:
-        planned = labels_by_number(labels, class_names_of(metadata))
     batches = follow_plan(
         plan,
         image_seeds(seed, "sample", num_images),
@@ -191,7 +193,7 @@ def draw_images(
         sampling,
         (told["channels"], told["image_size"], told["image_size"]),
         resolve_device(device),
-        labels=planned,
+        labels=plan_labels(metadata, plan, sampling, labels),
     )
     drawn = []
     with progress_bar("sampling", num_images) as advance:

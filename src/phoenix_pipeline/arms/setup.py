@@ -11,6 +11,7 @@ from phoenix_pipeline.arms.checks import (
     check_loss,
     check_personalization,
     check_pool,
+    check_rule,
     check_stored,
     check_threshold,
 )
@@ -85,6 +86,7 @@ def check_arm(
     check_loss(settings)
     network = _build(train, settings, run)
     layers = _layers_that_stay(network, settings)
+    check_rule(settings, layers)
     check_privacy(
         federation,
         settings.training,

@@ -49,8 +49,8 @@ class Condition:
 class RowsAtRest:
     """Embeddings of classes that a client does not hold: they end as they were received.
 
-    No image moves them, but weight decay and alignment would, and the server takes a row that
-    moved for a row that was trained.
+    No image moves them, but weight decay and corrections of steps would, and the server takes a row
+    that moved for a row that was trained.
     """
 
     rows: Tensor

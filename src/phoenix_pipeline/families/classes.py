@@ -94,7 +94,8 @@ def spread_labels(shares: np.ndarray, count: int, first: int = 0) -> np.ndarray:
     places = ((np.arange(first, first + count) + 0.5) * _GOLDEN) % 1.0
     bounds = np.cumsum(shares, dtype=float)
     labels = np.searchsorted(bounds, places * bounds[-1], side="right")
-    return labels.astype(np.int64)
+    # A product that is rounded up to the bound itself belongs to the last class that has a share.
+    return np.minimum(labels, np.flatnonzero(shares)[-1]).astype(np.int64)
 
 
 def labels_by_number(labels: Sequence[int | str], class_names: Sequence[str]) -> list[int]:

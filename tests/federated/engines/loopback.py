@@ -123,14 +123,14 @@ class Consortium:
     def start_node(
         self,
         name: str,
-        images: np.ndarray,
+        images: np.ndarray | ImageSet,
         client: int,
         authority: Path | None = None,
         **config: object,
     ) -> None:
         data = self.folder / name / "images.parquet"
         data.parent.mkdir(exist_ok=True)
-        write_images(ImageSet(images), data)
+        write_images(images if isinstance(images, ImageSet) else ImageSet(images), data)
         given = {
             "client-id": client,
             "data": f'"{data}"',

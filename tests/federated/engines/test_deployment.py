@@ -10,13 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 from phoenix_pipeline.config import DeploymentConfig
 from phoenix_pipeline.errors import FederationError, SettingsError
 from phoenix_pipeline.federated.engines.superlink import SuperLink, is_loopback
 from phoenix_pipeline.federated.job import FederatedResult
+from phoenix_pipeline.images import ImageSet
 from tests.federated.engines.loopback import START_S, Consortium, run
+from tests.federated.test_conditional import conditional, told
+from tests.federated.test_conditional import images as conditional_images
 from tests.federated.tiny import client_table, federate, make_images, same, settings
 
 SIZES = (12, 24, 18)
@@ -86,6 +90,28 @@ def test_nodes_over_tls_give_the_bits_of_in_process(consortium: Consortium, tmp_
     assert heard == [1, 2]
     kept = list((consortium.folder / "site0" / "state" / apart.run_key).rglob("*.safetensors"))
     assert {path.parent.name for path in kept} == {"0"}
+
+
+@pytest.mark.slow
+def test_nodes_label_their_own_images_in_the_order_of_the_server(tmp_path: Path) -> None:
+    """Site 0 holds a alone, and site 1 names b and c the other way round."""
+    everything, rows = conditional_images(), client_table()
+    with Consortium(tmp_path / "consortium") as consortium:
+        for client, names in enumerate((("a",), ("c", "b"))):
+            own = everything.subset(rows.index[rows["client_id"] == client].to_numpy())
+            consortium.make_key(f"site{client}")
+            consortium.start_node(f"site{client}", align_names(own, names), client)
+        options = {"settings": told(), "rounds": 1}
+        apart = train(consortium, tmp_path / "apart", **options)
+    whole = conditional(tmp_path / "here", rounds=1, threads_per_client=1)
+    assert same(apart.raw, whole.raw)
+
+
+def align_names(images: ImageSet, names: tuple[str, ...]) -> ImageSet:
+    """Return ``images`` with the classes ``names`` alone, numbered in that order."""
+    assert images.labels is not None
+    numbers = [names.index(images.class_names[label]) for label in images.labels]
+    return ImageSet(images.images, np.array(numbers), names)
 
 
 @pytest.mark.slow

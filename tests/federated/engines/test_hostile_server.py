@@ -14,6 +14,7 @@ from phoenix_pipeline.federated.client_app import build_client_app
 from phoenix_pipeline.federated.engines.in_process import InProcessGrid
 from phoenix_pipeline.federated.engines.node_app import open_node
 from phoenix_pipeline.federated.personal_layers import split_personal
+from phoenix_pipeline.federated.privacy.accountant import epsilon_spent
 from phoenix_pipeline.federated.records import (
     ARRAYS,
     CONFIG,
@@ -23,7 +24,8 @@ from phoenix_pipeline.federated.records import (
     pack_arrays,
     pack_weights,
 )
-from phoenix_pipeline.federated.site_errors import answer_with_code
+from phoenix_pipeline.federated.site_demands import SiteDemands
+from phoenix_pipeline.federated.site_errors import SiteRefusal, answer_with_code
 from phoenix_pipeline.federated.spent_epsilon import Release, SpentEpsilon
 from phoenix_pipeline.federated.wire import Layout
 from phoenix_pipeline.images import write_images
@@ -117,6 +119,10 @@ def test_a_score_of_a_model_without_noise_is_not_sent(site: Path) -> None:
     private = training(secret(settings(dp_sgd=DP_SGD), **few))
     private[REFERENCE] = reference
     assert "score" in ask(site, private).content["metrics"]
+    # Samples of classes in the site's own shares tell these shares.
+    demands = SiteDemands(site / "spent.json", min_noise_multiplier=1.0)
+    with pytest.raises(SiteRefusal, match="without noise"):
+        demands.check_score(secret(settings(dp_sgd=DP_SGD), class_names=("even", "odd")))
 
 
 def test_a_score_is_work_too(site: Path) -> None:
@@ -162,3 +168,14 @@ def test_runs_side_by_side_are_all_counted(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(charge, range(100)))
     assert json.loads((tmp_path / "spent.json").read_text())["local"]["releases"] == 100
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_all_releases_count_at_the_least_noise_and_the_largest_share(
+    order: tuple[int, int], tmp_path: Path
+) -> None:
+    releases = (Release("dp_sgd", 3, 1.5, 0.1), Release("dp_sgd", 4, 2.5, 0.4))
+    reached: list[float] = []
+    for place in order:
+        SpentEpsilon(tmp_path / "spent.json").charge(releases[place], 1e-5, reached.append)
+    assert reached[-1] == epsilon_spent(1.5, 0.4, 7, 1e-5)

@@ -16,7 +16,6 @@ from phoenix_pipeline.arms.sampling import (
 from phoenix_pipeline.checkpoints import atomic_path, write_json
 from phoenix_pipeline.config import ModelConfig, SamplingConfig
 from phoenix_pipeline.errors import SettingsError
-from phoenix_pipeline.families.classes import labels_by_number
 from phoenix_pipeline.families.model_folder import read_metadata
 from phoenix_pipeline.families.provenance import DATA, trained_with
 from phoenix_pipeline.hardware import resolve_device
@@ -103,10 +102,8 @@ def draw_exported(
 
     metadata = read_metadata(model_folder)
     plan = plan_main_samples(metadata, num_images)
-    labels = None
-    if label is not None:
-        labels = labels_by_number([label] * num_images, class_names_of(metadata))
-    batches = _follow(plan, metadata, model_folder, seed, sampling, device, labels)
+    asked = None if label is None else [label] * num_images
+    batches = _follow(plan, metadata, model_folder, seed, sampling, device, asked)
     return np.concatenate([images for images, *_ in batches])
 
 
@@ -117,9 +114,8 @@ def _follow(
     seed: int,
     sampling: SamplingConfig,
     device: str,
-    labels: list[int] | None = None,
+    asked: list[int] | None = None,
 ) -> Iterator[Batch]:
-    planned = plan_labels(metadata, plan, sampling)
     settings = metadata["settings"]
     return follow_plan(
         plan,
@@ -129,7 +125,7 @@ def _follow(
         sampling,
         (settings["channels"], settings["image_size"], settings["image_size"]),
         resolve_device(device),
-        labels=labels or planned,
+        labels=plan_labels(metadata, plan, sampling, asked),
     )
 
 
