@@ -75,7 +75,7 @@ viz: $(READY) ## the pipeline, with previews, in kedro-viz
 	@$(BIN)/kedro viz run $(ARGS)
 
 # Their packages are no part of the environment until somebody asks for them.
-docs: $(READY) ## the pages of docs/ as a searchable site: site/index.html
+docs: $(READY) ## the pages of docs/ as a searchable site in site/ (python3 -m http.server -d site)
 	@[ -x $(BIN)/mkdocs ] || $(BIN)/uv pip install --quiet --python $(BIN)/python --editable ".[docs]"
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet $(ARGS)
 

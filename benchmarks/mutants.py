@@ -15,6 +15,7 @@ import json
 import multiprocessing
 import multiprocessing.connection
 import os
+import resource
 import shutil
 import signal
 import sys
@@ -31,6 +32,7 @@ MUTATIONS = Path(__file__).parent / "mutations"
 _COPIED = ("src", "tests", "conf", "pyproject.toml")
 _LINKED = ("data", "docs", "benchmarks", "scripts", "README.md")
 _SECONDS = 300
+_BYTES = 8 << 30
 _BY_PYTEST_STATUS = {0: "survived", 1: "killed"}
 # Of this program's processes; 1 would be any exception's.
 _BY_EXIT_CODE = {10: "survived", 11: "killed", 12: "broken"}
@@ -207,7 +209,7 @@ def _copy_project(folder: Path) -> None:
 def _run_tests(folder: Path, tests: tuple[str, ...]) -> int:
     """Return pytest's status for ``tests`` of the copy in ``folder``.
 
-    A test fails that is on when they have taken so many seconds of this process's CPU time.
+    A test fails that is on when they have taken too much memory or time of this process.
     """
     import pytest
 
@@ -216,6 +218,7 @@ def _run_tests(folder: Path, tests: tuple[str, ...]) -> int:
 
     sys.dont_write_bytecode = True
     sys.path[:] = [str(folder / "src"), str(folder)] + [p for p in sys.path if "phoenix" not in p]
+    resource.setrlimit(resource.RLIMIT_DATA, (_BYTES, _BYTES))
     # The clock counts too, for tests that wait for something that never comes.
     signal.signal(signal.SIGPROF, stop)
     signal.signal(signal.SIGALRM, stop)

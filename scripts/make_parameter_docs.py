@@ -78,7 +78,7 @@ EXAMPLES = {
     "evaluation": "evaluation.reference_split=test,evaluation.utility=true",
     "shared_pool": "data_sharing.shared_pool.beta=0.2,data_sharing.shared_pool.alpha=0.5",
     "model": "model.unet.layers_per_block=2",
-    "training": "phoenix.training.alignment=0.5,training.learning_rate=0.001",
+    "training": "phoenix.training.ema_horizon=0.05,training.learning_rate=0.001",
     "federation": "federation.num_rounds=120,fedavg.federation.compression.up.codec=int8",
     "personal_layers": "fedavg.personal_layers.layers=last_up_block",
     "threshold_filter": "personalization.threshold_filter.patience=3",

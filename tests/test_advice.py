@@ -101,6 +101,12 @@ KRUM = {"federation.aggregation.rule": "krum", "federation.aggregation.num_byzan
 FILTER = {"threshold_filter.enabled": True}
 PERSONAL, PARTIAL = "personal_layers.layers", "federation.compression.partial_update"
 GAN = {"model.family": "dcgan"}
+CONDITION, SHARES, GUIDANCE = (
+    "model.conditioning",
+    "sampling.class_distribution",
+    "sampling.guidance_scale",
+)
+LABELS = {CONDITION: "labels"}
 U_NET_LAYERS = ["conv_in", "time_embedding", "down_blocks", "mid_block", "up_blocks"]
 U_NET_LAYERS += ["conv_norm_out", "conv_out"]
 IID = {"partition.scheme": "iid"}
@@ -357,6 +363,40 @@ CASES = {
         {**DP_ON, "federation.local_work.unit": "images_per_round"},
         [{"federation.local_work.unit": "steps"}, {"federation.local_work.unit": "epochs"}],
     ),
+    "classes without labels": Case({**LABELS, **IID}, [{CONDITION: "none"}], sizes=None),
+    "shares that nobody knows": Case(
+        {**LABELS, "federation.engine": "deployment"},
+        [{SHARES: "uniform"}, {SHARES: [0.1] * 10}],
+    ),
+    "a rule that drowns rare classes": Case(
+        {**LABELS, **KRUM},
+        [{"federation.aggregation.rule": "mean"}, {PERSONAL: ["class_embedding"]}],
+    ),
+    "weights of a GAN's timesteps": Case(
+        {**GAN, "training.loss_weighting": "min_snr"}, [{"training.loss_weighting": "none"}]
+    ),
+    "a label to hide": Case({"model.label_dropout": 0.2}, [{CONDITION: "labels"}]),
+    "classes of a GAN": Case({**LABELS, **GAN}, [{CONDITION: "none"}]),
+    "a bound that is not used": Case(
+        {"training.min_snr_gamma": 2.0}, [{"training.loss_weighting": "min_snr"}]
+    ),
+    "noise that images choose": Case(
+        {
+            "training.dp_sgd.enabled": True,
+            "training.dp_sgd.noise_multiplier": 1.0,
+            "training.noise_assignment": "immiscible",
+        },
+        [{"training.noise_assignment": "random"}],
+    ),
+    "guidance away from nothing": Case(
+        {**LABELS, "model.label_dropout": 0.0, GUIDANCE: 2.0},
+        [{"model.label_dropout": 0.1}, {GUIDANCE: 1.0}],
+    ),
+    "shares of other classes": Case(
+        {**LABELS, SHARES: [0.5, 0.5]},
+        [{SHARES: [0.1] * 10}, {SHARES: "as_training"}, {SHARES: "uniform"}],
+    ),
+    "guidance without classes": Case({GUIDANCE: 2.0}, [{CONDITION: "labels"}, {GUIDANCE: 1.0}]),
     "strategies in one place": Case(
         {"federation.pooled": True, "federation.strategies": {"fedprox": {}}},
         [{"federation.strategies": None}],
@@ -478,6 +518,10 @@ ELSEWHERE = {
     "gan/sampling.py": "a training that diverged",
     "gan/family.py": "an argument, no setting",
     "arms/splits.py": "test images of another size",
+    "diffusion/start.py": "tests/diffusion/test_start.py, with folders",
+    "families/classes.py: sampling.class_distribution is as_training": "samples of a deployment",
+    "federated/privacy/local_noise.py": "a training that diverges",
+    "registry.py": "tests/test_extending.py",
     "pipelines/privacy_audit/nodes.py": "a deployment",
 }
 

@@ -100,3 +100,26 @@ def test_the_command_ends_with_a_line(tmp_path: Path) -> None:
     ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert ended.returncode == 2
     assert ended.stderr.startswith("Error: ")
+
+
+def test_a_conditional_model_learns_the_classes_that_the_coordinator_names(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (6, 1, 8, 8), dtype=np.uint8)
+    images = ImageSet(pixels, np.array([0, 1] * 3), ("cat", "dog"))
+    write_images(images, tmp_path / "images.parquet")
+    node = f'client-id=0 data="{tmp_path}/images.parquet" state-folder="{tmp_path}/s" device="cpu"'
+    model = {**GIVEN["model"], "conditioning": "labels"}
+    given = {**GIVEN, "model": model, "class_names": ["bird", "cat", "dog"]}
+    report = dry_run(node, tmp_path / "out", given)
+    # Three classes, and one for images without.
+    assert report["made_of"]["class_embedding.weight"][0] == 4
+    with pytest.raises(FederationError, match="dog"):
+        dry_run(node, tmp_path / "out", {**given, "class_names": ["cat"]})
+
+
+def test_what_a_strategy_adds_is_shown(tmp_path: Path, node: str) -> None:
+    scaffold = {"federation": {**GIVEN["federation"], "strategies": {"scaffold": {}}}}
+    plain, more = (
+        dry_run(node, tmp_path / "out", given)["answers"][1] for given in (GIVEN, GIVEN | scaffold)
+    )
+    # How the mean of its steps changed, as large as the weights.
+    assert more["bytes"] - plain["bytes"] >= 0.9 * plain["arrays"]["float32"]["bytes"]

@@ -52,7 +52,7 @@ def assert_same(weights: Weights, expected: Weights) -> None:
             torch.testing.assert_close(weights[name], value, **TOLERANCE)
 
 
-def work_of(client: int, server_round: int, unet: nn.Module, pulled: bool) -> LocalWork:
+def work_of(client: int, server_round: int, unet: nn.Module, pulled: bool = False) -> LocalWork:
     """Return a client's share of one of three rounds; the output layer never leaves it."""
     shared = frozenset(n for n, _ in unet.named_parameters() if not n.startswith("conv_out"))
     generator = torch.Generator().manual_seed(server_round)

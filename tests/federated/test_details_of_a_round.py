@@ -16,7 +16,8 @@ from phoenix_pipeline.diffusion.noise import NoiseSchedule
 from phoenix_pipeline.diffusion.training import train_locally
 from phoenix_pipeline.diffusion.unet import build_unet
 from phoenix_pipeline.federated import client_app
-from phoenix_pipeline.federated.client_app import _plan_work, _score
+from phoenix_pipeline.federated.client_app import _plan_work
+from phoenix_pipeline.federated.client_score import score_own_model
 from phoenix_pipeline.federated.client_state import ClientState
 from phoenix_pipeline.federated.privacy.example_level import noise_multiplier
 from phoenix_pipeline.federated.records import ARRAYS, CONFIG, count_bytes, pack_arrays
@@ -139,7 +140,7 @@ def test_clients_draw_different_images_for_their_scores() -> None:
     )
     for client, server_round in ((0, 1), (1, 1), (0, 2)):
         site: Any = SimpleNamespace(client_id=client, images=torch.zeros(1))
-        _score(reference, told, site, bench, server_round)
+        score_own_model(reference, told, site, bench, server_round)
     assert len(set(drawn)) == len(drawn) == 9
 
 

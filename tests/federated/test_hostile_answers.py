@@ -125,7 +125,7 @@ def hostile(draw: random.Random) -> Message:
     for _ in range(draw.randint(1, 3)):
         try:
             draw.choice(WAYS)(answer.content, draw)
-        except (KeyError, StopIteration, AttributeError, IndexError, TypeError):
+        except (KeyError, StopIteration, AttributeError, IndexError, TypeError, ValueError):
             continue  # what was to be spoiled is gone
     return answer
 
@@ -157,11 +157,6 @@ def check(rows: list[dict[str, Any]], folder: Path) -> None:
     assert math.isfinite(means["loss"]) and math.isfinite(means["seconds"])
 
 
-def test_no_reply_ends_a_round(tmp_path: Path) -> None:
-    check(as_rows(600, seed=1), tmp_path)
-
-
-@pytest.mark.slow
 def test_no_reply_of_ten_thousand_ends_a_round(tmp_path: Path) -> None:
     check(as_rows(10_000, seed=2), tmp_path)
 

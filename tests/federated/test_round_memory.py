@@ -49,6 +49,8 @@ def test_images_weights_and_batches_count(model: ModelConfig) -> None:
     weights = sum(own.nbytes for own in told.build_network().state_dict().values())
     layers = 4 if model is not DCGAN else 2 * 2 * 4
     assert nothing == 10 * weights + per_batch + layers * 65536 + 1000 * 64
+    helped = told.model_copy(update={"strategies": {"scaffold": {}}})
+    assert estimate(helped) - nothing == 4 * weights
     sampled = told.model_copy(update={"monitor_samples": 128})
     assert estimate(sampled) == estimate(twice)
 

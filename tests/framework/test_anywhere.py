@@ -46,7 +46,7 @@ def test_the_log_looks_the_same_below_the_projects_folder(project: Path) -> None
     for folder in (project, below):
         ended = run_in(folder, "kedro", "run", "--tags", "stage.partition")
         assert ended.returncode == 0, ended.stderr
-        assert ended.stderr.splitlines()[0][8:] == " INFO [1/3] decode_images"
+        assert ended.stderr.splitlines()[0][8:] == " INFO [1/3] clients.decode_images"
     assert (project / "data/03_primary/partition.parquet").is_file()
 
 
@@ -78,6 +78,6 @@ def test_a_wheel_runs_in_an_empty_folder_with_the_packed_configuration(tmp_path:
     for conf in (tmp_path / "conf.tar.gz", REPOSITORY / "conf"):
         ended = packaged(conf)
         assert ended.returncode == 0, ended.stderr
-        assert ended.stderr.splitlines()[0][8:] == " INFO [1/3] decode_images"
+        assert ended.stderr.splitlines()[0][8:] == " INFO [1/3] clients.decode_images"
         assert len([line for line in ended.stderr.splitlines() if "] " in line]) == 3
         shutil.rmtree(empty / "data/smoke")

@@ -29,6 +29,7 @@ from phoenix_pipeline.framework.datasets import (
     WrittenByNodeDataset,
 )
 from phoenix_pipeline.framework.image_datasets import ImageSetDataset, ImageSplitsDataset
+from phoenix_pipeline.framework.report_dataset import ReportDataset
 from phoenix_pipeline.images import ImageSet, SampleWriter, write_images
 
 LIMIT = 1 << 16
@@ -220,3 +221,10 @@ def test_samples_are_shown_as_pictures(tmp_path: Path) -> None:
     # Two by two, with white lines two pixels wide.
     assert shown.shape == (134, 134)
     assert np.array_equal(shown[2:66, 68:132], pixels[1, 0])
+
+
+def test_the_report_is_shown_by_its_first_sentences(tmp_path: Path) -> None:
+    report = ReportDataset(filepath=str(tmp_path / "report.html"))
+    report.save('<h1>x</h1><p class="result">phoenix &amp; fedavg.</p><p>More.</p>')
+    shown = json.loads(report.preview())
+    assert shown == {"what came out": "phoenix & fedavg.", "page": str(tmp_path / "report.html")}

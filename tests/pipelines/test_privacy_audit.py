@@ -26,7 +26,7 @@ from phoenix_pipeline.families.provenance import fingerprint_data
 from phoenix_pipeline.federated.personal_layers import split_personal
 from phoenix_pipeline.federated.records import ClientSettings
 from phoenix_pipeline.images import GLOBAL_MODEL, ImageSet, SampleWriter
-from phoenix_pipeline.pipelines.comparison.results import ArmResults, current_audits
+from phoenix_pipeline.pipelines.comparison.results import PARTS, ArmResults, current_audits
 from phoenix_pipeline.pipelines.privacy_audit.nodes import audit_privacy
 from phoenix_pipeline.pipelines.privacy_audit.reconstruction import reconstruct_images
 from phoenix_pipeline.pipelines.privacy_audit.subject import Subject
@@ -182,17 +182,14 @@ def test_an_audit_of_another_model_is_left_out(
     description = read_metadata(tmp_path / "model")
 
     def results(description: dict[str, Any]) -> list[ArmResults]:
-        nothing = pd.DataFrame()
-        found = {"dcgan": audited, "fedavg": {}}
-        return [
-            ArmResults(arm, {}, nothing, tmp_path, nothing, nothing, privacy, description)
-            for arm, privacy in found.items()
-        ]
+        others: dict[str, Any] = {part: {} for part in PARTS} | {"description": description}
+        return [ArmResults(arm, **others) for arm in ("dcgan", "fedavg")]
 
-    assert current_audits(results(description), "audit") == ({"dcgan": audited}, [])
+    audits = {"dcgan": audited}
+    assert current_audits(results(description), audits, "audit") == (audits, [])
     network = family_of(DCGAN).build(DCGAN, 1, 8, 1)
     write_models(tmp_path / "later", {}, [], network, description)
-    current, notes = current_audits(results(read_metadata(tmp_path / "later")), "audit")
+    current, notes = current_audits(results(read_metadata(tmp_path / "later")), audits, "audit")
     assert current == {}
     assert notes == [
         "The privacy audit of dcgan is of an earlier model and is left out; run again: audit"

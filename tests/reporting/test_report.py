@@ -17,7 +17,7 @@ from phoenix_pipeline.reporting.round_figures import draw_filter_decisions, draw
 
 MISSING = "\N{EN DASH}"
 VOID = {"img", "meta", "br"}
-LOCAL = ("data:image/", "data:text/csv", "data:application/x-tex", "#")
+LOCAL = ("data:image/", "data:text/csv", "data:application/x-tex", "data:text/markdown", "#")
 
 
 class Page(HTMLParser):
@@ -222,3 +222,9 @@ def test_published_features_need_no_warning(metrics, rounds) -> None:
     metrics["fedavg"]["scores"]["fid_inception_v3"] = 6.24
     text = " ".join(list_caveats(compare_arms(metrics, {"fedavg": rounds})))
     assert "published" not in text and "equally many" not in text
+
+
+def test_the_cards_of_an_arm_can_be_saved(arguments) -> None:
+    html = render_report(**arguments, cards={"fedavg": {"model card": "# fedavg"}})
+    encoded = base64.b64encode(b"# fedavg").decode()
+    assert f'href="data:text/markdown;base64,{encoded}" download="fedavg_model_card.md"' in html

@@ -1,7 +1,10 @@
 """FedDyn by hand, and where it ends."""
 
 import pytest
+import torch
 
+from phoenix_pipeline.strategies import Strategies
+from phoenix_pipeline.strategies.strategy import ServerView
 from tests.strategies.quadratics import Quadratics
 
 
@@ -32,3 +35,12 @@ def test_clients_of_unlike_curvature_meet_at_the_optimum_of_all() -> None:
         ends = plain.round(20), ours.round(20)
     assert ends[1] == pytest.approx(2.0, abs=1e-2)
     assert abs(ends[0] - 2.0) > 1.0
+
+
+def test_clients_that_sat_out_move_nothing() -> None:
+    feddyn = Strategies.of({"feddyn": {"alpha": 0.5}})
+    view = ServerView({"w": torch.ones(1)}, {"w": torch.full((1,), 2.0)}, {}, {}, 0.25, 1)
+    weights, kept = feddyn.after_round(view)
+    # A quarter of the images moved by 1: h = -0.5 x 0.25, and w = 2 + 0.125 / 0.5.
+    assert kept["feddyn/w"].item() == pytest.approx(-0.125)
+    assert weights["w"].item() == pytest.approx(2.25)

@@ -14,7 +14,7 @@ import argparse
 import logging
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,8 @@ NEVER_SENT = (
     "Adam's moments and whatever else lies in the state folder",
 )
 _USED_GROUPS = ("run", "images", *ARM_GROUPS)
+# Of the coordinator's reference images: what a class-conditional model learns.
+_CLASSES = "class_names"
 
 
 def dry_run(
@@ -55,7 +57,8 @@ def dry_run(
     Args:
         node_config: what ``flower-supernode --node-config`` is given.
         folder: gets the report as JSON, and the arrays of the answer as they would be sent.
-        settings: the coordinator's groups by name, and blocks of arms, as in ``conf``.
+        settings: the coordinator's groups by name, and blocks of arms, as in ``conf``; for a
+            class-conditional model also ``class_names``, a list.
         arm: the arm that the federation is to train.
 
     Raises:
@@ -79,17 +82,18 @@ def _job(given: dict[str, Any], arm: str) -> "FederatedJob":
     from phoenix_pipeline.federated.job import FederatedJob
 
     own = {**given.get(arm, {}), **given.get("arms", {}).get(arm, {})}
-    unknown = set(given) - {*_USED_GROUPS, *ARM_NAMES, "arms", "partition", "evaluation"}
+    known = {*_USED_GROUPS, *ARM_NAMES, "arms", _CLASSES, "partition", "evaluation"}
+    unknown = set(given) - known
     if unknown:
         raise SettingsError(
             f"the settings name {', '.join(sorted(unknown))}; allowed are "
-            f"{', '.join((*_USED_GROUPS, 'arms', *ARM_NAMES))}"
+            f"{', '.join((*_USED_GROUPS, _CLASSES, 'arms', *ARM_NAMES))}"
         )
     run, images = shared_group("run", given.get("run")), shared_group("images", given.get("images"))
     groups = {name: _merged(given.get(name), own.get(name)) for name in ARM_GROUPS}
     groups["federation"] = _merged({"engine": "deployment"}, groups["federation"])
     chosen = arm_settings(arm, groups)
-    blank = _blank_images(images)
+    blank = _blank_images(images, given.get(_CLASSES))
     settled = settle_arm(chosen, blank.image_size)
     return FederatedJob(
         images=blank,
@@ -103,15 +107,18 @@ def _merged(under: Any, over: Any) -> dict[str, Any]:
     return deep_merge(dict(under or {}), dict(over or {}))
 
 
-def _blank_images(images: ImagesConfig) -> ImageSet:
-    """Return no images of the run's size, which the coordinator has to say."""
+def _blank_images(images: ImagesConfig, class_names: Sequence[str] | None) -> ImageSet:
+    """Return no images of the run's size and classes, which the coordinator has to say."""
     if images.image_size is None or images.channels is None:
         raise SettingsError(
             "the settings leave images.image_size or images.channels open; the coordinator must "
             "set both, as for `engine: deployment`"
         )
     side = images.image_size
-    return ImageSet(np.empty((0, images.channels, side, side), dtype=np.uint8))
+    pixels = np.empty((0, images.channels, side, side), dtype=np.uint8)
+    if class_names is None:
+        return ImageSet(pixels)
+    return ImageSet(pixels, np.empty(0, dtype=np.int64), tuple(map(str, class_names)))
 
 
 def _describe(rehearsal: "Rehearsal", job: "FederatedJob", arm: str) -> dict[str, Any]:

@@ -1,22 +1,18 @@
 """The ClientApp: translates messages; learning is the model family's ``train_locally``."""
 
 import logging
-import math
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-import numpy as np
-import torch
 from flwr.app import ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 from torch import Tensor
 
-from phoenix_pipeline.config import SamplingConfig
-from phoenix_pipeline.errors import FederationError, PhoenixError, TrainingError
-from phoenix_pipeline.families.classes import spread_labels
+from phoenix_pipeline.errors import FederationError, PhoenixError
+from phoenix_pipeline.federated.client_score import score_own_model
 from phoenix_pipeline.federated.client_state import ClientState
 from phoenix_pipeline.federated.privacy.example_level import noise_multiplier
 from phoenix_pipeline.federated.records import (
@@ -35,9 +31,9 @@ from phoenix_pipeline.federated.site_errors import SiteRefusal
 from phoenix_pipeline.federated.sites import Site
 from phoenix_pipeline.federated.transport import receive, send
 from phoenix_pipeline.federated.workbench import Bench, Workbench
-from phoenix_pipeline.metrics.monitoring import MonitorReference, monitor_score
+from phoenix_pipeline.metrics.monitoring import MonitorReference
 from phoenix_pipeline.optimization.work import LocalResult, LocalWork
-from phoenix_pipeline.seeding import derive_seed, image_seeds
+from phoenix_pipeline.seeding import derive_seed
 from phoenix_pipeline.strategies import ClientView, Strategies
 
 logger = logging.getLogger(__name__)
@@ -190,7 +186,7 @@ def finish_round(begun: ClientRound, result: LocalResult) -> RecordDict:
         metrics["loss"] = result.loss
     if REFERENCE in content:
         reference = MonitorReference.from_arrays(unpack_arrays(content[REFERENCE]))
-        metrics["score"] = _score(reference, settings, site, bench, server_round)
+        metrics["score"] = score_own_model(reference, settings, site, bench, server_round)
     return RecordDict({ARRAYS: arrays, METRICS: metrics})
 
 
@@ -226,36 +222,9 @@ def _seed(settings: ClientSettings, role: str, client: int, server_round: int) -
     return derive_seed(settings.seed, role, client, server_round)
 
 
-def _score(
-    reference: MonitorReference,
-    settings: ClientSettings,
-    site: Site,
-    bench: Bench,
-    server_round: int,
-) -> float:
-    """Return how far samples of the client's own model, as just trained, are from real images.
-
-    A model that cannot be sampled has no score: NaN, which is a strike.
-    """
-    bench.put_into_network()
-    count = settings.monitor_samples
-    seeds = list(image_seeds(settings.seed, "monitor", count, site.client_id, server_round))
-    shape = (settings.channels, settings.image_size, settings.image_size)
-    sampling = SamplingConfig(num_images=count, batch_size=count, num_steps=settings.monitor_steps)
-    labels = None
-    if settings.class_names and site.labels is not None:
-        held = torch.bincount(site.labels, minlength=len(settings.class_names))
-        labels = spread_labels(held.cpu().numpy(), count).tolist()
-    batches = bench.family.sample_images(
-        bench.network, settings.model, sampling, shape, seeds, site.images.device, labels=labels
-    )
-    try:
-        return monitor_score(np.concatenate(list(batches)), reference)
-    except TrainingError as error:
-        logger.warning("client %s cannot be scored: %s", site.client_id, error)
-        return math.nan
-
-
 def read_settings(message: Message) -> ClientSettings:
-    """Return the settings that came with ``message``."""
-    return ClientSettings.model_validate_json(str(message.content[CONFIG]["settings"]))
+    """Return the settings that came with ``message``; raises FederationError if none did."""
+    told = message.content[CONFIG]
+    if "settings" not in told:
+        raise FederationError("the message has no settings")
+    return ClientSettings.model_validate_json(str(told["settings"]))

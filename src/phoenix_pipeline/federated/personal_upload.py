@@ -47,7 +47,11 @@ def ask_for_layers(
 
     Who keeps them, does not answer, or sends what cannot be such layers is left out with a line.
     """
-    config = ConfigRecord({"round": job.config.num_rounds, "weights": weights, "run": run_key})
+    # A node counts its images as it reads them for training.
+    told = job.settings.model_dump_json()
+    config = ConfigRecord(
+        {"round": job.config.num_rounds, "weights": weights, "run": run_key, "settings": told}
+    )
     content = RecordDict({CONFIG: config})
     template = _template(job)
     node_of = {client: node for node, client in fleet.clients.items()}

@@ -14,6 +14,8 @@ from phoenix_pipeline.federated.records import ClientSettings
 # The network, its gradients, Adam's two moments, the weights as received, as a message, as sent
 # and as a message, and two that are kept between rounds.
 _COPIES_OF_WEIGHTS = 10
+# Of each strategy: what came with the message, was kept, is kept, and is sent.
+_COPIES_OF_STRATEGY = 4
 # What the program holds for each layer beside its arrays: modules, names, entries of tables.
 _LAYER_BYTES = 1 << 16
 # Tables of the forward process and of its copies, for each timestep.
@@ -50,7 +52,8 @@ def round_bytes(settings: ClientSettings, num_images: int, enough: int) -> int:
     at_a_time = max(
         settings.training.batch_size, settings.monitor_samples // _SAMPLES_PER_TRAINED_IMAGE
     )
-    total += _COPIES_OF_WEIGHTS * weights + saved.total * at_a_time // images
+    copies = _COPIES_OF_WEIGHTS + _COPIES_OF_STRATEGY * len(settings.strategies)
+    total += copies * weights + saved.total * at_a_time // images
     if settings.training.dp_sgd.enabled:
         total += max(weights, _DP_SGD_BYTES)
     return total

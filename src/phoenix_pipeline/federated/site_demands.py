@@ -80,13 +80,15 @@ class SiteDemands:
     def check_score(self, settings: ClientSettings) -> None:
         """Raise SiteRefusal for a score that is too much work, or would tell what noise hides.
 
-        After DP-SGD the model itself is private, and so is what is sampled from it.
+        After DP-SGD the model itself is private, and so is what is sampled from it, unless that is
+        of classes in the site's own shares.
         """
         images = settings.monitor_samples * settings.monitor_steps / _EVALUATIONS_PER_IMAGE
         steps = math.ceil(images / settings.training.batch_size)
         if self.max_steps_per_round is not None and steps > self.max_steps_per_round:
             raise SiteRefusal("too-much-work", f"a score that takes as long as {steps} steps")
-        if self.demands_noise and settings.local_noise is not None:
+        hidden = settings.local_noise is not None or settings.class_names
+        if self.demands_noise and hidden:
             raise SiteRefusal("noise-too-small", "a score would be sent without noise")
 
     def check_release(self) -> None:

@@ -227,3 +227,11 @@ class TextDataset(FileDataset[str, str]):
         """Write the text; bytes of file names that are no text are escaped."""
         with atomic_path(self._filepath) as temporary:
             temporary.write_text(encodable(data), encoding="utf-8")
+
+
+class OptionalTextDataset(TextDataset):
+    """Text of an arm that may not have run: an empty one where it has not."""
+
+    def load(self) -> str:
+        """Return the text, or ``""``."""
+        return super().load() if self._filepath.exists() else ""

@@ -73,6 +73,7 @@ def render_report(
     privacy: Mapping[str, Mapping[str, Any]] | None = None,
     growth: Growth | None = None,
     earlier: EarlierRuns | None = None,
+    cards: Mapping[str, Mapping[str, str]] | None = None,
     notes: Sequence[str] = (),
     links: Mapping[str, str] | None = None,
     title: str = "Phoenix: federated diffusion, arm by arm",
@@ -87,6 +88,7 @@ def render_report(
     ``disclosures``: arm -> sentences on what left its clients, as they were written with its model.
     ``privacy``: arm -> its ``privacy.json``, of the arms that were audited and whose scores are in
     ``table``. ``growth``: samples by round. ``earlier``: other models of the past.
+    ``cards``: arm -> label -> Markdown of a model's or its samples' card, to save.
     ``notes``: what a reader must know first. ``links``: label -> command or path, shown as text.
     """
     pooled = {a for a, nested in settings.items() if read_setting(nested, "federation.pooled")}
@@ -114,6 +116,10 @@ def render_report(
         figures=_figure_views(figures),
         growth=growth,
         earlier=earlier,
+        downloads={
+            arm: {label: text_data_uri("text/markdown", text) for label, text in own.items()}
+            for arm, own in (cards or {}).items()
+        },
         disclosures=_disclosures(table, disclosures, pooled),
         audited=privacy_rows(table),
         audit_titles=privacy_titles(table),

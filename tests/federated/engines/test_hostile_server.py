@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from pydantic import ValidationError
@@ -14,6 +15,7 @@ from phoenix_pipeline.federated.client_app import build_client_app
 from phoenix_pipeline.federated.engines.in_process import InProcessGrid
 from phoenix_pipeline.federated.engines.node_app import open_node
 from phoenix_pipeline.federated.personal_layers import split_personal
+from phoenix_pipeline.federated.privacy.accountant import epsilon_spent
 from phoenix_pipeline.federated.records import (
     ARRAYS,
     CONFIG,
@@ -23,10 +25,11 @@ from phoenix_pipeline.federated.records import (
     pack_arrays,
     pack_weights,
 )
-from phoenix_pipeline.federated.site_errors import answer_with_code
+from phoenix_pipeline.federated.site_demands import SiteDemands
+from phoenix_pipeline.federated.site_errors import SiteRefusal, answer_with_code
 from phoenix_pipeline.federated.spent_epsilon import Release, SpentEpsilon
 from phoenix_pipeline.federated.wire import Layout
-from phoenix_pipeline.images import write_images
+from phoenix_pipeline.images import encode_png, write_images
 from phoenix_pipeline.metrics.monitoring import build_monitor_reference
 from tests.federated.tiny import make_images, settings
 
@@ -34,7 +37,10 @@ KEY = "0123456789abcdef"
 NOISE = LocalNoise(clip_norm=1.0, noise_multiplier=4.0)
 DP_SGD = DpSgdConfig(enabled=True, noise_multiplier=4.0)
 RELEASE = {"release-personal-layers": True}
-PERSONAL = RecordDict({CONFIG: ConfigRecord({"round": 2, "weights": "raw", "run": KEY})})
+TOLD = settings(("conv_out",)).model_dump_json()
+PERSONAL = RecordDict(
+    {CONFIG: ConfigRecord({"round": 2, "weights": "raw", "run": KEY, "settings": TOLD})}
+)
 
 
 def secret(told: ClientSettings, **changes: object) -> ClientSettings:
@@ -117,6 +123,10 @@ def test_a_score_of_a_model_without_noise_is_not_sent(site: Path) -> None:
     private = training(secret(settings(dp_sgd=DP_SGD), **few))
     private[REFERENCE] = reference
     assert "score" in ask(site, private).content["metrics"]
+    # Samples of classes in the site's own shares tell these shares.
+    demands = SiteDemands(site / "spent.json", min_noise_multiplier=1.0)
+    with pytest.raises(SiteRefusal, match="without noise"):
+        demands.check_score(secret(settings(dp_sgd=DP_SGD), class_names=("even", "odd")))
 
 
 def test_a_score_is_work_too(site: Path) -> None:
@@ -141,6 +151,19 @@ def test_layers_that_were_trained_without_noise_are_not_released(site: Path) -> 
     assert refusal(ask(site, PERSONAL, release)) == "not-released"
 
 
+def test_layers_are_released_of_images_of_all_sizes(site: Path) -> None:
+    (site / "photos").mkdir()
+    for side in (8, 12, 16):
+        pixels = np.full((1, side, side), side, np.uint8)
+        (site / f"photos/{side}.png").write_bytes(encode_png(pixels))
+    own = {**RELEASE, "data": str(site / "photos")}
+    assert ask(site, training(secret(settings(("conv_out",), dp_sgd=DP_SGD))), **own).has_content()
+    released = ask(site, PERSONAL, "query.personal_layers", **own)
+    assert released.content["metrics"]["num-examples"] == 3
+    without = RecordDict({CONFIG: ConfigRecord({"round": 2, "weights": "raw", "run": KEY})})
+    assert refusal(ask(site, without, "query.personal_layers", **own)) == "message-unusable"
+
+
 def test_a_model_without_the_layers_that_stay_is_refused(site: Path) -> None:
     told = secret(settings(("conv_out", "head")), local_noise=NOISE)
     assert refusal(ask(site, training(told), **{"keep-layers": "head"})) == "layers-not-kept"
@@ -162,3 +185,14 @@ def test_runs_side_by_side_are_all_counted(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(charge, range(100)))
     assert json.loads((tmp_path / "spent.json").read_text())["local"]["releases"] == 100
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_all_releases_count_at_the_least_noise_and_the_largest_share(
+    order: tuple[int, int], tmp_path: Path
+) -> None:
+    releases = (Release("dp_sgd", 3, 1.5, 0.1), Release("dp_sgd", 4, 2.5, 0.4))
+    reached: list[float] = []
+    for place in order:
+        SpentEpsilon(tmp_path / "spent.json").charge(releases[place], 1e-5, reached.append)
+    assert reached[-1] == epsilon_spent(1.5, 0.4, 7, 1e-5)

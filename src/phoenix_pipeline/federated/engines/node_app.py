@@ -20,8 +20,8 @@ from pydantic import Field, ValidationError
 from phoenix_pipeline.config import Group, ImagesConfig
 from phoenix_pipeline.config.data import Colour, Window
 from phoenix_pipeline.errors import DataError, FederationError, SettingsError
-from phoenix_pipeline.federated.client_app import build_client_app
-from phoenix_pipeline.federated.records import CONFIG, ClientSettings
+from phoenix_pipeline.federated.client_app import build_client_app, read_settings
+from phoenix_pipeline.federated.records import CONFIG
 from phoenix_pipeline.federated.site_demands import SiteDemands
 from phoenix_pipeline.federated.site_errors import answer_with_code
 from phoenix_pipeline.federated.sites import Site
@@ -78,28 +78,26 @@ def open_node(message: Message, context: Context) -> Site:
     Raises:
         SettingsError: the node's configuration is not usable; names the key.
         DataError: its images are not readable.
-        FederationError: the message names a run in a way that no server of this project does.
+        FederationError: the message has no settings, or names a run in a way that no server of
+            this project does.
         SiteRefusal: the run would take more memory than this site gives.
     """
     node = read_node_config(context)
     if node.threads:
         torch.set_num_threads(node.threads)
     told = message.content[CONFIG]
-    settings = (
-        ClientSettings.model_validate_json(str(told["settings"])) if "settings" in told else None
-    )
+    settings = read_settings(message)
     reading = ImagesConfig(
         image_column=node.image_column,
         background=node.background,
         window=node.window,
-        label_column=node.label_column if settings and settings.class_names else None,
-        image_size=settings.image_size if settings else None,
-        channels=settings.channels if settings else None,
+        label_column=node.label_column if settings.class_names else None,
+        image_size=settings.image_size,
+        channels=settings.channels,
     )
     sources = [node.data, *([node.shared_pool] if node.shared_pool else [])]
     demands = _demands(node)
-    if settings:
-        demands.check_memory(settings, sum(map(count_images, sources)))
+    demands.check_memory(settings, sum(map(count_images, sources)))
     parts = [read_images(source, reading) for source in sources]
     device = resolve_device(node.device)
     return Site(
@@ -108,7 +106,7 @@ def open_node(message: Message, context: Context) -> Site:
         _state_folder(node, str(told.get("run", ""))),
         releases_personal_layers=node.release_personal_layers,
         demands=demands,
-        labels=_labels(parts, settings.class_names, device) if settings else None,
+        labels=_labels(parts, settings.class_names, device),
     )
 
 

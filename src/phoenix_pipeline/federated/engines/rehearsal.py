@@ -6,7 +6,7 @@ The server's part in it (which clients, which aggregation) does not change what 
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -129,15 +129,7 @@ def _one_step(job: FederatedJob) -> FederatedJob:
             "differential_privacy": privacy,
         }
     )
-    return FederatedJob(
-        images=job.images,
-        client_images=job.client_images,
-        config=alone,
-        settings=job.settings,
-        device=job.device,
-        threshold_filter=job.threshold_filter,
-        reference=job.reference,
-    )
+    return replace(job, config=alone, pool=None, warmup_steps=0, final_average=None)
 
 
 class _Recorder(LocalGrid):
@@ -176,8 +168,12 @@ class _Recorder(LocalGrid):
 
 def _read(content: RecordDict, when: str) -> Answer:
     numbers: dict[str, Any] = {}
-    for record in content.values():
-        if isinstance(record, MetricRecord | ConfigRecord):
+    arrays: dict[str, torch.Tensor] = {}
+    for name, record in content.items():
+        if isinstance(record, ArrayRecord):
+            # Beside the weights, what a strategy of the run sends along.
+            prefix = "" if name == ARRAYS else f"{name}."
+            arrays |= {f"{prefix}{key}": tensor for key, tensor in unpack_arrays(record).items()}
+        elif isinstance(record, MetricRecord | ConfigRecord):
             numbers.update(record.items())
-    arrays = content[ARRAYS] if ARRAYS in content else ArrayRecord()
-    return Answer(when, numbers, unpack_arrays(arrays), count_bytes(content))
+    return Answer(when, numbers, arrays, count_bytes(content))

@@ -41,9 +41,7 @@ def sweep_command(
     failed: dict[str, str] = {}
     if run:
         # Cells that show their output have bars of their own.
-        search = sweep.config.search
-        total = search.trials if search else len(sweep.cells)
-        bar = progress_bar(name, total) if quiet else nullcontext(lambda cells: None)
+        bar = progress_bar(name, len(sweep.cells)) if quiet else nullcontext(lambda cells: None)
         locks = Locks(shown_command())
         locks.acquire(sweep.data / FOLDER / "sweep.lock", f"the sweep {sweep.name}")
         try:

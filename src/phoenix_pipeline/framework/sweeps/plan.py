@@ -26,7 +26,7 @@ class Sweep:
 
     @property
     def data(self) -> Path:
-        """The folder that holds the cells' folders and the study."""
+        """The folder that holds the cells' folders."""
         return self.project / self.data_root / FOLDER / self.name
 
     @property

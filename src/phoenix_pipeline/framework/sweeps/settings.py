@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 from pydantic import Field
 
-from phoenix_pipeline.config.base import Group, Positive
+from phoenix_pipeline.config.base import Group
 from phoenix_pipeline.config.settings_errors import explain, hint
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.framework.project import open_config
@@ -39,14 +39,6 @@ class FrontierConfig(Group):
     )
 
 
-class SearchConfig(Group):
-    """Visit only some cells of the grid, chosen by Optuna's TPE sampler."""
-
-    trials: Positive = Field(description="Cells to visit in all, those done before included.")
-    metric: str = Field(description="Score that is to get better.")
-    arm: str | None = Field(None, description="Arm whose score counts; null: the first.")
-
-
 class SweepConfig(Group):
     """One grid: every combination of its axes is a cell, and a cell is one Kedro run."""
 
@@ -63,14 +55,6 @@ class SweepConfig(Group):
     frontier: FrontierConfig | None = Field(
         None, description="Axis whose values are weighed, cost against scores; null: none."
     )
-    search: SearchConfig | None = Field(None, description="Null: the whole grid.")
-
-    @property
-    def objective(self) -> tuple[str, str]:
-        """Return the arm and the metric that a cell is recorded by in the study."""
-        if self.search is None:
-            return self.pipelines[0], self.metrics[0]
-        return self.search.arm or self.pipelines[0], self.search.metric
 
     @property
     def repeated_axes(self) -> tuple[str, ...]:
@@ -102,7 +86,6 @@ def load_sweep(conf: Path, name: str, env: str | None = None) -> SweepConfig:
         problems = [
             *_wrong_arms(config, open_config(conf.parent, env or config.env, None, conf).arms),
             *_wrong_axes(config),
-            *_wrong_search(config),
         ]
     if problems:
         raise SettingsError(f"{shown}: {'; '.join(problems)}")
@@ -113,9 +96,10 @@ _FIELDS = tuple(SweepConfig.model_fields)
 
 
 def _wrong_arms(config: SweepConfig, arms: Sequence[str]) -> list[str]:
-    named = dict.fromkeys([*config.pipelines, config.objective[0]])
     return [
-        f"pipelines: there is no arm {arm}{hint(arm, arms)}" for arm in named if arm not in arms
+        f"pipelines: there is no arm {arm}{hint(arm, arms)}"
+        for arm in config.pipelines
+        if arm not in arms
     ]
 
 
@@ -150,20 +134,4 @@ def _wrong_frontier(config: SweepConfig) -> list[str]:
     if shape.baseline not in values:
         known = hint(shape.baseline, values)
         problems.append(f"frontier.baseline: {shape.baseline} is no value of it{known}")
-    return problems
-
-
-def _wrong_search(config: SweepConfig) -> list[str]:
-    if config.search is None:
-        return []
-    problems = []
-    if describe_metric(config.search.metric).better is None:
-        problems.append(
-            f"search.metric: which way is better is not known of {config.search.metric}; "
-            "take a score such as fid_pixels"
-        )
-    if SEED in config.grid:
-        problems.append(
-            f"grid.{SEED}: a search picks the luckiest seed; set {SEED} under parameters"
-        )
     return problems

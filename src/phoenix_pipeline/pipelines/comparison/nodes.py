@@ -70,9 +70,7 @@ def places(parameters: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def compare(
-    arms: tuple[str, ...],
-) -> Callable[..., Compared]:
+def compare(arms: tuple[str, ...]) -> Callable[..., Compared]:
     """Return the node that compares those of ``arms`` that have scores.
 
     An input by the name of each arm has its results.
@@ -109,6 +107,7 @@ def compare(
             gallery=gallery,
             growth=show_growth({r.arm: r.by_round for r in results}),
             earlier=show_earlier(runs, models),
+            cards={r.arm: r.cards for r in results},
             settings={r.arm: r.settings for r in results},
             disclosures={r.arm: r.description["disclosure"] for r in results},
             privacy=privacy,

@@ -21,6 +21,8 @@ PARTS = {
     "description": "model_description",
     "grid": "grid",
     "clients_figure": "clients_figure",
+    "model_card": "model_card",
+    "sample_card": "sample_card",
 }
 
 
@@ -31,6 +33,7 @@ class ArmResults:
     ``metrics``: the JSON of this name. ``rounds``, ``by_round``, ``trained_images``: tables beside
     the model. ``description``: its ``phoenix.json``. ``samples``: a file. ``classes``: rows of it
     with the judge's class. ``grid``, ``clients_figure``: pictures of samples and clients.
+    ``model_card``, ``sample_card``: Markdown.
     """
 
     arm: str
@@ -43,6 +46,8 @@ class ArmResults:
     description: Mapping[str, Any]
     grid: Path
     clients_figure: Path
+    model_card: str
+    sample_card: str
 
     @property
     def settings(self) -> dict[str, dict[str, Any]]:
@@ -55,6 +60,12 @@ class ArmResults:
     def is_pooled(self) -> bool:
         """Whether all images lay in one place."""
         return bool(self.settings["federation"]["pooled"])
+
+    @property
+    def cards(self) -> dict[str, str]:
+        """Return the cards that there are, by what they are called."""
+        named = {"model card": self.model_card, "sample card": self.sample_card}
+        return {label: text for label, text in named.items() if text}
 
     def is_current(self, result: Mapping[str, Any]) -> bool:
         """Whether ``result`` (metrics or privacy) is of the model that is there now."""
