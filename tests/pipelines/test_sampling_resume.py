@@ -8,22 +8,29 @@ import pytest
 
 from phoenix_pipeline.config import ArmSettings, RunConfig, SamplingConfig
 from phoenix_pipeline.diffusion.unet import build_unet
-from phoenix_pipeline.families.model_folder import write_models
+from phoenix_pipeline.families.model_folder import read_metadata, write_models
+from phoenix_pipeline.images import read_samples
 from phoenix_pipeline.pipelines.sampling import nodes, parts
 from tests.federated.tiny import UNET, settings
 
 SAMPLING = SamplingConfig(num_images=10, batch_size=3, num_steps=2)
 
 
-@pytest.fixture
-def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(params=[(), ("cat", "dog")], ids=["unconditional", "conditional"])
+def models(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two clients' models; a part is written after each batch."""
     monkeypatch.setattr(parts, "BETWEEN_PARTS_S", 0.0)
-    unet = build_unet(UNET, 1, 8, 0)
+    names: tuple[str, ...] = request.param
+    unet = build_unet(UNET, 1, 8, 0, len(names))
     state = unet.state_dict()
     layers = {name: tensor for name, tensor in state.items() if name.startswith("conv_out")}
+    told = settings(("conv_out",))
+    if names:
+        model = told.model.model_copy(update={"conditioning": "labels"})
+        told = told.model_copy(update={"model": model, "class_names": names})
     metadata = {
-        "settings": settings().model_dump(mode="json"),
+        "settings": told.model_dump(mode="json"),
+        "class_counts": {"0": [5, 2], "1": [0, 3]},
         "num_examples": {"0": 7, "1": 3},
         "written": "today",
         "weights": "ema",
@@ -94,3 +101,14 @@ def test_parts_of_another_sampling_and_broken_ones_are_not_used(
     broken.write_bytes(broken.read_bytes()[:-1])
     assert draw(models, target) == whole
     assert "the images from there on are drawn again" in caplog.text
+
+
+def test_the_classes_of_the_samples_are_in_their_file(models: Path, tmp_path: Path) -> None:
+    draw(models, tmp_path / "whole.parquet")
+    labels = read_samples(tmp_path / "whole.parquet").labels
+    if labels is None:
+        assert not read_metadata(models)["settings"]["class_names"]
+        return
+    # Seven of client 0, which holds five cats and two dogs; three of client 1, which has dogs.
+    assert sorted(labels[:7].tolist()) == [0, 0, 0, 0, 0, 1, 1]
+    assert labels[7:].tolist() == [1, 1, 1]

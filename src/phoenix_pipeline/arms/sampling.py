@@ -98,9 +98,9 @@ def plan_labels(
     if not names:
         return None
     shares = {client: class_shares(metadata, sampling, client) for client in plan}
-    return [
-        label for client, count in plan.items() for label in spread_labels(shares[client], count)
-    ]
+    parts = (spread_labels(shares[client], count) for client, count in plan.items())
+    # Plain numbers, since what is drawn is also written down as JSON.
+    return [label for part in parts for label in part.tolist()]
 
 
 def class_names_of(metadata: Mapping[str, Any]) -> tuple[str, ...]:
