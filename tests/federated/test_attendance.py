@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from phoenix_pipeline.config import FederationConfig
 from phoenix_pipeline.errors import FederationError, SettingsError
-from phoenix_pipeline.federated.attendance import Attendance
+from phoenix_pipeline.federated.fleet import Attendance
 from tests.federated.tiny import federate, same
 
 

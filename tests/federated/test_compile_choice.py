@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from phoenix_pipeline.config import DpSgdConfig, LocalWorkConfig
-from phoenix_pipeline.federated.compile_choice import count_steps, settle_compile
 from phoenix_pipeline.federated.records import ClientSettings
+from phoenix_pipeline.federated.server import count_steps, settle_compile
 from tests.federated.tiny import federate, job, same, settings
 
 

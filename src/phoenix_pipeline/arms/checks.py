@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 def check_clients(federation: FederationConfig, clients: list[int]) -> None:
     """Refuse settings that these ``clients`` cannot satisfy, even if all of them answer."""
     from phoenix_pipeline.federated.aggregation import check_num_replies
-    from phoenix_pipeline.federated.attendance import Attendance
     from phoenix_pipeline.federated.compression.partial_updates import check_split
+    from phoenix_pipeline.federated.fleet import Attendance
     from phoenix_pipeline.federated.work_plan import round_size
 
     Attendance.of(federation, clients)

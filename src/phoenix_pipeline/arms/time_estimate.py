@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import torch
 
 from phoenix_pipeline.families import family_of
-from phoenix_pipeline.federated.compile_choice import count_steps
 from phoenix_pipeline.federated.job import FederatedJob
+from phoenix_pipeline.federated.server import count_steps
 from phoenix_pipeline.hardware import available_cores, resolve_device
 from phoenix_pipeline.optimization.work import LocalWork
 

@@ -1,10 +1,12 @@
-"""What an engine hands to the program: a Grid, and who is reached over it."""
+"""What an engine hands to the program: a Grid, who is reached over it, and who is away when."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from flwr.serverapp import Grid
 
+from phoenix_pipeline.config import FederationConfig
+from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.federated.client_state import ClientState
 
 RollCall = Callable[[int], Mapping[int, str]]
@@ -34,3 +36,56 @@ class Fleet:
     sizes: Mapping[int, int]
     client_state: Callable[[int], ClientState]
     roll_call: RollCall = field(default=all_present)
+
+
+_FOR_EVER = 1 << 30
+
+
+class Attendance:
+    """Tells before each round which clients are away; a :data:`RollCall`."""
+
+    def __init__(self, rounds: Mapping[int, str], clients: Collection[int]) -> None:
+        """Read ``federation.attendance``.
+
+        Raises:
+            SettingsError: it names a client that there is not.
+        """
+        unknown = sorted(rounds.keys() - set(clients))
+        if unknown:
+            raise SettingsError(
+                f"federation.attendance names client {unknown[0]}; there are {len(clients)} "
+                f"clients, {min(clients)} to {max(clients)}"
+            )
+        self._spans = {client: _spans(text) for client, text in rounds.items()}
+
+    @classmethod
+    def of(cls, config: FederationConfig, clients: Collection[int]) -> "Attendance":
+        """Return the attendance of a run over ``clients``; pooled data are always there.
+
+        Raises:
+            SettingsError: as above.
+        """
+        return cls({} if config.pooled else config.attendance, clients)
+
+    def __call__(self, server_round: int) -> dict[int, str]:
+        """Return the clients that are away in ``server_round``, with the reason."""
+        return {
+            client: _reason(spans, server_round)
+            for client, spans in self._spans.items()
+            if not any(first <= server_round <= last for first, last in spans)
+        }
+
+
+def _spans(text: str) -> list[tuple[int, int]]:
+    """Return the first and last round of each part of, say, ``1-4,8-``."""
+    spans = []
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        spans.append((int(first), int(last or _FOR_EVER) if dash else int(first)))
+    return spans
+
+
+def _reason(spans: list[tuple[int, int]], server_round: int) -> str:
+    if server_round < min(first for first, _ in spans):
+        return "has not joined yet (federation.attendance)"
+    return "away in this round (federation.attendance)"

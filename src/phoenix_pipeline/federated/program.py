@@ -14,11 +14,11 @@ from flwr.app import ArrayRecord, MetricRecord
 
 from phoenix_pipeline.federated.aggregation import check_num_replies
 from phoenix_pipeline.federated.compression.partial_updates import check_split
-from phoenix_pipeline.federated.final_average import average_personal_layers
 from phoenix_pipeline.federated.fleet import Fleet
 from phoenix_pipeline.federated.job import FederatedJob, FederatedResult
 from phoenix_pipeline.federated.monitoring import Monitor
 from phoenix_pipeline.federated.personal_layers import split_personal
+from phoenix_pipeline.federated.personal_upload import average_personal_layers
 from phoenix_pipeline.federated.privacy.checks import check_privacy
 from phoenix_pipeline.federated.privacy.client_level import ClientLevelPrivacy
 from phoenix_pipeline.federated.records import pack_weights, unpack_weights

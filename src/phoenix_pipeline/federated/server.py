@@ -1,13 +1,17 @@
-"""Trains one arm over its clients, on the engine that the settings name."""
+"""Trains one arm over its clients, on the engine that the settings name; compiled where it pays."""
 
+from dataclasses import replace
 from pathlib import Path
 
-from phoenix_pipeline.federated.compile_choice import settle_compile
 from phoenix_pipeline.federated.engines import load_engine
 from phoenix_pipeline.federated.job import FederatedJob, FederatedResult
 from phoenix_pipeline.federated.program import Watch
 from phoenix_pipeline.federated.round_teller import OnRound
+from phoenix_pipeline.federated.stacked_clients import choose_clients_at_a_time
 from phoenix_pipeline.federated.strategy import OnReply
+from phoenix_pipeline.federated.work_plan import plan_steps
+from phoenix_pipeline.hardware import resolve_device
+from phoenix_pipeline.optimization.break_even import TRAINING
 
 
 def train_federated(
@@ -30,3 +34,45 @@ def train_federated(
     """
     train = load_engine(job.config.engine)
     return train(settle_compile(job), folder, Watch(on_round, on_reply))
+
+
+def settle_compile(job: FederatedJob) -> FederatedJob:
+    """Return ``job`` with ``training.compile`` true or false; says which was chosen and why.
+
+    Only diffusion models of this machine's own clients are compiled, and not with DP-SGD.
+    """
+    training = job.settings.training
+    if training.compile != "auto":
+        return job
+    why_not, device = _why_not(job), resolve_device(job.device)
+    steps = count_steps(job)
+    if why_not is None and job.config.engine == "in_process":
+        # A step of several clients is one call of the compiled program.
+        clients = job.client_images["client_id"].nunique()
+        steps //= choose_clients_at_a_time(job.config, job.settings, device, clients)[0]
+    chosen = TRAINING.pays(steps, device.type, why_not)
+    settled = training.model_copy(update={"compile": chosen})
+    return replace(job, settings=job.settings.model_copy(update={"training": settled}))
+
+
+def _why_not(job: FederatedJob) -> str | None:
+    if job.settings.model.family == "dcgan":
+        return "a DCGAN is too small for it"
+    if job.config.engine == "deployment":
+        return "nothing is known of the machines of a deployment"
+    if job.settings.training.dp_sgd.enabled:
+        return "training.dp_sgd takes gradients image by image"
+    return None
+
+
+def count_steps(job: FederatedJob) -> int:
+    """Return the number of steps of all clients in all rounds, if as many take part as planned."""
+    counts = job.client_images["client_id"].value_counts().sort_index()
+    sizes = dict(zip(counts.index.tolist(), counts.tolist(), strict=True))
+    if not sizes:
+        return 0
+    config = job.config
+    per_round = sum(plan_steps(sizes, config.local_work, job.settings.training.batch_size).values())
+    if config.local_work.unit != "images_per_round":
+        per_round = round(per_round * config.client_fraction)
+    return config.num_rounds * per_round

@@ -11,10 +11,9 @@ import torch
 from flwr.app import Context, Message, MessageType
 from flwr.clientapp import ClientApp
 
-from phoenix_pipeline.federated.attendance import Attendance
 from phoenix_pipeline.federated.client_app import build_client_app
 from phoenix_pipeline.federated.engines.local_grid import LocalGrid
-from phoenix_pipeline.federated.fleet import Fleet
+from phoenix_pipeline.federated.fleet import Attendance, Fleet
 from phoenix_pipeline.federated.job import FederatedJob, FederatedResult
 from phoenix_pipeline.federated.program import Watch, run_program
 from phoenix_pipeline.federated.resuming import CLIENTS_FOLDER

@@ -23,10 +23,9 @@ from flwr.common.constant import ErrorCode
 
 from phoenix_pipeline.config import RayConfig
 from phoenix_pipeline.errors import FederationError, SettingsError
-from phoenix_pipeline.federated.attendance import Attendance
 from phoenix_pipeline.federated.client_app import build_client_app
 from phoenix_pipeline.federated.engines.local_grid import LocalGrid, Task
-from phoenix_pipeline.federated.fleet import Fleet
+from phoenix_pipeline.federated.fleet import Attendance, Fleet
 from phoenix_pipeline.federated.job import FederatedJob, FederatedResult
 from phoenix_pipeline.federated.program import Watch, run_program
 from phoenix_pipeline.federated.resuming import CLIENTS_FOLDER
