@@ -1,6 +1,7 @@
 """Score an arm's samples against real images."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +56,7 @@ def evaluate(
     Raises:
         DataError: it does not say so.
     """
-    samples = read_samples(samples_file)
-    if not samples.drawn:
-        raise DataError(
-            f"{samples_file} does not say how its samples were drawn; draw them again: "
-            "kedro run --pipelines sampling"
-        )
+    samples = _read_drawn(samples_file)
     run = run.model_copy(update={"seed": samples.drawn["seed"]})
     judge = load_judge(judge_folder, train, test, config, run)
     extractors, skipped = find_extractors(train, judge, config, run)
@@ -68,33 +64,16 @@ def evaluate(
     main, averaged = split_by_origin(samples.client_id)
     total = samples.images.num_images * len(extractors)
     with progress_bar("evaluating", total) as advance:
-
-        def score(rows: np.ndarray) -> Scores:
-            return score_samples(
-                samples.images.images[rows],
-                references,
-                judge,
-                extractors,
-                config,
-                seed=run.seed,
-                skipped=skipped,
-                progress=advance,
-                asked=None if samples.labels is None else samples.labels[rows],
-            )
-
+        score = partial(
+            _score, samples, references, judge, extractors, config, run.seed, skipped, advance
+        )
         scores = score(main)
         final = score(averaged) if len(averaged) else None
     utility, no_utility = _utility(samples, main, judge, train, test, config, run)
     metrics = {
         "conditions": {
             "reference_split": config.reference_split,
-            "num_samples": scores.num_images,
-            "num_reference": scores.num_reference,
-            **_origin(samples),
-            **_how_sampled(samples),
-            "seed": run.seed,
-            "weights_digest": samples.drawn["weights_digest"],
-            "sampling": samples.drawn["sampling"],
+            **_conditions(samples, scores),
             **scored_with(train, test, config),
         },
         "scores": {**scores.scores, **utility, **_renamed(final.scores if final else {})},
@@ -103,6 +82,53 @@ def evaluate(
         "skipped": {**scores.skipped, **no_utility, **_renamed(final.skipped if final else {})},
     }
     return metrics, _sample_classes(samples, main, judge)
+
+
+def _read_drawn(file: Path) -> Samples:
+    samples = read_samples(file)
+    if not samples.drawn:
+        raise DataError(
+            f"{file} does not say how its samples were drawn; draw them again: "
+            "kedro run --pipelines sampling"
+        )
+    return samples
+
+
+def _score(
+    samples: Samples,
+    references: Mapping[str, ReferenceStatistics],
+    judge: LabelJudge | None,
+    extractors: Sequence[FeatureExtractor],
+    config: EvaluationConfig,
+    seed: int,
+    skipped: Mapping[str, str],
+    advance: Callable[[int], None],
+    rows: np.ndarray,
+) -> Scores:
+    """Return the scores of the samples in ``rows``."""
+    return score_samples(
+        samples.images.images[rows],
+        references,
+        judge,
+        extractors,
+        config,
+        seed=seed,
+        skipped=skipped,
+        progress=advance,
+        asked=None if samples.labels is None else samples.labels[rows],
+    )
+
+
+def _conditions(samples: Samples, scores: Scores) -> dict[str, Any]:
+    """Return how the samples were drawn, and how many were scored against how many."""
+    drawn = samples.drawn
+    return {
+        "num_samples": scores.num_images,
+        "num_reference": scores.num_reference,
+        **_origin(samples),
+        **_how_sampled(samples),
+        **{name: drawn[name] for name in ("seed", "weights_digest", "sampling")},
+    }
 
 
 def _sample_classes(samples: Samples, main: np.ndarray, judge: LabelJudge | None) -> pd.DataFrame:
