@@ -52,7 +52,7 @@ def build_unet(
         )
     attention = [side in config.attention_resolutions for side in sides]
     with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(derive_seed(seed, "unet"))
+        torch.default_generator.manual_seed(derive_seed(seed, "unet"))
         unet = UNet2DModel(
             sample_size=image_size,
             in_channels=channels,

@@ -119,7 +119,7 @@ def _to_array(tensor: Tensor) -> Array:
 def _view(plain: np.ndarray) -> Tensor:
     # torch.from_numpy warns of memory that may only be read.
     try:
-        return torch.from_dlpack(plain)
+        return torch.utils.dlpack.from_dlpack(plain)
     except (BufferError, RuntimeError) as error:
         raise ValueError(f"an array of dtype {plain.dtype} cannot be read: {error}") from error
 

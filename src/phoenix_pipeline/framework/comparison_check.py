@@ -1,6 +1,7 @@
 """Before anything runs: which arms a comparison will have, and what it lacks without the others."""
 
 import logging
+from typing import Any
 
 from kedro.framework.hooks import hook_impl
 from kedro.io import CatalogProtocol
@@ -19,7 +20,7 @@ class ComparisonCheckHook:
     """Says which arms a comparison leaves out; refuses one that would have none."""
 
     @hook_impl
-    def before_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
+    def before_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol[Any, Any]) -> None:
         """Look for the scores of each arm: made by this run, or there already.
 
         Raises:

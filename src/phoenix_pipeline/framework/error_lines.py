@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 from kedro.config import BadConfigException, MissingConfigException
-from kedro.framework.session.session import KedroSessionError
+from kedro.framework.session.abstract_session import KedroSessionError
 from kedro.io import DatasetError
 from kedro.pipeline.pipeline import PipelineError
 from kedro.validation import ParameterValidationError

@@ -55,7 +55,7 @@ class RunLockHook:
         self._shared_settings = _key(loader["parameters"], loader["globals"])
 
     @hook_impl(tryfirst=True)
-    def before_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
+    def before_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol[Any, Any]) -> None:
         """Lock, then remove what killed runs left of these arms."""
         if isinstance(catalog, SharedMemoryDataCatalog):
             raise SettingsError(

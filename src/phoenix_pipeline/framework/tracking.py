@@ -85,7 +85,7 @@ class ArmMlflowHook:
         self._project, self._data_root = Path.cwd(), ""
         self._parameters: dict[str, Any] = {}
         self._runs: SessionRuns | None = None
-        self._catalog: CatalogProtocol | None = None
+        self._catalog: CatalogProtocol[Any, Any] | None = None
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
@@ -98,7 +98,7 @@ class ArmMlflowHook:
 
     @hook_impl
     def before_pipeline_run(
-        self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol
+        self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol[Any, Any]
     ) -> None:
         """Close what killed sessions left open, and open this session's run."""
         self._catalog = catalog

@@ -72,7 +72,7 @@ def build_dcgan(config: DcganConfig, channels: int, image_size: int, seed: int) 
     """
     check_image_size(image_size)
     with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(derive_seed(seed, "dcgan"))
+        torch.default_generator.manual_seed(derive_seed(seed, "dcgan"))
         network = Dcgan(config, channels, image_size)
         network.apply(_draw_weights)
     return network

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv
@@ -62,7 +63,7 @@ def read_metadata_tables(source: ImageSource, label_column: str | None) -> Liste
                     "image or set images.label_column: null"
                 )
             rows[image] = row[label_column] if label_column else None
-    labels: list = list(rows.values())
+    labels: list[Any] = list(rows.values())
     return Listed(tuple(rows), labels if label_column else None, len(known - rows.keys()))
 
 

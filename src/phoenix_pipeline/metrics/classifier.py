@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -228,7 +229,9 @@ def load_matching_classifier(
         return None
 
 
-def _rebuild(weights: dict[str, Tensor], metadata: dict, device: torch.device) -> LabelJudge:
+def _rebuild(
+    weights: dict[str, Tensor], metadata: dict[str, Any], device: torch.device
+) -> LabelJudge:
     config = ClassifierConfig(**metadata["config"])
     network = build_judge_network(
         metadata["channels"],

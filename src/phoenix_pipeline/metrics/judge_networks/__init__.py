@@ -17,5 +17,5 @@ def build_judge_network(
     """Return a network whose weights depend on ``config.seed``; no global generator changes."""
     kind = {"residual": ResidualNetwork, "pooled": PooledNetwork}[config.network]
     with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(derive_seed(config.seed, "label_judge"))
+        torch.default_generator.manual_seed(derive_seed(config.seed, "label_judge"))
         return kind(image_channels, image_size, num_classes, config)
