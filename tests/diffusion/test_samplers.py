@@ -1,7 +1,7 @@
 """Samplers against a closed form, and against the steps of diffusers where the two agree."""
 
 import math
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
@@ -178,8 +178,7 @@ def test_a_short_linear_schedule_that_never_reaches_noise_starts_at_its_end() ->
     assert prepare_scheduler(noise, SamplingConfig(), 10).timesteps[0] == 99
 
 
-def test_every_name_of_the_setting_is_a_sampler_and_others_are_refused() -> None:
-    assert get_args(SamplingConfig.model_fields["sampler"].annotation) == tuple(SAMPLERS)
+def test_an_unknown_sampler_is_refused() -> None:
     config = SamplingConfig().model_copy(update={"sampler": "heun"})
     with pytest.raises(SettingsError, match=r"'heun'; allowed are ddpm, ddim, dpm_solver\+\+, uni"):
         prepare_scheduler(NoiseConfig(), config, 20)
