@@ -57,7 +57,7 @@ def test_models_of_clients_are_told_from_one_model_for_all() -> None:
         "phoenix": arm(15.5),
         "personalization": arm(12.5, num_clients=10),
     }
-    _, single, *_ = summarise(compare_arms(metrics, {}), [])
+    *_, single = summarise(compare_arms(metrics, {}), [])
     assert single == (
         "Its samples come from 10 models, one at each client; of the arms with one model for all, "
         "phoenix comes closest: 15.5."

@@ -32,8 +32,9 @@ def summarise(table: pd.DataFrame, pooled: Collection[str]) -> list[str]:
         first = _alone(best, rows, score)
     else:
         first = _best(best, rows, score)
-    single = _best_single(best, rivals, rows, score)
-    return [first, *single, *_gap(best, rows, score), *_traffic(best, rows), *_attacked(best, rows)]
+    # All that is said of "it" follows the sentence that names it.
+    own = [*_gap(best, rows, score), *_traffic(best, rows), *_attacked(best, rows)]
+    return [first, *own, *_best_single(best, rivals, rows, score)]
 
 
 def _write(rows: pd.DataFrame, arm: str, name: str) -> str:
