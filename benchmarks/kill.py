@@ -125,6 +125,10 @@ def outcome(folder: Path) -> dict[str, Any]:
         elif file.suffix == ".safetensors":
             # The order of a header's entries varies from process to process.
             kept[name] = {n: (t.shape, t.numpy().tobytes()) for n, t in load_file(file).items()}
+        elif file.name == "README.md":
+            # A card says when it was made, as phoenix.json does.
+            lines = file.read_text(encoding="utf-8").splitlines()
+            kept[name] = [line for line in lines if not line.startswith("| made by |")]
         elif file.name != "phoenix.json":
             kept[name] = file.read_bytes()
     return kept

@@ -57,6 +57,8 @@ _SAMPLING = SamplingConfig(num_images=24, batch_size=6, num_steps=2)
 _RULES = ThresholdFilterConfig(
     monitor_every=1, monitor_samples=16, monitor_steps=2, absolute_threshold=1.0001, patience=2
 )
+# Arrays of their own at the server, in the messages and at the clients.
+_STRATEGIES: dict[str, dict[str, Any]] = {"scaffold": {}, "feddyn": {}, "alignment": {}}
 # Memory on both sides: residuals at the clients, the last broadcast at both.
 _COMPRESSION = CompressionConfig(
     up={"codec": "top_k", "density": 0.1}, down={"codec": "int8", "relative_to": "last_broadcast"}
@@ -118,6 +120,7 @@ def _run_arm(arm: str, folder: Path) -> None:
             workers=2,
             threads_per_client=1,
             compression=_COMPRESSION if arm == "compressed" else CompressionConfig(),
+            strategies=_STRATEGIES if arm == "compressed" else {},
         ),
         personal_layers=PersonalLayersConfig(
             layers=("conv_norm_out", "conv_out") if personal else None, final_average=personal
