@@ -163,6 +163,32 @@ def _compiles(
     return SAMPLING.pays(batches * sampling.num_steps, device.type, too_small)
 
 
+def follow_model(
+    plan: Mapping[int, int],
+    seeds: Iterable[int],
+    model_folder: Path,
+    metadata: Mapping[str, Any],
+    sampling: SamplingConfig,
+    device: str,
+    labels: Sequence[int | str] | None = None,
+) -> Iterator[Batch]:
+    """Yield the batches of :func:`follow_plan` for the model that ``metadata`` describes.
+
+    ``labels``: the class of each image, by number or name; None: as ``sampling`` says.
+    """
+    told = metadata["settings"]
+    return follow_plan(
+        plan,
+        seeds,
+        model_folder,
+        ModelConfig.model_validate(told["model"]),
+        sampling,
+        (told["channels"], told["image_size"], told["image_size"]),
+        resolve_device(device),
+        labels=plan_labels(metadata, plan, sampling, labels),
+    )
+
+
 def draw_images(
     model_folder: Path,
     num_images: int,
@@ -183,18 +209,9 @@ def draw_images(
     from phoenix_pipeline.families.model_folder import read_metadata
 
     metadata = read_metadata(model_folder)
-    told = metadata["settings"]
     plan = plan_main_samples(metadata, num_images, client_id)
-    batches = follow_plan(
-        plan,
-        image_seeds(seed, "sample", num_images),
-        model_folder,
-        ModelConfig.model_validate(told["model"]),
-        sampling,
-        (told["channels"], told["image_size"], told["image_size"]),
-        resolve_device(device),
-        labels=plan_labels(metadata, plan, sampling, labels),
-    )
+    seeds = image_seeds(seed, "sample", num_images)
+    batches = follow_model(plan, seeds, model_folder, metadata, sampling, device, labels)
     drawn = []
     with progress_bar("sampling", num_images) as advance:
         for images, *_ in batches:

@@ -9,16 +9,14 @@ from phoenix_pipeline import __version__
 from phoenix_pipeline.arms.sampling import (
     Batch,
     class_names_of,
-    follow_plan,
-    plan_labels,
+    follow_model,
     plan_main_samples,
 )
 from phoenix_pipeline.checkpoints import atomic_path, write_json
-from phoenix_pipeline.config import ModelConfig, SamplingConfig
+from phoenix_pipeline.config import SamplingConfig
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.families.model_folder import read_metadata
 from phoenix_pipeline.families.provenance import DATA, trained_with
-from phoenix_pipeline.hardware import resolve_device
 from phoenix_pipeline.images import PngFolderWriter, SampleWriter
 from phoenix_pipeline.progress import progress_bar
 from phoenix_pipeline.reporting.cards import licence_of
@@ -116,17 +114,8 @@ def _follow(
     device: str,
     asked: list[int] | None = None,
 ) -> Iterator[Batch]:
-    settings = metadata["settings"]
-    return follow_plan(
-        plan,
-        image_seeds(seed, "export", sum(plan.values())),
-        model_folder,
-        ModelConfig.model_validate(settings["model"]),
-        sampling,
-        (settings["channels"], settings["image_size"], settings["image_size"]),
-        resolve_device(device),
-        labels=plan_labels(metadata, plan, sampling, asked),
-    )
+    seeds = image_seeds(seed, "export", sum(plan.values()))
+    return follow_model(plan, seeds, model_folder, metadata, sampling, device, asked)
 
 
 def _writer(
