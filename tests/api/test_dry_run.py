@@ -26,6 +26,13 @@ GIVEN = {
 }
 
 
+def test_both_blocks_of_an_arm_count_setting_by_setting_as_in_conf() -> None:
+    arms = {"fedavg": {"training": {"batch_size": 3, "lr_warmup": 0.5}}}
+    told = _job({**GIVEN, "arms": arms, "fedavg": {"training": {"batch_size": 4}}}, "fedavg")
+    training = told.settings.training
+    assert (training.batch_size, training.lr_warmup, training.learning_rate) == (4, 0.5, 0.001)
+
+
 @pytest.fixture
 def node(tmp_path: Path) -> str:
     """A site with 20 images."""

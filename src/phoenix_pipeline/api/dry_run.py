@@ -81,7 +81,7 @@ def _job(given: dict[str, Any], arm: str) -> "FederatedJob":
     """Return the run as the coordinator would begin it, without any image."""
     from phoenix_pipeline.federated.job import FederatedJob
 
-    own = {**given.get(arm, {}), **given.get("arms", {}).get(arm, {})}
+    own = _merged((given.get("arms") or {}).get(arm), given.get(arm))
     known = {*_USED_GROUPS, *ARM_NAMES, "arms", _CLASSES, "partition", "evaluation"}
     unknown = set(given) - known
     if unknown:
