@@ -52,8 +52,9 @@ def test_alignment_doubles_the_step_size() -> None:
     model = settle_model(MODEL, 8)
     aligned = settle_training(TRAINING, model, 8, pooled=False, aligned=True)
     assert aligned.learning_rate == 4e-3
-    arm = ArmSettings(training=TRAINING, federation={"strategies": {"alignment": {}}})
-    assert settle_arm(arm, 8).training.learning_rate == 4e-3
+    for told, rate in (({}, 4e-3), ({"share": 0.25}, 4e-3), ({"share": 0.0}, 2e-3)):
+        arm = ArmSettings(training=TRAINING, federation={"strategies": {"alignment": told}})
+        assert settle_arm(arm, 8).training.learning_rate == rate
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,9 @@ def settle_arm(settings: ArmSettings, image_size: int) -> ArmSettings:
         SettingsError: see :func:`settle_federation` and :func:`settle_model`.
     """
     model = settle_model(settings.model, image_size)
-    pooled, aligned = settings.federation.pooled, _ALIGNMENT in settings.federation.strategies
+    pooled, pull = settings.federation.pooled, settings.federation.strategies.get(_ALIGNMENT)
+    # A share of 0 is no pull.
+    aligned = pull is not None and pull.get("share") != 0
     return settings.model_copy(
         update={
             "model": model,
