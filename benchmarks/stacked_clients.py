@@ -1,7 +1,7 @@
 """Ten clients trained as one program against the same ten one after another, on one CPU core.
 
 The points around the default say from which size of a step on a core has enough to do with one
-client: ``_CPU_VALUES`` in ``federated/stacked_clients.py``.
+client: ``_BUSY_VALUES`` in ``federated/stacked_clients.py``.
 """
 
 from collections.abc import Sequence

@@ -165,6 +165,18 @@ def test_how_many_at_a_time(
     assert clients_at_a_time(config, told, CPU, num_clients=7) == expected
 
 
+@pytest.mark.parametrize(("batch_size", "expected"), [(13, 7), (128, 1)])
+def test_a_gpu_takes_clients_together_whose_batches_leave_it_idle(
+    batch_size: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stacked_clients, "available_memory", lambda device: 1 << 36)
+    unet = UNetConfig(block_out_channels=(64, 128), attention_resolutions=(16,))
+    changes = {"model": ModelConfig(unet=unet), "image_size": 32, "channels": 3}
+    told = settings(batch_size=batch_size).model_copy(update=changes)
+    gpu = torch.device("cuda")
+    assert clients_at_a_time(FederationConfig(), told, gpu, num_clients=7) == expected
+
+
 def test_memory_bounds_the_clients(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stacked_clients, "available_memory", lambda device: 4_000_000)
     count = clients_at_a_time(FederationConfig(), settings(), CPU, num_clients=1000)

@@ -12,8 +12,8 @@ from phoenix_pipeline.optimization.break_even import SAMPLING, TRAINING, BreakEv
     [
         (TRAINING, "cpu", 14_999, False),
         (TRAINING, "cpu", 15_000, True),
-        (TRAINING, "cuda", 999, False),
-        (TRAINING, "cuda", 1_000, True),
+        (TRAINING, "cuda", 4_999, False),
+        (TRAINING, "cuda", 5_000, True),
         (TRAINING, "mps", 1_000_000, False),
         (SAMPLING, "cpu", 1_000_000, False),
         (SAMPLING, "cuda", 999, False),
@@ -27,12 +27,12 @@ def test_from_where_it_pays(rule: BreakEven, device: str, calls: int, expected: 
 
 def test_the_choice_is_said_with_its_reason(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        TRAINING.pays(2_000, "cuda")
+        TRAINING.pays(6_000, "cuda")
         TRAINING.pays(2_000, "cuda", "a DCGAN is too small for it")
         SAMPLING.pays(50, "mps")
         SAMPLING.pays(50, "cpu")
     assert [record.getMessage() for record in caplog.records] == [
-        "training.compile: auto chooses true for 2,000 steps on cuda: it pays from 1,000 on",
+        "training.compile: auto chooses true for 6,000 steps on cuda: it pays from 5,000 on",
         "training.compile: auto chooses false for 2,000 steps on cuda: a DCGAN is too small for it",
         "sampling.compile: auto chooses false for 50 passes on mps: "
         "compiling was not measured there",

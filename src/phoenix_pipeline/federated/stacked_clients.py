@@ -34,9 +34,11 @@ from phoenix_pipeline.optimization.work import ClientTask, LocalResult
 
 logger = logging.getLogger(__name__)
 
-# Values in the largest feature maps of a client's step from which on a CPU core has enough to do
-# with one client: measured with benchmarks/stacked_clients.py, docs/speed.md.
-_CPU_VALUES = 40_000
+# Values in the largest feature maps of a client's step from which on one client keeps the device
+# busy. cpu: measured with benchmarks/stacked_clients.py. cuda: between batches of 13, where
+# stacking wins, and of 128, where grouped convolutions take twice the time (docs/speed.md).
+_BUSY_VALUES = {"cpu": 40_000, "cuda": 2_000_000}
+_BUSY = {"cpu": "a CPU core", "cuda": "a GPU"}
 # Copies of a client's weights that training holds: weights, gradients, two moments, what is kept.
 _COPIES = 6
 _MEMORY_SHARE = 0.5
@@ -185,17 +187,18 @@ def choose_clients_at_a_time(
     if asked == 1 or num_clients == 1:
         return 1, None
     reason = family_of(settings.model).why_not_stacked(settings.training)
-    if asked == "auto" and reason is None and device.type == "cpu" and _fills_a_core(settings):
-        reason = "one client's batch keeps a CPU core busy"
+    if asked == "auto" and reason is None and _keeps_busy(settings, device):
+        reason = f"one client's batch keeps {_BUSY[device.type]} busy"
     if reason:
         return 1, reason
     most = _that_fit(settings, device) if asked == "auto" else asked
     return max(1, min(most, num_clients)), None
 
 
-def _fills_a_core(settings: ClientSettings) -> bool:
+def _keeps_busy(settings: ClientSettings, device: torch.device) -> bool:
     channels = settings.model.unet.block_out_channels[0]
-    return settings.training.batch_size * settings.image_size**2 * channels > _CPU_VALUES
+    values = settings.training.batch_size * settings.image_size**2 * channels
+    return device.type in _BUSY_VALUES and values > _BUSY_VALUES[device.type]
 
 
 def _that_fit(settings: ClientSettings, device: torch.device) -> int:

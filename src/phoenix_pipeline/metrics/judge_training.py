@@ -1,5 +1,7 @@
 """Fitting the label judge's network: augmentation, one-cycle schedule, the loop."""
 
+from functools import partial
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,6 +11,7 @@ from phoenix_pipeline.config import ClassifierConfig
 from phoenix_pipeline.errors import TrainingError
 from phoenix_pipeline.metrics.feature_extractor import Progress
 from phoenix_pipeline.metrics.judge_networks import JudgeNetwork
+from phoenix_pipeline.optimization.cuda_graph import Launch, record
 from phoenix_pipeline.optimization.precision import autocast
 from phoenix_pipeline.seeding import torch_generator
 
@@ -75,7 +78,7 @@ def fit(
     generator = torch_generator(config.seed, "label_judge_training")
     batches = -(-len(data) // config.batch_size)
     optimizer, schedule = _one_cycle(network, config, config.epochs * batches)
-    precision = _precision(device, config)
+    gradients = _Gradients(network, data, targets, _precision(device, config))
     network.train()
     for epoch in range(config.epochs):
         loss_sum = torch.zeros((), device=device)
@@ -85,16 +88,56 @@ def fit(
             view = augment(data[batch], config.horizontal_flip, generator)
             if config.cutout > 0:
                 view = cut_out(view, config.cutout, generator)
-            with autocast(device, precision):
-                loss = functional.cross_entropy(network(view), targets[batch])
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss_sum += gradients.set(view, targets[batch])
             optimizer.step()
             schedule.step()
-            loss_sum += loss.detach()
         _check_finite(loss_sum, epoch, config)
         if progress is not None:
             progress(1)
+
+
+class _Gradients:
+    """Sets the gradients of a batch; on a GPU by one launch, recorded for each size of batch."""
+
+    def __init__(
+        self, network: JudgeNetwork, images: Tensor, targets: Tensor, precision: str
+    ) -> None:
+        self._network, self._precision = network, precision
+        self._images, self._targets = images, targets
+        self._loss = torch.zeros((), device=images.device)
+        self._steps: dict[int, tuple[Tensor, Tensor, Launch]] = {}
+        for parameter in network.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+
+    def set(self, view: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss, which the next call writes over."""
+        if len(view) not in self._steps:
+            self._steps[len(view)] = self._record(len(view))
+        own_view, own_targets, launch = self._steps[len(view)]
+        own_view.copy_(view)
+        own_targets.copy_(targets)
+        launch()
+        return self._loss
+
+    def _record(self, size: int) -> tuple[Tensor, Tensor, Launch]:
+        view = self._images.new_zeros((size, *self._images.shape[1:]))
+        targets = self._targets.new_zeros(size)
+        # What is tried while it is recorded would count in the batch statistics.
+        buffers = {name: buffer.clone() for name, buffer in self._network.named_buffers()}
+        compute = partial(self._compute, view, targets)
+        launch = record(compute, (), view.device, "a step of the label judge")
+        for name, buffer in self._network.named_buffers():
+            buffer.copy_(buffers[name])
+        return view, targets, launch
+
+    def _compute(self, view: Tensor, targets: Tensor) -> None:
+        for parameter in self._network.parameters():
+            if parameter.grad is not None:
+                parameter.grad.zero_()
+        with autocast(view.device, self._precision):
+            loss = functional.cross_entropy(self._network(view), targets)
+        loss.backward()
+        self._loss.copy_(loss.detach())
 
 
 def _check_finite(loss: Tensor, epoch: int, config: ClassifierConfig) -> None:
@@ -109,7 +152,10 @@ def _one_cycle(
     network: JudgeNetwork, config: ClassifierConfig, steps: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     optimizer = torch.optim.AdamW(
-        network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        network.parameters(),
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+        fused=next(network.parameters()).device.type == "cuda" or None,
     )
     # torch divides by the number of steps in the last phase: one step is not enough.
     schedule = torch.optim.lr_scheduler.OneCycleLR(

@@ -43,8 +43,8 @@ class BreakEven:
         return "compiling does not pay there" if least is None else f"it pays from {least:,} on"
 
 
-# cpu: measured. cuda: estimated from sampling on an H200, where compiling takes 25 to 60 s and a
-# pass is 3.3 times as fast; compiled training was not measured.
-TRAINING = BreakEven("training.compile", "steps", {"cpu": 15_000, "cuda": 1_000})
+# Measured (docs/speed.md). cuda: on an H200 a step of 128 images takes 16 ms less, and compiling
+# 80 s of which the cores are busy.
+TRAINING = BreakEven("training.compile", "steps", {"cpu": 15_000, "cuda": 5_000})
 # Passes of a batch, measured at 500 images. On a CPU what sampling does by itself is the faster.
 SAMPLING = BreakEven("sampling.compile", "passes", {"cpu": None, "cuda": 1_000})
