@@ -73,7 +73,9 @@ def train(job: FederatedJob, folder: Path, watch: Watch) -> FederatedResult:
         run_id = None
     if reason := read_failure(folder):
         raise FederationError(reason)
-    return read_result(folder, samples_are_personal(job.settings.personal_layers))
+    return read_result(
+        folder, samples_are_personal(job.settings.personal_layers, job.settings.model)
+    )
 
 
 def _submit(link: SuperLink, folder: Path, job: FederatedJob) -> int:
