@@ -73,6 +73,7 @@ RULES: dict[str, dict[str, Any]] = {
     "mean": {},
     "mean, clipped at the median": {"clip_norm": {"bound": 1.0, "unit": "median"}},
     "mean, clipped at twice the median": {"clip_norm": {"bound": 2.0, "unit": "median"}},
+    "mean, clipped at twice the last median": {"clip_norm": {"bound": 2.0, "unit": "last_median"}},
     "median": {"rule": "median"},
     "trimmed mean, 0.4": {"rule": "trimmed_mean", "trim_fraction": 0.4},
     "krum, f = 3": {"rule": "krum", "num_byzantine": 3},

@@ -241,7 +241,7 @@ def test_broken_sources_are_refused(tmp_path):
     write_pngs(tmp_path / "flat", make_images(1))
     (tmp_path / "flat/zz.png").write_bytes(b"broken")
     for path, message in {
-        "absent": "there are no images at .*absent",
+        "absent": "there are no images at .*absent.* train_images or test_images",
         "notes.parquet": "cannot be read as a Parquet file",
         "empty": "holds no images",
         "classes": "class folder .*void has no image",

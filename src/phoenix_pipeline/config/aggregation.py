@@ -28,10 +28,11 @@ class ClipNormConfig(Group):
         gt=0.0,
         description="Longer updates are scaled down to this norm, in `unit`; null: no clipping.",
     )
-    unit: Literal["absolute", "median"] = Field(
+    unit: Literal["absolute", "median", "last_median"] = Field(
         "absolute",
         description="`absolute`, or multiples of the `median` norm of the round's updates, for "
-        "which the server holds all replies.",
+        "which the server holds all replies, or of that of the last round (`last_median`): it "
+        "holds one reply at a time but in the first round.",
     )
 
 

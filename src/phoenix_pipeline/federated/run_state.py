@@ -25,7 +25,7 @@ class RunState:
     """Weights, their average over the rounds, and the history: one row per round and client.
 
     There is no state of random numbers: seeds are derived from the run's seed and the round.
-    ``clip_norm`` is what adaptive clipping has come to; None where there is none.
+    ``clip_norm`` is what clipping by norm hands to the next round; None where there is none.
     ``server_optimizer`` holds its moments, none for FedAvg, ``strategies`` what they keep at the
     server, named ``<strategy>/<array>``. ``initial_personal`` are layers that
     clients which have not trained yet are to start from; empty where their own initial weights will

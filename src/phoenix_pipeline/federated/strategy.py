@@ -17,11 +17,11 @@ from torch import Tensor
 from phoenix_pipeline.config import FederationConfig
 from phoenix_pipeline.errors import FederationError
 from phoenix_pipeline.federated.aggregation import (
+    CLIPPING,
     Aggregation,
     build_aggregation,
     check_num_replies,
 )
-from phoenix_pipeline.federated.aggregation.private_mean import PrivateMean
 from phoenix_pipeline.federated.fleet import RollCall, all_present
 from phoenix_pipeline.federated.monitoring import Monitor
 from phoenix_pipeline.federated.privacy.plan import PrivacyPlan
@@ -162,7 +162,8 @@ class PhoenixStrategy(FedAvg):
         current = self._run.rounds_done + 1
         private = self._privacy.round(current, self._run.clip_norm)
         expected = self._transport.expected
-        rule = build_aggregation(self._config, expected, self._settings.seed, current, private)
+        last, seed = self._run.clip_norm, self._settings.seed
+        rule = build_aggregation(self._config, expected, seed, current, private, last)
         rows = []
         for row in chain((self._read(reply, current, rule) for reply in replies), self._absent):
             rows.append(row)
@@ -177,7 +178,7 @@ class PhoenixStrategy(FedAvg):
         if self._monitor:
             self._monitor.judge(current, rows, self._run.history, len(self._sizes))
         self._privacy.account(current, rows, self._run.history)
-        if isinstance(rule, PrivateMean):
+        if isinstance(rule, CLIPPING):
             self._run.clip_norm = rule.next_clip_norm()
         self._transport.close_round()
         self._run.rounds_done = current

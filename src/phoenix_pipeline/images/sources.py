@@ -91,8 +91,8 @@ def _find_all(path: Path) -> dict[str | None, ImageSource]:
     if not path.exists():
         raise DataError(
             f"there are no images at {readable_path(path)}: expected a Parquet file, a folder of "
-            f"Parquet files, or a folder of images by class; put the data there or change the path "
-            f"in the catalog"
+            f"Parquet files, or a folder of images by class; put the data there, or name another "
+            "path: train_images or test_images of a run, data of a site's node configuration"
         )
     if path.is_file():
         _refuse_other_files(path)

@@ -1,11 +1,15 @@
 """Norm clipping against updates scaled by hand."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
 from phoenix_pipeline.config import AggregationConfig, ClipNormConfig, FederationConfig
 from phoenix_pipeline.federated.aggregation import build_aggregation
+from phoenix_pipeline.federated.aggregation.clipping import ClippedUpdates, MedianClippedUpdates
+from tests.federated.tiny import client_table, federate, interrupt, same, settings
 
 START = {"w": torch.tensor([1.0, 1.0]), "var": torch.tensor([2.0]), "count": torch.tensor(10)}
 
@@ -53,3 +57,49 @@ def test_a_bound_in_medians_follows_the_round(multiple: float, bound: float) -> 
     result = aggregate(given, bound=multiple, unit="median")
     expected = 1.0 + sum(min(norm, bound) for norm in norms) / 3
     torch.testing.assert_close(result["w"], torch.tensor([expected, 1.0]))
+
+
+def test_the_bound_of_the_last_round_is_streamed_and_the_first_takes_its_own() -> None:
+    config = FederationConfig(
+        aggregation=AggregationConfig(clip_norm=ClipNormConfig(bound=2.0, unit="last_median"))
+    )
+    first = build_aggregation(config, START, 0, 1)
+    assert isinstance(first, MedianClippedUpdates)
+    for norm in (1.0, 2.0, 100.0):
+        first.add(moved((norm, 0.0)), 1.0)
+    torch.testing.assert_close(first.result()["w"][0].item(), 1 + (1 + 2 + 4) / 3)
+    assert first.next_clip_norm() == pytest.approx(2.0)
+
+    second = build_aggregation(config, START, 0, 2, last_norm=first.next_clip_norm())
+    assert isinstance(second, ClippedUpdates)
+    for norm in (1000.0, 0.5, 3.0):
+        second.add(moved((norm, 0.0)), 1.0)
+    torch.testing.assert_close(second.result()["w"][0].item(), 1 + (4 + 0.5 + 3) / 3)
+    # Norms count as they came, so that a bound that was too small grows again.
+    assert second.next_clip_norm() == pytest.approx(3.0)
+
+
+def test_a_round_in_which_nothing_moved_leaves_no_bound_of_zero() -> None:
+    config = FederationConfig(
+        aggregation=AggregationConfig(clip_norm=ClipNormConfig(bound=2.0, unit="last_median"))
+    )
+    for last_norm in (None, 1.0):
+        rule = build_aggregation(config, START, 0, 2, last_norm=last_norm)
+        rule.add(START, 1.0)
+        assert isinstance(rule, ClippedUpdates | MedianClippedUpdates)
+        assert rule.next_clip_norm() is None
+
+
+def test_the_bound_of_the_last_round_survives_a_restart(tmp_path: Path) -> None:
+    clip = ClipNormConfig(bound=0.5, unit="last_median")
+    options = {
+        "aggregation": AggregationConfig(clip_norm=clip),
+        "client_images": client_table((12, 12, 24)),
+        "settings": settings(optimizer_state="keep"),
+        "rounds": 3,
+    }
+    whole = federate(tmp_path / "whole", **options)
+    interrupt(tmp_path / "cut", after=1, **options)
+    assert same(federate(tmp_path / "cut", **options).raw, whole.raw)
+    own = AggregationConfig(clip_norm=clip.model_copy(update={"unit": "median"}))
+    assert not same(federate(tmp_path / "own", **options | {"aggregation": own}).raw, whole.raw)

@@ -26,6 +26,7 @@ RULES: list[dict[str, Any]] = [
     {"rule": "krum", "num_byzantine": 2},
     {"rule": "multi_krum", "num_byzantine": 2},
     {"rule": "mean", "clip_norm": {"bound": 1.0, "unit": "median"}},
+    {"rule": "mean", "clip_norm": {"bound": 1.0, "unit": "last_median"}},
 ]
 
 

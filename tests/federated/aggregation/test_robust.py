@@ -23,6 +23,7 @@ ROBUST = [
     {"rule": "multi_krum", "num_byzantine": 2, "num_selected": 3},
     {"rule": "mean", "clip_norm": {"bound": 1.0}},
     {"rule": "mean", "clip_norm": {"bound": 1.0, "unit": "median"}},
+    {"rule": "mean", "clip_norm": {"bound": 1.0, "unit": "last_median"}},
     {"rule": "median", "clip_norm": {"bound": 1.5, "unit": "median"}},
 ]
 

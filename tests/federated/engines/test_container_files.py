@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -58,3 +59,23 @@ def test_the_programs_know_their_options(name: str) -> None:
     told = subprocess.run(command_line, capture_output=True, text=True, check=True).stdout
     for option in command[len(begin) :]:
         assert option.partition("=")[0] in told
+
+
+def test_sites_that_start_before_their_keys_are_registered_start_again() -> None:
+    """A SuperNode whose key is unknown ends with status 1 (tried on loopback)."""
+    assert {name for name in SERVICES if SERVICES[name]["restart"] == "on-failure"} == {
+        *("superlink", "gate"),
+        *SITES,
+    }
+
+
+def test_the_documented_configuration_of_flwr_can_be_read(tmp_path: Path) -> None:
+    """The command of docs/deployment.md, as the shell in the container runs it."""
+    page = (ROOT / "docs/deployment.md").read_text(encoding="utf-8")
+    found = re.search(r"coordinator sh -c '(mkdir .+?config\.toml)'", page, re.DOTALL)
+    assert found is not None
+    subprocess.run(["sh", "-c", found[1]], cwd=tmp_path, check=True)
+    written = tomllib.loads((tmp_path / "flwr/config.toml").read_text(encoding="utf-8"))
+    assert written == {
+        "superlink": {"phoenix": {"address": "127.0.0.1:8001", "root-certificates": "/keys/ca.crt"}}
+    }

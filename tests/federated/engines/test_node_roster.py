@@ -42,7 +42,10 @@ def in_memory(told: FederatedJob, folder: Path) -> InMemorySites:
     return InMemorySites(told.images, told.client_images, torch.device("cpu"), folder)
 
 
-def test_the_program_over_nodes_ends_with_the_bits_of_in_process(tmp_path: Path) -> None:
+def test_the_program_over_nodes_ends_with_the_bits_of_in_process(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     told = deployed(workers=2)
     with grid_of(in_memory(told, tmp_path / "c"), (1, 0)) as grid:
         fleet = open_fleet(grid, told, tmp_path)
@@ -52,6 +55,8 @@ def test_the_program_over_nodes_ends_with_the_bits_of_in_process(tmp_path: Path)
         few = deployed(deployment={"num_nodes": 3})
         with pytest.raises(FederationError, match=r"2 nodes can take part after 1 s.*is 3"):
             open_fleet(grid, few, tmp_path)
+    # Whoever waits for the third is told so, and not once a second.
+    assert caplog.messages.count("waiting for nodes: 2 of 3 take part") == 1
     assert same(apart.raw, federate(tmp_path / "here", workers=2).raw)
 
 

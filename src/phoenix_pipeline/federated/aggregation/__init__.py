@@ -18,11 +18,6 @@ from phoenix_pipeline.federated.aggregation.rule import Aggregation
 from phoenix_pipeline.federated.aggregation.weighted_mean import WeightedMean
 from phoenix_pipeline.registry import Registry, look_up
 
-_CLIPPED: dict[str, type[ClippedUpdates | MedianClippedUpdates]] = {
-    "absolute": ClippedUpdates,
-    "median": MedianClippedUpdates,
-}
-
 # What makes the rule of one round, of its settings and the weights that the round started from.
 BuildRule = Callable[[AggregationConfig, Mapping[str, Tensor]], Aggregation]
 RULES = Registry[BuildRule](
@@ -33,7 +28,11 @@ RULES = Registry[BuildRule](
     },
 )
 
+# Rules that hand a norm to the next round.
+CLIPPING = (PrivateMean, ClippedUpdates, MedianClippedUpdates)
+
 __all__ = [
+    "CLIPPING",
     "RULES",
     "Aggregation",
     "PartialMean",
@@ -50,6 +49,7 @@ def build_aggregation(
     seed: int,
     server_round: int,
     private: PrivateRound | None = None,
+    last_norm: float | None = None,
 ) -> Aggregation:
     """Return the rule of round ``server_round``.
 
@@ -59,6 +59,7 @@ def build_aggregation(
         seed: the run's, for rules that draw.
         server_round: from 1, counted over resumed runs.
         private: bound and noise where the server keeps clients private; None elsewhere.
+        last_norm: what the clipping of the last round gave as ``next_clip_norm``.
     """
     if private is not None:
         return PrivateMean(template, private)
@@ -66,10 +67,14 @@ def build_aggregation(
     if config.compression.is_split:
         return by_rows(PartialMean(template), template)
     rule = look_up(RULES, chosen.rule, "federation.aggregation.rule")(chosen, template)
-    if chosen.clip_norm.bound is None:
+    bound = chosen.clip_norm.bound
+    if bound is None:
         return rule
-    clipped = look_up(_CLIPPED, chosen.clip_norm.unit, "federation.aggregation.clip_norm.unit")
-    return clipped(rule, template, chosen.clip_norm.bound)
+    if chosen.clip_norm.unit == "absolute":
+        return ClippedUpdates(rule, template, bound)
+    if chosen.clip_norm.unit == "last_median" and last_norm is not None:
+        return ClippedUpdates(rule, template, bound * last_norm)
+    return MedianClippedUpdates(rule, template, bound)
 
 
 def check_num_replies(config: FederationConfig, num_clients: int) -> None:

@@ -1,6 +1,6 @@
 """Norm clipping: no client moves the model further than a bound, whatever rule follows."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ class ClippedUpdates:
         self._template = template
         self._check = ReplyCheck(template)
         self._bound = bound
+        self._norms: list[float] = []
 
     def add(self, arrays: Mapping[str, Tensor], weight: float) -> None:
         """Clip and pass on one client's ``arrays``; those within the bound keep their bits.
@@ -31,10 +32,15 @@ class ClippedUpdates:
         self._check(arrays, weight)
         norm = update_norm(arrays, self._template)
         self._rule.add(clip_update(arrays, self._template, norm, self._bound), weight)
+        self._norms.append(norm)
 
     def result(self) -> dict[str, Tensor]:
         """Return what the rule makes of the clipped replies."""
         return self._rule.result()
+
+    def next_clip_norm(self) -> float | None:
+        """Return the median norm of this round's updates before clipping; None if it is 0."""
+        return median_norm(self._norms) or None
 
 
 class MedianClippedUpdates:
@@ -58,11 +64,22 @@ class MedianClippedUpdates:
 
     def result(self) -> dict[str, Tensor]:
         """Return what the rule makes of the clipped replies."""
-        norms = torch.tensor([norm for _, _, norm in self._replies], dtype=torch.float64)
-        bound = self._multiple * norms.quantile(0.5).item()
+        bound = self._multiple * self._median()
         for arrays, weight, norm in self._replies:
             self._rule.add(clip_update(arrays, self._template, norm, bound), weight)
         return self._rule.result()
+
+    def next_clip_norm(self) -> float | None:
+        """Return the median norm of this round's updates before clipping; None if it is 0."""
+        return self._median() or None
+
+    def _median(self) -> float:
+        return median_norm([norm for _, _, norm in self._replies])
+
+
+def median_norm(norms: Sequence[float]) -> float:
+    """Return the median, in the middle between two; 0 of none."""
+    return torch.tensor(norms, dtype=torch.float64).quantile(0.5).item() if norms else 0.0
 
 
 def update_norm(arrays: Mapping[str, Tensor], template: Mapping[str, Tensor]) -> float:

@@ -75,6 +75,7 @@ class Roster:
         """
         wait_s, wanted = self._config.wait_for_nodes_s, self._config.num_nodes
         deadline = time.monotonic() + wait_s
+        told = wanted
         while True:
             online = list(self.grid.get_node_ids())
             self._admit(online, max(0.0, deadline - time.monotonic()))
@@ -87,6 +88,9 @@ class Roster:
                     f"federation.deployment.num_nodes is {wanted} ({'; '.join(reasons)}); start "
                     "the others, or raise federation.deployment.wait_for_nodes_s"
                 )
+            if len(self.clients) != told:
+                told = len(self.clients)
+                logger.info("waiting for nodes: %s of %s take part", told, wanted)
             time.sleep(min(_ASK_AGAIN_S, wait_s))
 
     def check_releases(self) -> None:
