@@ -57,8 +57,9 @@ def _alone(arm: str, rows: pd.DataFrame, score: str) -> str:
 
 
 def _best(arm: str, rows: pd.DataFrame, score: str) -> str:
-    others = f"against {_write(rows, DEFAULT_ARM, score)} of {DEFAULT_ARM}"
-    compared = f" {others}" if arm != DEFAULT_ARM and DEFAULT_ARM in rows.index else ""
+    compared = ""
+    if arm != DEFAULT_ARM and DEFAULT_ARM in rows.index:
+        compared = f" against {_write(rows, DEFAULT_ARM, score)} of {DEFAULT_ARM}"
     return (
         f"Of the arms that keep the images apart, {arm} comes closest to the real images: "
         f"{_label(score)} {_write(rows, arm, score)}{compared}{_beside(rows, score)}."
