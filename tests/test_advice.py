@@ -377,6 +377,10 @@ CASES = {
     "weights of a GAN's timesteps": Case(
         {**GAN, "training.loss_weighting": "min_snr"}, [{"training.loss_weighting": "none"}]
     ),
+    "gradients of a GAN's single images": Case(
+        {**GAN, "training.dp_sgd.enabled": True, "training.dp_sgd.noise_multiplier": 1.0},
+        [{"training.dp_sgd.enabled": False}],
+    ),
     "labels for a GAN": Case(
         {**GAN, "model.conditioning": "labels"}, [{"model.conditioning": "none"}]
     ),
@@ -522,6 +526,7 @@ ELSEWHERE = {
     "gan/training.py": "a training that diverges",
     "gan/sampling.py": "a training that diverged",
     "families/dcgan.py": "an argument, no setting",
+    "families/one_loss.py": "a training that diverges",
     "families/family.py": "tests/diffusion/test_start.py, with folders",
     "arms/splits.py": "test images of another size",
     "diffusion/start.py": "tests/diffusion/test_start.py, with folders",

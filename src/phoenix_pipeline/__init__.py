@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from phoenix_pipeline.api import (
         ARM_NAMES,
+        Family,
         Images,
         ImageSet,
         Model,
+        OneLossFamily,
         PhoenixError,
         Scores,
         Strategy,
@@ -27,9 +29,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "ARM_NAMES",
+    "Family",
     "ImageSet",
     "Images",
     "Model",
+    "OneLossFamily",
     "PhoenixError",
     "Scores",
     "Strategy",

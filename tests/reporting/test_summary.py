@@ -32,6 +32,8 @@ def test_fedavg_may_be_the_best_and_an_arm_alone(rounds: pd.DataFrame) -> None:
     table = compare(rounds, {}, centralized=10.0, fedavg=20.0, dcgan=40.0)
     (sentence,) = summarise(table, ["centralized"])
     assert "fedavg comes closest" in sentence and "against" not in sentence
+    (of_two,) = summarise(compare(rounds, {}, mine=20.0, dcgan=40.0), [])
+    assert "mine comes closest" in of_two and "against" not in of_two
     (alone,) = summarise(compare(rounds, {}, fedavg=20.0), [])
     assert alone == "fedavg reaches a FID (classifier) of 20 (real test images get 0.500)."
 

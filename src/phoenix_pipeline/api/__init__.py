@@ -10,6 +10,7 @@ from phoenix_pipeline.api.scoring import score
 from phoenix_pipeline.api.settings import ARM_NAMES
 from phoenix_pipeline.api.training import train
 from phoenix_pipeline.errors import PhoenixError
+from phoenix_pipeline.families import Family, OneLossFamily
 from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.metrics.scores import Scores
 from phoenix_pipeline.registry import register
@@ -17,9 +18,11 @@ from phoenix_pipeline.strategies import Strategy
 
 __all__ = [
     "ARM_NAMES",
+    "Family",
     "ImageSet",
     "Images",
     "Model",
+    "OneLossFamily",
     "PhoenixError",
     "Scores",
     "Strategy",

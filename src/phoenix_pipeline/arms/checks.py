@@ -136,11 +136,17 @@ def check_rule(settings: ArmSettings, layers: tuple[str, ...]) -> None:
 
 
 def check_loss(settings: ArmSettings) -> None:
-    """Refuse weights of timesteps, and a choice of noise, in a model that has neither."""
+    """Refuse DP-SGD, weights of timesteps and a choice of noise in a model that has none."""
     from phoenix_pipeline.families import family_of
 
     training, plain = settings.training, {"loss_weighting": "none", "noise_assignment": "random"}
-    if family_of(settings.model).predicts_noise:
+    family = family_of(settings.model)
+    if training.dp_sgd.enabled and not family.private:
+        raise SettingsError(
+            "training.dp_sgd takes gradients of single images, which models of model.family "
+            f"{family.name} do not give; set training.dp_sgd.enabled: false for this arm"
+        )
+    if family.predicts_noise:
         return
     for name, value in plain.items():
         if (asked := getattr(training, name)) != value:

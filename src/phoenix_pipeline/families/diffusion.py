@@ -37,6 +37,7 @@ class DiffusionFamily(Family):
     name = "diffusion"
     conditional = True
     predicts_noise = True
+    private = True
     library = "diffusers"
     parts: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "encoder": ("conv_in", "time_embedding", "class_embedding", "down_blocks"),

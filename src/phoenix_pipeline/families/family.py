@@ -35,6 +35,7 @@ class Family(ABC):
     ``conditional``: it learns labels (``model.conditioning``) by a layer :data:`CLASS_EMBEDDING`.
     ``predicts_noise``: it is a diffusion model: it has ``model.noise``, weights of timesteps, and
     attacks that read the loss at a timestep.
+    ``private``: it trains by gradients of single images (``training.dp_sgd``).
     ``why_not_compiled``: what rules out compiling where ``auto`` decides; None: nothing.
     ``presets``: prefixes of personal layers by the name of a preset.
     ``parts``: top-level layers of ``encoder``, ``bottleneck`` and ``decoder``, for partial updates.
@@ -48,6 +49,7 @@ class Family(ABC):
     Settings: ClassVar[type[Group]] = Group
     conditional: ClassVar[bool] = False
     predicts_noise: ClassVar[bool] = False
+    private: ClassVar[bool] = False
     why_not_compiled: ClassVar[str | None] = None
     parts: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     undrawn: ClassVar[tuple[str, ...]] = ()

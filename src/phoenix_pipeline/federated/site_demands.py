@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
+from phoenix_pipeline.families import family_of
 from phoenix_pipeline.federated.privacy.checks import find_mixing_layer
 from phoenix_pipeline.federated.records import ClientSettings
 from phoenix_pipeline.federated.round_memory import round_bytes
@@ -74,6 +75,9 @@ class SiteDemands:
             if not any(name.startswith(f"{layer}.") for name in names):
                 raise SiteRefusal("layers-not-kept", f"the model has no {layer}")
         if self.demands_noise and settings.local_noise is None:
+            family = family_of(settings.model)
+            if not family.private:
+                raise SiteRefusal("noise-too-small", f"no DP-SGD for models of {family.name}")
             if mixing := find_mixing_layer(network):
                 raise SiteRefusal("noise-too-small", f"DP-SGD does not cover layer {mixing}")
 

@@ -11,6 +11,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from pydantic import ValidationError
 
 from phoenix_pipeline.config import DcganConfig, DpSgdConfig, ModelConfig
+from phoenix_pipeline.families.diffusion import DiffusionFamily
 from phoenix_pipeline.federated.client_app import build_client_app
 from phoenix_pipeline.federated.engines.in_process import InProcessGrid
 from phoenix_pipeline.federated.engines.node_app import open_node
@@ -109,6 +110,14 @@ def test_dp_sgd_of_a_network_that_mixes_images_is_no_noise(site: Path) -> None:
     model = ModelConfig(family="dcgan", dcgan=DcganConfig(base_channels=4, latent_dim=4))
     told = secret(settings(dp_sgd=DP_SGD), model=model)
     assert refusal(ask(site, training(told))) == "noise-too-small"
+    assert not (site / "state/spent.json").exists()
+
+
+def test_dp_sgd_of_a_family_that_has_none_is_no_noise(
+    site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DiffusionFamily, "private", False)
+    assert refusal(ask(site, training(secret(settings(dp_sgd=DP_SGD))))) == "noise-too-small"
     assert not (site / "state/spent.json").exists()
 
 

@@ -1,0 +1,173 @@
+"""A family whose network descends one loss and draws in one pass: what a new one begins with.
+
+Strategies, kept moments, precision, compiling, export and loading need nothing from it. DP-SGD is
+not for it.
+"""
+
+import time
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from phoenix_pipeline.config import ModelConfig, SamplingConfig, TrainingConfig
+from phoenix_pipeline.errors import SettingsError, TrainingError
+from phoenix_pipeline.families.family import Family
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import Tensor, nn
+
+    from phoenix_pipeline.optimization.work import LocalResult, LocalWork
+
+
+class OneLossFamily(Family):
+    """To be written: ``build``, ``loss`` and ``draw``."""
+
+    @abstractmethod
+    def loss(
+        self, network: "nn.Module", x_0: "Tensor", model: ModelConfig, generator: "torch.Generator"
+    ) -> "Tensor":
+        """Return the mean loss, a scalar, of images [B, C, H, W] in [-1, 1].
+
+        ``generator``: of all random numbers, on the images' device.
+        """
+
+    @abstractmethod
+    def draw(
+        self, network: "nn.Module", model: ModelConfig, generators: "Sequence[torch.Generator]"
+    ) -> "Tensor":
+        """Return images [B, C, H, W] in [-1, 1], each made with its own generator on the CPU."""
+
+    def count_layers(self, model: ModelConfig, image_size: int) -> int:
+        """Return 1: the network is looked at to know."""
+        return 1
+
+    def run_once(self, network: "nn.Module", channels: int, image_size: int) -> int:
+        """Take the loss of one image of zeros."""
+        import torch
+
+        images = torch.zeros(1, channels, image_size, image_size)
+        self.loss(network, images, ModelConfig(family=self.name), torch.Generator())
+        return 1
+
+    def train_locally(
+        self,
+        network: "nn.Module",
+        images: "Tensor",
+        work: "LocalWork",
+        model: ModelConfig,
+        training: TrainingConfig,
+        optimizer_state: "dict[str, Tensor] | None" = None,
+        labels: "Tensor | None" = None,
+    ) -> "LocalResult":
+        """Train in place for ``work.steps`` batches of ``images``, as ``training`` asks.
+
+        Raises:
+            SettingsError: gradients of single images are asked for.
+            TrainingError: a loss is not finite; names the step.
+        """
+        import torch
+
+        from phoenix_pipeline.diffusion.steps import build_optimizer
+        from phoenix_pipeline.diffusion.training import mean_loss
+        from phoenix_pipeline.optimization.adam_state import adam_state, restore_adam_state
+        from phoenix_pipeline.optimization.work import LocalResult
+
+        if training.dp_sgd.enabled:
+            raise SettingsError(f"training.dp_sgd is not for model.family {self.name}")
+        started = time.perf_counter()
+        parameters = list(network.named_parameters())
+        optimizer = build_optimizer(network.parameters(), training, images.device)
+        if optimizer_state:
+            restore_adam_state(optimizer, parameters, optimizer_state)
+        network.train()
+        losses = torch.stack(list(self._descend(network, optimizer, images, work, model, training)))
+        if optimizer_state is not None:
+            optimizer_state.clear()
+            optimizer_state.update(adam_state(optimizer, parameters))
+        seconds = time.perf_counter() - started
+        return LocalResult(mean_loss(losses), work.steps * training.batch_size, seconds)
+
+    def _descend(
+        self,
+        network: "nn.Module",
+        optimizer: "torch.optim.Optimizer",
+        images: "Tensor",
+        work: "LocalWork",
+        model: ModelConfig,
+        training: TrainingConfig,
+    ) -> "Iterator[Tensor]":
+        """Yield the loss of each step."""
+        import torch
+
+        from phoenix_pipeline.diffusion.steps import clip
+        from phoenix_pipeline.optimization.compilation import run_compiled
+        from phoenix_pipeline.optimization.corrections import corrections_of
+        from phoenix_pipeline.optimization.learning_rate import learning_rate_at
+        from phoenix_pipeline.optimization.precision import autocast, gradient_scaler
+        from phoenix_pipeline.optimization.work import draw_batches, prepare_batch
+
+        parameters = dict(network.named_parameters())
+        shared = {name: value for name, value in parameters.items() if name in work.from_server}
+        corrections = corrections_of(shared, work)
+        generator = torch.Generator(device=images.device).manual_seed(work.seed)
+        scaler = gradient_scaler(images.device, training)
+
+        def set_gradients(x_0: "Tensor") -> "Tensor":
+            optimizer.zero_grad(set_to_none=True)
+            with autocast(images.device, training.precision):
+                loss = self.loss(network, x_0, model, generator)
+            scaler.scale(loss).backward()
+            return loss.detach()
+
+        batches = draw_batches(len(images), training.batch_size, work.steps, generator)
+        for step, indices in enumerate(batches):
+            rate = learning_rate_at(work.progress(step), training.learning_rate, training)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            descend = partial(set_gradients, prepare_batch(images[indices], training, generator))
+            loss = run_compiled(descend) if training.compile is True else descend()
+            scaler.unscale_(optimizer)
+            for correction in corrections:
+                correction.correct_gradients()
+            clip(list(parameters.values()), training)
+            scaler.step(optimizer)
+            scaler.update()
+            for correction in corrections:
+                correction.after_step(rate)
+            yield loss
+
+    def sample_images(
+        self,
+        network: "nn.Module",
+        model: ModelConfig,
+        sampling: SamplingConfig,
+        image_shape: tuple[int, int, int],
+        seeds: Sequence[int],
+        device: "torch.device | str",
+        num_steps: int | None = None,
+        labels: Sequence[int] | None = None,
+    ) -> "Iterator[np.ndarray]":
+        """Yield uint8 batches, of ``sampling.batch_size`` but for the last.
+
+        Raises:
+            TrainingError: values are not finite.
+        """
+        import torch
+
+        from phoenix_pipeline.images import to_uint8
+
+        network.eval()
+        for start in range(0, len(seeds), sampling.batch_size):
+            chunk = seeds[start : start + sampling.batch_size]
+            generators = [torch.Generator().manual_seed(int(seed)) for seed in chunk]
+            with torch.inference_mode():
+                images = self.draw(network, model, generators)
+            if not bool(torch.isfinite(images).all()):
+                raise TrainingError(
+                    f"the {self.name} gave images that are not finite; its weights diverged: lower "
+                    "training.learning_rate or set training.max_grad_norm"
+                )
+            yield to_uint8(images).cpu().numpy()
