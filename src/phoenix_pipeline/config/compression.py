@@ -8,8 +8,8 @@ from phoenix_pipeline.config.base import Group
 from phoenix_pipeline.config.component import Component
 
 # Their rounding is not right on average: what is left out must be sent later.
-_BIASED = ("int3", "ternary")
-_CODECS = ("none", "fp16", "int8", "int4", "int3", "ternary", "top_k")
+_BIASED = ("int3", "ternary", "uniform")
+_CODECS = ("none", "fp16", "int8", "int4", "int3", "ternary", "uniform", "top_k")
 
 
 class CodecConfig(Group):
@@ -19,7 +19,15 @@ class CodecConfig(Group):
         "none",
         description="`none`: as they are; `fp16`; `int8`, `int4`: a scale per output channel, "
         "stochastic rounding; `int3`, `ternary`: the scale of least squares, nearest codes; "
+        "`uniform`: steps of even width, nearest codes; "
         "`top_k`: the largest values only, as fp16, with their positions.",
+    )
+    step: float = Field(
+        1.0,
+        gt=0.0,
+        le=4.0,
+        description="`uniform`: width of a step in root mean squares of an array; 1 takes about "
+        "2.1 bits per value, 1.5 about 1.5.",
     )
     density: float = Field(
         0.05, gt=0.0, le=1.0, description="`top_k`: share of the values of each array that is sent."
@@ -68,7 +76,7 @@ class DownlinkConfig(CodecConfig):
         if self.codec == "none" and self.relative_to == "last_broadcast":
             raise ValueError(
                 "codec none writes a difference with as many bytes as the weights; set relative_to "
-                "to weights, or codec to fp16, int8, int4, int3, ternary or top_k"
+                "to weights, or codec to fp16, int8, int4, int3, ternary, uniform or top_k"
             )
         return self
 
