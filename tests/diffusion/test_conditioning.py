@@ -55,8 +55,8 @@ def work(seed: int = 3, **options: Any) -> LocalWork:
 
 def test_labels_follow_their_images_and_are_dropped_as_often_as_asked() -> None:
     labels, generator = torch.arange(4), torch.Generator().manual_seed(0)
-    assert Condition(labels, NULL, 0.0).draw(torch.tensor([2, 0]), generator).tolist() == [2, 0]
-    drawn = Condition(labels, NULL, 0.25).draw(torch.full((4000,), 3), generator)
+    assert Condition(labels, NULL, 0.0).at(torch.tensor([2, 0])).draw(generator).tolist() == [2, 0]
+    drawn = Condition(labels, NULL, 0.25).at(torch.full((4000,), 3)).draw(generator)
     assert set(drawn.tolist()) == {3, NULL}
     assert float((drawn == NULL).float().mean()) == pytest.approx(0.25, abs=0.03)
 

@@ -82,15 +82,17 @@ def split_batch(batch: Batch, size: int) -> Iterator[Batch]:
 
 
 def draw_batch(
-    images: Tensor,
-    indices: Tensor,
+    pixels: Tensor,
     schedule: NoiseSchedule,
     config: TrainingConfig,
     condition: Condition | None,
     generator: torch.Generator,
 ) -> Batch:
-    """Return noisy images, timesteps, targets and classes of uint8 ``images`` at ``indices``."""
-    x_0 = prepare_batch(images[indices], config, generator)
+    """Return noisy images, timesteps, targets and classes of uint8 ``pixels`` [B, C, H, W].
+
+    ``condition``: the classes of these images, for a conditional network.
+    """
+    x_0 = prepare_batch(pixels, config, generator)
     t = torch.randint(schedule.num_timesteps, (len(x_0),), generator=generator, device=x_0.device)
     # randn_like takes no generator in torch 2.11.
     epsilon = torch.randn(x_0.shape, generator=generator, device=x_0.device)
@@ -99,6 +101,6 @@ def draw_batch(
     weights = None
     if config.loss_weighting == "min_snr":
         weights = schedule.min_snr_weights(t, config.min_snr_gamma)
-    labels = None if condition is None else condition.draw(indices, generator)
+    labels = None if condition is None else condition.draw(generator)
     noisy, target = schedule.diffuse(x_0, t, epsilon), schedule.target(x_0, t, epsilon)
     return Batch(noisy, t, target, labels, weights)

@@ -7,7 +7,7 @@ arXiv 2207.12598).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -30,13 +30,16 @@ class Condition:
     null: int
     dropout: float
 
-    def draw(self, indices: Tensor, generator: torch.Generator) -> Tensor:
-        """Return the labels of the images at ``indices`` [B], some replaced by the null class."""
-        labels = self.labels[indices]
+    def at(self, indices: Tensor) -> "Condition":
+        """Return the condition of the images at ``indices`` [B]."""
+        return replace(self, labels=self.labels[indices])
+
+    def draw(self, generator: torch.Generator) -> Tensor:
+        """Return the labels, some replaced by the null class."""
         if not self.dropout:
-            return labels
-        drawn = torch.rand(len(labels), generator=generator, device=labels.device)
-        return torch.where(drawn < self.dropout, self.null, labels)
+            return self.labels
+        drawn = torch.rand(len(self.labels), generator=generator, device=self.labels.device)
+        return torch.where(drawn < self.dropout, self.null, self.labels)
 
     def rows_not_held(self) -> Tensor:
         """Return the rows of the classes that none of the images is of, int64."""

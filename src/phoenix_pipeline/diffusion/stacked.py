@@ -22,7 +22,8 @@ from phoenix_pipeline.diffusion.columns import Columns
 from phoenix_pipeline.diffusion.conditioning import Condition, RowsAtRest
 from phoenix_pipeline.diffusion.dropout import set_dropout_generators
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
-from phoenix_pipeline.diffusion.training import build_optimizer, mean_loss
+from phoenix_pipeline.diffusion.steps import build_optimizer
+from phoenix_pipeline.diffusion.training import mean_loss
 from phoenix_pipeline.errors import TrainingError
 from phoenix_pipeline.optimization.adam_state import adam_state, restore_adam_state
 from phoenix_pipeline.optimization.compilation import compile_function, run_compiled
@@ -124,8 +125,9 @@ class _Row:
 
     def draw(self, schedule: NoiseSchedule, config: TrainingConfig) -> Batch:
         """Return the next batch."""
-        images, indices = self.task.images, next(self.batches)
-        return draw_batch(images, indices, schedule, config, self.condition, self.generator)
+        indices = next(self.batches)
+        condition = self.condition and self.condition.at(indices)
+        return draw_batch(self.task.images[indices], schedule, config, condition, self.generator)
 
     def correct(self, gradient: Tensor, columns: Columns) -> None:
         """Take ``gradient`` [P] for this client's own and let the corrections change it."""

@@ -1,6 +1,6 @@
 """Adam's moments as named tensors, so that a client can keep them between rounds on disk."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,41 @@ def restore_adam_state(
             "exp_avg": laid_out_like(parameter, state[f"exp_avg.{name}"]),
             "exp_avg_sq": laid_out_like(parameter, state[f"exp_avg_sq.{name}"]),
         }
+
+
+class FixedMoments:
+    """Adam's moments at places in memory that stay, for an optimizer whose steps are recorded."""
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        names: Sequence[str],
+        parameters: Sequence[nn.Parameter],
+    ) -> None:
+        """Give the optimizer moments of zero."""
+        self._arrays: dict[str, Tensor] = {}
+        for name, parameter in zip(names, parameters, strict=True):
+            optimizer.state[parameter] = {
+                "step": torch.zeros((), device=parameter.device),
+                "exp_avg": torch.zeros_like(parameter).detach(),
+                "exp_avg_sq": torch.zeros_like(parameter).detach(),
+            }
+            self._arrays |= {f"{m}.{name}": optimizer.state[parameter][m] for m in _MOMENTS}
+
+    def set(self, state: Mapping[str, Tensor]) -> None:
+        """Write moments from :func:`adam_state`; those that ``state`` lacks become zero."""
+        lacking = [array for name, array in self._arrays.items() if name not in state]
+        given = [name for name in self._arrays if name in state]
+        if lacking:
+            torch._foreach_zero_(lacking)
+        if given:
+            torch._foreach_copy_([self._arrays[n] for n in given], [state[n] for n in given])
+
+    def get(self) -> dict[str, Tensor]:
+        """Return copies, named as in :func:`adam_state`."""
+        copies = {name: torch.empty_like(array) for name, array in self._arrays.items()}
+        torch._foreach_copy_(list(copies.values()), list(self._arrays.values()))
+        return copies
 
 
 def laid_out_like(parameter: Tensor, values: Tensor) -> Tensor:

@@ -66,6 +66,11 @@ class ClientTask:
     labels: Tensor | None = None
 
 
+def expected_batch(config: TrainingConfig, num_images: int) -> int:
+    """Return the images of a step; DP-SGD takes so many on average, each at most once."""
+    return min(config.batch_size, num_images) if config.dp_sgd.enabled else config.batch_size
+
+
 def prepare_batch(batch: Tensor, config: TrainingConfig, generator: torch.Generator) -> Tensor:
     """Return uint8 ``batch`` [B, C, H, W] in the model's range, mirrored and laid out as asked."""
     images = to_model_range(batch)
