@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -66,8 +67,11 @@ def test_stacked_rounds_end_like_one_client_after_another(name: str, tmp_path: P
             torch.testing.assert_close(
                 all_at_once.client_state(client).personal[array], value, rtol=1e-2, atol=1e-4
             )
-    counted = ["round", "client_id", "steps", "images_trained", "bytes_up", "bytes_down", "status"]
+    counted = ["round", "client_id", "steps", "images_trained", "status"]
     assert one.rounds[counted].equals(all_at_once.rounds[counted])
+    # Codes are deflated: how far depends on each of them.
+    sizes = [result.rounds[["bytes_up", "bytes_down"]] for result in (one, all_at_once)]
+    np.testing.assert_allclose(*sizes, rtol=0.01 if name == "int8" else 0.0)
 
 
 @pytest.mark.parametrize("name", COMBINATIONS)

@@ -1,4 +1,4 @@
-"""What ``auto`` means: network, batch and budget by the side of the images.
+"""What ``auto`` means: network, batch, rounds and budget by the side of the images.
 
 Sized so that every arm together takes about half an hour on 2 CPU cores at 64 pixels or fewer
 (docs/own-data.md); the network is the same on a GPU, so that results do not depend on the machine.
@@ -30,13 +30,16 @@ class SizePreset:
     """``max_side``: the largest side that it is for. ``images``: trained on in a whole run.
 
     ``batch_size`` is a client's: small steps and many averages serve a federation. A pooled client,
-    which holds all data, has ``pooled_batch_size``.
+    which holds all data, has ``pooled_batch_size``, clients with alignment ``aligned_batch_size``
+    and ``aligned_rounds``.
     """
 
     max_side: int
     channels: tuple[int, ...]
     batch_size: int
     pooled_batch_size: int
+    aligned_batch_size: int
+    aligned_rounds: int
     learning_rate: float
     images: int
     gan_batch_size: int
@@ -46,14 +49,16 @@ class SizePreset:
     gan_layers: int
 
 
+# Rounds of arms without alignment, and of one client that holds all data.
+_ROUNDS = 60
 # The first row is the digits'. From 13 pixels on the DCGAN is the paper's (arXiv 1511.06434).
 PRESETS = (
-    SizePreset(12, (16, 32), 16, 64, 2e-3, 138_240, 32, 1e-3, 64, 32, 2),
-    SizePreset(20, (16, 32, 64), 32, 32, 1e-3, 98_304, 32, 2e-4, 64, 100, 1),
-    SizePreset(48, (16, 32, 64), 32, 32, 1e-3, 49_152, 32, 2e-4, 32, 100, 1),
-    SizePreset(96, (16, 32, 64, 64), 16, 16, 1e-3, 24_576, 32, 2e-4, 32, 100, 1),
-    SizePreset(160, (16, 32, 64, 64, 128), 16, 16, 1e-3, 12_288, 32, 2e-4, 16, 100, 1),
-    SizePreset(256, (16, 32, 32, 64, 64, 128), 8, 8, 5e-4, 6_144, 16, 2e-4, 8, 100, 1),
+    SizePreset(12, (16, 32), 16, 64, 8, 96, 2e-3, 138_240, 32, 1e-3, 64, 32, 2),
+    SizePreset(20, (16, 32, 64), 32, 32, 32, 60, 1e-3, 98_304, 32, 2e-4, 64, 100, 1),
+    SizePreset(48, (16, 32, 64), 32, 32, 32, 60, 1e-3, 49_152, 32, 2e-4, 32, 100, 1),
+    SizePreset(96, (16, 32, 64, 64), 16, 16, 16, 60, 1e-3, 24_576, 32, 2e-4, 32, 100, 1),
+    SizePreset(160, (16, 32, 64, 64, 128), 16, 16, 16, 60, 1e-3, 12_288, 32, 2e-4, 16, 100, 1),
+    SizePreset(256, (16, 32, 32, 64, 64, 128), 8, 8, 8, 60, 5e-4, 6_144, 16, 2e-4, 8, 100, 1),
 )
 
 
@@ -78,7 +83,7 @@ def settle_arm(settings: ArmSettings, image_size: int) -> ArmSettings:
             "training": settle_training(
                 settings.training, model, image_size, pooled=pooled, aligned=aligned
             ),
-            "federation": settle_federation(settings.federation, image_size),
+            "federation": settle_federation(settings.federation, image_size, aligned=aligned),
         }
     )
 
@@ -129,12 +134,17 @@ def settle_training(
             batch_size=preset.gan_batch_size, learning_rate=preset.gan_learning_rate
         )
     rate = preset.learning_rate * (_ALIGNED_RATE if aligned else 1.0)
-    batch_size = preset.pooled_batch_size if pooled else preset.batch_size
+    batch_size = preset.aligned_batch_size if aligned else preset.batch_size
+    batch_size = preset.pooled_batch_size if pooled else batch_size
     return training.settled(batch_size=batch_size, learning_rate=rate)
 
 
-def settle_federation(federation: FederationConfig, image_size: int) -> FederationConfig:
+def settle_federation(
+    federation: FederationConfig, image_size: int, *, aligned: bool = False
+) -> FederationConfig:
     """Return ``federation`` without ``auto``: the preset's images, divided among the rounds.
+
+    ``aligned``: clients follow the last global step.
 
     Raises:
         SettingsError: the work is counted in something else than images.
@@ -145,11 +155,12 @@ def settle_federation(federation: FederationConfig, image_size: int) -> Federati
             f"federation.local_work.amount is {AUTO}, which is for unit images_per_round, but unit "
             f"is {work.unit}; set a number"
         )
-    amount = preset_for(image_size).images / federation.num_rounds
+    preset = preset_for(image_size)
     threads = 1 if image_size <= _SIDE_OF_ONE_THREAD else None
-    return federation.settled(threads_per_client=threads).model_copy(
-        update={"local_work": work.settled(amount=amount)}
-    )
+    rounds = preset.aligned_rounds if aligned else _ROUNDS
+    settled = federation.settled(threads_per_client=threads, num_rounds=rounds)
+    amount = preset.images / settled.num_rounds
+    return settled.model_copy(update={"local_work": work.settled(amount=amount)})
 
 
 def list_settled(given: Group, settled: Group) -> dict[str, Any]:
