@@ -33,7 +33,7 @@ def train(job: FederatedJob, folder: Path, watch: Watch) -> FederatedResult:
     roll_call = Attendance.of(job.config, sizes)
     together = clients_at_a_time(job.config, job.settings, device, len(sizes))
     stacked = StackedClients(sites) if together > 1 else None
-    with InProcessGrid(app, sizes, workers, threads, together, stacked) as grid:
+    with InProcessGrid(app, sizes, workers, threads, together, stacked, device) as grid:
         fleet = Fleet(grid, grid.clients, sizes, sites.state, roll_call)
         return run_program(job, folder, fleet, watch)
 
@@ -52,14 +52,19 @@ class InProcessGrid(LocalGrid):
         threads: int,
         together: int = 1,
         stacked: StackedClients | None = None,
+        device: torch.device | None = None,
     ) -> None:
         super().__init__(client_ids, workers, together)
         self._app = client_app
         self._threads_per_worker = threads
         self._stacked = stacked
+        self._device = device
 
     def _prepare_worker(self) -> None:
         torch.set_num_threads(self._threads_per_worker)
+        if self._device is not None and self._device.type == "cuda" and self._workers > 1:
+            # On one stream the workers' kernels would wait for each other.
+            torch.cuda.set_stream(torch.cuda.Stream(self._device))
 
     def _call(self, message: Message, context: Context) -> Message:
         return self._app(message, context)
