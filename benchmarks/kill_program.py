@@ -26,8 +26,8 @@ from phoenix_pipeline.config import (
     TrainingConfig,
     UNetConfig,
 )
-from phoenix_pipeline.diffusion import family
 from phoenix_pipeline.diffusion.unet import build_unet
+from phoenix_pipeline.families.diffusion import DiffusionFamily
 from phoenix_pipeline.federated.run_state import RunState
 from phoenix_pipeline.federated.sites import Site
 from phoenix_pipeline.federated.strategy import PhoenixStrategy
@@ -84,7 +84,7 @@ def watch_phases(enter: Callable[[int], int]) -> None:
     """Have ``enter(phase)`` called where this process begins a phase; it returns the one before."""
     parts.BETWEEN_PARTS_S = 0.0
     for owner, name, phase in (
-        (family, "train_locally", 1),
+        (DiffusionFamily, "train_locally", 1),
         (PhoenixStrategy, "_read", 2),
         (Site, "save_state", 3),
         (RunState, "save", 4),

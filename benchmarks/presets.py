@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.harness import Options
-from phoenix_pipeline.config import ModelConfig, TrainingConfig, settle_model, settle_training
+from phoenix_pipeline.config import ModelConfig, TrainingConfig
 from phoenix_pipeline.diffusion.unet import build_unet
+from phoenix_pipeline.families.by_image_size import settle_model, settle_training
 from phoenix_pipeline.framework.config_loader import PhoenixConfigLoader
 from phoenix_pipeline.seeding import numpy_generator
 from phoenix_pipeline.settings import CONFIG_LOADER_ARGS

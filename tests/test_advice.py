@@ -14,7 +14,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from phoenix_pipeline.arms.setup import assign_images, check_arm
-from phoenix_pipeline.config import ARM_GROUPS, SHARED_GROUPS, ArmSettings, deep_merge
+from phoenix_pipeline.config import ARM_GROUPS, SHARED_GROUPS, ArmSettings, ModelConfig, deep_merge
 from phoenix_pipeline.errors import PhoenixError
 from phoenix_pipeline.federated.compression.partial_updates import sent_names
 from phoenix_pipeline.federated.privacy.client_level import _update_noise
@@ -222,7 +222,9 @@ CASES = {
     "half of a GAN": Case(
         {PARTIAL: "usplit"},
         [{PARTIAL: "full"}],
-        attempt=lambda s: sent_names(["generator.0"], "all" if s[PARTIAL] == "full" else "encoder"),
+        attempt=lambda s: sent_names(
+            ["generator.0"], "all" if s[PARTIAL] == "full" else "encoder", ModelConfig()
+        ),
     ),
     "nothing left to send": Case(
         {PARTIAL: "udec", PERSONAL: ["up_blocks", "conv_norm_out", "conv_out"]},
@@ -375,6 +377,9 @@ CASES = {
     "weights of a GAN's timesteps": Case(
         {**GAN, "training.loss_weighting": "min_snr"}, [{"training.loss_weighting": "none"}]
     ),
+    "labels for a GAN": Case(
+        {**GAN, "model.conditioning": "labels"}, [{"model.conditioning": "none"}]
+    ),
     "a label to hide": Case({"model.label_dropout": 0.2}, [{CONDITION: "labels"}]),
     "classes of a GAN": Case({**LABELS, **GAN}, [{CONDITION: "none"}]),
     "a bound that is not used": Case(
@@ -516,7 +521,8 @@ ELSEWHERE = {
     "diffusion/dp_sgd.py": "an argument, no setting",
     "gan/training.py": "a training that diverges",
     "gan/sampling.py": "a training that diverged",
-    "gan/family.py": "an argument, no setting",
+    "families/dcgan.py": "an argument, no setting",
+    "families/family.py": "tests/diffusion/test_start.py, with folders",
     "arms/splits.py": "test images of another size",
     "diffusion/start.py": "tests/diffusion/test_start.py, with folders",
     "families/classes.py: sampling.class_distribution is as_training": "samples of a deployment",

@@ -15,7 +15,6 @@ from phoenix_pipeline.config import (
     TrainingConfig,
     UNetConfig,
 )
-from phoenix_pipeline.diffusion import family
 from phoenix_pipeline.diffusion.batches import Batch
 from phoenix_pipeline.diffusion.conditioning import EMBEDDING, Condition
 from phoenix_pipeline.diffusion.dp_sgd import per_image_gradients
@@ -23,6 +22,7 @@ from phoenix_pipeline.diffusion.guidance import Guidance
 from phoenix_pipeline.diffusion.sampling import sample_images
 from phoenix_pipeline.diffusion.unet import build_unet
 from phoenix_pipeline.diffusion.unet_inference import predict_at
+from phoenix_pipeline.families.diffusion import DiffusionFamily
 from phoenix_pipeline.optimization.corrections import StepPull
 from phoenix_pipeline.optimization.work import ClientTask, LocalWork
 
@@ -68,7 +68,7 @@ def test_only_rows_of_held_classes_and_the_null_class_move() -> None:
     told = settings(weight_decay=0.1)
     pull = (lambda shared, _: StepPull(shared, everywhere, 0.5),)
     given = work(from_server=frozenset(everywhere), corrections=pull)
-    family.train_locally(unet, images(), given, MODEL, told, labels=labels_of(1, 3))
+    DiffusionFamily().train_locally(unet, images(), given, MODEL, told, labels=labels_of(1, 3))
     moved = (unet.get_parameter(EMBEDDING) != before).any(dim=1)
     assert moved.tolist() == [False, True, False, True, True]
 
@@ -79,7 +79,7 @@ def test_dp_sgd_moves_all_rows_alike_since_rest_would_tell_the_classes() -> None
     private = DpSgdConfig(enabled=True, clip_norm=1.0, noise_multiplier=1.0)
     given = work(noise_multiplier=1.0)
     told = settings(dp_sgd=private)
-    family.train_locally(unet, images(), given, MODEL, told, labels=labels_of(1))
+    DiffusionFamily().train_locally(unet, images(), given, MODEL, told, labels=labels_of(1))
     assert (unet.get_parameter(EMBEDDING) != before).any(dim=1).all()
 
 
@@ -99,7 +99,9 @@ def test_stacked_clients_end_where_they_end_one_after_another() -> None:
     ends = []
     for held, seed in (((0, 1), 7), ((2,), 8)):
         unet = network()
-        family.train_locally(unet, images(), work(seed), MODEL, config, labels=labels_of(*held))
+        DiffusionFamily().train_locally(
+            unet, images(), work(seed), MODEL, config, labels=labels_of(*held)
+        )
         ends.append(unet.state_dict())
     unet = network()
     tasks = [
@@ -111,7 +113,7 @@ def test_stacked_clients_end_where_they_end_one_after_another() -> None:
         )
         for held, seed in (((0, 1), 7), ((2,), 8))
     ]
-    family.train_stacked(unet, tasks, MODEL, config)
+    DiffusionFamily().train_stacked(unet, tasks, MODEL, config)
     for task, expected in zip(tasks, ends, strict=True):
         for name, value in expected.items():
             # Its gradient is zero: AdamW makes steps of its rounding.

@@ -95,8 +95,6 @@ def test_what_makes_no_sense_is_refused(model: dict, sampling: dict, line: str) 
 def test_settings_refuse_what_can_be_seen_without_images() -> None:
     with pytest.raises(ValueError, match=r"label_dropout is 0.3, but conditioning is none"):
         ModelConfig(label_dropout=0.3)
-    with pytest.raises(ValueError, match=r"conditioning labels is for family diffusion"):
-        ModelConfig(family="dcgan", conditioning="labels")
     with pytest.raises(ValueError, match=r"a share above 0"):
         SamplingConfig(class_distribution=(0.0, 0.0))
 

@@ -11,8 +11,8 @@ from flwr.app import Message, RecordDict
 from torch import Tensor
 
 from phoenix_pipeline.config import ModelConfig, ThresholdFilterConfig
-from phoenix_pipeline.diffusion import family
 from phoenix_pipeline.diffusion.conditioning import EMBEDDING
+from phoenix_pipeline.families.diffusion import DiffusionFamily
 from phoenix_pipeline.federated.records import ClientSettings
 from phoenix_pipeline.federated.sites import StoredSites
 from phoenix_pipeline.images import ImageSet
@@ -61,7 +61,7 @@ def test_each_class_is_learnt_by_who_holds_it_and_not_diluted(tmp_path: Path) ->
     ends = []
     for client, rows in enumerate((slice(0, 12), slice(12, 48))):
         network, chosen = told().build_network(), images()
-        family.train_locally(
+        DiffusionFamily().train_locally(
             network,
             torch.from_numpy(chosen.images[rows]),
             LocalWork(2, 0.0, 1.0, derive_seed(5, "local_training", client, 1)),
@@ -146,13 +146,13 @@ def test_a_client_is_scored_by_the_classes_that_it_holds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[list[int]] = []
-    sample = family.sample_images
+    sample = DiffusionFamily().sample_images
 
     def record(*arguments: Any, labels: Any = None) -> Any:
         drawn.append(labels)
         return sample(*arguments, labels=labels)
 
-    monkeypatch.setattr(family, "sample_images", record)
+    monkeypatch.setattr(DiffusionFamily, "sample_images", staticmethod(record))
     rules = ThresholdFilterConfig(
         enabled=True, monitor_every=1, monitor_samples=16, monitor_steps=2, absolute_threshold=1e6
     )

@@ -76,8 +76,8 @@ def test_a_discriminator_stays_but_draws_no_samples() -> None:
     names = ["generator.0.weight", "discriminator.0.weight"]
     prefixes = personal_prefixes(PersonalLayersConfig(), model, names)
     assert prefixes == ("discriminator",)
-    assert not samples_are_personal(prefixes)
-    assert samples_are_personal(("conv_out",))
+    assert not samples_are_personal(prefixes, model)
+    assert samples_are_personal(("conv_out",), TWO_LEVELS)
     with pytest.raises(SettingsError, match=r"model\.family is dcgan"):
         personal_prefixes(PersonalLayersConfig(layers="output"), model, names)
 

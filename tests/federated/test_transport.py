@@ -191,7 +191,7 @@ def test_usplit_takes_each_half_from_the_client_that_sent_it(tmp_path: Path) -> 
             rounds=1,
             client_images=client_table()[lambda t: t["client_id"] == client],  # noqa: B023
         )
-        names = sent_names(alone.raw, half)
+        names = sent_names(alone.raw, half, told.model)
         assert half in ("encoder", "decoder")
         for name in names:
             torch.testing.assert_close(split.raw[name], alone.raw[name], rtol=0.0, atol=3e-5)

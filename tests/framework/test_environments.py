@@ -15,10 +15,10 @@ from phoenix_pipeline.config import (
     SamplingConfig,
     ServerOptimizerConfig,
     UNetConfig,
-    settle_arm,
 )
 from phoenix_pipeline.diffusion.unet import build_unet
 from phoenix_pipeline.families import family_of
+from phoenix_pipeline.families.by_image_size import settle_arm
 from phoenix_pipeline.federated.work_plan import plan_steps
 from phoenix_pipeline.framework.config_loader import PhoenixConfigLoader
 from phoenix_pipeline.settings import CONFIG_LOADER_ARGS

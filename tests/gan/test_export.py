@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from phoenix_pipeline.checkpoints import load_tensors, read_json, save_tensors, write_json
 from phoenix_pipeline.config import DcganConfig, ModelConfig
 from phoenix_pipeline.errors import CheckpointError
-from phoenix_pipeline.gan import family
+from phoenix_pipeline.families.dcgan import DcganFamily
 from phoenix_pipeline.gan.dcgan import Dcgan
 
 NewGan = Callable[..., Dcgan]
@@ -26,13 +26,13 @@ def trained(new_gan: NewGan) -> Dcgan:
 @pytest.fixture
 def exported(tmp_path: Path, trained: Dcgan, tiny_config: DcganConfig) -> Path:
     model = ModelConfig(family="dcgan", dcgan=tiny_config)
-    family.export(tmp_path / "model", trained, model, {"arm": "dcgan"})
+    DcganFamily().export(tmp_path / "model", trained, model, {"arm": "dcgan"})
     return tmp_path / "model"
 
 
 def test_round_trip_is_exact(exported: Path, trained: Dcgan) -> None:
     before = torch.random.get_rng_state()
-    loaded = family.load(exported)
+    loaded = DcganFamily().load(exported)
     assert torch.equal(before, torch.random.get_rng_state())
     assert not any(module.training for module in loaded.modules())
     state, expected = loaded.state_dict(), trained.state_dict()
@@ -62,8 +62,8 @@ def test_export_replaces_an_earlier_one(
     exported: Path, new_gan: NewGan, tiny_config: DcganConfig
 ) -> None:
     model = ModelConfig(family="dcgan", dcgan=tiny_config)
-    family.export(exported, new_gan(1), model, {"arm": "other"})
-    loaded = family.load(exported).state_dict()
+    DcganFamily().export(exported, new_gan(1), model, {"arm": "other"})
+    loaded = DcganFamily().load(exported).state_dict()
     assert all(torch.equal(loaded[n], t) for n, t in new_gan(1).state_dict().items())
     assert [path.name for path in exported.parent.iterdir()] == ["model"]
 
@@ -74,14 +74,14 @@ def test_export_replaces_an_earlier_one(
 def test_missing_file_is_refused(exported: Path, name: str) -> None:
     (exported / name).unlink()
     with pytest.raises(CheckpointError, match=f"{name} cannot be read"):
-        family.load(exported)
+        DcganFamily().load(exported)
 
 
 @pytest.mark.parametrize("name", ["generator.safetensors", "discriminator.safetensors"])
 def test_truncated_weights_are_refused(exported: Path, name: str) -> None:
     (exported / name).write_bytes((exported / name).read_bytes()[:-10])
     with pytest.raises(CheckpointError, match=f"{name} is not a complete safetensors file"):
-        family.load(exported)
+        DcganFamily().load(exported)
 
 
 def test_absent_tensor_is_refused(exported: Path) -> None:
@@ -91,7 +91,7 @@ def test_absent_tensor_is_refused(exported: Path) -> None:
     with pytest.raises(
         CheckpointError, match=r"does not fit config.json .* \"0.weight\""
     ) as caught:
-        family.load(exported)
+        DcganFamily().load(exported)
     assert "\n" not in str(caught.value)
 
 
@@ -109,5 +109,5 @@ def test_wrong_config_is_refused(exported: Path, change: dict[str, object], mess
     config = read_json(exported / "config.json")
     write_json(exported / "config.json", {**config, **change})
     with pytest.raises(CheckpointError, match=message) as caught:
-        family.load(exported)
+        DcganFamily().load(exported)
     assert "\n" not in str(caught.value)

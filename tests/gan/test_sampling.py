@@ -8,7 +8,7 @@ import torch
 
 from phoenix_pipeline.config import ModelConfig, SamplingConfig
 from phoenix_pipeline.errors import SettingsError, TrainingError
-from phoenix_pipeline.gan import family
+from phoenix_pipeline.families.dcgan import DcganFamily
 from phoenix_pipeline.gan.dcgan import Dcgan
 from phoenix_pipeline.gan.sampling import sample_images
 
@@ -66,7 +66,11 @@ def test_diverged_weights_are_an_error(new_gan: NewGan) -> None:
 def test_number_of_steps_changes_nothing(new_gan: NewGan) -> None:
     gan, model, sampling = new_gan(), ModelConfig(family="dcgan"), SamplingConfig(batch_size=2)
     one, many = (
-        list(family.sample_images(gan, model, sampling, (1, 8, 8), [0, 1, 2], "cpu", num_steps=n))
+        list(
+            DcganFamily().sample_images(
+                gan, model, sampling, (1, 8, 8), [0, 1, 2], "cpu", num_steps=n
+            )
+        )
         for n in (1, 50)
     )
     assert np.array_equal(np.concatenate(one), np.concatenate(many))
@@ -75,4 +79,4 @@ def test_number_of_steps_changes_nothing(new_gan: NewGan) -> None:
 def test_another_shape_is_refused_at_once(new_gan: NewGan) -> None:
     model, sampling = ModelConfig(family="dcgan"), SamplingConfig()
     with pytest.raises(SettingsError, match=r"shape \(3, 8, 8\) .* makes \(1, 8, 8\); set images"):
-        family.sample_images(new_gan(), model, sampling, (3, 8, 8), [0], "cpu")
+        DcganFamily().sample_images(new_gan(), model, sampling, (3, 8, 8), [0], "cpu")

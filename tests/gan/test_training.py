@@ -12,7 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits as cross_entrop
 
 from phoenix_pipeline.config import DcganConfig, ImagesConfig, ModelConfig, TrainingConfig
 from phoenix_pipeline.errors import TrainingError
-from phoenix_pipeline.gan import family
+from phoenix_pipeline.families.dcgan import DcganFamily
 from phoenix_pipeline.gan.dcgan import Dcgan, build_dcgan
 from phoenix_pipeline.gan.sampling import sample_images
 from phoenix_pipeline.gan.training import train_locally
@@ -194,5 +194,5 @@ def test_a_short_run_moves_towards_the_digits() -> None:
 
     untrained = distance_of_means()
     job, training = work(150), TrainingConfig(batch_size=32, lr_schedule="constant")
-    family.train_locally(gan, torch.from_numpy(digits), job, model, training)
+    DcganFamily().train_locally(gan, torch.from_numpy(digits), job, model, training)
     assert distance_of_means() < 0.35 * untrained

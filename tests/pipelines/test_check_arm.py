@@ -107,8 +107,15 @@ def test_an_unconditional_arm_is_asked_for_no_class(tmp_path: Path) -> None:
         check(tmp_path, sampling={"num_steps": 2, "guidance_scale": 2.0})
 
 
+DCGAN = {"family": "dcgan", "dcgan": {"base_channels": 4, "latent_dim": 5}}
+
+
+def test_a_gan_learns_no_labels(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"family dcgan learn no labels; set model\.cond"):
+        check_conditional(tmp_path, labelled(), model={**DCGAN, "conditioning": "labels"})
+
+
 def test_a_gan_has_no_timesteps_to_weigh(tmp_path: Path) -> None:
-    dcgan = {"family": "dcgan", "dcgan": {"base_channels": 4, "latent_dim": 5}}
     asked = {"training": {"loss_weighting": "min_snr"}, "personal_layers": {"layers": None}}
     with pytest.raises(SettingsError, match=r"loss_weighting is min_snr, which is for diffusion"):
-        check(tmp_path, model=dcgan, **asked)
+        check(tmp_path, model=DCGAN, **asked)

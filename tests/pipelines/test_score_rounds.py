@@ -12,8 +12,8 @@ from phoenix_pipeline.arms.references import prepare_references, train_label_jud
 from phoenix_pipeline.arms.score_rounds import score_rounds
 from phoenix_pipeline.checkpoints import METADATA_FILE, write_json
 from phoenix_pipeline.config import ArmSettings
-from phoenix_pipeline.diffusion.family import sample_images
 from phoenix_pipeline.diffusion.unet import build_unet
+from phoenix_pipeline.families.diffusion import DiffusionFamily
 from phoenix_pipeline.metrics.frechet import frechet_distance, gaussian_statistics
 from phoenix_pipeline.seeding import image_seeds
 from tests.federated.tiny import UNET, federate, settings
@@ -66,7 +66,11 @@ def test_the_last_row_is_the_distance_of_the_last_average(made: dict[str, Any]) 
     seeds = list(image_seeds(RUN.seed, "sample", COUNT))
     model = settings().model
     drawn = np.concatenate(
-        list(sample_images(network.eval(), model, ARM.sampling, (1, 8, 8), seeds, "cpu"))
+        list(
+            DiffusionFamily().sample_images(
+                network.eval(), model, ARM.sampling, (1, 8, 8), seeds, "cpu"
+            )
+        )
     )
     train = digits()[0].images
     real, fake = (gaussian_statistics(x.reshape(len(x), -1) / 255) for x in (train, drawn))

@@ -93,12 +93,18 @@ def check_pool(pool: SharedPoolConfig) -> None:
 
 def check_conditioning(train: ImageSet, settings: ArmSettings) -> None:
     """Refuse to learn classes from images without any, and to draw what the model will not have."""
+    from phoenix_pipeline.families import family_of
     from phoenix_pipeline.families.classes import check_classes
 
     model, federation = settings.model, settings.federation
     if model.conditioning == "none":
         check_classes(model, settings.sampling)
         return
+    if not family_of(model).conditional:
+        raise SettingsError(
+            f"model.conditioning is {model.conditioning}, but models of model.family "
+            f"{model.family} learn no labels; set model.conditioning: none for this arm"
+        )
     if train.labels is None:
         raise SettingsError(
             f"model.conditioning is {model.conditioning}, but the training images have no labels; "
@@ -115,9 +121,10 @@ def check_conditioning(train: ImageSet, settings: ArmSettings) -> None:
 
 def check_rule(settings: ArmSettings, layers: tuple[str, ...]) -> None:
     """Refuse a rule that would drown what only some clients learn; ``layers`` stay with them."""
+    from phoenix_pipeline.families import CLASS_EMBEDDING
     from phoenix_pipeline.federated.personal_layers import is_personal
 
-    federation, shared = settings.federation, not is_personal("class_embedding", layers)
+    federation, shared = settings.federation, not is_personal(CLASS_EMBEDDING, layers)
     conditional = settings.model.conditioning == "labels" and shared
     if conditional and federation.aggregation.rule != "mean":
         raise SettingsError(
@@ -130,8 +137,10 @@ def check_rule(settings: ArmSettings, layers: tuple[str, ...]) -> None:
 
 def check_loss(settings: ArmSettings) -> None:
     """Refuse weights of timesteps, and a choice of noise, in a model that has neither."""
+    from phoenix_pipeline.families import family_of
+
     training, plain = settings.training, {"loss_weighting": "none", "noise_assignment": "random"}
-    if settings.model.family == "diffusion":
+    if family_of(settings.model).predicts_noise:
         return
     for name, value in plain.items():
         if (asked := getattr(training, name)) != value:

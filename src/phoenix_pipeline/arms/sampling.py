@@ -154,13 +154,14 @@ def _compiles(
     plan: Mapping[int, int], model: ModelConfig, sampling: SamplingConfig, device: "torch.device"
 ) -> bool:
     """Return whether networks are compiled: for the whole plan, also where a part is done."""
+    from phoenix_pipeline.families import family_of
     from phoenix_pipeline.optimization.break_even import SAMPLING
 
     if sampling.compile != "auto":
         return sampling.compile
     batches = sum(-(-count // sampling.batch_size) for count in plan.values())
-    too_small = "a DCGAN is too small for it" if model.family == "dcgan" else None
-    return SAMPLING.pays(batches * sampling.num_steps, device.type, too_small)
+    why_not = family_of(model).why_not_compiled
+    return SAMPLING.pays(batches * sampling.num_steps, device.type, why_not)
 
 
 def follow_model(

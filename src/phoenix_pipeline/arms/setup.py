@@ -15,7 +15,8 @@ from phoenix_pipeline.arms.checks import (
     check_stored,
     check_threshold,
 )
-from phoenix_pipeline.config import ArmSettings, RunConfig, list_settled, settle_arm
+from phoenix_pipeline.config import ArmSettings, RunConfig
+from phoenix_pipeline.families.by_image_size import list_settled, settle_arm
 from phoenix_pipeline.hardware import resolve_device
 from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.partitioning.shared_pool import draw_shared_pool

@@ -13,7 +13,8 @@ import pandas as pd
 from phoenix_pipeline import __version__
 from phoenix_pipeline.arms.model_card import write_model_card
 from phoenix_pipeline.arms.setup import client_settings, load_start
-from phoenix_pipeline.config import ArmSettings, Group, RunConfig, settle_arm
+from phoenix_pipeline.config import ArmSettings, Group, RunConfig
+from phoenix_pipeline.families.by_image_size import settle_arm
 from phoenix_pipeline.families.classes import CLASS_COUNTS
 from phoenix_pipeline.families.provenance import DATA, TRAINED_WITH, fingerprint_data
 from phoenix_pipeline.images import ImageSet
@@ -186,7 +187,7 @@ def _write(
 
     averaged = metadata["weights"] == "ema"
     shared = result.ema if averaged else result.raw
-    personal = samples_are_personal(settings.personal_layers)
+    personal = samples_are_personal(settings.personal_layers, settings.model)
     network = None
     if not personal or result.averaged_personal is not None:
         network = settings.build_network()

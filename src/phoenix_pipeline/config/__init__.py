@@ -11,13 +11,6 @@ from phoenix_pipeline.config.aggregation import (
 )
 from phoenix_pipeline.config.arm_settings import ARM_GROUPS, SHARED_GROUPS, ArmSettings
 from phoenix_pipeline.config.base import Group
-from phoenix_pipeline.config.by_image_size import (
-    list_settled,
-    settle_arm,
-    settle_federation,
-    settle_model,
-    settle_training,
-)
 from phoenix_pipeline.config.compression import CompressionConfig, LinkConfig
 from phoenix_pipeline.config.data import ImagesConfig, PartitionConfig, RunConfig, SharedPoolConfig
 from phoenix_pipeline.config.differential_privacy import (
@@ -79,9 +72,4 @@ __all__ = [
     "TrainingConfig",
     "UNetConfig",
     "deep_merge",
-    "list_settled",
-    "settle_arm",
-    "settle_federation",
-    "settle_model",
-    "settle_training",
 ]

@@ -1,10 +1,14 @@
 """Groups that describe the generative model."""
 
-from typing import ClassVar, Literal, Self
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from phoenix_pipeline.config.base import Group, Positive
+from phoenix_pipeline.config.component import Component
+from phoenix_pipeline.registry import Registry
 
 # How often guidance hides labels in the literature: 0.1 to 0.2 (Ho and Salimans).
 _LABEL_DROPOUT = 0.1
@@ -83,9 +87,17 @@ class DcganConfig(Group):
 
 
 class ModelConfig(Group):
-    """The generative model."""
+    """The generative model.
 
-    family: Literal["diffusion", "dcgan"] = Field("diffusion", description="Kind of model.")
+    The settings of a family of one's own are the group that has its name (docs/extending.md).
+    """
+
+    # Only groups of families that are known here: see `_read_further_families`.
+    model_config = ConfigDict(extra="allow")
+
+    family: Annotated[str, Component("families", ("diffusion", "dcgan"))] = Field(
+        "diffusion", description="Kind of model."
+    )
     conditioning: Literal["none", "labels"] = Field(
         "none",
         description="`labels`: the diffusion model learns which class an image is of, and draws "
@@ -108,6 +120,30 @@ class ModelConfig(Group):
     noise: NoiseConfig = NoiseConfig()
     dcgan: DcganConfig = DcganConfig()
 
+    def further(self) -> dict[str, Group]:
+        """Return the groups of families that are not ours, by name."""
+        return dict(self.model_extra or {})
+
+    def waiting(self) -> Iterator[str]:
+        """Yield the dotted names of the keys that wait for the images, inner groups included."""
+        yield from super().waiting()
+        for name, group in self.further().items():
+            yield from (f"{name}.{key}" for key in group.waiting())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_further_families(cls, values: Any) -> Any:
+        """Read the groups of families that are not ours; the one in use has its defaults."""
+        if not isinstance(values, Mapping):
+            return values
+        known = Registry[Any]("families", {})
+        chosen = values.get("family")
+        read = {chosen: {}, **values} if isinstance(chosen, str) and chosen in known else values
+        return {
+            name: value if name in cls.model_fields else _read_group(known, name, value)
+            for name, value in read.items()
+        }
+
     @model_validator(mode="after")
     def _labels_are_used(self) -> Self:
         if self.conditioning == "none" and self.label_dropout != _LABEL_DROPOUT:
@@ -115,9 +151,24 @@ class ModelConfig(Group):
                 f"label_dropout is {self.label_dropout:g}, but conditioning is none, where no "
                 "label is used; set model.conditioning: labels, or leave label_dropout out"
             )
-        if self.conditioning != "none" and self.family != "diffusion":
-            raise ValueError(
-                f"conditioning {self.conditioning} is for family diffusion, but family is "
-                f"{self.family}; set model.conditioning: none for this arm"
-            )
         return self
+
+
+def _read_group(known: Mapping[str, Any], name: str, value: Any) -> Group:
+    """Return the settings of the family ``name``; its errors say where they are."""
+    if name not in known:
+        errors = [InitErrorDetails(type="extra_forbidden", loc=(name,), input=value)]
+        raise ValidationError.from_exception_data("ModelConfig", errors)
+    try:
+        group: Group = known[name].Settings.model_validate(value or {})
+    except ValidationError as error:
+        errors = [
+            InitErrorDetails(
+                type=PydanticCustomError("family_settings", "{message}", {"message": found["msg"]}),
+                loc=(name, *found["loc"]),
+                input=found["input"],
+            )
+            for found in error.errors()
+        ]
+        raise ValidationError.from_exception_data("ModelConfig", errors) from error
+    return group

@@ -7,6 +7,7 @@ import numpy as np
 
 from phoenix_pipeline.config import ModelConfig, SamplingConfig
 from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.families.family import CLASS_EMBEDDING
 from phoenix_pipeline.images import GLOBAL_MODEL
 
 CLASS_COUNTS = "class_counts"
@@ -131,4 +132,4 @@ def _counts(counts: Mapping[str, Sequence[int]], client_id: int) -> np.ndarray:
 
 def _embedding_is_personal(metadata: Mapping[str, Any]) -> bool:
     personal = metadata["settings"]["personal_layers"]
-    return any(prefix.split(".")[0] == "class_embedding" for prefix in personal)
+    return any(prefix.split(".")[0] == CLASS_EMBEDDING for prefix in personal)

@@ -117,22 +117,31 @@ def load_network(folder: Path, client_id: int = GLOBAL_MODEL) -> nn.Module:
         return family_of(model).load(folder)
     if client_id not in metadata["clients"]:
         raise CheckpointError(f"{folder} has no {_name(client_id)}; it has {_names(metadata)}")
-    network = family_of(model).build(
-        model,
-        settings["channels"],
-        settings["image_size"],
-        settings["seed"],
-        len(settings.get("class_names", ())),
-    )
     body, _ = load_tensors(folder / _BODY)
     layers, _ = load_tensors(_client_file(folder, client_id))
+    misfit = f"the layers of client {client_id} do not complete the shared body in {folder}"
+    return fill(build_network(settings), {**body, **layers}, misfit)
+
+
+def build_network(settings: Mapping[str, Any]) -> nn.Module:
+    """Return the network that ``settings`` of :func:`read_metadata` describe, untrained."""
+    model = ModelConfig.model_validate(settings["model"])
+    classes = len(settings.get("class_names", ()))
+    return family_of(model).build(
+        model, settings["channels"], settings["image_size"], settings["seed"], classes
+    )
+
+
+def fill(network: nn.Module, tensors: Mapping[str, Tensor], misfit: str) -> nn.Module:
+    """Return ``network`` with these weights, in evaluation mode.
+
+    Raises:
+        CheckpointError: they are not all of its arrays; says ``misfit``, and the first reason.
+    """
     try:
-        network.load_state_dict({**body, **layers})
+        network.load_state_dict(tensors)
     except RuntimeError as error:
-        raise CheckpointError(
-            f"the layers of client {client_id} do not complete the shared body in {folder}: "
-            f"{str(error).splitlines()[-1].strip()}"
-        ) from error
+        raise CheckpointError(f"{misfit}: {str(error).splitlines()[-1].strip()}") from error
     return network.eval()
 
 

@@ -6,16 +6,7 @@ from torch import Tensor
 
 from phoenix_pipeline.config import ModelConfig, PersonalLayersConfig
 from phoenix_pipeline.errors import SettingsError
-
-_DISCRIMINATOR = "discriminator"
-_OUTPUT = ("conv_norm_out", "conv_out")
-_PRESETS = {
-    "output": _OUTPUT,
-    "last_up_block": ("up_blocks.{last}", *_OUTPUT),
-    "decoder": ("up_blocks", *_OUTPUT),
-    "time_embedding": ("time_embedding",),
-    "class_embedding": ("class_embedding",),
-}
+from phoenix_pipeline.families import family_of
 
 
 def personal_prefixes(
@@ -23,26 +14,26 @@ def personal_prefixes(
 ) -> tuple[str, ...]:
     """Return the prefixes of the personal layers among the network's arrays ``names``.
 
-    Presets of the U-Net: ``output`` is the output normalisation and convolution, ``last_up_block``
-    that and the last upsampling block, ``decoder`` that and all upsampling blocks,
-    ``time_embedding`` the embedding of the timestep, ``class_embedding`` that of the class of a
-    conditional model. ``model.dcgan.federate: generator`` adds the
-    discriminator.
+    The family's presets (``Family.personal_presets``) stand for prefixes, and what its own settings
+    leave on the clients is added.
 
     Raises:
         SettingsError: a prefix matches nothing, or nothing is left to share.
     """
     names = list(names)
-    layers = config.layers
-    prefixes = _preset(layers, model) if isinstance(layers, str) else tuple(layers or ())
+    layers, presets = config.layers, family_of(model).personal_presets(model)
+    if isinstance(layers, str):
+        prefixes = _preset(layers, presets, model.family)
+    else:
+        prefixes = tuple(layers or ())
     for prefix in prefixes:
         if not any(is_personal(name, (prefix,)) for name in names):
             raise SettingsError(
                 f"personal_layers.layers has {prefix!r}, which no layer of the model starts with; "
-                f"allowed are presets {', '.join(_PRESETS)} or a list out of {_layers(names)}"
+                f"allowed are {''.join(f'{name}, ' for name in presets)}or a list out of "
+                f"{_layers(names)}"
             )
-    if model.family == "dcgan" and model.dcgan.federate == "generator":
-        prefixes += (_DISCRIMINATOR,)
+    prefixes += family_of(model).layers_that_stay(model)
     if all(is_personal(name, prefixes) for name in names):
         raise SettingsError(
             "personal_layers.layers names every layer, so that clients would share nothing; "
@@ -56,9 +47,10 @@ def is_personal(name: str, prefixes: tuple[str, ...]) -> bool:
     return any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)
 
 
-def samples_are_personal(prefixes: tuple[str, ...]) -> bool:
-    """Return whether clients draw different images; a discriminator draws none."""
-    return any(prefix.split(".")[0] != _DISCRIMINATOR for prefix in prefixes)
+def samples_are_personal(prefixes: tuple[str, ...], model: ModelConfig) -> bool:
+    """Return whether clients draw different images; a GAN's discriminator draws none."""
+    undrawn = family_of(model).undrawn
+    return any(prefix.split(".")[0] not in undrawn for prefix in prefixes)
 
 
 def split_personal(
@@ -69,19 +61,18 @@ def split_personal(
     return shared, {name: t for name, t in state.items() if name not in shared}
 
 
-def _preset(name: str, model: ModelConfig) -> tuple[str, ...]:
-    if name not in _PRESETS:
+def _preset(name: str, presets: Mapping[str, tuple[str, ...]], family: str) -> tuple[str, ...]:
+    if not presets:
         raise SettingsError(
-            f"personal_layers.layers is {name!r}; allowed are {', '.join(_PRESETS)}, a list of "
+            f"personal_layers.layers {name!r} is a preset of other models, but model.family is "
+            f"{family}; give a list of prefixes, such as [generator], or null"
+        )
+    if name not in presets:
+        raise SettingsError(
+            f"personal_layers.layers is {name!r}; allowed are {', '.join(presets)}, a list of "
             "prefixes, or null"
         )
-    if model.family != "diffusion":
-        raise SettingsError(
-            f"personal_layers.layers {name!r} is a preset of the U-Net, but model.family is "
-            f"{model.family}; give a list of prefixes, such as [generator], or null"
-        )
-    last = len(model.unet.block_out_channels) - 1
-    return tuple(prefix.format(last=last) for prefix in _PRESETS[name])
+    return presets[name]
 
 
 def _layers(names: list[str]) -> str:

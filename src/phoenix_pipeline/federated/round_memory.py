@@ -18,8 +18,6 @@ _COPIES_OF_WEIGHTS = 10
 _COPIES_OF_STRATEGY = 4
 # What the program holds for each layer beside its arrays: modules, names, entries of tables.
 _LAYER_BYTES = 1 << 16
-# Tables of the forward process and of its copies, for each timestep.
-_TIMESTEP_BYTES = 64
 # Gradients of single images that DP-SGD holds at a time, unless one image's are more.
 _DP_SGD_BYTES = 1 << 28
 # Sampling keeps no activations for a backward pass.
@@ -40,7 +38,7 @@ def round_bytes(settings: ClientSettings, num_images: int, enough: int) -> int:
     layers = family.count_layers(settings.model, settings.image_size)
     # The images as read, and once more where they are put together with the shared pool.
     total = 2 * num_images * values + layers * _LAYER_BYTES
-    total += settings.model.noise.num_train_timesteps * _TIMESTEP_BYTES
+    total += family.table_bytes(settings.model)
     if total > enough:
         return total
     with torch.device("meta"):

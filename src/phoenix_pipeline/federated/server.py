@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+from phoenix_pipeline.families import family_of
 from phoenix_pipeline.federated.engines import load_engine
 from phoenix_pipeline.federated.job import FederatedJob, FederatedResult
 from phoenix_pipeline.federated.program import Watch
@@ -39,7 +40,7 @@ def train_federated(
 def settle_compile(job: FederatedJob) -> FederatedJob:
     """Return ``job`` with ``training.compile`` true or false; says which was chosen and why.
 
-    Only diffusion models of this machine's own clients are compiled, and not with DP-SGD.
+    Only models of this machine's own clients are compiled, and not with DP-SGD.
     """
     training = job.settings.training
     if training.compile != "auto":
@@ -56,8 +57,8 @@ def settle_compile(job: FederatedJob) -> FederatedJob:
 
 
 def _why_not(job: FederatedJob) -> str | None:
-    if job.settings.model.family == "dcgan":
-        return "a DCGAN is too small for it"
+    if reason := family_of(job.settings.model).why_not_compiled:
+        return reason
     if job.config.engine == "deployment":
         return "nothing is known of the machines of a deployment"
     if job.settings.training.dp_sgd.enabled:

@@ -21,7 +21,7 @@ _PREFIX = "after-round-"
 def keep_snapshot(job: FederatedJob, run: RunState) -> None:
     """Write the average after the round that ``run`` has come to, if ``job`` asks for it."""
     every, done = job.config.snapshots.every, run.rounds_done
-    if not every or samples_are_personal(job.settings.personal_layers):
+    if not every or samples_are_personal(job.settings.personal_layers, job.settings.model):
         return
     if done % every == 0 or done == job.config.num_rounds:
         path = run.folder / _FOLDER / f"{_PREFIX}{done:06d}.safetensors"

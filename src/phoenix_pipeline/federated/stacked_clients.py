@@ -107,7 +107,7 @@ def clients_at_a_time(
     """Return how many clients a worker trains as one program; a line in the log says why."""
     count, reason = choose_clients_at_a_time(config, settings, device, num_clients)
     if reason:
-        logger.info("clients train one after another: %s", reason)
+        logger.info("each worker trains its clients one after another: %s", reason)
     if count > 1:
         logger.info("up to %s clients train as one program", count)
     return count

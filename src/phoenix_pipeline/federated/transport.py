@@ -65,7 +65,7 @@ class ServerTransport:
         may round otherwise.
         """
         self._same_start = same_start
-        self._config = settings.compression
+        self._config, self._model = settings.compression, settings.model
         self._strategies = Strategies.of(settings.strategies)
         self._seed = settings.seed
         self._run = run
@@ -120,7 +120,7 @@ class ServerTransport:
         if self._broadcast is None:
             return unpack_weights(record, self._up_layout)
         arrays = unpack_arrays(record)
-        names = sent_names(self.expected, self._sends[client])
+        names = sent_names(self.expected, self._sends[client], self._model)
         template = {name: self.expected[name] for name in names}
         return apply_update(self.expected, decode(arrays, self._codec, template))
 
@@ -231,7 +231,7 @@ def send(
         return pack_weights(trained, Layout.of(reference))
     up = settings.compression.up
     codec = codec_of(up)
-    names = sent_names(trained, str(config[_SENDS]))
+    names = sent_names(trained, str(config[_SENDS]), settings.model)
     encoded = encode(
         difference({name: trained[name].detach().cpu() for name in names}, reference),
         codec,

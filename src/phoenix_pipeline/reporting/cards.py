@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from phoenix_pipeline.errors import CheckpointError
+from phoenix_pipeline.families import find_family
 from phoenix_pipeline.metrics.components import describe
 from phoenix_pipeline.reporting.formatting import MISSING, format_values
 
@@ -40,7 +41,7 @@ def render_model_card(
     family = description["settings"]["model"]["family"]
     front = {
         "license": licence_of(description),
-        "library_name": "diffusers" if family == "diffusion" else "phoenix-pipeline",
+        "library_name": find_family(family).library,
         "pipeline_tag": _TASK,
         "tags": [*_TAGS, family],
     }
@@ -142,14 +143,14 @@ def _facts(description: Mapping[str, Any]) -> dict[str, str]:
 
 def _use(description: Mapping[str, Any]) -> list[str]:
     settings = description["settings"]
-    if settings["model"]["family"] != "diffusion" or not description["has_global_model"]:
-        python = ["import phoenix_pipeline as phoenix", "", 'images = phoenix.load(".").sample(16)']
-        return ["## Use", "", "```python", *python, "```"]
-    if settings.get("class_names"):
-        load = ['network = DDPMPipeline.from_pretrained(".").unet', "# network(x_t, t, classes)"]
-    else:
-        load = ['images = DDPMPipeline.from_pretrained(".")(batch_size=16).images']
-    return ["## Use", "", "```python", "from diffusers import DDPMPipeline", "", *load, "```"]
+    family = find_family(settings["model"]["family"])
+    python = [
+        *("import phoenix_pipeline as phoenix", ""),
+        'images = phoenix.load(".").sample(16)',
+    ]
+    if description["has_global_model"]:
+        python = family.describe_use(bool(settings.get("class_names"))) or python
+    return ["## Use", "", "```python", *python, "```"]
 
 
 def _disclosure(description: Mapping[str, Any]) -> list[str]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from phoenix_pipeline.families import CLASS_EMBEDDING
 from phoenix_pipeline.reporting.provenance import read_setting
 
 _CLIENTS = "federation.differential_privacy"
@@ -22,7 +23,7 @@ def _update(settings: Mapping[str, Any]) -> str:
     layers = read_setting(settings, "personal_layers.layers") or ()
     kept = [layers] if isinstance(layers, str) else layers
     scheme = read_setting(settings, "federation.compression.partial_update", "full")
-    own = any(name.split(".")[0] == "class_embedding" for name in kept)
+    own = any(name.split(".")[0] == CLASS_EMBEDDING for name in kept)
     if own or scheme in _WITHOUT_ENCODER:
         return "The embedding of classes stayed with it, and does not tell which ones it holds."
     if read_setting(settings, f"{_IMAGES}.enabled", False):

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.families import find_family
 from phoenix_pipeline.reporting.class_disclosure import describe_classes
 from phoenix_pipeline.reporting.provenance import read_setting
 from phoenix_pipeline.strategies import Strategies
@@ -68,19 +69,15 @@ def describe_disclosure(settings: Mapping[str, Any], epsilon: float | None = Non
 
 def _weights(settings: Mapping[str, Any]) -> str:
     stays = "its own images never left it"
-    if read_setting(settings, "model.family") == "dcgan":
-        if read_setting(settings, "model.dcgan.federate") == "generator":
-            sent = "the weights of its generator; its discriminator stayed with it"
-        else:
-            sent = "the weights of its generator and discriminator"
-    elif layers := read_setting(settings, "personal_layers.layers"):
+    name = read_setting(settings, "model.family", "diffusion")
+    if layers := read_setting(settings, "personal_layers.layers"):
         named = layers if isinstance(layers, str) else ", ".join(layers)
         sent = f"the weights of the shared layers; its personal layers ({named}) stayed with it"
         sent += _until(settings)
     elif _scheme(settings) in _KEPT:
         sent = "the weights of a part of its model"
     else:
-        sent = "the weights of the whole model"
+        sent = find_family(name).describe_sent(read_setting(settings, f"model.{name}", {}))
     if _gave_images(settings):
         stays = "the rest of its images never left it"
     return f"After each round, each client sent {sent}; {stays}."
@@ -88,9 +85,11 @@ def _weights(settings: Mapping[str, Any]) -> str:
 
 def _has_client_models(settings: Mapping[str, Any]) -> bool:
     """Whether each client draws from layers of its own; a GAN's discriminator draws nothing."""
-    if read_setting(settings, "model.family") == "dcgan":
-        return False
-    return bool(read_setting(settings, "personal_layers.layers")) or _scheme(settings) in _KEPT
+    layers = read_setting(settings, "personal_layers.layers") or ()
+    undrawn = find_family(read_setting(settings, "model.family", "diffusion")).undrawn
+    named = [layers] if isinstance(layers, str) else layers
+    drawn = any(layer.split(".")[0] not in undrawn for layer in named)
+    return drawn or _scheme(settings) in _KEPT
 
 
 def _sampled(settings: Mapping[str, Any]) -> str:

@@ -19,11 +19,13 @@ UNET = build_unet(UNetConfig(block_out_channels=(8, 16), norm_num_groups=4), 1, 
 
 
 def test_halves_of_a_pair_are_the_model() -> None:
-    encoder, decoder = (set(sent_names(UNET, half)) for half in ("encoder", "decoder"))
+    encoder, decoder = (
+        set(sent_names(UNET, half, ModelConfig())) for half in ("encoder", "decoder")
+    )
     assert encoder | decoder == set(UNET)
     assert not encoder & decoder
     assert {"mid_block", "conv_in"} <= {name.split(".")[0] for name in encoder}
-    assert sent_names(UNET, "all") == list(UNET)
+    assert sent_names(UNET, "all", ModelConfig()) == list(UNET)
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 8])
@@ -50,7 +52,9 @@ def test_pairs_are_seeded_and_change_over_the_rounds() -> None:
 
 def test_layers_that_are_never_exchanged_are_personal() -> None:
     top = {
-        scheme: {n.split(".")[0] for n in split_personal(UNET, kept_prefixes(scheme))[0]}
+        scheme: {
+            n.split(".")[0] for n in split_personal(UNET, kept_prefixes(scheme, ModelConfig()))[0]
+        }
         for scheme in ("full", "usplit", "ulatdec", "udec")
     }
     assert top["udec"] == {"up_blocks", "conv_norm_out", "conv_out"}
@@ -59,10 +63,11 @@ def test_layers_that_are_never_exchanged_are_personal() -> None:
 
 
 def test_other_models_have_no_halves() -> None:
+    model = ModelConfig(family="dcgan")
     dcgan = build_dcgan(ModelConfig().dcgan, 1, 8, 0).state_dict()
-    assert sent_names(dcgan, "all") == list(dcgan)
+    assert sent_names(dcgan, "all", model) == list(dcgan)
     with pytest.raises(SettingsError, match=r"model\.family to diffusion"):
-        sent_names(dcgan, "encoder")
+        sent_names(dcgan, "encoder", model)
 
 
 def federation(scheme: str, **options: object) -> FederationConfig:

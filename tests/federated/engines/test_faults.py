@@ -152,7 +152,7 @@ def test_usplit_leaves_the_half_that_nobody_sent_as_it_was(tmp_path: Path) -> No
     start = settings().build_network().state_dict()
     left = {name for name, tensor in result.raw.items() if torch.equal(tensor, start[name])}
     halves = assign_halves([0, 1], "usplit", settings().seed, 1)
-    assert left == set(sent_names(start, halves[1]))
+    assert left == set(sent_names(start, halves[1], settings().model))
 
 
 def test_too_few_good_replies_end_the_run_with_the_reasons(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from phoenix_pipeline.config import ModelConfig, NoiseConfig, TrainingConfig, UNetConfig
-from phoenix_pipeline.diffusion import family
+from phoenix_pipeline.families.diffusion import DiffusionFamily
 from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.optimization.work import LocalWork
 
@@ -26,7 +26,7 @@ def model() -> ModelConfig:
 
 @pytest.fixture(scope="session")
 def untrained() -> nn.Module:
-    return family.build(MODEL, 1, 8, seed=0)
+    return DiffusionFamily().build(MODEL, 1, 8, seed=0)
 
 
 @pytest.fixture(scope="session")
@@ -38,10 +38,10 @@ def memorised(digits: tuple[ImageSet, ImageSet]) -> tuple[np.ndarray, nn.Module]
 
 def memorise(images: np.ndarray, seed: int, steps: int = 250) -> nn.Module:
     """Return a network that was trained for ``steps`` on ``images`` and nothing else."""
-    network = family.build(MODEL, 1, 8, seed=seed)
+    network = DiffusionFamily().build(MODEL, 1, 8, seed=seed)
     work = LocalWork(steps=steps, progress_start=0.0, progress_end=1.0, seed=seed + 1)
     training = TrainingConfig(batch_size=MEMORISED, learning_rate=5e-3)
-    family.train_locally(network, torch.from_numpy(images), work, MODEL, training)
+    DiffusionFamily().train_locally(network, torch.from_numpy(images), work, MODEL, training)
     return network
 
 

@@ -5,11 +5,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from phoenix_pipeline.families import CLASS_EMBEDDING
 from phoenix_pipeline.federated.aggregation.replies import to_dtype, widened
 from phoenix_pipeline.federated.aggregation.rule import Aggregation
 
-# In the U-Net of diffusers; the null class, which every client trains, has a row there as well.
-_ROWS_BY_CLASS = ("class_embedding.weight",)
+# The null class, which every client trains, has a row there as well.
+_ROWS_BY_CLASS = (f"{CLASS_EMBEDDING}.weight",)
 
 
 class RowMean:

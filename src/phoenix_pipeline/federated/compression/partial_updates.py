@@ -1,7 +1,7 @@
-"""Partial updates of the U-Net (FedDiffuse, arXiv 2406.12575): which arrays a client exchanges.
+"""Partial updates (FedDiffuse, arXiv 2406.12575): which arrays a client exchanges.
 
-Encoder: input convolution, embeddings of time and class, down blocks. Bottleneck: the middle block.
-Decoder: up blocks, output normalisation and convolution.
+A U-Net has three parts. Encoder: input convolution, embeddings of time and class, down blocks.
+Bottleneck: the middle block. Decoder: up blocks, output normalisation and convolution.
 
 - ``usplit``: all arrays go down; a pair of clients sends one model up between them.
 - ``ulatdec``, ``udec``: the other arrays are never exchanged. They are personal layers.
@@ -12,30 +12,26 @@ from typing import Literal
 
 from phoenix_pipeline.config import FederationConfig, ModelConfig
 from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.families import family_of
 from phoenix_pipeline.federated.personal_layers import is_personal
 from phoenix_pipeline.seeding import numpy_generator
 
 Scheme = Literal["full", "usplit", "ulatdec", "udec"]
 
-_ENCODER = ("conv_in", "time_embedding", "class_embedding", "down_blocks")
-_BOTTLENECK = ("mid_block",)
-_DECODER = ("up_blocks", "conv_norm_out", "conv_out")
-_HALVES: Mapping[str, tuple[str, ...]] = {
-    "all": (*_ENCODER, *_BOTTLENECK, *_DECODER),
-    "encoder": (*_ENCODER, *_BOTTLENECK),
-    "decoder": _DECODER,
-}
+# Parts that are sent, and parts that stay, as the family calls them (``Family.parts``).
+_HALVES = {"encoder": ("encoder", "bottleneck"), "decoder": ("decoder",)}
 _KEPT: Mapping[str, tuple[str, ...]] = {
     "full": (),
     "usplit": (),
-    "ulatdec": _ENCODER,
-    "udec": (*_ENCODER, *_BOTTLENECK),
+    "ulatdec": ("encoder",),
+    "udec": ("encoder", "bottleneck"),
 }
 
 
-def kept_prefixes(scheme: Scheme) -> tuple[str, ...]:
+def kept_prefixes(scheme: Scheme, model: ModelConfig) -> tuple[str, ...]:
     """Return the prefixes of layers that ``scheme`` leaves on the client, as personal layers."""
-    return _KEPT[scheme]
+    parts = family_of(model).parts
+    return tuple(prefix for part in _KEPT[scheme] for prefix in parts[part])
 
 
 def assign_halves(
@@ -55,22 +51,25 @@ def assign_halves(
     return halves
 
 
-def sent_names(names: Iterable[str], half: str) -> list[str]:
-    """Return those of a U-Net's array ``names`` that a client which sends ``half`` sends.
+def sent_names(names: Iterable[str], half: str, model: ModelConfig) -> list[str]:
+    """Return those of a model's array ``names`` that a client which sends ``half`` sends.
 
     Raises:
-        SettingsError: a name is of no part of the U-Net.
+        SettingsError: a name is of no part of the model.
     """
     names = list(names)
     if half == "all":
         return names
+    parts = family_of(model).parts
+    known = {prefix for prefixes in parts.values() for prefix in prefixes}
     for name in names:
-        if name.split(".")[0] not in _HALVES["all"]:
+        if name.split(".")[0] not in known:
             raise SettingsError(
                 f"federation.compression.partial_update usplit knows the parts of a U-Net, but the "
                 f"model has {name}; set it to full, or model.family to diffusion"
             )
-    return [name for name in names if name.split(".")[0] in _HALVES[half]]
+    sent = {prefix for part in _HALVES[half] for prefix in parts[part]}
+    return [name for name in names if name.split(".")[0] in sent]
 
 
 def layers_that_stay(
@@ -89,19 +88,20 @@ def layers_that_stay(
     scheme = config.partial_update
     if scheme == "full":
         return personal
-    if model.family != "diffusion":
+    if not family_of(model).parts:
         raise SettingsError(
             f"{key}.partial_update {scheme} knows the parts of a U-Net, but model.family is "
             f"{model.family}; set it to full"
         )
     names = list(names)
     # An unconditional network has no embedding of classes.
-    kept = [p for p in kept_prefixes(scheme) if any(is_personal(name, (p,)) for name in names)]
+    possible = kept_prefixes(scheme, model)
+    kept = [p for p in possible if any(is_personal(name, (p,)) for name in names)]
     layers = tuple(dict.fromkeys((*personal, *kept)))
     shared = [name for name in names if not is_personal(name, layers)]
     halves = ("encoder", "decoder") if config.is_split else ("all",)
     for half in halves:
-        if not sent_names(shared, half):
+        if not sent_names(shared, half, model):
             raise SettingsError(
                 f"{key}.partial_update {scheme} together with personal_layers.layers leaves "
                 f"nothing to send of {'the model' if half == 'all' else f'the {half}'}; set "

@@ -91,8 +91,8 @@ class Roster:
 
     def check_releases(self) -> None:
         """Raise FederationError if there will be no model to draw samples from."""
-        prefixes = self._job.settings.personal_layers
-        needed = self._config.min_released if samples_are_personal(prefixes) else 0
+        prefixes, model = self._job.settings.personal_layers, self._job.settings.model
+        needed = self._config.min_released if samples_are_personal(prefixes, model) else 0
         if prefixes and self._job.final_average:
             needed = max(1, needed)
         if len(self.releasing) < needed:

@@ -122,7 +122,8 @@ ATTACKS = {
 def attack_label(rest: str) -> str:
     """Return what the attack of a column is called, by the rest of its name after ``auc``."""
     worst = rest.endswith("_worst_client")
-    label = ATTACKS.get(rest.removesuffix("_worst_client").removeprefix("_"), "")
+    name = rest.removesuffix("_worst_client").removeprefix("_")
+    label = ATTACKS.get(name, name)
     return f"{label}, worst client" if worst else label
 
 

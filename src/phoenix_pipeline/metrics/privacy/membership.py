@@ -2,8 +2,8 @@
 
 The scores are those of the literature: the training loss itself (Matsumoto et al.,
 arXiv 2302.03262), PIA (Kong et al., arXiv 2305.18355), SecMI (Duan et al., arXiv 2302.01316), and
-for a GAN the discriminator's logit (LOGAN, Hayes et al., arXiv 1705.07663). The attacker has the
-weights, as the server and every client do.
+for other families their own (``Family.attacks``). The attacker has the weights, as the server and
+every client do.
 """
 
 import itertools
@@ -18,12 +18,15 @@ from phoenix_pipeline.config import ModelConfig, NoiseConfig, PrivacyAuditConfig
 from phoenix_pipeline.diffusion.batches import inputs_of
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
 from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.families import family_of
 from phoenix_pipeline.images import to_model_range
 from phoenix_pipeline.seeding import torch_generator
 
 Progress = Callable[[int], None]
 # A network's prediction, float32 [N, C, H, W], for x_t and t [N].
 Predict = Callable[[Tensor, Tensor], Tensor]
+# Scores [N] of x_0 [N, C, H, W], given what the network predicts.
+Attack = Callable[[Tensor, Predict], Tensor]
 
 # Neither almost free of noise nor almost noise alone: there the losses of all images are alike.
 _FIRST, _LAST = 0.02, 0.5
@@ -50,22 +53,10 @@ def membership_scores(
         progress: told the number of images just done.
         labels: int64 [N], which the attacker knows; a conditional model needs them.
     """
-    attacks: dict[str, Callable[[Tensor, Predict], Tensor]]
-    device = next(network.parameters()).device
-    if model.family == "dcgan":
-        discriminator = network.get_submodule("discriminator")
-        attacks = {"discriminator": lambda x_0, predict: discriminator(x_0)}
-    else:
-        schedule = NoiseSchedule.from_config(model.noise, device)
-        noises = fixed_noises(images.shape[1:], config.timesteps, seed, device)
-        timesteps = loss_timesteps(model.noise, config.timesteps)
-        step = int(config.attack_timestep * model.noise.num_train_timesteps)
-        walk = secmi_timesteps(model.noise, config.secmi_timestep, config.secmi_interval)
-        attacks = {
-            "loss": lambda x_0, predict: -denoising_loss(predict, schedule, x_0, timesteps, noises),
-            "pia": lambda x_0, predict: -pia_distance(predict, schedule, x_0, step),
-            "secmi": lambda x_0, predict: -secmi_error(predict, schedule, x_0, walk),
-        }
+    family, device = family_of(model), next(network.parameters()).device
+    attacks = {name: _on_images(attack, network) for name, attack in family.attacks.items()}
+    if family.predicts_noise:
+        attacks |= _attacks_on_noise(model.noise, images.shape[1:], config, seed, device)
     conditional = model.conditioning == "labels" and labels is not None
     parts: dict[str, list[Tensor]] = {name: [] for name in attacks}
     with _evaluating(network):
@@ -81,6 +72,30 @@ def membership_scores(
             if progress:
                 progress(len(batch))
     return {name: torch.cat(values).double().numpy() for name, values in parts.items()}
+
+
+def _on_images(attack: Callable[[nn.Module, Tensor], Tensor], network: nn.Module) -> Attack:
+    return lambda x_0, predict: attack(network, x_0)
+
+
+def _attacks_on_noise(
+    noise: NoiseConfig,
+    image_shape: tuple[int, ...],
+    config: PrivacyAuditConfig,
+    seed: int,
+    device: torch.device,
+) -> dict[str, Attack]:
+    """Return the attacks on what a diffusion model predicts."""
+    schedule = NoiseSchedule.from_config(noise, device)
+    noises = fixed_noises(image_shape, config.timesteps, seed, device)
+    timesteps = loss_timesteps(noise, config.timesteps)
+    step = int(config.attack_timestep * noise.num_train_timesteps)
+    walk = secmi_timesteps(noise, config.secmi_timestep, config.secmi_interval)
+    return {
+        "loss": lambda x_0, predict: -denoising_loss(predict, schedule, x_0, timesteps, noises),
+        "pia": lambda x_0, predict: -pia_distance(predict, schedule, x_0, step),
+        "secmi": lambda x_0, predict: -secmi_error(predict, schedule, x_0, walk),
+    }
 
 
 def predictor(network: nn.Module, labels: Tensor | None = None) -> Predict:

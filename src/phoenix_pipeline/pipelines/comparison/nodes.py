@@ -13,8 +13,8 @@ from phoenix_pipeline.config import (
     SHARED_GROUPS,
     ArmSettings,
     PrivacyAuditConfig,
-    settle_arm,
 )
+from phoenix_pipeline.families.by_image_size import settle_arm
 from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.pipelines.comparison.figures import write_figures
 from phoenix_pipeline.pipelines.comparison.gallery import draw_gallery

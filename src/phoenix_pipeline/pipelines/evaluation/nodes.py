@@ -16,6 +16,7 @@ from phoenix_pipeline.arms.references import (
 )
 from phoenix_pipeline.config import EvaluationConfig, RunConfig
 from phoenix_pipeline.errors import DataError, SettingsError
+from phoenix_pipeline.families import find_family
 from phoenix_pipeline.images import ImageSet, Samples, read_samples
 from phoenix_pipeline.metrics.classifier import LabelJudge
 from phoenix_pipeline.metrics.client_models import (
@@ -197,14 +198,9 @@ def _origin(samples: Samples) -> dict[str, Any]:
 
 def _how_sampled(samples: Samples) -> dict[str, Any]:
     """Return what was sampled and how, from what the samples' file says of itself."""
-    drawn = samples.drawn
-    if drawn["family"] == "dcgan":
-        return {"sampler": "generator", "num_steps": 1, "weights": drawn["weights"]}
-    names = ["sampler", "num_steps", "timestep_spacing"]
-    if samples.labels is not None:
-        names += ["guidance_scale", "class_distribution"]
-    told = {name: drawn["sampling"][name] for name in names}
-    return {**told, "weights": drawn["weights"]}
+    family = find_family(samples.drawn["family"])
+    how = family.describe_sampling(samples.drawn["sampling"], samples.labels is not None)
+    return {**how, "weights": samples.drawn["weights"]}
 
 
 def _clients(

@@ -12,6 +12,7 @@ from phoenix_pipeline.config import FederationConfig
 from phoenix_pipeline.diffusion.batches import Batch
 from phoenix_pipeline.diffusion.dp_sgd import set_private_gradients
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
+from phoenix_pipeline.families import family_of
 from phoenix_pipeline.images import GLOBAL_MODEL, to_model_range
 from phoenix_pipeline.metrics.privacy.inversion import client_gradient, likeness, reconstruct
 from phoenix_pipeline.pipelines.privacy_audit.subject import Subject
@@ -69,10 +70,10 @@ def _why_not(subject: Subject, pooled: bool) -> str:
         return "privacy_audit.reconstructions is 0"
     if pooled:
         return "no update is sent: all images lie in one place"
-    if subject.model.family != "diffusion":
+    if not family_of(subject.model).predicts_noise:
         return (
-            "it is made for diffusion models: a GAN's update depends on the generator's noise and "
-            "on batch statistics of generated images as well"
+            "it is made for diffusion models, whose update on one image depends on one timestep "
+            "and one noise alone"
         )
     return ""
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from phoenix_pipeline.config import ModelConfig, PrivacyAuditConfig
+from phoenix_pipeline.families import family_of
 from phoenix_pipeline.images import GLOBAL_MODEL, ImageSet
 
 if TYPE_CHECKING:
@@ -61,9 +62,4 @@ class Subject:
     def cannot_be_attacked(self, owner: int) -> str:
         """Return why the model of ``owner`` tells nothing of its training images, or ``""``."""
         personal = self.metadata["settings"]["personal_layers"]
-        if self.model.family == "dcgan" and owner == GLOBAL_MODEL and "discriminator" in personal:
-            return (
-                "the attack on a GAN needs its discriminator, which stayed with the clients; the "
-                "model has an untrained one"
-            )
-        return ""
+        return family_of(self.model).why_not_attacked(personal if owner == GLOBAL_MODEL else ())

@@ -15,6 +15,7 @@ from phoenix_pipeline.arms.sampling import (
 from phoenix_pipeline.checkpoints import atomic_path, write_json
 from phoenix_pipeline.config import SamplingConfig
 from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.families import find_family
 from phoenix_pipeline.families.model_folder import read_metadata
 from phoenix_pipeline.families.provenance import DATA, trained_with
 from phoenix_pipeline.images import PngFolderWriter, SampleWriter
@@ -137,14 +138,8 @@ def _describe(
     """Return the card's content."""
     settings = metadata["settings"]
     family = settings["model"]["family"]
-    told = {"sampler", "num_steps", "timestep_spacing"} | (
-        {"eta"} if sampling.sampler == "ddim" else set()
-    )
-    if class_names_of(metadata):
-        told |= {"guidance_scale", "class_distribution"}
-    drawn = sampling.model_dump(mode="json", include=told)
-    if family == "dcgan":
-        drawn = {"sampler": "generator", "num_steps": 1}
+    conditional = bool(class_names_of(metadata))
+    drawn = find_family(family).describe_sampling(sampling.model_dump(mode="json"), conditional)
     return {
         "arm": arm,
         "num_images": sum(plan.values()),

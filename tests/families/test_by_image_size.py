@@ -9,15 +9,17 @@ from phoenix_pipeline.config import (
     FederationConfig,
     ModelConfig,
     TrainingConfig,
+)
+from phoenix_pipeline.diffusion.unet import build_unet, feature_map_sides
+from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.families.by_image_size import (
+    IMAGES_IN_ALL,
     list_settled,
     settle_arm,
     settle_federation,
     settle_model,
     settle_training,
 )
-from phoenix_pipeline.config.by_image_size import PRESETS
-from phoenix_pipeline.diffusion.unet import build_unet, feature_map_sides
-from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.gan.dcgan import build_dcgan
 
 AUTO_UNET = {"block_out_channels": "auto", "attention_resolutions": "auto"}
@@ -114,13 +116,13 @@ def test_networks_can_be_built(side: int) -> None:
 
 
 def test_budgets_can_be_divided_into_rounds_and_shrink_with_the_size() -> None:
-    totals = [preset.images for preset in PRESETS]
+    totals = list(IMAGES_IN_ALL.values())
     assert totals == sorted(totals, reverse=True)
     assert all(total % 48 == 0 for total in totals)
-    for preset in PRESETS:
+    for side, images in IMAGES_IN_ALL.items():
         for rounds in (12, 48, 60):
-            settled = settle_federation(federation(num_rounds=rounds), preset.max_side)
-            assert rounds * settled.local_work.amount == pytest.approx(preset.images)
+            settled = settle_federation(federation(num_rounds=rounds), side)
+            assert rounds * settled.local_work.amount == pytest.approx(images)
 
 
 def test_what_was_set_stays() -> None:

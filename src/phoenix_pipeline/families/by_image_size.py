@@ -1,0 +1,114 @@
+"""What ``auto`` means: network, batch, rounds and budget by the side of the images.
+
+Sized so that every arm together takes about half an hour on 2 CPU cores at 64 pixels or fewer
+(docs/own-data.md); the network is the same on a GPU, so that results do not depend on the machine.
+What a kind of model makes of the side is the family's own (``settle_model``, ``settle_training``).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from phoenix_pipeline.config import (
+    ArmSettings,
+    FederationConfig,
+    Group,
+    ModelConfig,
+    TrainingConfig,
+)
+from phoenix_pipeline.config.base import AUTO
+from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.families.components import FAMILIES, family_of, find_family
+
+_ALIGNMENT = "alignment"
+# Smaller networks lose more by dividing a step among cores than they win.
+_SIDE_OF_ONE_THREAD = 12
+# Clients with alignment make more of more averages, which was measured on the digits alone.
+_ROUNDS, _ALIGNED_ROUNDS, _SIDE_OF_ALIGNED_ROUNDS = 60, 96, 12
+# Images trained on in a whole run, by the largest side that they are for; the first is the digits'.
+IMAGES_IN_ALL = {12: 138_240, 20: 98_304, 48: 49_152, 96: 24_576, 160: 12_288, 256: 6_144}
+
+
+def settle_arm(settings: ArmSettings, image_size: int) -> ArmSettings:
+    """Return the groups of an arm without ``auto``.
+
+    Raises:
+        SettingsError: see :func:`settle_federation` and :func:`settle_model`.
+    """
+    model = settle_model(settings.model, image_size)
+    pooled, pull = settings.federation.pooled, settings.federation.strategies.get(_ALIGNMENT)
+    # A share of 0 is no pull.
+    aligned = pull is not None and pull.get("share") != 0
+    return settings.model_copy(
+        update={
+            "model": model,
+            "training": settle_training(
+                settings.training, model, image_size, pooled=pooled, aligned=aligned
+            ),
+            "federation": settle_federation(settings.federation, image_size, aligned=aligned),
+        }
+    )
+
+
+def settle_model(model: ModelConfig, image_size: int) -> ModelConfig:
+    """Return ``model`` without ``auto``, also in the groups of families that it is not of.
+
+    Raises:
+        SettingsError: what a family chooses does not go with what is set.
+    """
+    for name in dict.fromkeys((*FAMILIES.own, model.family)):
+        model = find_family(name).settle_model(model, image_size)
+    return model
+
+
+def settle_training(
+    training: TrainingConfig,
+    model: ModelConfig,
+    image_size: int,
+    *,
+    pooled: bool,
+    aligned: bool = False,
+) -> TrainingConfig:
+    """Return ``training`` without ``auto``, for this kind of model and client.
+
+    ``pooled``: one client has all images; ``aligned``: clients follow the last global step.
+    """
+    return family_of(model).settle_training(training, image_size, pooled=pooled, aligned=aligned)
+
+
+def settle_federation(
+    federation: FederationConfig, image_size: int, *, aligned: bool = False
+) -> FederationConfig:
+    """Return ``federation`` without ``auto``: the images of a run, divided among the rounds.
+
+    ``aligned``: clients follow the last global step.
+
+    Raises:
+        SettingsError: the work is counted in something else than images.
+    """
+    work = federation.local_work
+    if "amount" in work.auto and work.unit != "images_per_round":
+        raise SettingsError(
+            f"federation.local_work.amount is {AUTO}, which is for unit images_per_round, but unit "
+            f"is {work.unit}; set a number"
+        )
+    in_all = next(images for side, images in IMAGES_IN_ALL.items() if image_size <= side)
+    threads = 1 if image_size <= _SIDE_OF_ONE_THREAD else None
+    many = aligned and image_size <= _SIDE_OF_ALIGNED_ROUNDS
+    rounds = _ALIGNED_ROUNDS if many else _ROUNDS
+    settled = federation.settled(threads_per_client=threads, num_rounds=rounds)
+    amount = in_all / settled.num_rounds
+    return settled.model_copy(update={"local_work": work.settled(amount=amount)})
+
+
+def list_settled(given: Group, settled: Group) -> dict[str, Any]:
+    """Return what each key that waited in ``given`` has become in ``settled``, by dotted names."""
+    values = settled.model_dump(mode="json")
+    return {key: read_dotted(values, key) for key in given.waiting()}
+
+
+def read_dotted(values: Mapping[str, Any], key: str) -> Any:
+    """Return the value at a dotted name."""
+    found: Any = values
+    for part in key.split("."):
+        found = found[part]
+    return found

@@ -1,0 +1,210 @@
+"""Diffusion models: the U-Net of diffusers, trained to take noise off (``diffusion/``)."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from phoenix_pipeline.config import ModelConfig, NoiseConfig, SamplingConfig, TrainingConfig
+from phoenix_pipeline.diffusion.sizes import settle_training, settle_unet
+from phoenix_pipeline.families.family import Family
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import Tensor, nn
+
+    from phoenix_pipeline.diffusion.conditioning import Condition
+    from phoenix_pipeline.diffusion.noise import NoiseSchedule
+    from phoenix_pipeline.errors import TrainingError
+    from phoenix_pipeline.optimization.work import ClientTask, LocalResult, LocalWork
+
+_OUTPUT = ("conv_norm_out", "conv_out")
+_PRESETS = {
+    "output": _OUTPUT,
+    "last_up_block": ("up_blocks.{last}", *_OUTPUT),
+    "decoder": ("up_blocks", *_OUTPUT),
+    "time_embedding": ("time_embedding",),
+    "class_embedding": ("class_embedding",),
+}
+# Tables of the forward process and of its copies, for each timestep.
+_TIMESTEP_BYTES = 64
+
+
+class DiffusionFamily(Family):
+    """A U-Net that takes noise off. Its settings are ``model.unet`` and ``model.noise``."""
+
+    name = "diffusion"
+    conditional = True
+    predicts_noise = True
+    library = "diffusers"
+    parts: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "encoder": ("conv_in", "time_embedding", "class_embedding", "down_blocks"),
+        "bottleneck": ("mid_block",),
+        "decoder": ("up_blocks", *_OUTPUT),
+    }
+
+    def build(
+        self, model: ModelConfig, channels: int, image_size: int, seed: int, num_classes: int = 0
+    ) -> "nn.Module":
+        """Return the U-Net; its weights depend on ``seed`` alone."""
+        from phoenix_pipeline.diffusion.unet import build_unet
+
+        return build_unet(model.unet, channels, image_size, seed, num_classes)
+
+    def count_layers(self, model: ModelConfig, image_size: int) -> int:
+        """Count the residual blocks on both sides of every level."""
+        return 2 * (model.unet.layers_per_block + 1) * len(model.unet.block_out_channels)
+
+    def run_once(self, network: "nn.Module", channels: int, image_size: int) -> int:
+        """Run the U-Net on one image of zeros."""
+        import torch
+
+        images = torch.zeros(1, channels, image_size, image_size)
+        t = torch.zeros(1, dtype=torch.long)
+        network(images, t, class_labels=None if network.class_embedding is None else t)
+        return 1
+
+    def train_locally(
+        self,
+        network: "nn.Module",
+        images: "Tensor",
+        work: "LocalWork",
+        model: ModelConfig,
+        training: TrainingConfig,
+        optimizer_state: "dict[str, Tensor] | None" = None,
+        labels: "Tensor | None" = None,
+    ) -> "LocalResult":
+        """Train in place; see :func:`phoenix_pipeline.diffusion.training.train_locally`."""
+        from phoenix_pipeline.diffusion.training import train_locally
+
+        schedule = _forward_process(model.noise, images.device)
+        condition = _condition(network, model, labels)
+        return train_locally(network, images, work, schedule, training, optimizer_state, condition)
+
+    def sample_images(
+        self,
+        network: "nn.Module",
+        model: ModelConfig,
+        sampling: SamplingConfig,
+        image_shape: tuple[int, int, int],
+        seeds: Sequence[int],
+        device: "torch.device | str",
+        num_steps: int | None = None,
+        labels: Sequence[int] | None = None,
+    ) -> "Iterator[np.ndarray]":
+        """Yield uint8 batches; see :func:`phoenix_pipeline.diffusion.sampling.sample_images`."""
+        from phoenix_pipeline.diffusion.sampling import sample_images
+
+        return sample_images(
+            network, model.noise, sampling, image_shape, seeds, device, num_steps, labels
+        )
+
+    def check(
+        self, model: ModelConfig, sampling: SamplingConfig, channels: int, image_size: int
+    ) -> None:
+        """Refuse what no image can be drawn with, before anything is trained."""
+        from phoenix_pipeline.diffusion.sampling import check_sampling
+
+        check_sampling(sampling, model.noise)
+        super().check(model, sampling, channels, image_size)
+
+    def settle_model(self, model: ModelConfig, image_size: int) -> ModelConfig:
+        """Return ``model`` without ``auto``; see :mod:`phoenix_pipeline.diffusion.sizes`."""
+        return model.model_copy(update={"unet": settle_unet(model.unet, image_size)})
+
+    def settle_training(
+        self, training: TrainingConfig, image_size: int, *, pooled: bool, aligned: bool
+    ) -> TrainingConfig:
+        """Return ``training`` without ``auto``; see :mod:`phoenix_pipeline.diffusion.sizes`."""
+        return settle_training(training, image_size, pooled=pooled, aligned=aligned)
+
+    def table_bytes(self, model: ModelConfig) -> int:
+        """Return the memory of the forward process's tables."""
+        return model.noise.num_train_timesteps * _TIMESTEP_BYTES
+
+    def why_not_stacked(self, training: TrainingConfig) -> str | None:
+        """See :func:`phoenix_pipeline.diffusion.stacked.why_not_stacked`."""
+        from phoenix_pipeline.diffusion.stacked import why_not_stacked
+
+        return why_not_stacked(training)
+
+    def train_stacked(
+        self,
+        network: "nn.Module",
+        tasks: "Sequence[ClientTask]",
+        model: ModelConfig,
+        training: TrainingConfig,
+    ) -> "list[LocalResult | TrainingError]":
+        """Train several clients; see :func:`phoenix_pipeline.diffusion.stacked.train_stacked`."""
+        from phoenix_pipeline.diffusion.stacked import train_stacked
+
+        schedule = _forward_process(model.noise, tasks[0].images.device)
+        conditions = [_condition(network, model, task.labels) for task in tasks]
+        return train_stacked(network, tasks, schedule, training, conditions)
+
+    def personal_presets(self, model: ModelConfig) -> Mapping[str, tuple[str, ...]]:
+        """Return layers by name, from the output inwards.
+
+        ``output`` is the output normalisation and convolution, ``last_up_block`` that and the last
+        upsampling block, ``decoder`` that and all upsampling blocks, ``time_embedding`` the
+        embedding of the timestep, ``class_embedding`` that of the class of a conditional model.
+        """
+        last = len(model.unet.block_out_channels) - 1
+        return {n: tuple(p.format(last=last) for p in layers) for n, layers in _PRESETS.items()}
+
+    def load_start(
+        self, folder: Path, network: "nn.Module", model: ModelConfig
+    ) -> "dict[str, Tensor]":
+        """Return weights to start from; see :func:`phoenix_pipeline.diffusion.start.load_start`."""
+        from phoenix_pipeline.diffusion.start import load_start
+
+        return load_start(folder, network, model.noise)
+
+    def export(
+        self, folder: Path, network: "nn.Module", model: ModelConfig, metadata: Mapping[str, Any]
+    ) -> None:
+        """Write diffusers' folder layout."""
+        from phoenix_pipeline.diffusion.export import export_pipeline
+
+        export_pipeline(folder, network, model.noise, metadata)
+
+    def load(self, folder: Path) -> "nn.Module":
+        """Return the U-Net of an exported folder, on the CPU, in evaluation mode."""
+        from phoenix_pipeline.diffusion.export import load_unet
+
+        return load_unet(folder)
+
+    def describe_sampling(self, sampling: Mapping[str, Any], conditional: bool) -> dict[str, Any]:
+        """Return sampler and steps, and of a conditional model how classes were asked for."""
+        names = ["sampler", "num_steps", "timestep_spacing"]
+        names += ["eta"] if sampling["sampler"] == "ddim" else []
+        names += ["guidance_scale", "class_distribution"] if conditional else []
+        return {name: sampling[name] for name in names}
+
+    def describe_use(self, conditional: bool) -> list[str]:
+        """Return how diffusers loads the folder, without this package."""
+        load = ['images = DDPMPipeline.from_pretrained(".")(batch_size=16).images']
+        if conditional:
+            network = 'network = DDPMPipeline.from_pretrained(".").unet'
+            load = [network, "# network(x_t, t, classes)"]
+        return ["from diffusers import DDPMPipeline", "", *load]
+
+
+def _condition(
+    network: "nn.Module", model: ModelConfig, labels: "Tensor | None"
+) -> "Condition | None":
+    """Return the classes of a client's images; None for an unconditional network."""
+    from phoenix_pipeline.diffusion.conditioning import Condition, null_class
+
+    if model.conditioning == "none" or labels is None:
+        return None
+    return Condition(labels, null_class(network), model.label_dropout)
+
+
+@lru_cache(maxsize=8)
+def _forward_process(noise: NoiseConfig, device: "torch.device") -> "NoiseSchedule":
+    """Return the tables of the forward process, made once and not for every client and round."""
+    from phoenix_pipeline.diffusion.noise import NoiseSchedule
+
+    return NoiseSchedule.from_config(noise, device)
