@@ -84,13 +84,15 @@ def test_each_class_is_learnt_by_who_holds_it_and_not_diluted(tmp_path: Path) ->
 
 
 COMPRESSED = {
-    "up": {"codec": "int3", "error_feedback": True},
-    "down": {"codec": "int3", "relative_to": "last_broadcast"},
+    "up": {"codec": "uniform", "step": 1.5},
+    "down": {"codec": "uniform", "relative_to": "last_broadcast"},
 }
 
 
-def test_codecs_of_few_bits_leave_rows_at_rest(tmp_path: Path) -> None:
-    result = conditional(tmp_path, rounds=3, compression=COMPRESSED)
+@pytest.mark.parametrize("codec", ["int3", "uniform"])
+def test_codecs_of_few_bits_leave_rows_at_rest(codec: str, tmp_path: Path) -> None:
+    down = {"codec": codec, "relative_to": "last_broadcast"}
+    result = conditional(tmp_path, rounds=3, compression={"up": {"codec": codec}, "down": down})
     moved = (result.raw[EMBEDDING] != start()[EMBEDDING]).any(dim=1)
     assert moved.tolist() == [True, True, True, False, True]
 
