@@ -19,7 +19,7 @@ from phoenix_pipeline.federated.compression.codecs import (
 )
 from phoenix_pipeline.federated.compression.updates import decode, encode, encoded_bytes
 
-CODED = ["fp16", "int8", "int4", "int3", "ternary", "uniform", "top_k"]
+CODED = ["fp16", "int8", "int4", "uniform", "top_k"]
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -183,9 +183,7 @@ def test_state_of_batch_norm_and_integers_pass_through() -> None:
         assert all(torch.equal(back[name], update[name]) for name in update)
 
 
-@pytest.mark.parametrize(
-    "kind", ["none", "fp16", "int8", "int4", "int3", "ternary", "uniform", "top_k"]
-)
+@pytest.mark.parametrize("kind", ["none", *CODED])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64, torch.int8])
 def test_names_shapes_and_dtypes_come_back(kind: str, dtype: torch.dtype) -> None:
     update = {"z": (noise(6, 7) * 9).to(dtype), "a": torch.zeros(3, dtype=dtype)}

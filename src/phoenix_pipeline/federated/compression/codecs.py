@@ -15,7 +15,6 @@ from torch import Generator, Size, Tensor
 from phoenix_pipeline.config.compression import CodecConfig
 from phoenix_pipeline.errors import FederationError
 from phoenix_pipeline.federated.compression.channels import Channels, num_channels
-from phoenix_pipeline.federated.compression.few_codes import INT3, TERNARY
 from phoenix_pipeline.federated.compression.nibbles import (
     LARGEST_NIBBLE,
     pack_nibbles,
@@ -178,8 +177,6 @@ CODECS = Registry[BuildCodec](
         "fp16": lambda config: Fp16(),
         "int8": lambda config: Int8(),
         "int4": lambda config: Int4(),
-        "int3": lambda config: INT3,
-        "ternary": lambda config: TERNARY,
         "uniform": lambda config: Uniform(config.step),
         "top_k": lambda config: TopK(config.density),
     },
