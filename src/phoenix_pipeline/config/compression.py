@@ -8,7 +8,7 @@ from phoenix_pipeline.config.base import Group
 from phoenix_pipeline.config.component import Component
 
 # Its rounding is not right on average: what is left out must be sent later.
-_BIASED = "uniform"
+_NEAREST = "uniform"
 _CODECS = ("none", "fp16", "int8", "int4", "uniform", "top_k")
 
 
@@ -43,7 +43,7 @@ class UplinkConfig(CodecConfig):
 
     @model_validator(mode="after")
     def _loses_nothing_for_good(self) -> Self:
-        if self.codec == _BIASED and not self.error_feedback:
+        if self.codec == _NEAREST and not self.error_feedback:
             raise ValueError(
                 f"codec {self.codec} is right only together with what it left out before; set "
                 "error_feedback: true, or codec to int8 or int4"
@@ -62,7 +62,7 @@ class DownlinkConfig(CodecConfig):
 
     @model_validator(mode="after")
     def _can_be_read(self) -> Self:
-        if self.codec == _BIASED and self.relative_to == "weights":
+        if self.codec == _NEAREST and self.relative_to == "weights":
             raise ValueError(
                 f"codec {self.codec} rounds to the nearest of a few codes, which weights do not "
                 "bear; set relative_to: last_broadcast, or codec to none, fp16, int8 or int4"
