@@ -154,6 +154,7 @@ def _run_rounds(
         run.finish_round({name: tensor.clone() for name, tensor in weights.items()})
         done = run.rounds_done
         if done % config.checkpoint_every == 0 or done == config.num_rounds:
+            fleet.write_states(run.oldest_checkpoint)
             run.save()
         keep_snapshot(job, run)
         _log_round(teller.means(done), done, config.num_rounds)

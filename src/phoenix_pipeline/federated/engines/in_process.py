@@ -15,6 +15,7 @@ from phoenix_pipeline.federated.client_app import build_client_app
 from phoenix_pipeline.federated.engines.local_grid import LocalGrid
 from phoenix_pipeline.federated.fleet import Attendance, Fleet
 from phoenix_pipeline.federated.job import FederatedJob, FederatedResult
+from phoenix_pipeline.federated.kept_states import KeptStates
 from phoenix_pipeline.federated.program import Watch, run_program
 from phoenix_pipeline.federated.resuming import CLIENTS_FOLDER
 from phoenix_pipeline.federated.sites import InMemorySites
@@ -25,16 +26,18 @@ from phoenix_pipeline.hardware import available_cores, resolve_device
 def train(job: FederatedJob, folder: Path, watch: Watch) -> FederatedResult:
     """Train over the clients of ``job``, all in this process."""
     device = resolve_device(job.device)
-    sites = InMemorySites(job.images, job.client_images, device, folder / CLIENTS_FOLDER)
+    kept = KeptStates(job.config.checkpoint_every, job.config.num_rounds, device)
+    states = folder / CLIENTS_FOLDER
+    sites = InMemorySites(job.images, job.client_images, device, states, kept)
     sizes, cores = sites.sizes(), available_cores()
     workers = min(job.config.workers or (cores if device.type == "cpu" else 1), len(sizes))
     app = build_client_app(sites)
     threads = job.config.threads_per_client or max(1, cores // workers)
     roll_call = Attendance.of(job.config, sizes)
     together = clients_at_a_time(job.config, job.settings, device, len(sizes))
-    stacked = StackedClients(sites) if together > 1 else None
+    stacked = StackedClients(sites, threads) if together > 1 else None
     with InProcessGrid(app, sizes, workers, threads, together, stacked, device) as grid:
-        fleet = Fleet(grid, grid.clients, sizes, sites.state, roll_call)
+        fleet = Fleet(grid, grid.clients, sizes, sites.state, roll_call, sites.write_states)
         return run_program(job, folder, fleet, watch)
 
 
