@@ -58,6 +58,14 @@ def options_of(stacked: int, workers: int = 1, **options: Any) -> dict[str, Any]
     return {**data, **told, **options}
 
 
+def assert_same_rounds(one: FederatedResult, other: FederatedResult, compressed: bool) -> None:
+    """Codes are deflated: how far depends on each of them, and so on how sums were rounded."""
+    counted = ["round", "client_id", "steps", "images_trained", "status"]
+    assert one.rounds[counted].equals(other.rounds[counted])
+    sizes = [result.rounds[["bytes_up", "bytes_down"]] for result in (one, other)]
+    np.testing.assert_allclose(*sizes, rtol=0.01 if compressed else 0.0)
+
+
 @pytest.mark.parametrize("name", COMBINATIONS)
 def test_stacked_rounds_end_like_one_client_after_another(name: str, tmp_path: Path) -> None:
     options = COMBINATIONS[name]
@@ -74,11 +82,7 @@ def test_stacked_rounds_end_like_one_client_after_another(name: str, tmp_path: P
             torch.testing.assert_close(
                 all_at_once.client_state(client).personal[array], value, rtol=1e-2, atol=1e-4
             )
-    counted = ["round", "client_id", "steps", "images_trained", "status"]
-    assert one.rounds[counted].equals(all_at_once.rounds[counted])
-    # Codes are deflated: how far depends on each of them.
-    sizes = [result.rounds[["bytes_up", "bytes_down"]] for result in (one, all_at_once)]
-    np.testing.assert_allclose(*sizes, rtol=0.01 if "compression" in options else 0.0)
+    assert_same_rounds(one, all_at_once, compressed="compression" in options)
 
 
 @pytest.mark.parametrize("name", COMBINATIONS)
@@ -100,8 +104,7 @@ def test_threads_for_messages_and_files_change_nothing(name: str, tmp_path: Path
     for array, expected in alone.raw.items():
         if not array.endswith("to_k.bias"):  # as above
             torch.testing.assert_close(beside.raw[array], expected, rtol=1e-3, atol=2e-5)
-    counted = ["round", "client_id", "steps", "images_trained", "bytes_up", "bytes_down", "status"]
-    assert alone.rounds[counted].equals(beside.rounds[counted])
+    assert_same_rounds(alone, beside, compressed="compression" in options)
 
 
 def test_clients_are_scored_with_their_own_models(tmp_path: Path) -> None:
