@@ -50,13 +50,34 @@ def test_the_digits_keep_their_settings() -> None:
     assert settle_federation(federation(**threads), 32).threads_per_client is None
 
 
-def test_alignment_doubles_the_step_size() -> None:
+def test_alignment_doubles_the_step_size_and_has_smaller_batches_on_the_digits() -> None:
     model = settle_model(MODEL, 8)
     aligned = settle_training(TRAINING, model, 8, pooled=False, aligned=True)
-    assert aligned.learning_rate == 4e-3
+    assert (aligned.batch_size, aligned.learning_rate) == (8, 4e-3)
+    larger = settle_training(TRAINING, model, 32, pooled=False, aligned=True)
+    assert (larger.batch_size, larger.learning_rate) == (32, 2e-3)
     for told, rate in (({}, 4e-3), ({"share": 0.25}, 4e-3), ({"share": 0.0}, 2e-3)):
         arm = ArmSettings(training=TRAINING, federation={"strategies": {"alignment": told}})
         assert settle_arm(arm, 8).training.learning_rate == rate
+
+
+@pytest.mark.parametrize(
+    ("told", "side", "rounds", "amount"),
+    [
+        ({}, 8, 60, 2304),
+        ({"pooled": True}, 8, 60, 2304),
+        ({"strategies": {"alignment": {"share": 0.0}}}, 8, 60, 2304),
+        ({"strategies": {"alignment": {}}}, 8, 96, 1440),
+        ({"strategies": {"alignment": {}}}, 16, 60, 1638.4),
+        ({"strategies": {"alignment": {}}, "num_rounds": 48}, 8, 48, 2880),
+    ],
+)
+def test_rounds_follow_the_size_and_alignment(
+    told: dict[str, object], side: int, rounds: int, amount: float
+) -> None:
+    arm = ArmSettings(federation=federation(**{"num_rounds": "auto", **told}))
+    settled = settle_arm(arm, side).federation
+    assert (settled.num_rounds, settled.local_work.amount) == (rounds, pytest.approx(amount))
 
 
 @pytest.mark.parametrize(

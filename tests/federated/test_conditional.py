@@ -84,8 +84,8 @@ def test_each_class_is_learnt_by_who_holds_it_and_not_diluted(tmp_path: Path) ->
 
 
 COMPRESSED = {
-    "up": {"codec": "int3", "error_feedback": True},
-    "down": {"codec": "int3", "relative_to": "last_broadcast"},
+    "up": {"codec": "uniform", "step": 1.5},
+    "down": {"codec": "uniform", "relative_to": "last_broadcast"},
 }
 
 

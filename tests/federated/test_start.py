@@ -16,8 +16,8 @@ from tests.pipelines.test_check_arm import check
 
 START = build_unet(UNET, 1, 8, 77).state_dict()
 COMPRESSION = {
-    "up": {"codec": "int3"},
-    "down": {"codec": "int3", "relative_to": "last_broadcast"},
+    "up": {"codec": "uniform", "step": 1.5},
+    "down": {"codec": "uniform", "relative_to": "last_broadcast"},
 }
 # So small that the weights stay where they begin.
 RESTING: dict[str, Any] = {"learning_rate": 1e-12}

@@ -16,7 +16,10 @@ from tests.federated.tiny import client_table, federate, interrupt, make_images,
 
 SIZES = (12, 36, 20)
 KEPT = settings(optimizer_state="keep")
-INT3 = {"up": {"codec": "int3"}, "down": {"codec": "int3", "relative_to": "last_broadcast"}}
+UNIFORM = {
+    "up": {"codec": "uniform"},
+    "down": {"codec": "uniform", "relative_to": "last_broadcast"},
+}
 PRIVATE = {"enabled": True, "clip_norm": 0.5, "noise_multiplier": 0.5}
 COMBINATIONS: dict[str, dict[str, Any]] = {
     "scaffold": {"strategies": {"scaffold": {}}},
@@ -26,7 +29,7 @@ COMBINATIONS: dict[str, dict[str, Any]] = {
         "strategies": {"scaffold": {}},
         "settings": settings(("conv_out",), optimizer_state="keep"),
     },
-    "codec": {"strategies": {"scaffold": {}, "alignment": {}}, "compression": INT3},
+    "codec": {"strategies": {"scaffold": {}, "alignment": {}}, "compression": UNIFORM},
     "some": {"strategies": {"scaffold": {}, "feddyn": {}}, "client_fraction": 0.67},
     "robust": {"strategies": {"scaffold": {}}, "aggregation": {"rule": "median"}},
     "local noise": {
@@ -86,7 +89,7 @@ def test_variates_double_the_traffic_and_codecs_take_them_along(tmp_path: Path) 
         return rounds.groupby("round")[["bytes_up", "bytes_down"]].sum().loc[3].tolist()
 
     plain, doubled = traffic("plain", strategies={}), traffic("doubled")
-    packed = traffic("packed", compression=INT3)
+    packed = traffic("packed", compression=UNIFORM)
     for way in (0, 1):
         assert doubled[way] == pytest.approx(2 * plain[way], rel=0.05)
         assert packed[way] < 0.25 * doubled[way]

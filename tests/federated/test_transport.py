@@ -86,7 +86,8 @@ def test_bytes_shrink_as_the_codecs_say_and_the_weights_stay_near(
     ways = (("bytes_up", config.up, times[0]), ("bytes_down", config.down, times[1]))
     for column, way, factor in ways:
         size = encoded_bytes(template, codec_of(way))
-        assert ((small.rounds[column] - size).between(0, OVERHEAD)).all()
+        # Codes of one byte are deflated: to two thirds, where the largest code is 127.
+        assert ((small.rounds[column] - size).between(-size / 3, OVERHEAD)).all()
         # Arrays of one or two values are not worth a codec, and scales of channels come with it.
         assert size < 1.3 * encoded_bytes(template, None) / factor
     assert (small.rounds["bytes_up"] < plain.rounds["bytes_up"]).all()

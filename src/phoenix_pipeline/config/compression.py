@@ -7,9 +7,9 @@ from pydantic import Field, model_validator
 from phoenix_pipeline.config.base import Group
 from phoenix_pipeline.config.component import Component
 
-# Their rounding is not right on average: what is left out must be sent later.
-_BIASED = ("int3", "ternary")
-_CODECS = ("none", "fp16", "int8", "int4", "int3", "ternary", "top_k")
+# Its rounding is not right on average: what is left out must be sent later.
+_NEAREST = "uniform"
+_CODECS = ("none", "fp16", "int8", "int4", "uniform", "top_k")
 
 
 class CodecConfig(Group):
@@ -18,8 +18,15 @@ class CodecConfig(Group):
     codec: Annotated[str, Component("codecs", _CODECS)] = Field(
         "none",
         description="`none`: as they are; `fp16`; `int8`, `int4`: a scale per output channel, "
-        "stochastic rounding; `int3`, `ternary`: the scale of least squares, nearest codes; "
+        "stochastic rounding; `uniform`: steps of even width, nearest codes; "
         "`top_k`: the largest values only, as fp16, with their positions.",
+    )
+    step: float = Field(
+        1.0,
+        gt=0.0,
+        le=4.0,
+        description="`uniform`: width of a step in root mean squares of an array; 1 takes about "
+        "2.1 bits per value, 1.5 about 1.5.",
     )
     density: float = Field(
         0.05, gt=0.0, le=1.0, description="`top_k`: share of the values of each array that is sent."
@@ -36,7 +43,7 @@ class UplinkConfig(CodecConfig):
 
     @model_validator(mode="after")
     def _loses_nothing_for_good(self) -> Self:
-        if self.codec in _BIASED and not self.error_feedback:
+        if self.codec == _NEAREST and not self.error_feedback:
             raise ValueError(
                 f"codec {self.codec} is right only together with what it left out before; set "
                 "error_feedback: true, or codec to int8 or int4"
@@ -55,7 +62,7 @@ class DownlinkConfig(CodecConfig):
 
     @model_validator(mode="after")
     def _can_be_read(self) -> Self:
-        if self.codec in _BIASED and self.relative_to == "weights":
+        if self.codec == _NEAREST and self.relative_to == "weights":
             raise ValueError(
                 f"codec {self.codec} rounds to the nearest of a few codes, which weights do not "
                 "bear; set relative_to: last_broadcast, or codec to none, fp16, int8 or int4"
@@ -68,7 +75,7 @@ class DownlinkConfig(CodecConfig):
         if self.codec == "none" and self.relative_to == "last_broadcast":
             raise ValueError(
                 "codec none writes a difference with as many bytes as the weights; set relative_to "
-                "to weights, or codec to fp16, int8, int4, int3, ternary or top_k"
+                "to weights, or codec to fp16, int8, int4, uniform or top_k"
             )
         return self
 

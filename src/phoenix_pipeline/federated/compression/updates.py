@@ -10,6 +10,7 @@ from torch import Generator, Size, Tensor, dtype
 from phoenix_pipeline.errors import FederationError, TrainingError
 from phoenix_pipeline.federated.compression.channels import Channels, channels_of
 from phoenix_pipeline.federated.compression.codecs import Codec, codec_for
+from phoenix_pipeline.federated.compression.deflate import deflate, inflate
 from phoenix_pipeline.federated.wire import Joined, Layout, is_finite, join
 from phoenix_pipeline.strategies.weights import is_state
 
@@ -95,7 +96,8 @@ def encode(
         if residual is not None:
             rest = plan.channels.cut(values - codec.decode(written, plan.channels))
             left |= zip(plan.written, rest, strict=True)
-    return Encoded(join(parts, plan.layout).vectors, left)
+    vectors = join(parts, plan.layout).vectors
+    return Encoded(deflate(vectors) if codec else vectors, left)
 
 
 def decode(
@@ -108,7 +110,7 @@ def decode(
             shapes or dtypes, a value out of range or not finite.
     """
     plan = _plan_of(template, codec)
-    parts = Joined(arrays, plan.layout)
+    parts = Joined(inflate(arrays, plan.layout.lengths) if codec else arrays, plan.layout)
     for key, vector in parts.vectors.items():
         if vector.is_floating_point() and not is_finite(vector):
             raise FederationError(f"the message's array {key} holds a value that is not finite")
@@ -125,7 +127,10 @@ def decode(
 
 
 def encoded_bytes(template: Mapping[str, Tensor], codec: Codec | None) -> int:
-    """Return how many bytes :func:`encode` writes for arrays like ``template``, headers aside."""
+    """Return how many bytes :func:`encode` writes for arrays like ``template``, headers aside.
+
+    Of a codec that writes codes of one byte: before they are deflated.
+    """
     return _plan_of(template, codec).layout.nbytes
 
 
