@@ -4,6 +4,7 @@ The points around the default say from which size of a step on a core has enough
 client: ``_CPU_VALUES`` in ``federated/stacked_clients.py``.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -14,6 +15,7 @@ from benchmarks.presets import Preset, read_preset
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
 from phoenix_pipeline.diffusion.stacked import train_stacked
 from phoenix_pipeline.diffusion.training import train_locally
+from phoenix_pipeline.optimization.compilation import compile_network
 from phoenix_pipeline.optimization.work import ClientTask, LocalWork
 
 GOAL = 1.8
@@ -127,13 +129,15 @@ def stacked(preset: Preset, device: str) -> Work:
     return partial(train_stacked, unet, tasks, schedule, preset.training)
 
 
-def one_after_another(preset: Preset, device: str) -> Work:
-    """Return the training of all clients with one network, as a worker does it."""
+def one_after_another(preset: Preset, device: str, clients: Sequence[int] = range(CLIENTS)) -> Work:
+    """Return the training of ``clients`` with one network, as a worker does it."""
     unet, schedule = preset.network(device), NoiseSchedule.from_config(preset.model.noise, device)
     images = preset.images(_IMAGES).to(device)
+    if preset.training.compile is True:
+        compile_network(unet)
 
     def train() -> None:
-        for i in range(CLIENTS):
+        for i in clients:
             train_locally(unet, images, _work(preset, i), schedule, preset.training)
 
     return train

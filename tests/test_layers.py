@@ -9,7 +9,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "phoenix_pipeline"
 
 LAYERS = (
-    {"config", "seeding", "errors", "registry", "offline"},
+    {"config", "seeding", "errors", "registry", "offline", "quantities"},
     {"checkpoints", "file_locks", "hardware", "progress", "threads"},
     {"images"},
     {"optimization"},

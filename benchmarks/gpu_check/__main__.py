@@ -10,6 +10,7 @@ Exit status 1: a part failed; its reason is in the table and in the file.
 
 import argparse
 import os
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -37,8 +38,8 @@ _SPEEDS = (
 )
 # Adam's moments, personal layers and the filter: the most to lose in a kill.
 _KILLED = "personalization"
-# Where the parts of a phase compile at once: a core each, or nearly.
-_CORES_PER_PART = {"cuda": 2, "cpu": 1}
+# Each part keeps about a core busy, and more while it compiles.
+_DEVICES = ("cuda", "cpu")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,8 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     began = time.monotonic()
     folder = asked.output.parent
     folder.mkdir(parents=True, exist_ok=True)
-    phases = [parts_of(asked, kind, "arms"), parts_of(asked, kind, "speed")]
-    waiting = {part.name: PartResult() for phase in phases for part in phase}
+    # Those that may crash go first.
+    parts = parts_of(asked, kind, "arms") + parts_of(asked, kind, "speed")
+    waiting = {part.name: PartResult() for part in parts}
     # Before the parts have temporary folders of their own.
     keep_compiled_code()
     report = Report(asked.output, kind == "cuda", _conditions(asked, kind), waiting)
@@ -61,25 +63,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report.write()
         print(f"{name:<34}{result.status:<9}{result.seconds:>6.0f} s  {result.reason}", flush=True)
 
-    side_by_side = max(1, available_cores() // _CORES_PER_PART[kind])
-    for phase in phases:
-        if phase:
-            run_parts(phase, folder, side_by_side, began + asked.seconds, ended)
+    side_by_side = available_cores()
+    run_parts(parts, folder, side_by_side, began + asked.seconds, ended)
     print("\n".join(report.table()))
     print(f"\n{report.conditions['seconds']:.0f} s; everything is in {asked.output}")
     return 1 if report.failed() else 0
 
 
 def parts_of(asked: argparse.Namespace, kind: str, phase: str) -> list[Part]:
-    """Return the parts of ``arms``, which go first because they may crash, or of ``speed``."""
+    """Return the parts of ``arms`` or of ``speed``."""
     limit = asked.part_seconds
     options = ["--device", asked.device]
-    options += ["--compile"] if kind == "cuda" else []
     options += ["--tiny"] if kind == "cpu" else []
     if phase == "speed":
-        lock = str(asked.output.parent / "measuring.lock")
+        options += ["--compile"] if kind == "cuda" else []
+        options += _places(asked, kind)
         return [
-            Part(name, "benchmarks.gpu_check.speed", (name, *options, "--lock", lock), limit)
+            Part(name, "benchmarks.gpu_check.speed", (name, *options), limit)
             for name in asked.speeds
         ]
     return [
@@ -91,6 +91,18 @@ def parts_of(asked: argparse.Namespace, kind: str, phase: str) -> list[Part]:
         )
         for arm in asked.arms
     ]
+
+
+def _places(asked: argparse.Namespace, kind: str) -> list[str]:
+    """Return where processes that measure meet; on a CPU, which compiles nothing, none waits."""
+    ready = asked.output.parent / "ready"
+    shutil.rmtree(ready, ignore_errors=True)
+    ready.mkdir()
+    lock = asked.output.parent / "measuring.lock"
+    # The last quarter is for measuring.
+    deadline = time.time() + 0.75 * asked.seconds if kind == "cuda" else 0.0
+    expected = ["--expected", str(len(asked.speeds)), "--deadline", str(deadline)]
+    return ["--lock", str(lock), "--ready", str(ready), *expected]
 
 
 def _conditions(asked: argparse.Namespace, kind: str) -> dict[str, object]:
@@ -118,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
         "--device", default="cuda", type=_device, help="cuda (default), cuda:1, or cpu: tiny"
     )
     parser.add_argument("--seconds", default=240.0, type=float, help="for everything (240)")
-    parser.add_argument("--part-seconds", default=115.0, type=float, help="for each part (115)")
+    parser.add_argument("--part-seconds", default=200.0, type=float, help="for each part (200)")
     parser.add_argument("--arms", nargs="*", default=list(arms), choices=arms)
     parser.add_argument("--speeds", nargs="*", default=list(_SPEEDS), choices=_SPEEDS)
     parser.add_argument("--output", default=_FOLDER / "latest.json", type=Path)
@@ -130,7 +142,7 @@ def _device(name: str) -> str:
         device = resolve_device(name)
     except (PhoenixError, RuntimeError) as error:
         raise argparse.ArgumentTypeError(str(error).splitlines()[0]) from error
-    if device.type not in _CORES_PER_PART:
+    if device.type not in _DEVICES:
         raise argparse.ArgumentTypeError(f"{name} is {device.type}; allowed are cuda and cpu")
     return str(device)
 

@@ -59,6 +59,7 @@ SPEEDS = (
     Goal("training_small", "training 8.9 M, batch 128", "images/s", 2237.0, 12_000.0),
     Goal("training_large", "training 35.7 M, batch 128", "images/s", 2123.0, 6_500.0),
     Goal("clients_alone", "10 clients x 13 images, 8.9 M, one by one", "images/s", 218.0),
+    Goal("clients_side_by_side", "the same, ten at a time on streams", "images/s", 218.0),
     Goal("clients_stacked", "10 clients x 13 images, 8.9 M, stacked", "images/s", 218.0, 8_000.0),
     Goal("sampling_small", "sampling 8.9 M, DDIM 50", "passes/s", 14_947.0),
     Goal("sampling_large", "sampling 35.7 M, DDIM 50", "passes/s", 7_662.0),
@@ -127,7 +128,7 @@ class Report:
         return goal.met_by(measured) if self.judged else None
 
     def _measured(self) -> list[tuple[Goal, dict[str, float]]]:
-        """Return each goal with its figures by variant: a finding ``training_small.eager``."""
+        """Return each goal with its figures by variant: a finding ``training_small.compiled``."""
         found = {
             name: value for part in self.parts.values() for name, value in part.findings.items()
         }

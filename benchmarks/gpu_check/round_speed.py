@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -27,25 +26,24 @@ _ROUNDS = 3
 _IMAGES_PER_CLIENT = 100
 
 
-def measure_round(
-    preset: Preset, device: str, folder: Path, alone: Callable[[], AbstractContextManager[None]]
-) -> float:
-    """Return the speed of a round over that of the batch program: as fast is 1.
+def prepare_round(preset: Preset, device: str, folder: Path) -> Callable[[], float]:
+    """Return what measures the speed of a round over that of the batch program: as fast is 1.
 
-    A round is everything from one checkpoint to the next: messages, moments, averaging. A first
-    run compiles, and the first round, which builds the network, is not counted. ``alone`` is held
-    while measuring.
+    A round is everything from one checkpoint to the next: messages, moments, averaging. A run made
+    here compiles, and the first round of the measured one, which builds the network, is not
+    counted. ``folder`` is for checkpoints.
     """
     batch = _batch_program(preset, device)
     batch()
     train_federated(_job(preset, device, 1), folder / "first")
+    return partial(_measure_round, preset, device, folder / "timed", batch)
+
+
+def _measure_round(preset: Preset, device: str, folder: Path, batch: Callable[[], object]) -> float:
     ends: list[float] = []
-    with alone():
-        job = _job(preset, device, _ROUNDS)
-        train_federated(
-            job, folder / "timed", lambda number, means: ends.append(time.perf_counter())
-        )
-        seconds = min(timed(batch, Options(device=device)) for _ in range(2))
+    job = _job(preset, device, _ROUNDS)
+    train_federated(job, folder, lambda number, means: ends.append(time.perf_counter()))
+    seconds = min(timed(batch, Options(device=device)) for _ in range(2))
     return seconds / min(after - before for before, after in pairwise(ends))
 
 

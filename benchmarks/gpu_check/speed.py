@@ -1,14 +1,18 @@
-"""One speed of the check, eager first and then compiled; figures are written as they come.
+"""One speed of the check, uncompiled and compiled; figures are written as they come.
 
-Several of these processes run side by side, because compiling takes most of their time. Whoever
-measures holds a lock, so that no two measure at once. Images are noise: values do not matter.
+Several of these processes run side by side, because compiling takes most of their time. Nobody
+measures before all have compiled, and whoever measures holds a lock, so that it is alone on the
+device. Images are noise: values do not matter.
 """
 
 import argparse
 import fcntl
 import logging
+import os
 import tempfile
-from collections.abc import Callable, Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,7 +22,7 @@ import torch
 
 from benchmarks import stacked_clients
 from benchmarks.gpu_check.report import Findings
-from benchmarks.gpu_check.round_speed import measure_round
+from benchmarks.gpu_check.round_speed import prepare_round
 from benchmarks.gpu_check.warnings_kept import WarningsKept
 from benchmarks.harness import Options, Work, timed
 from benchmarks.presets import Preset, read_preset
@@ -28,6 +32,9 @@ from phoenix_pipeline.diffusion.sampling import sample_images
 from phoenix_pipeline.diffusion.training import train_locally
 from phoenix_pipeline.optimization.compilation import compile_network
 from phoenix_pipeline.optimization.work import LocalWork
+
+# Figures by name, from work that has run before.
+Measure = Callable[[], Mapping[str, float]]
 
 _STEPS = 28  # of a client in a round of cifar10_h200
 _CLIENT_BATCH = 13
@@ -48,14 +55,20 @@ _TINY_BATCH = 4
 
 
 @dataclass(frozen=True)
-class Bench:
-    """Where and what is measured; ``variants``: ``eager``, and ``compiled`` where that is asked."""
+class Surroundings:
+    """Where and what is measured; ``variants``: ``compiled`` beside ``uncompiled`` if asked for.
+
+    ``lock`` is held by who measures. In the folder ``ready`` each of the ``expected`` processes
+    leaves a file once it has compiled; at ``deadline`` (:func:`time.time`) nobody waits any more.
+    """
 
     device: str
     tiny: bool
     variants: tuple[str, ...]
-    findings: Findings
     lock: Path
+    ready: Path
+    expected: int
+    deadline: float
 
     def preset(self, network: str, batch_size: int | None = None) -> Preset:
         """Return the small (8.9 M) or the large (35.7 M) network's preset."""
@@ -67,10 +80,20 @@ class Bench:
             batch_size = min(batch_size or _TINY_BATCH, _TINY_BATCH)
         return stacked_clients.with_batch(preset, batch_size) if batch_size else preset
 
+    def rate(self, name: str, work: Work, amount: float) -> Measure:
+        """Return what measures ``amount`` per second of ``work``, after a run that compiles."""
+        work()
+        return lambda: {name: amount / self.seconds(work)}
+
     def seconds(self, work: Work) -> float:
-        """Return the shorter of two runs of ``work``, which has run before, alone on the device."""
-        with self.alone():
-            return min(timed(work, Options(device=self.device)) for _ in range(2))
+        """Return the shorter of two runs of ``work``."""
+        return min(timed(work, Options(device=self.device)) for _ in range(2))
+
+    def wait_for_others(self) -> None:
+        """Say that this process has compiled, and wait until all have."""
+        (self.ready / str(os.getpid())).touch()
+        while len(list(self.ready.iterdir())) < self.expected and time.time() < self.deadline:
+            time.sleep(0.1)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -79,84 +102,104 @@ class Bench:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
-    def add(self, key: str, variant: str, value: float) -> None:
-        """Write a figure down."""
-        self.findings.add(f"{key}.{variant}", value=value)
 
-
-def matrix_peak(bench: Bench) -> None:
-    """Measure what the card can do at best."""
-    side = 64 if bench.tiny else _PEAK_SIDE
-    a = torch.randn(side, side, device=bench.device, dtype=torch.bfloat16)
+def matrix_peak(where: Surroundings) -> Iterator[Measure]:
+    """Measure what the card can do at best, in TFLOP/s."""
+    side = 64 if where.tiny else _PEAK_SIDE
+    a = torch.randn(side, side, device=where.device, dtype=torch.bfloat16)
 
     def multiply() -> None:
         for _ in range(_PEAK_REPEATS):
             torch.mm(a, a)
 
-    multiply()
-    seconds = bench.seconds(multiply)
-    bench.add("matrix_peak", "eager", 2e-12 * side**3 * _PEAK_REPEATS / seconds)
+    operations = 2e-12 * side**3 * _PEAK_REPEATS
+    yield where.rate("matrix_peak.uncompiled", multiply, operations)
 
 
-def training(network: str, bench: Bench) -> None:
+def training(network: str, where: Surroundings) -> Iterator[Measure]:
     """Measure ``train_locally`` at the preset's batch, with everything that a step has."""
-    preset = bench.preset(network)
-    images = preset.images(1000).to(bench.device)
-    schedule = NoiseSchedule.from_config(preset.model.noise, bench.device)
-    for variant in bench.variants:
-        unet = preset.network(bench.device)
+    preset = where.preset(network)
+    images = preset.images(1000).to(where.device)
+    schedule = NoiseSchedule.from_config(preset.model.noise, where.device)
+    for variant in where.variants:
+        unet = preset.network(where.device)
         if variant == "compiled":
             compile_network(unet)
         settings = compiled(preset, variant).training
-        train = partial(train_locally, unet, images, schedule=schedule, config=settings)
-        train(work=LocalWork(2, 0.0, 1.0, seed=0))
-        seconds = bench.seconds(partial(train, work=LocalWork(preset.steps, 0.0, 1.0, seed=1)))
-        bench.add(f"training_{network}", variant, preset.steps * settings.batch_size / seconds)
+        work = LocalWork(preset.steps, 0.0, 1.0, seed=1)
+        train = partial(train_locally, unet, images, work, schedule, settings)
+        amount = preset.steps * settings.batch_size
+        yield where.rate(f"training_{network}.{variant}", train, amount)
 
 
-def clients(bench: Bench) -> None:
-    """Measure ten clients with a tenth of a batch each: as one program, and one by one."""
-    for variant in bench.variants:
-        preset = compiled(bench.preset("small", _CLIENT_BATCH), variant)
+def clients(where: Surroundings) -> Iterator[Measure]:
+    """Measure ten clients with a tenth of a batch each, in the three ways to train them."""
+    for variant in where.variants:
+        preset = compiled(where.preset("small", _CLIENT_BATCH), variant)
         images = stacked_clients.CLIENTS * preset.steps * preset.training.batch_size
-        work = stacked_clients.stacked(preset, bench.device)
+        stacked = stacked_clients.stacked(preset, where.device)
+        yield where.rate(f"clients_stacked.{variant}", stacked, images)
+        alone = stacked_clients.one_after_another(preset, where.device)
+        yield where.rate(f"clients_alone.{variant}", alone, images)
+        beside = side_by_side(preset, where.device)
+        yield where.rate(f"clients_side_by_side.{variant}", beside, images)
+
+
+def side_by_side(preset: Preset, device: str) -> Work:
+    """Return the training of the same clients by a thread each, on streams of their own."""
+    one_each = [
+        stacked_clients.one_after_another(preset, device, clients=(client,))
+        for client in range(stacked_clients.CLIENTS)
+    ]
+
+    def on_a_stream(work: Work) -> None:
+        if device.startswith("cuda"):
+            torch.cuda.set_stream(torch.cuda.Stream(device))
         work()
-        bench.add("clients_stacked", variant, images / bench.seconds(work))
-        if variant == "eager":
-            work = stacked_clients.one_after_another(preset, bench.device)
-            work()
-            bench.add("clients_alone", variant, images / bench.seconds(work))
+
+    def train() -> None:
+        threads = [threading.Thread(target=on_a_stream, args=(work,)) for work in one_each]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    return train
 
 
-def sampling(network: str, bench: Bench) -> None:
+def sampling(network: str, where: Surroundings) -> Iterator[Measure]:
     """Measure DDIM in bf16; fifty thousand images are extrapolated."""
-    preset = bench.preset(network)
-    batch, steps = (4, 2) if bench.tiny else (_SAMPLING_BATCH, _DDIM_STEPS)
+    preset = where.preset(network)
+    batch, steps = (4, 2) if where.tiny else (_SAMPLING_BATCH, _DDIM_STEPS)
     config = SamplingConfig.model_validate(
         {"sampler": "ddim", "num_steps": steps, "batch_size": batch, "precision": "bf16"}
     )
-    for variant in bench.variants:
-        unet = preset.network(bench.device)
+    shape, seeds = preset.image_shape, range(batch)
+
+    def measure(variant: str, work: Work) -> Mapping[str, float]:
+        passes = batch * steps / where.seconds(work)
+        seconds = _SAMPLES * _DDIM_STEPS / passes
+        return {f"sampling_{network}.{variant}": passes, f"samples_{network}.{variant}": seconds}
+
+    for variant in where.variants:
+        unet = preset.network(where.device)
         if variant == "compiled":
             compile_network(unet)
 
         def draw(unet: torch.nn.Module = unet) -> None:
-            shape, seeds = preset.image_shape, range(batch)
-            list(sample_images(unet, preset.model.noise, config, shape, seeds, bench.device))
+            list(sample_images(unet, preset.model.noise, config, shape, seeds, where.device))
 
         draw()
-        passes = batch * steps / bench.seconds(draw)
-        bench.add(f"sampling_{network}", variant, passes)
-        bench.add(f"samples_{network}", variant, _SAMPLES * _DDIM_STEPS / passes)
+        yield partial(measure, variant, draw)
 
 
-def whole_round(bench: Bench) -> None:
+def whole_round(where: Surroundings) -> Iterator[Measure]:
     """Measure a round of ten clients against one batch of the same images."""
-    for variant in bench.variants:
-        preset = compiled(bench.preset("small", _CLIENT_BATCH), variant)
-        with tempfile.TemporaryDirectory(prefix="gpu_check_") as folder:
-            ratio = measure_round(preset, bench.device, Path(folder), bench.alone)
-        bench.add("round", variant, ratio)
+    for variant in where.variants:
+        preset = compiled(where.preset("small", _CLIENT_BATCH), variant)
+        folder = Path(tempfile.mkdtemp(prefix="gpu_check_"))
+        ratio = prepare_round(preset, where.device, folder)
+        yield lambda ratio=ratio, variant=variant: {f"round.{variant}": ratio()}
 
 
 def compiled(preset: Preset, variant: str) -> Preset:
@@ -165,7 +208,7 @@ def compiled(preset: Preset, variant: str) -> Preset:
     return replace(preset, training=preset.training.model_copy(update=update))
 
 
-MEASURES: dict[str, Callable[[Bench], None]] = {
+MEASURES: dict[str, Callable[[Surroundings], Iterator[Measure]]] = {
     "matrix_peak": matrix_peak,
     "training_small": partial(training, "small"),
     "clients": clients,
@@ -177,23 +220,36 @@ MEASURES: dict[str, Callable[[Bench], None]] = {
 
 
 def main() -> None:
-    """Measure one; RuntimeError if the compiled figure is none because compiling failed."""
+    """Measure one; RuntimeError if a figure is not of what it is said to be of."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("measure", choices=MEASURES)
     parser.add_argument("--findings", type=Path, required=True)
     parser.add_argument("--lock", type=Path, required=True)
+    parser.add_argument("--ready", type=Path, required=True)
+    parser.add_argument("--expected", type=int, default=1)
+    parser.add_argument("--deadline", type=float, default=0.0)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--tiny", action="store_true")
     asked = parser.parse_args()
-    variants = ("eager", "compiled") if asked.compile else ("eager",)
+    variants = ("uncompiled", "compiled") if asked.compile else ("uncompiled",)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    bench = Bench(asked.device, asked.tiny, variants, Findings(asked.findings), asked.lock)
+    places = (asked.lock, asked.ready, asked.expected, asked.deadline)
+    where = Surroundings(asked.device, asked.tiny, variants, *places)
+    findings = Findings(asked.findings)
     with WarningsKept() as kept:
-        MEASURES[asked.measure](bench)
+        try:
+            prepared = list(MEASURES[asked.measure](where))
+        finally:
+            where.wait_for_others()
+        for measure in prepared:
+            with where.alone():
+                found = measure()
+            for name, value in found.items():
+                findings.add(name, value=value)
     for line in kept.lines:
-        if "torch.compile failed" in line:
-            raise RuntimeError(f"what is called compiled is eager: {line}")
+        if "torch.compile failed" in line or "kernel by kernel" in line:
+            raise RuntimeError(f"not what was to be measured: {line}")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from phoenix_pipeline.framework.project import open_config
 from phoenix_pipeline.images import read_images
 
 MODULES = {
-    "part_that_ends": "found('a.eager', value=2.5)",
+    "part_that_ends": "found('a.uncompiled', value=2.5)",
     "part_that_fails": "found('b', value=1); raise RuntimeError('this card is tired')",
     "part_that_hangs": "found('c', value=3); import time; time.sleep(60)",
 }
@@ -47,7 +47,7 @@ def test_a_part_that_fails_or_hangs_stops_no_other(
         parts(tmp_path, monkeypatch, 8.0), tmp_path, 3, time.monotonic() + 60, results.__setitem__
     )
     ended, failed, hung = (results[name] for name in MODULES)
-    assert (ended.status, ended.reason, ended.findings) == ("ok", "", {"a.eager": 2.5})
+    assert (ended.status, ended.reason, ended.findings) == ("ok", "", {"a.uncompiled": 2.5})
     assert (failed.status, failed.reason) == ("failed", "this card is tired")
     assert (hung.status, hung.reason) == ("failed", "did not end within 8 s")
     assert (failed.findings, hung.findings) == ({"b": 1}, {"c": 3}), "what was found is kept"
@@ -73,12 +73,12 @@ def test_a_finding_that_was_cut_off_is_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("goal", "lower", "measured", "expected"),
     [
-        (10.0, False, {"eager": 4.0, "compiled": 10.0}, True),
-        (10.0, False, {"eager": 9.9}, False),
-        (60.0, True, {"eager": 326.0, "compiled": 59.0}, True),
-        (60.0, True, {"eager": 61.0}, False),
+        (10.0, False, {"uncompiled": 4.0, "compiled": 10.0}, True),
+        (10.0, False, {"uncompiled": 9.9}, False),
+        (60.0, True, {"uncompiled": 326.0, "compiled": 59.0}, True),
+        (60.0, True, {"uncompiled": 61.0}, False),
         (10.0, False, {}, None),
-        (None, False, {"eager": 4.0}, None),
+        (None, False, {"uncompiled": 4.0}, None),
     ],
 )
 def test_the_best_variant_is_held_against_the_goal(
@@ -91,25 +91,25 @@ def test_the_best_variant_is_held_against_the_goal(
 def test_the_report_has_goals_figures_and_reasons(
     judged: bool, verdict: str, tmp_path: Path
 ) -> None:
-    found = {"training_large.eager": 2123.0, "training_large.compiled": 6600.0}
+    found = {"training_large.uncompiled": 2123.0, "training_large.compiled": 6600.0}
     parts = {"one": PartResult("ok", findings=found), "two": PartResult("failed", "no memory")}
     report = Report(tmp_path / "r.json", judged, {"device": "cuda"}, parts)
     report.write()
     lines = report.table()
     [row] = [line for line in lines if line.startswith("training 35.7 M")]
-    assert row.endswith(f"2,123    6,500  eager 2,123, compiled 6,600 images/s{verdict}")
+    assert row.endswith(f"2,123    6,500  uncompiled 2,123, compiled 6,600 images/s{verdict}")
     assert any("two" in line and "failed" in line and "no memory" in line for line in lines)
     assert report.failed() == ["two"]
     read = json.loads((tmp_path / "r.json").read_text())
     [speed] = [row for row in read["speed"] if row["key"] == "training_large"]
-    assert speed["measured"] == {"eager": 2123.0, "compiled": 6600.0}
+    assert speed["measured"] == {"uncompiled": 2123.0, "compiled": 6600.0}
     assert speed["met"] is (True if judged else None)
     assert len(read["speed"]) == len(SPEEDS)
 
 
 @pytest.mark.parametrize("tiny", [False, True])
 def test_every_arm_of_the_preset_is_made_short(tiny: bool, tmp_path: Path) -> None:
-    project = make_project(tmp_path / "p", "cuda", compiled=True, tiny=tiny)
+    project = make_project(tmp_path / "p", "cuda", tiny=tiny)
     assert read_images(project / "raw" / "train.parquet", ImagesConfig()).image_size == (
         8 if tiny else 32
     )
@@ -122,7 +122,7 @@ def test_every_arm_of_the_preset_is_made_short(tiny: bool, tmp_path: Path) -> No
         assert settings["federation"]["num_rounds"] == 3
         assert training["optimizer_state"] == "keep"
         assert training["channels_last"] is True
-        assert training["compile"] is (arm != "dcgan")
+        assert training["compile"] is False
         assert training["precision"] == ("fp32" if arm == "dcgan" else "bf16")
         assert training["batch_size"] == (5 if tiny else 128)
 
@@ -172,7 +172,7 @@ def test_an_arm_that_is_not_well_says_why(
     ("log", "killed", "stacked", "reason"),
     [
         ("clients train one after another: x", False, True, "not stacked"),
-        ("10:00 WARNING torch.compile failed, going on", False, False, "^torch.compile failed"),
+        ("10:00 WARNING a step is launched kernel by kernel", False, False, "^a step is launched"),
         ("round 1/3", True, False, "not continued"),
     ],
 )
@@ -180,11 +180,11 @@ def test_a_path_that_was_not_taken_is_a_failure(
     log: str, killed: bool, stacked: bool, reason: str
 ) -> None:
     with pytest.raises(RuntimeError, match=reason):
-        check_log(log, compiled=True, killed=killed, stacked=stacked)
+        check_log(log, killed=killed, stacked=stacked)
 
 
 def test_arms_with_several_clients_of_diffusion_are_stacked(tmp_path: Path) -> None:
-    project = make_project(tmp_path / "p", "cuda", compiled=True, tiny=True)
+    project = make_project(tmp_path / "p", "cuda", tiny=True)
     arms = open_config(project, ENVIRONMENT).arms
     others = {arm for arm in arms if not is_stacked(project, arm)}
     assert others == {"centralized", "dcgan"}
@@ -192,7 +192,7 @@ def test_arms_with_several_clients_of_diffusion_are_stacked(tmp_path: Path) -> N
 
 def test_a_log_of_all_paths_passes() -> None:
     log = "up to 4 clients train as one program\ncontinuing after round 1 of 3\nwhatever"
-    check_log(log, compiled=True, killed=True, stacked=True)
+    check_log(log, killed=True, stacked=True)
 
 
 @pytest.mark.parametrize("name", ["nothing", "cuda:99"])
@@ -217,6 +217,6 @@ def test_the_whole_check_runs_tiny_on_a_cpu(
     report = json.loads(output.read_text())
     assert {part["status"] for part in report["parts"].values()} == {"ok"}
     assert report["parts"]["arm_personalization"]["findings"]["killed"] is True
-    assert all(row["measured"]["eager"] > 0.0 for row in report["speed"])
+    assert all(row["measured"]["uncompiled"] > 0.0 for row in report["speed"])
     assert "compiling" in report["conditions"]["skipped"]
     assert "federated round against one batch program" in capsys.readouterr().out

@@ -10,9 +10,10 @@ from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from phoenix_pipeline.config import NoiseConfig, TrainingConfig, UNetConfig
-from phoenix_pipeline.diffusion import stacked
+from phoenix_pipeline.diffusion import stack
 from phoenix_pipeline.diffusion.dropout import SeededDropout, set_dropout_generators
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
+from phoenix_pipeline.diffusion.stacked import train_stacked
 from phoenix_pipeline.diffusion.training import train_locally
 from phoenix_pipeline.diffusion.unet import build_unet
 from phoenix_pipeline.errors import TrainingError
@@ -26,10 +27,10 @@ COMPILED = TrainingConfig(batch_size=4, compile=True)
 @pytest.fixture(autouse=True)
 def nothing_is_compiled() -> Iterator[None]:
     torch._dynamo.reset()
-    stacked._compiled_losses.cache_clear()
+    stack._compiled_losses.cache_clear()
     yield
     torch._dynamo.reset()
-    stacked._compiled_losses.cache_clear()
+    stack._compiled_losses.cache_clear()
 
 
 def network() -> UNet2DModel:
@@ -64,7 +65,7 @@ def test_a_compiled_network_learns_the_same_over_rounds() -> None:
 def test_compiled_clients_learn_the_same_over_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     counter = CompileCounterWithBackend("aot_eager")
     monkeypatch.setattr(
-        stacked, "compile_function", lambda function: torch.compile(function, backend=counter)
+        stack, "compile_function", lambda function: torch.compile(function, backend=counter)
     )
     unet = network()
     start = [{n: p.clone() for n, p in unet.state_dict().items()} for _ in range(3)]
@@ -76,7 +77,7 @@ def test_compiled_clients_learn_the_same_over_rounds(monkeypatch: pytest.MonkeyP
                 ClientTask(arrays, images(), work(server_round, client))
                 for client, arrays in enumerate(own)
             ]
-            done = stacked.train_stacked(unet, tasks, SCHEDULE, config)
+            done = train_stacked(unet, tasks, SCHEDULE, config)
             losses += [r.loss for r in done if not isinstance(r, TrainingError)]
         assert losses[3:] == pytest.approx(losses[:3], rel=1e-4)
         assert len(set(losses[:3])) == 3

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from phoenix_pipeline.config import DpSgdConfig, NoiseConfig, TrainingConfig, UNetConfig
-from phoenix_pipeline.diffusion import stacked
+from phoenix_pipeline.diffusion import stack
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
 from phoenix_pipeline.diffusion.stacked import train_stacked, why_not_stacked
 from phoenix_pipeline.diffusion.training import train_locally
@@ -200,7 +200,7 @@ def test_what_cannot_be_stacked_says_why(options: dict[str, Any], reason: str) -
 
 def test_other_threads_keep_their_attention(monkeypatch: pytest.MonkeyPatch) -> None:
     # What is switched for the whole process changes the last bits of whoever trains beside this.
-    unet, config, losses = network(), settings(), stacked._losses
+    unet, config, losses = network(), settings(), stack._losses
     blocks = {name: m for name, m in unet.named_modules() if hasattr(m, "processor")}
     before = {name: type(block.processor) for name, block in blocks.items()}
     switched_on: list[bool] = []
@@ -209,7 +209,7 @@ def test_other_threads_keep_their_attention(monkeypatch: pytest.MonkeyPatch) -> 
         switched_on.append(torch.backends.cuda.flash_sdp_enabled())
         return losses(*arguments)
 
-    monkeypatch.setattr(stacked, "_losses", watch)
+    monkeypatch.setattr(stack, "_losses", watch)
     train_together(unet, config, (0, 1), rounds=1)
     assert switched_on == [True] * max(STEPS[:2])
     assert before == {name: type(block.processor) for name, block in blocks.items()} != {}

@@ -40,14 +40,14 @@ def test_auto_compiles_long_runs_and_says_so(
     with caplog.at_level(logging.INFO):
         settled = settle_compile(with_work(1, "steps", steps))
     assert settled.settings.training.compile is expected
-    assert f"auto is {str(expected).lower()}: {2 * steps} steps on cpu" in caplog.text
+    assert f"auto chooses {str(expected).lower()} for {2 * steps:,} steps on cpu" in caplog.text
 
 
 def test_a_step_of_several_clients_counts_once(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         settled = settle_compile(with_work(1, "steps", 7500, stacked_clients=2))
     assert settled.settings.training.compile is False
-    assert "auto is false: 7500 steps on cpu" in caplog.text
+    assert "auto chooses false for 7,500 steps on cpu" in caplog.text
 
 
 @pytest.mark.parametrize("given", [True, False])

@@ -92,7 +92,10 @@ def test_bad_clients_are_disconnected_and_good_ones_are_not(tmp_path: Path, seed
     assert rows[rows["score"].notna()]["round"].unique().tolist() == [2, 4]
 
 
-def test_a_score_costs_a_number_up_and_the_reference_down(tmp_path: Path) -> None:
+def test_a_score_costs_a_number_up_and_the_reference_down(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     reference = build_monitor_reference(make_images(60), 0)
     rules = ThresholdFilterConfig(
         enabled=True, monitor_every=2, monitor_samples=16, monitor_steps=2, absolute_threshold=1e6
@@ -105,6 +108,8 @@ def test_a_score_costs_a_number_up_and_the_reference_down(tmp_path: Path) -> Non
     assert (checked["bytes_down"] - plain["bytes_down"]).between(size, size + 2000)[2:].all()
     assert checked["score"].notna().tolist() == [False, False, True, True]
     assert (checked["threshold"][2:] == 1e6).all()
+    said = "round 2: the threshold filter checked 2 clients by their samples: 0 above the threshold"
+    assert said in caplog.messages
 
 
 def test_strikes_survive_a_restart(tmp_path: Path) -> None:

@@ -80,6 +80,19 @@ def test_an_interrupted_stacked_run_ends_with_the_same_bits(name: str, tmp_path:
     assert same(whole.ema, resumed.ema)
 
 
+@pytest.mark.parametrize("name", COMBINATIONS)
+def test_threads_for_messages_and_files_change_nothing(name: str, tmp_path: Path) -> None:
+    options = COMBINATIONS[name]
+    alone, beside = (
+        run(tmp_path / str(n), 5, **{**options, "threads_per_client": n}) for n in (1, 3)
+    )
+    for array, expected in alone.raw.items():
+        if not array.endswith("to_k.bias"):  # as above
+            torch.testing.assert_close(beside.raw[array], expected, rtol=1e-3, atol=2e-5)
+    counted = ["round", "client_id", "steps", "images_trained", "bytes_up", "bytes_down", "status"]
+    assert alone.rounds[counted].equals(beside.rounds[counted])
+
+
 def test_clients_are_scored_with_their_own_models(tmp_path: Path) -> None:
     options = {
         "settings": settings(("conv_out",), learning_rate=0.05),

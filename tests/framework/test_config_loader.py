@@ -67,6 +67,9 @@ def test_other_training_images_leave_the_default_test_split(project: Path) -> No
     assert load(project)["globals"]["test_images"] == "data/01_raw/test.parquet"
     assert load(project, "other")["globals"]["test_images"] is None
     assert load(project, "smoke")["globals"]["test_images"] == "data/01_raw/test.parquet"
+    (project / "conf/local/globals.yml").write_text("train_images: photos\n")
+    assert load(project)["globals"]["test_images"] is None
+    assert load(project)["globals"]["data_root"] == "data"
     entry = load(project, None, train_images="mine")["catalog"]["raw_images"]
     assert entry["train"]["path"] == "mine"
     assert entry["test"]["path"] is None

@@ -51,7 +51,7 @@ def test_what_is_left_out_is_counted_with_its_reason(tmp_path, caplog):
     (tmp_path / "notes").write_text("x")
     images, line = read(tmp_path, caplog)
     assert images.num_images == 2
-    assert "Read 2 images (8 x 8 px, 3 channels, 1 classes)" in line
+    assert "Read 2 images (8 x 8 px, RGB, 1 class)" in line
     for reason in (
         "3 .txt (not a format that is read)", "1 without a suffix", "1 broken links", "2 hidden",
         "1 links to a folder above",

@@ -1,5 +1,6 @@
 """The label judge on real digits: accuracy, determinism, storage, refusals."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -152,3 +153,14 @@ def test_refuses_what_cannot_be_judged(judge: LabelJudge):
         train_classifier(images, renamed, SMALL, CPU)
     with pytest.raises(DataError, match="1, 8, 8"):
         judge.probabilities(images.images)
+
+
+@pytest.mark.parametrize(("right", "refused"), [(28, True), (29, False)])
+def test_a_judge_knows_more_only_beyond_chance(right: int, refused: bool):
+    """A ninth of 180 images, 20, is of the commonest class; two standard errors are 8.4 images.
+
+    sqrt(1/9 * 8/9 / 180) = 0.02342, times 2 * 180.
+    """
+    judge = train_classifier(colour_squares(8), colour_squares(8), SMALL, CPU)
+    judged = replace(judge, test_accuracy=right / 180, majority_share=20 / 180, num_test_images=180)
+    assert bool(judged.refusal) is refused

@@ -30,8 +30,11 @@ def test_the_choice_is_said_with_its_reason(caplog: pytest.LogCaptureFixture) ->
         TRAINING.pays(2_000, "cuda")
         TRAINING.pays(2_000, "cuda", "a DCGAN is too small for it")
         SAMPLING.pays(50, "mps")
+        SAMPLING.pays(50, "cpu")
     assert [record.getMessage() for record in caplog.records] == [
-        "training.compile: auto is true: 2000 steps on cuda; it pays from 1000 on",
-        "training.compile: auto is false: 2000 steps on cuda; a DCGAN is too small for it",
-        "sampling.compile: auto is false: 50 passes on mps; nothing is known of mps",
+        "training.compile: auto chooses true for 2,000 steps on cuda: it pays from 1,000 on",
+        "training.compile: auto chooses false for 2,000 steps on cuda: a DCGAN is too small for it",
+        "sampling.compile: auto chooses false for 50 passes on mps: "
+        "compiling was not measured there",
+        "sampling.compile: auto chooses false for 50 passes on cpu: compiling does not pay there",
     ]

@@ -62,7 +62,8 @@ def test_a_sweep_runs_reports_a_failure_and_goes_on(project: Path) -> None:
     cell = project / "data/smoke/sweeps/tiny/partition=iid,seed=0"
     assert (cell / "07_model_output/fedavg/samples.parquet").is_file()
     assert not (project / "data/smoke/07_model_output").exists()
-    assert (project / "data/smoke/06_models/label_judge").is_dir()
+    assert (project / "data/smoke/sweeps/tiny/06_models/label_judge").is_dir()
+    assert not (project / "data/smoke/06_models").exists()
 
     client = MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("phoenix")

@@ -54,7 +54,7 @@ def test_an_arm_without_the_distance_has_no_share() -> None:
     assert "gap_closed_classifier" not in table
 
 
-@pytest.mark.parametrize("default", [2.0, 1.5])
+@pytest.mark.parametrize("default", [2.0, 1.5, 2.1])
 def test_no_gap_no_share(default: float) -> None:
     table = compare(centralized={"pixels": 2.0}, fedavg={"pixels": default}, dcgan={"pixels": 1.0})
     assert "gap_closed_pixels" not in table

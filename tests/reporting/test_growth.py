@@ -44,3 +44,13 @@ def test_curves_against_rounds_and_against_traffic() -> None:
     # It sends nothing: its last value is a line across.
     assert list(ceiling.get_ydata()) == [0.5, 0.5]
     assert draw_score_curves({}, []) is None
+
+
+def test_rounds_are_whole_numbers_even_where_only_one_was_kept() -> None:
+    figure = draw_score_curves({"fedavg": FEDAVG.iloc[:1]}, [])
+    assert figure is not None
+    figure.draw_without_rendering()
+    by_round, _ = figure.axes
+    low, high = by_round.get_xlim()
+    shown = [tick for tick in by_round.get_xticks() if low <= tick <= high]
+    assert shown == [5.0]

@@ -178,6 +178,17 @@ def test_pictures_keep_their_pixels(arguments) -> None:
     assert image[..., 0].tolist() == [[0, 255], [128, 3]]
 
 
+@pytest.mark.parametrize(("side", "columns", "shrunk"), [(28, 9, False), (64, 10, True)])
+def test_pictures_that_are_shown_smaller_are_smoothed(
+    arguments, side: int, columns: int, shrunk: bool
+) -> None:
+    """Else pixels are dropped: photographs look like noise, and gaps between them vanish."""
+    grid = tile_square(np.zeros((columns**2, 1, side, side), dtype=np.uint8))
+    html = render_report(**arguments | {"gallery": Gallery({"fedavg": grid})})
+    assert ('class="cards shrunk"' in html) is shrunk
+    assert ".shrunk img { image-rendering: auto; }" in html
+
+
 def test_headings_have_a_scope_and_the_numbers_are_there_as_csv(arguments) -> None:
     page = Page(render_report(**arguments))
     assert page.scopes and set(page.scopes) == {"col", "row", "colgroup"}

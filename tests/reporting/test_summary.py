@@ -67,3 +67,28 @@ def test_models_of_clients_are_told_from_one_model_for_all() -> None:
     assert not any(
         "one model" in told for told in summarise(compare_arms(metrics, {}).iloc[:2], [])
     )
+
+
+@pytest.mark.parametrize("metric", ["coverage", "recall"])
+@pytest.mark.parametrize(("share", "learned"), [(0.069, False), (0.07, True)])
+def test_no_arm_wins_before_one_draws_images_like_the_real_ones(
+    metric: str, share: float, learned: bool
+) -> None:
+    name = f"{metric}_classifier"
+    metrics = {
+        arm: {"scores": {"fid_classifier": fid, name: own}}
+        for arm, fid, own in (("centralized", 0.6, share), ("fedavg", 0.7, 0.0))
+    }
+    floor = {"fid_classifier": 0.01, name: 0.7}
+    told = summarise(compare_arms(metrics, {}, floor), ["centralized"])
+    assert ("No arm draws images like the real ones yet" in told[0]) is not learned
+    if not learned:
+        assert f"{metric} is at most 0.069, and 0.700 for real test images." in told[0]
+        assert len(told) == 2
+
+
+def test_an_arm_as_near_as_fedavg_is_no_winner(rounds: pd.DataFrame) -> None:
+    fids = {"centralized": 600.0, "fedavg": 773.4, "data_sharing": 772.9}
+    first, *others = summarise(compare(rounds, {}, **fids), ["centralized"])
+    assert "data_sharing comes closest" in first and "773, hardly less than 773 of fedavg" in first
+    assert not any("closes" in sentence for sentence in others)

@@ -56,7 +56,9 @@ def train_label_judge(
 
     def write(folder: Path) -> None:
         if not _can_be_judged(train, test):
-            logger.info("fewer than two classes: no classifier, no class histogram")
+            unlabelled = train.labels is None or test.labels is None
+            reason = "the images have no labels" if unlabelled else "there is only one class"
+            logger.info("%s: no classifier, no class histogram", reason)
             (folder / _JUDGE).unlink(missing_ok=True)
             folder.mkdir(parents=True, exist_ok=True)
             return
@@ -69,7 +71,8 @@ def train_label_judge(
                 judge = train_classifier(train, test, config.classifier, device, progress=advance)
             save_classifier(folder / _JUDGE, judge)
         logger.info(
-            "label judge (%s): %.2f %% of held-out images; %.2f %% are of the commonest class",
+            "label judge (%s): right on %.2f %% of held-out images, of which %.2f %% are of the "
+            "commonest class",
             judge.origin,
             100 * judge.test_accuracy,
             100 * judge.majority_share,

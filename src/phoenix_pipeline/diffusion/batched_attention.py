@@ -1,23 +1,23 @@
-"""Attention that ``torch.vmap`` can batch over clients on a CPU."""
+"""Attention that ``torch.vmap`` can batch over clients."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
 from torch import nn
 
 
 @contextmanager
-def batched_attention(unet: nn.Module, device: torch.device) -> Iterator[None]:
-    """On a CPU, let ``unet`` attend by matrix products for the block.
+def batched_attention(unet: nn.Module) -> Iterator[None]:
+    """Let ``unet`` attend by matrix products for the block.
 
-    Flash attention has no batching rule there: vmap would take the clients one after another.
-    ``torch.nn.attention.sdpa_kernel`` switches it off for all threads of the process, and on again
-    under the other workers' feet, whose weights then differ in the last bits.
+    The fused kernels do not go with vmap: that of CPUs has no batching rule, so vmap would take the
+    clients one after another, and on a GPU the backward pass refuses what vmap hands it.
+    ``torch.nn.attention.sdpa_kernel`` switches kernels off for all threads of the process, and on
+    again under the other workers' feet, whose weights then differ in the last bits.
     """
     from diffusers.models.attention_processor import Attention, AttnProcessor
 
-    blocks = [m for m in unet.modules() if isinstance(m, Attention)] if device.type == "cpu" else []
+    blocks = [module for module in unet.modules() if isinstance(module, Attention)]
     fused = [block.processor for block in blocks]
     for block in blocks:
         block.set_processor(AttnProcessor())

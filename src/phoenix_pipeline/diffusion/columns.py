@@ -65,25 +65,33 @@ class Columns:
             if not known:
                 continue
             for moment in _MOMENTS:
-                zeros = {name: torch.zeros(self.shapes[name]) for name in names}
-                flat[f"{moment}.{group}"] = _join(
-                    {name: state.get(f"{moment}.{name}", zeros[name]) for name in names}, names
-                )
+                like = state[f"{moment}.{known[0]}"]
+                arrays = {
+                    name: state[f"{moment}.{name}"] if name in known else like.new_zeros(shape)
+                    for name, shape in self.shapes.items()
+                    if name in names
+                }
+                flat[f"{moment}.{group}"] = _join(arrays, names)
             flat[f"step.{group}"] = state[f"step.{known[0]}"]
         return flat
 
     def split_moments(self, flat: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the moments of the groups as those of the arrays."""
+        """Return the moments of the groups as those of the arrays, as views."""
         state: dict[str, Tensor] = {}
         for group, names in self._names.items():
             if f"step.{group}" not in flat:
                 continue
-            state.update({f"step.{name}": flat[f"step.{group}"].clone() for name in names})
+            state.update({f"step.{name}": flat[f"step.{group}"] for name in names})
             for moment in _MOMENTS:
                 parts = flat[f"{moment}.{group}"].split([self.shapes[n].numel() for n in names])
                 for name, part in zip(names, parts, strict=True):
-                    state[f"{moment}.{name}"] = part.view(self.shapes[name]).clone()
+                    state[f"{moment}.{name}"] = part.view(self.shapes[name])
         return state
+
+    @property
+    def size(self) -> int:
+        """P, the number of weights."""
+        return sum(self._sizes)
 
     @property
     def _sizes(self) -> list[int]:

@@ -50,17 +50,17 @@ class SeededDropout(nn.Dropout):
             return super().forward(input)
         kept = 1.0 - self.p
         if self._one_by_one and not torch.compiler.is_compiling():
-            return input * _draw_mask(input, kept, _generators(self._number)[0])
+            return (input * _draw_mask(input, kept, _generators(self._number)[0])).div_(kept)
         # One operation to the compiler, whose graph a generator would break.
         mask: Tensor = _mask(input.detach(), kept, self._number)
-        return input * mask
+        return (input * mask).div(kept)
 
 
 def _draw_mask(like: Tensor, kept: float, generator: torch.Generator) -> Tensor:
     # In the order of the indices, whatever the memory layout: so the same mask in every one. Not by
     # its shape: under a vmap over images (DP-SGD) it has one image's, and a mask for each is due.
-    mask = torch.empty_like(like, memory_format=torch.contiguous_format)
-    return mask.bernoulli_(kept, generator=generator).div_(kept)
+    mask = torch.empty_like(like, dtype=torch.bool, memory_format=torch.contiguous_format)
+    return mask.bernoulli_(kept, generator=generator)
 
 
 def _generators(number: Tensor) -> tuple[torch.Generator, ...]:
@@ -69,7 +69,7 @@ def _generators(number: Tensor) -> tuple[torch.Generator, ...]:
 
 @torch.library.custom_op("phoenix::dropout_mask", mutates_args=())
 def _mask(like: Tensor, kept: float, number: Tensor) -> Tensor:
-    """Return a mask of the shape of ``like`` from the only generator of ``number``."""
+    """Return what is kept of ``like``, as booleans, from the only generator of ``number``."""
     [generator] = _generators(number)
     return _draw_mask(like, kept, generator)
 
@@ -84,7 +84,7 @@ def _masks(like: Tensor, kept: float, number: Tensor) -> Tensor:
 @_mask.register_fake
 @_masks.register_fake
 def _like(like: Tensor, kept: float, number: Tensor) -> Tensor:
-    return torch.empty_like(like, memory_format=torch.contiguous_format)
+    return torch.empty_like(like, dtype=torch.bool, memory_format=torch.contiguous_format)
 
 
 @_mask.register_vmap

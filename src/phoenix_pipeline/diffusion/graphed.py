@@ -16,7 +16,7 @@ from phoenix_pipeline.diffusion.batches import draw_batch
 from phoenix_pipeline.diffusion.conditioning import Condition
 from phoenix_pipeline.diffusion.dropout import set_dropout_generators
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
-from phoenix_pipeline.diffusion.steps import backpropagate, clip
+from phoenix_pipeline.diffusion.steps import backpropagate, build_optimizer, clip, set_learning_rate
 from phoenix_pipeline.optimization.adam_state import FixedMoments
 from phoenix_pipeline.optimization.compilation import run_compiled
 from phoenix_pipeline.optimization.cuda_graph import Launch, record
@@ -55,14 +55,8 @@ class GraphedSteps:
         )
         self._names = [name for name, _ in unet.named_parameters()]
         self._weights = list(unet.parameters())
-        self._rate = torch.zeros((), device=device)
-        self._optimizer = torch.optim.AdamW(
-            self._weights,
-            lr=self._rate,
-            weight_decay=config.weight_decay,
-            fused=True,
-            capturable=device.type == "cuda",
-        )
+        rate = torch.zeros((), device=device) if device.type == "cuda" else None
+        self._optimizer = build_optimizer(self._weights, config, device, rate)
         self._moments = FixedMoments(self._optimizer, self._names, self._weights)
         self._loss = torch.zeros((), device=device)
         self._gradients: Sequence[Tensor] = ()
@@ -128,7 +122,7 @@ class GraphedSteps:
 
     def move(self, learning_rate: float) -> None:
         """Clip and move."""
-        self._rate.fill_(learning_rate)
+        set_learning_rate(self._optimizer, learning_rate)
         self._move()
 
     def moments(self) -> dict[str, Tensor]:

@@ -7,29 +7,24 @@ rate: the result is that of one client after another, to the rounding of sums.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
 
 from phoenix_pipeline.config import TrainingConfig
 from phoenix_pipeline.diffusion.batched_attention import batched_attention
-from phoenix_pipeline.diffusion.batches import Batch, draw_batch, stack_batches
 from phoenix_pipeline.diffusion.columns import Columns
 from phoenix_pipeline.diffusion.conditioning import Condition, RowsAtRest
 from phoenix_pipeline.diffusion.dropout import set_dropout_generators
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
-from phoenix_pipeline.diffusion.steps import build_optimizer
+from phoenix_pipeline.diffusion.stack import Row, Stack
 from phoenix_pipeline.diffusion.training import mean_loss
 from phoenix_pipeline.errors import TrainingError
-from phoenix_pipeline.optimization.adam_state import adam_state, restore_adam_state
-from phoenix_pipeline.optimization.compilation import compile_function, run_compiled
 from phoenix_pipeline.optimization.corrections import Correction, corrections_of
 from phoenix_pipeline.optimization.learning_rate import learning_rate_at
-from phoenix_pipeline.optimization.precision import autocast
 from phoenix_pipeline.optimization.work import ClientTask, LocalResult, draw_batches
 
 
@@ -66,32 +61,57 @@ def train_stacked(
     columns = Columns.of(unet, tasks[0].work.from_server)
     # Who has most steps comes first: those that are still at work are then the first rows.
     order = sorted(range(len(tasks)), key=lambda i: -tasks[i].work.steps)
-    stack = torch.stack([columns.flatten(tasks[i].weights) for i in order])
     classes = conditions or [None] * len(tasks)
-    rows = [
-        _Row.of(tasks[i], classes[i], own, columns, config)
-        for i, own in zip(order, stack, strict=True)
+    stack = _stack_of(unet, columns, tasks, schedule, config, classes[0])
+    clients = [
+        _Client.of(tasks[i], classes[i], row, columns, config)
+        for i, row in zip(order, stack.rows, strict=True)
     ]
-    with batched_attention(unet, stack.device):
-        losses = _descend(unet, stack, rows, columns, schedule, config)
+    losses = _descend(unet, stack, clients, config)
     per_step = (time.perf_counter() - started) / sum(task.work.steps for task in tasks)
     results: list[LocalResult | TrainingError] = [TrainingError("")] * len(tasks)
-    for i, row, own in zip(order, rows, losses, strict=True):
-        row.keep(columns)
-        results[i] = row.result(own, per_step, config.batch_size)
+    for i, client, own in zip(order, clients, losses, strict=True):
+        client.keep(columns)
+        results[i] = client.result(own, per_step, config.batch_size)
     return results
 
 
+# By network; only on a GPU, where recording takes longer than a round.
+_KEPT: "WeakKeyDictionary[nn.Module, tuple[object, Stack]]" = WeakKeyDictionary()
+
+
+def _stack_of(
+    unet: nn.Module,
+    columns: Columns,
+    tasks: Sequence[ClientTask],
+    schedule: NoiseSchedule,
+    config: TrainingConfig,
+    condition: Condition | None,
+) -> Stack:
+    """Return room for ``tasks``; on a GPU that of the last round, if it had as many."""
+    images, count = tasks[0].images, len(tasks)
+    if images.device.type != "cuda":
+        return Stack(unet, columns, count, images, schedule, config, condition)
+    classes = (condition.null, condition.dropout) if condition else None
+    key = (columns, count, images.shape[1:], id(schedule), config, classes)
+    kept = _KEPT.get(unet)
+    if kept and kept[0] == key:
+        return kept[1]
+    # The old one first: it holds memory.
+    _KEPT.pop(unet, None)
+    stack = Stack(unet, columns, count, images, schedule, config, condition)
+    _KEPT[unet] = (key, stack)
+    return stack
+
+
 @dataclass(frozen=True)
-class _Row:
-    """One client: its part of the stack as up to two leaves, and what moves them."""
+class _Client:
+    """What one client trains in its row of the stack."""
 
     task: ClientTask
     condition: Condition | None
-    leaves: dict[str, nn.Parameter]
-    optimizer: torch.optim.Optimizer
+    row: Row
     corrections: Sequence[Correction]
-    generator: torch.Generator
     batches: Iterator[Tensor]
 
     @classmethod
@@ -99,62 +119,45 @@ class _Row:
         cls,
         task: ClientTask,
         condition: Condition | None,
-        own: Tensor,
+        row: Row,
         columns: Columns,
         config: TrainingConfig,
-    ) -> "_Row":
-        """Return the client whose weights are ``own`` [P]."""
-        leaves = {group: nn.Parameter(part) for group, part in columns.groups(own).items()}
-        optimizer = build_optimizer(leaves.values(), config, own.device)
-        if task.optimizer_state:
-            restore_adam_state(
-                optimizer, leaves.items(), columns.flatten_moments(task.optimizer_state)
-            )
-        generator = torch.Generator(device=own.device).manual_seed(task.work.seed)
-        batches = draw_batches(len(task.images), config.batch_size, task.work.steps, generator)
-        shared = {"shared": leaves["shared"]} if "shared" in leaves else {}
-        return cls(
-            task,
-            condition,
-            leaves,
-            optimizer,
-            corrections_of(shared, task.work, columns.flatten_shared),
-            generator,
-            batches,
-        )
+    ) -> "_Client":
+        """Write the client's weights and moments into ``row``."""
+        row.weights.copy_(columns.flatten(task.weights))
+        row.moments.set(columns.flatten_moments(task.optimizer_state or {}))
+        row.generator.manual_seed(task.work.seed)
+        batches = draw_batches(len(task.images), config.batch_size, task.work.steps, row.generator)
+        shared = {"shared": row.leaves["shared"]} if "shared" in row.leaves else {}
+        corrections = corrections_of(shared, task.work, columns.flatten_shared)
+        return cls(task, condition, row, corrections, batches)
 
-    def draw(self, schedule: NoiseSchedule, config: TrainingConfig) -> Batch:
-        """Return the next batch."""
+    def take_batch(self) -> None:
+        """Write the images and classes of the next batch into the row."""
         indices = next(self.batches)
-        condition = self.condition and self.condition.at(indices)
-        return draw_batch(self.task.images[indices], schedule, config, condition, self.generator)
+        torch.index_select(self.task.images, 0, indices, out=self.row.pixels)
+        if self.condition and self.row.condition:
+            torch.index_select(self.condition.labels, 0, indices, out=self.row.condition.labels)
 
-    def correct(self, gradient: Tensor, columns: Columns) -> None:
-        """Take ``gradient`` [P] for this client's own and let the corrections change it."""
-        for group, part in columns.groups(gradient).items():
-            self.leaves[group].grad = part
+    def move(self, step: int, config: TrainingConfig) -> None:
+        """Correct the gradient, move the weights, correct these."""
+        rate = learning_rate_at(self.task.work.progress(step), config.learning_rate, config)
         for correction in self.corrections:
             correction.correct_gradients()
-
-    def step(self, step: int, config: TrainingConfig) -> None:
-        """Move the weights."""
-        rate = learning_rate_at(self.task.work.progress(step), config.learning_rate, config)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
+        self.row.move(rate)
         for correction in self.corrections:
             correction.after_step(rate)
 
     def keep(self, columns: Columns) -> None:
         """Write weights and moments to where the task has them."""
-        own = columns.split(torch.cat([leaf.detach() for leaf in self.leaves.values()]))
+        own = columns.split(self.row.weights.clone())
         if at_rest := RowsAtRest.of(self.task.weights, self.condition):
             at_rest.restore(own)
         torch._foreach_copy_([self.task.weights[name] for name in own], list(own.values()))
         kept = self.task.optimizer_state
         if kept is not None:
             kept.clear()
-            kept.update(columns.split_moments(adam_state(self.optimizer, self.leaves.items())))
+            kept.update(columns.split_moments(self.row.moments.get()))
 
     def result(
         self, losses: Tensor, seconds_per_step: float, batch_size: int
@@ -169,70 +172,21 @@ class _Row:
 
 
 def _descend(
-    unet: nn.Module,
-    stack: Tensor,
-    rows: Sequence[_Row],
-    columns: Columns,
-    schedule: NoiseSchedule,
-    config: TrainingConfig,
+    unet: nn.Module, stack: Stack, clients: Sequence[_Client], config: TrainingConfig
 ) -> Tensor:
-    """Make the steps of all ``rows``; return their losses [C, most steps] on the CPU."""
-    losses = torch.zeros(len(rows), rows[0].task.work.steps, device=stack.device)
-    compiled = config.compile is True
+    """Make the steps of all ``clients``; return their losses [C, most steps] on the CPU."""
+    losses = torch.zeros(
+        len(clients), clients[0].task.work.steps, device=stack.rows[0].weights.device
+    )
     unet.train()
-    set_dropout_generators(unet, [row.generator for row in rows])
-    drawn: list[Batch] = []
-    for step in range(losses.shape[1]):
-        working = [row for row in rows if step < row.task.work.steps]
-        new = [row.draw(schedule, config) for row in working]
-        # Compiled code is for one number of rows: who is done comes along and is moved no more.
-        drawn = new + drawn[len(new) :] if compiled else new
-        batch = stack_batches(drawn)
-        leaf = stack[: len(drawn)].detach().requires_grad_()
-        take = partial(_losses_and_gradients, unet, columns, leaf, batch, config)
-        each, gradients = run_compiled(take) if compiled else take()
-        gradients = gradients[: len(working)]
-        for row, own in zip(working, gradients, strict=True):
-            row.correct(own, columns)
-        if config.max_grad_norm is not None:
-            # As torch.nn.utils.clip_grad_norm_ does for one client.
-            norms = torch.linalg.vector_norm(gradients, dim=1, keepdim=True)
-            gradients.mul_((config.max_grad_norm / (norms + 1e-6)).clamp_(max=1.0))
-        for row in working:
-            row.step(step, config)
-        losses[: len(working), step] = each[: len(working)]
+    set_dropout_generators(unet, [row.generator for row in stack.rows])
+    with batched_attention(unet):
+        for step in range(losses.shape[1]):
+            working = [client for client in clients if step < client.task.work.steps]
+            for client in working:
+                client.take_batch()
+            losses[:, step] = stack.set_gradients(len(working))
+            for client in working:
+                client.move(step, config)
     set_dropout_generators(unet, ())
     return losses.cpu()
-
-
-def _losses_and_gradients(
-    unet: nn.Module, columns: Columns, leaf: Tensor, batch: Batch, config: TrainingConfig
-) -> tuple[Tensor, Tensor]:
-    """Return each client's loss [C] for its row of ``leaf`` [C, P], and their gradients [C, P]."""
-    compute = _compiled_losses() if config.compile is True else _losses
-    each = compute(unet, columns.views(leaf), batch, config)
-    (gradients,) = torch.autograd.grad(each.sum(), leaf)
-    return each.detach(), gradients
-
-
-@cache
-def _compiled_losses() -> Callable[..., Tensor]:
-    return compile_function(_losses)
-
-
-def _losses(
-    unet: nn.Module, weights: dict[str, Tensor], batch: Batch, config: TrainingConfig
-) -> Tensor:
-    """Return each client's mean squared error [C] for ``weights`` [C, ...], x_t [C, B, ...]."""
-
-    def predict(own: dict[str, Tensor], *inputs: Tensor) -> Tensor:
-        options = {"return_dict": False}
-        prediction: Tensor = functional_call(unet, own, inputs, options)[0]
-        return prediction
-
-    with autocast(batch.x_t.device, config.precision):
-        predicted = vmap(predict)(weights, *batch.inputs)
-    squares = (predicted.float() - batch.target).square()
-    if batch.weights is None:
-        return squares.flatten(1).mean(1)
-    return (batch.weights * squares.flatten(2).mean(2)).mean(1)

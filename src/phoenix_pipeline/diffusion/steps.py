@@ -84,8 +84,7 @@ class EagerSteps:
 
     def move(self, learning_rate: float) -> None:
         """Clip and move."""
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate
+        set_learning_rate(self._optimizer, learning_rate)
         clip(self._weights, self._config)
         self._scaler.step(self._optimizer)
         self._scaler.update()
@@ -96,15 +95,31 @@ class EagerSteps:
 
 
 def build_optimizer(
-    parameters: Iterable[nn.Parameter], config: TrainingConfig, device: torch.device
+    parameters: Iterable[nn.Parameter],
+    config: TrainingConfig,
+    device: torch.device,
+    rate: Tensor | None = None,
 ) -> torch.optim.AdamW:
-    """Return AdamW over ``parameters``, as one kernel where the device has it."""
+    """Return AdamW over ``parameters``, as one kernel where the device has it.
+
+    ``rate``: a scalar on a GPU that a recorded step reads its learning rate from.
+    """
     return torch.optim.AdamW(
         parameters,
-        lr=config.learning_rate,
+        lr=config.learning_rate if rate is None else rate,
         weight_decay=config.weight_decay,
         fused=device.type in ("cpu", "cuda"),
+        capturable=rate is not None,
     )
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Let the next step be of this size; a recorded one reads it from its place on the device."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(learning_rate)
+        else:
+            group["lr"] = learning_rate
 
 
 def backpropagate(

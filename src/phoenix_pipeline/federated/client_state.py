@@ -44,8 +44,9 @@ class ClientState:
         """Take over the personal arrays as trained in this round, and move their average."""
         self.updates += 1
         self.personal = {name: t.detach().cpu().clone() for name, t in trained.items()}
-        if not self.personal_ema:
-            self.personal_ema = {name: t.clone() for name, t in self.personal.items()}
+        # A copy: what was kept before stands if this round fails.
+        before = self.personal_ema or self.personal
+        self.personal_ema = {name: tensor.clone() for name, tensor in before.items()}
         names = list(self.personal)
         update_ema(
             [self.personal_ema[n] for n in names],

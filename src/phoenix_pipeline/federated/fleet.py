@@ -12,6 +12,10 @@ from phoenix_pipeline.federated.client_state import ClientState
 RollCall = Callable[[int], Mapping[int, str]]
 
 
+def nothing_to_write(oldest_checkpoint: int) -> None:
+    """Leave what clients keep: it is in files already."""
+
+
 def all_present(server_round: int) -> Mapping[int, str]:
     """Return that nobody is away."""
     return {}
@@ -29,6 +33,8 @@ class Fleet:
         client_state: what a client kept after the last round, as far as the server may read it.
         roll_call: asked before each round; lets newcomers in and tells which clients are away, and
             why.
+        write_states: called before a checkpoint with the oldest round that a run can go on from;
+            afterwards what clients keep is in files.
     """
 
     grid: Grid
@@ -36,6 +42,7 @@ class Fleet:
     sizes: Mapping[int, int]
     client_state: Callable[[int], ClientState]
     roll_call: RollCall = field(default=all_present)
+    write_states: Callable[[int], None] = field(default=nothing_to_write)
 
 
 _FOR_EVER = 1 << 30

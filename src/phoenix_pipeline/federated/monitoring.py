@@ -11,6 +11,7 @@ from phoenix_pipeline.federated.records import pack_arrays
 from phoenix_pipeline.federated.round_table import Row
 from phoenix_pipeline.federated.threshold_filter import decide
 from phoenix_pipeline.metrics.monitoring import MonitorReference
+from phoenix_pipeline.quantities import counted
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +39,14 @@ class Monitor:
             return
         scores = {client: row["score"] for client, row in checked.items()}
         connected = num_clients - len(earlier.disconnected)
-        for decision in decide(scores, strikes, connected, self._config):
+        decisions = decide(scores, strikes, connected, self._config)
+        logger.info(
+            "round %s: the threshold filter checked %s by their samples: %s above the threshold",
+            server_round,
+            counted(len(decisions), "client"),
+            sum(not decision.score <= decision.threshold for decision in decisions),
+        )
+        for decision in decisions:
             checked[decision.client_id].update(
                 threshold=decision.threshold,
                 strikes=decision.strikes,

@@ -33,6 +33,7 @@ from phoenix_pipeline.federated.warm_up import warm_up
 from phoenix_pipeline.federated.wire import Layout
 from phoenix_pipeline.federated.work_plan import round_size
 from phoenix_pipeline.hardware import resolve_device
+from phoenix_pipeline.quantities import counted
 from phoenix_pipeline.strategies import Strategies
 
 logger = logging.getLogger(__name__)
@@ -153,6 +154,7 @@ def _run_rounds(
         run.finish_round({name: tensor.clone() for name, tensor in weights.items()})
         done = run.rounds_done
         if done % config.checkpoint_every == 0 or done == config.num_rounds:
+            fleet.write_states(run.oldest_checkpoint)
             run.save()
         keep_snapshot(job, run)
         _log_round(teller.means(done), done, config.num_rounds)
@@ -185,10 +187,10 @@ def _with_a_model(job: FederatedJob, run: RunState, fleet: Fleet) -> list[int]:
 
 def _log_round(means: Mapping[str, float], done: int, num_rounds: int) -> None:
     logger.info(
-        "round %s/%s: loss %.4f, %s clients, %.1f s of training",
+        "round %s/%s: loss %.4f, %s, %.1f s of training in all",
         done,
         num_rounds,
         means["loss"],
-        int(means["clients"]),
+        counted(int(means["clients"]), "client"),
         means["seconds"],
     )

@@ -3,6 +3,7 @@
 import logging
 import shutil
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from phoenix_pipeline.checkpoints import atomic_path
 from phoenix_pipeline.errors import CheckpointError
 from phoenix_pipeline.federated.client_state import ClientState
+from phoenix_pipeline.federated.kept_states import KeptStates
 from phoenix_pipeline.federated.packed_file import load_packed, save_packed
 from phoenix_pipeline.federated.site_demands import SiteDemands
 from phoenix_pipeline.images import ImageSet
@@ -32,7 +34,7 @@ class Site:
 
     ``labels``: int64 [N] beside them; None where there are none, or nobody asks for them.
     ``releases_personal_layers``: whether it hands them to a server that asks; ``demands``: what a
-    message must keep to.
+    message must keep to; ``kept``: what the clients of this process keep in memory.
     """
 
     client_id: int
@@ -41,6 +43,7 @@ class Site:
     releases_personal_layers: bool = True
     demands: SiteDemands | None = None
     labels: Tensor | None = None
+    kept: KeptStates | None = None
 
     def load_state(self, before_round: int) -> ClientState:
         """Return what was kept in the newest round before ``before_round``; empty if nothing.
@@ -50,6 +53,8 @@ class Site:
         Raises:
             CheckpointError: all files are broken.
         """
+        if self.kept and (tensors := self.kept.newest(self.client_id, before_round)):
+            return ClientState.from_tensors(tensors)
         rounds = [number for number in self._saved_rounds() if number < before_round]
         for number in sorted(rounds, reverse=True):
             try:
@@ -71,7 +76,17 @@ class Site:
         tensors = state.to_tensors()
         if not tensors:
             return
+        kept = self.kept and self.kept.keep(self.client_id, server_round, tensors)
+        if not kept or (self.kept and self.kept.is_of_checkpoint(server_round)):
+            self.write_state(server_round, oldest_checkpoint, tensors)
+
+    def write_state(
+        self, server_round: int, oldest_checkpoint: int, tensors: Mapping[str, Tensor]
+    ) -> None:
+        """Write the ``tensors`` of a state of ``server_round``; otherwise as :meth:`save_state`."""
         save_packed(self._state_path(server_round), tensors, {"round": server_round})
+        if self.kept:
+            self.kept.is_in_file(self.client_id, server_round)
         needed = max((r for r in self._saved_rounds() if r <= oldest_checkpoint), default=0)
         for number in self._saved_rounds():
             if number < needed:
@@ -94,11 +109,14 @@ class InMemorySites:
         client_images: pd.DataFrame,
         device: torch.device,
         state_folder: Path,
+        kept: KeptStates | None = None,
     ) -> None:
+        """Take the images; with ``kept`` what clients keep is in files at checkpoints only."""
         self._images = torch.from_numpy(images.images).to(device)
         self._labels = None if images.labels is None else torch.from_numpy(images.labels).to(device)
         self._indices = _indices_of(client_images)
         self._state_folder = state_folder
+        self._kept = kept
 
     def sizes(self) -> dict[int, int]:
         """Return each client's number of images."""
@@ -106,13 +124,23 @@ class InMemorySites:
 
     def state(self, client_id: int) -> ClientState:
         """Return what ``client_id`` kept after the last round."""
-        return Site(client_id, self._images[:0], self._state_folder).load_state(sys.maxsize)
+        return self._without_images(client_id).load_state(sys.maxsize)
+
+    def write_states(self, oldest_checkpoint: int) -> None:
+        """Write what no file has of the clients' newest states, before a checkpoint."""
+        for client_id, server_round, tensors in self._kept.unwritten() if self._kept else ():
+            site = self._without_images(client_id)
+            site.write_state(server_round, oldest_checkpoint, tensors)
+
+    def _without_images(self, client_id: int) -> Site:
+        return Site(client_id, self._images[:0], self._state_folder, kept=self._kept)
 
     def site(self, client_id: int) -> Site:
         """Return the site of ``client_id``."""
         indices = torch.from_numpy(self._indices[client_id]).to(self._images.device)
         labels = None if self._labels is None else self._labels[indices]
-        return Site(client_id, self._images[indices], self._state_folder, labels=labels)
+        images, folder = self._images[indices], self._state_folder
+        return Site(client_id, images, folder, labels=labels, kept=self._kept)
 
     def __call__(self, message: Message, context: Context) -> Site:
         """Return the site of the node that ``context`` belongs to."""

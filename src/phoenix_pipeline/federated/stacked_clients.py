@@ -4,8 +4,12 @@ Everything but the training is what :mod:`~phoenix_pipeline.federated.client_app
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from flwr.app import Context, Message
@@ -22,8 +26,9 @@ from phoenix_pipeline.federated.client_app import (
     finish_round,
     read_settings,
 )
-from phoenix_pipeline.federated.records import ClientSettings
-from phoenix_pipeline.federated.workbench import Workbench
+from phoenix_pipeline.federated.records import REFERENCE, ClientSettings
+from phoenix_pipeline.federated.sites import Site
+from phoenix_pipeline.federated.workbench import Bench, Workbench
 from phoenix_pipeline.hardware import available_memory
 from phoenix_pipeline.optimization.work import ClientTask, LocalResult
 
@@ -38,11 +43,15 @@ _MEMORY_SHARE = 0.5
 
 
 class StackedClients:
-    """Answers several training messages at once."""
+    """Answers several training messages at once.
 
-    def __init__(self, open_site: OpenSite) -> None:
+    Each client's messages and files are read and written by one of ``threads`` threads.
+    """
+
+    def __init__(self, open_site: OpenSite, threads: int = 1) -> None:
         self._open_site = open_site
         self._workbench = Workbench(compiles=False)
+        self._threads = threads
 
     def __call__(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
         """Return a reply to each message, in order: a client that cannot gives its reason."""
@@ -58,22 +67,63 @@ class StackedClients:
             return [reply for part in parts for reply in self(messages[part], contexts[part])]
 
     def _answer(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
-        begun = [
-            answer_errors(message, context, partial(self._begin, slot=i, count=len(messages)))
+        opened = [
+            answer_errors(message, context, partial(self._open, slot=i, count=len(messages)))
             for i, (message, context) in enumerate(zip(messages, contexts, strict=True))
         ]
-        results = iter(_train([one for one in begun if isinstance(one, ClientRound)]))
-        return [
-            answer_errors(message, context, partial(_finish, begun=one, result=next(results)))
-            if isinstance(one, ClientRound)
-            else one
-            for message, context, one in zip(messages, contexts, begun, strict=True)
-        ]
+        with self._each_in_a_thread(messages) as each:
+            begun = list(each(_begin, messages, contexts, opened))
+            results = iter(_train([one for one in begun if isinstance(one, ClientRound)]))
+            trained = [next(results) if isinstance(one, ClientRound) else None for one in begun]
+            return list(each(_finish, messages, contexts, begun, trained))
 
-    def _begin(self, message: Message, context: Context, slot: int, count: int) -> ClientRound:
+    def _open(self, message: Message, context: Context, slot: int, count: int) -> "_Opened":
         settings, site = read_settings(message), self._open_site(message, context)
         bench = self._workbench.prepare_slots(settings, site.images.device, count)[slot]
-        return begin_round(message.content, settings, site, bench)
+        return _Opened(settings, site, bench)
+
+    @contextmanager
+    def _each_in_a_thread(
+        self, messages: Sequence[Message]
+    ) -> Iterator[Callable[..., Iterable[Any]]]:
+        """Yield a ``map`` that calls its function in the threads, on this thread's stream.
+
+        Clients that score their own models do so one after another: with the one network.
+        """
+        if self._threads == 1 or any(REFERENCE in message.content for message in messages):
+            yield map
+            return
+        stream = torch.cuda.current_stream() if torch.cuda.is_available() else None
+
+        def prepare() -> None:
+            torch.set_num_threads(1)
+            if stream is not None:
+                torch.cuda.set_stream(stream)
+
+        threads = torch.get_num_threads()
+        try:
+            with ThreadPoolExecutor(self._threads, "client_files", prepare) as pool:
+                yield pool.map
+        finally:
+            # Threads that start later, and MKL, go by the number that was set last.
+            torch.set_num_threads(threads)
+
+
+@dataclass(frozen=True)
+class _Opened:
+    settings: ClientSettings
+    site: Site
+    bench: Bench
+
+
+def _begin(message: Message, context: Context, opened: _Opened | Message) -> ClientRound | Message:
+    if isinstance(opened, Message):
+        return opened
+
+    def begin(message: Message, context: Context) -> ClientRound:
+        return begin_round(message.content, opened.settings, opened.site, opened.bench)
+
+    return answer_errors(message, context, begin)
 
 
 def _train(begun: Sequence[ClientRound]) -> list[LocalResult | TrainingError]:
@@ -94,10 +144,24 @@ def _train(begun: Sequence[ClientRound]) -> list[LocalResult | TrainingError]:
 
 
 def _finish(
-    message: Message, context: Context, begun: ClientRound, result: LocalResult | TrainingError
+    message: Message,
+    context: Context,
+    begun: ClientRound | Message,
+    result: LocalResult | TrainingError | None,
 ) -> Message:
-    if isinstance(result, TrainingError):
-        raise result
+    if isinstance(begun, Message):
+        return begun
+    return answer_errors(message, context, partial(_reply, begun=begun, result=result))
+
+
+def _reply(
+    message: Message,
+    context: Context,
+    begun: ClientRound,
+    result: LocalResult | TrainingError | None,
+) -> Message:
+    if not isinstance(result, LocalResult):
+        raise result or TrainingError("the client was not trained")
     return Message(finish_round(begun, result), reply_to=message)
 
 
@@ -107,7 +171,7 @@ def clients_at_a_time(
     """Return how many clients a worker trains as one program; a line in the log says why."""
     count, reason = choose_clients_at_a_time(config, settings, device, num_clients)
     if reason:
-        logger.info("clients train one after another: %s", reason)
+        logger.info("each worker trains its clients one after another: %s", reason)
     if count > 1:
         logger.info("up to %s clients train as one program", count)
     return count

@@ -46,6 +46,7 @@ from phoenix_pipeline.federated.run_state import RunState
 from phoenix_pipeline.federated.server_optimizer import ServerOptimizer
 from phoenix_pipeline.federated.transport import ServerTransport, apart
 from phoenix_pipeline.federated.work_plan import plan_steps
+from phoenix_pipeline.quantities import counted
 from phoenix_pipeline.strategies import ServerView, Strategies
 
 logger = logging.getLogger(__name__)
@@ -89,9 +90,9 @@ class PhoenixStrategy(FedAvg):
     def summary(self) -> None:
         """Say what this federation is, in one line."""
         logger.info(
-            "%s clients, %s rounds, %s done",
-            len(self._clients),
-            self._config.num_rounds,
+            "%s, %s, %s done",
+            counted(len(self._clients), "client"),
+            counted(self._config.num_rounds, "round"),
             self._run.rounds_done,
         )
 

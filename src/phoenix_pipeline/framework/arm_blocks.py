@@ -25,6 +25,7 @@ _TAKEN = {
     "train_images",
     "test_images",
     "data_root",
+    "references_root",
     "checkpoints",
     "label_judge",
     "references",

@@ -87,16 +87,18 @@ class PhoenixConfigLoader(OmegaConfigLoader):
             ) from error
 
     def _globals_with_paths(self, values: dict[str, Any]) -> dict[str, Any]:
-        """Return globals whose environment has a test split and a data root of its own."""
+        """Return globals whose environment has a test split and a data root of its own.
+
+        ``conf/local`` is the environment of a run that names none; its data root is the default.
+        """
         values = {DATA_ROOT: DEFAULT_DATA_ROOT, **values}
         values = local_paths(values, f" ({self._conf_folder.name}/*/globals.yml)")
         values[DATA_ROOT] = values[DATA_ROOT] or DEFAULT_DATA_ROOT
-        if self.env in (None, self.base_env, self.default_run_env):
-            return values
         own = {name for file in self._read_raw_config("globals")[1].values() for name in file}
         if "train_images" in own and "test_images" not in own:
             values["test_images"] = None
-        if DATA_ROOT not in own:
+        unnamed = self.env in (None, self.base_env, self.default_run_env)
+        if not unnamed and DATA_ROOT not in own:
             # A run of one environment leaves the results of the others.
             values[DATA_ROOT] = f"{values[DATA_ROOT]}/{self.env}"
         return values

@@ -7,7 +7,9 @@ from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.framework.unknown_user import home_is_known
 
 DATA_ROOT = "data_root"
-PATHS = ("train_images", "test_images", DATA_ROOT)
+# Where the label judge and the reference statistics are kept, if not in the data root.
+REFERENCES_ROOT = "references_root"
+PATHS = ("train_images", "test_images", DATA_ROOT, REFERENCES_ROOT)
 DEFAULT_DATA_ROOT = "data"
 
 

@@ -18,6 +18,7 @@ from phoenix_pipeline.images.names import readable_path
 from phoenix_pipeline.images.parquet import count_rows, read_parquet
 from phoenix_pipeline.images.sources import ImageSource, find_image_source
 from phoenix_pipeline.images.stack import ImageStack
+from phoenix_pipeline.quantities import counted
 
 logger = logging.getLogger(__name__)
 
@@ -132,9 +133,11 @@ def _account(source: ImageSource, images: ImageSet, remarks: Sequence[str], foun
     level = logging.WARNING if left_out.keys() - {HIDDEN} else logging.INFO
     logger.log(
         level,
-        "Read %d images (%d x %d px, %d channels, %d classes) from %s%s",
-        images.num_images, images.image_size, images.image_size, images.channels,
-        images.num_classes, readable_path(source.path), text,
+        "Read %s (%d x %d px, %s, %s) from %s%s",
+        counted(images.num_images, "image"), images.image_size, images.image_size,
+        "grey" if images.channels == 1 else "RGB",
+        "no labels" if images.labels is None else counted(images.num_classes, "class", "classes"),
+        readable_path(source.path), text,
     )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ Trained here on the real training images; ``own_judge.py`` has one from the user
 
 import hashlib
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,12 +61,17 @@ class LabelJudge:
 
     @property
     def refusal(self) -> str:
-        """Why nothing can be judged by it; empty where it knows more than the commonest class."""
-        if self.test_accuracy > self.majority_share:
+        """Why nothing can be judged by it; empty where it knows more than the commonest class.
+
+        It knows more if its accuracy is above that class's share by two standard errors of it.
+        """
+        share = self.majority_share
+        chance = 2 * math.sqrt(share * (1 - share) / max(self.num_test_images, 1))
+        if self.test_accuracy > share + chance:
             return ""
         return (
             f"the label judge is right on {self.test_accuracy:.1%} of {self.num_test_images} test "
-            f"images, no more than the {self.majority_share:.1%} that are of the commonest class; "
+            f"images, by chance no more than the {share:.1%} that are of the commonest class; "
             f"train it on more images or raise evaluation.classifier.epochs"
         )
 

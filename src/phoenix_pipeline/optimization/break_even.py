@@ -9,11 +9,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class BreakEven:
-    """``least``: calls of a network, by kind of device, from which on; elsewhere never."""
+    """``least``: calls of a network, by kind of device, from which on; None: it never pays there.
+
+    A kind that is missing was not measured, and gets none.
+    """
 
     parameter: str
     calls: str
-    least: Mapping[str, int]
+    least: Mapping[str, int | None]
 
     def pays(self, calls: int, device: str, why_not: str | None = None) -> bool:
         """Return whether to compile for so many ``calls``; a line in the log says why.
@@ -22,21 +25,26 @@ class BreakEven:
         """
         least = self.least.get(device)
         chosen = why_not is None and least is not None and calls >= least
-        unknown = f"nothing is known of {device}" if least is None else f"it pays from {least} on"
         logger.info(
-            "%s: auto is %s: %s %s on %s; %s",
+            "%s: auto chooses %s for %s %s on %s: %s",
             self.parameter,
             str(chosen).lower(),
-            calls,
+            f"{calls:,}",
             self.calls,
             device,
-            why_not or unknown,
+            why_not or self._reason(device),
         )
         return chosen
+
+    def _reason(self, device: str) -> str:
+        if device not in self.least:
+            return "compiling was not measured there"
+        least = self.least[device]
+        return "compiling does not pay there" if least is None else f"it pays from {least:,} on"
 
 
 # cpu: measured. cuda: estimated from sampling on an H200, where compiling takes 25 to 60 s and a
 # pass is 3.3 times as fast; compiled training was not measured.
 TRAINING = BreakEven("training.compile", "steps", {"cpu": 15_000, "cuda": 1_000})
 # Passes of a batch, measured at 500 images. On a CPU what sampling does by itself is the faster.
-SAMPLING = BreakEven("sampling.compile", "passes", {"cuda": 1_000})
+SAMPLING = BreakEven("sampling.compile", "passes", {"cpu": None, "cuda": 1_000})

@@ -95,10 +95,10 @@ def _judge(arms: pd.DataFrame) -> list[str]:
     text = f"right on {accuracy.min():.1%} of real test images"
     if len(majority):
         text += f", of which {majority.max():.1%} are of the commonest class"
-        if accuracy.min() <= majority.max():
+        if "class_entropy" not in arms or arms["class_entropy"].isna().all():
             return [
-                f"The label classifier is {text}: it knows no more than that, and all that rests "
-                "on it is left out."
+                f"The label classifier is {text}: by chance it knows no more than that, and all "
+                "that rests on it is left out."
             ]
     return [
         "Class histograms, entropy, KL and the Inception Score rest on a classifier that is "

@@ -59,6 +59,8 @@ _SHOWN_OF_AUDITS = (
     "reconstruction_psnr_db",
 )
 _CARD_SCORES = ("FID", "Coverage")
+# Grids that have more pixels across are shown smaller than they are, and drop none if smoothed.
+_SHOWN_WIDTH = 260
 
 
 def render_report(
@@ -111,6 +113,7 @@ def render_report(
         everything=_table_view(table, everything, pooled),
         glossary=_glossary(headline),
         cards=_sample_cards(table, gallery, headline),
+        shrunk=any(grid.width > _SHOWN_WIDTH for grid in gallery.drawn.values()),
         class_names=gallery.class_names[:MOST_CLASSES] if gallery.by_class else (),
         client_models=describe_client_models(metrics, headline),
         figures=_figure_views(figures),

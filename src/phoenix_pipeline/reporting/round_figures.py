@@ -111,7 +111,7 @@ def draw_filter_decisions(rounds: pd.DataFrame) -> Figure:
     _finish(axes, "Threshold filtering: scores of the clients' own samples", "distance")
     _scale_scores(axes, checks)
     axes.set_xlabel("round")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     _filter_legend(figure, axes)
     return figure
 

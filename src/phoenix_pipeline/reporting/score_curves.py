@@ -57,7 +57,7 @@ def _finish(by_round: Axes, by_bytes: Axes, space: str) -> None:
         axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_ylabel("distance (lower is better)")
     by_round.set_xlabel("round")
-    by_round.xaxis.set_major_locator(MaxNLocator(integer=True))
+    by_round.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     by_bytes.set_xlabel("sent and received by all clients together")
     by_bytes.xaxis.set_major_formatter(EngFormatter(unit="B"))
     by_bytes.set_xlim(left=0)

@@ -11,6 +11,8 @@ from phoenix_pipeline.reporting.gap_closed import CEILING_ARM, DEFAULT_ARM, doub
 from phoenix_pipeline.reporting.vocabulary import GAP_CLOSED, describe_metric
 
 _LITTLE = 0.02
+# Arms whose coverage or recall is below this share of real images' have not learned to draw them.
+_LEARNED = 0.1
 
 
 def summarise(table: pd.DataFrame, pooled: Collection[str]) -> list[str]:
@@ -25,6 +27,8 @@ def summarise(table: pd.DataFrame, pooled: Collection[str]) -> list[str]:
     rows = table.set_index("arm")
     values = rows[score].astype("float64")
     rivals = values.drop([name for name in (*pooled, FLOOR_NAME) if name in values]).dropna()
+    if unlike := _unlike(rows, score):
+        return unlike
     if rivals.empty:
         return [_alone(values.dropna().index[0], rows, score)]
     best = str(rivals.idxmin())
@@ -35,6 +39,24 @@ def summarise(table: pd.DataFrame, pooled: Collection[str]) -> list[str]:
     # All that is said of "it" follows the sentence that names it.
     own = [*_gap(best, rows, score), *_traffic(best, rows), *_attacked(best, rows)]
     return [first, *own, *_best_single(best, rivals, rows, score)]
+
+
+def _unlike(rows: pd.DataFrame, score: str) -> list[str]:
+    """Return a warning in place of a winner where no arm's samples resemble the real images."""
+    for metric in ("coverage", "recall"):
+        column = f"{metric}_{score.removeprefix('fid_')}"
+        real = _number(rows, FLOOR_NAME, column)
+        if math.isnan(real):
+            continue
+        covered = rows[column].drop(FLOOR_NAME).astype("float64").dropna()
+        if len(covered) and covered.max() < _LEARNED * real:
+            return [
+                "No arm draws images like the real ones yet, so which one comes closest says "
+                f"nothing: {metric} is at most {covered.max():.3f}, and {real:.3f} for "
+                f"{FLOOR_NAME}.",
+                "Train longer (federation.num_rounds, federation.local_work.amount).",
+            ]
+    return []
 
 
 def _write(rows: pd.DataFrame, arm: str, name: str) -> str:
@@ -57,9 +79,11 @@ def _alone(arm: str, rows: pd.DataFrame, score: str) -> str:
 
 
 def _best(arm: str, rows: pd.DataFrame, score: str) -> str:
+    own, default = (_number(rows, name, score) for name in (arm, DEFAULT_ARM))
+    against = ", hardly less than" if default - own < _LITTLE * default else " against"
     compared = ""
     if arm != DEFAULT_ARM and DEFAULT_ARM in rows.index:
-        compared = f" against {_write(rows, DEFAULT_ARM, score)} of {DEFAULT_ARM}"
+        compared = f"{against} {_write(rows, DEFAULT_ARM, score)} of {DEFAULT_ARM}"
     return (
         f"Of the arms that keep the images apart, {arm} comes closest to the real images: "
         f"{_label(score)} {_write(rows, arm, score)}{compared}{_beside(rows, score)}."
@@ -99,7 +123,7 @@ def _label(score: str) -> str:
 def _gap(arm: str, rows: pd.DataFrame, score: str) -> list[str]:
     column = GAP_CLOSED.name + score.removeprefix("fid_")
     share = _number(rows, arm, column)
-    if not share > 0 or doubtful_shares(rows.loc[[arm], [column]].reset_index()):
+    if not share > _LITTLE or doubtful_shares(rows.loc[[arm], [column]].reset_index()):
         return []
     return [f"It closes {share:.0%} of the gap between {DEFAULT_ARM} and {CEILING_ARM}."]
 

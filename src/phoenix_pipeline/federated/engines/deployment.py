@@ -15,6 +15,7 @@ from phoenix_pipeline.errors import CheckpointError, FederationError
 from phoenix_pipeline.federated.engines.exchange import (
     JOB_FILE,
     JOB_FOLDER,
+    LOG,
     Progress,
     has_ended,
     read_failure,
@@ -110,7 +111,7 @@ def _fingerprint(folder: Path) -> str:
 def _follow(
     link: SuperLink, run_id: int, folder: Path, watch: Watch, patience_s: float
 ) -> Lost | None:
-    """Pass on rounds and replies until the run has ended; return what happened if it was lost.
+    """Pass on rounds, replies and log until the run has ended; return what happened if it was lost.
 
     Raises:
         FederationError: the SuperLink cannot be reached for ``patience_s``, or somebody stopped the
@@ -122,7 +123,9 @@ def _follow(
         ended = has_ended(folder)
         for kind, number, values in progress.news():
             had_replies |= kind == "reply"
-            if kind == "round" and watch.on_round:
+            if kind == LOG:
+                logging.getLogger(values["logger"]).log(number, "%s", values["text"])
+            elif kind == "round" and watch.on_round:
                 watch.on_round(number, values)
             elif kind == "reply" and watch.on_reply:
                 watch.on_reply(number, values)

@@ -4,7 +4,9 @@ Both run on the coordinator's machine, as the same user. JSON and safetensors on
 """
 
 import json
+import logging
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,6 +29,8 @@ JOB_FILE = "job.safetensors"
 _RESULT = "result.safetensors"
 _FAILURE = "failure.json"
 _PROGRESS = "progress.jsonl"
+# The kind of a line of progress that is one of the log; its number is the level.
+LOG = "log"
 _POOL, _POOL_LABELS = "pool", "pool_labels"
 _START = "start/"
 
@@ -115,6 +119,24 @@ class Progress:
                 self._read += len(line)
                 kind, number, values = json.loads(line)
                 yield str(kind), int(number), cast(dict[str, Any], values)
+
+
+@contextmanager
+def relayed_log(progress: Progress) -> Iterator[None]:
+    """Append what this package logs meanwhile, as lines of kind ``log`` with their level.
+
+    Flower keeps what a ServerApp prints; who waits at the coordinator would see nothing.
+    """
+    relay = logging.Handler(logging.INFO)
+    relay.emit = lambda record: progress.append(  # type: ignore[method-assign]
+        LOG, record.levelno, {"logger": record.name, "text": record.getMessage()}
+    )
+    package = logging.getLogger(__name__.partition(".")[0])
+    package.addHandler(relay)
+    try:
+        yield
+    finally:
+        package.removeHandler(relay)
 
 
 def write_result(

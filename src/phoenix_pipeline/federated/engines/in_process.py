@@ -15,6 +15,7 @@ from phoenix_pipeline.federated.client_app import build_client_app
 from phoenix_pipeline.federated.engines.local_grid import LocalGrid
 from phoenix_pipeline.federated.fleet import Attendance, Fleet
 from phoenix_pipeline.federated.job import FederatedJob, FederatedResult
+from phoenix_pipeline.federated.kept_states import KeptStates
 from phoenix_pipeline.federated.program import Watch, run_program
 from phoenix_pipeline.federated.resuming import CLIENTS_FOLDER
 from phoenix_pipeline.federated.sites import InMemorySites
@@ -25,16 +26,18 @@ from phoenix_pipeline.hardware import available_cores, resolve_device
 def train(job: FederatedJob, folder: Path, watch: Watch) -> FederatedResult:
     """Train over the clients of ``job``, all in this process."""
     device = resolve_device(job.device)
-    sites = InMemorySites(job.images, job.client_images, device, folder / CLIENTS_FOLDER)
+    kept = KeptStates(job.config.checkpoint_every, job.config.num_rounds, device)
+    states = folder / CLIENTS_FOLDER
+    sites = InMemorySites(job.images, job.client_images, device, states, kept)
     sizes, cores = sites.sizes(), available_cores()
     workers = min(job.config.workers or (cores if device.type == "cpu" else 1), len(sizes))
     app = build_client_app(sites)
     threads = job.config.threads_per_client or max(1, cores // workers)
     roll_call = Attendance.of(job.config, sizes)
     together = clients_at_a_time(job.config, job.settings, device, len(sizes))
-    stacked = StackedClients(sites) if together > 1 else None
-    with InProcessGrid(app, sizes, workers, threads, together, stacked) as grid:
-        fleet = Fleet(grid, grid.clients, sizes, sites.state, roll_call)
+    stacked = StackedClients(sites, threads) if together > 1 else None
+    with InProcessGrid(app, sizes, workers, threads, together, stacked, device) as grid:
+        fleet = Fleet(grid, grid.clients, sizes, sites.state, roll_call, sites.write_states)
         return run_program(job, folder, fleet, watch)
 
 
@@ -52,14 +55,19 @@ class InProcessGrid(LocalGrid):
         threads: int,
         together: int = 1,
         stacked: StackedClients | None = None,
+        device: torch.device | None = None,
     ) -> None:
         super().__init__(client_ids, workers, together)
         self._app = client_app
         self._threads_per_worker = threads
         self._stacked = stacked
+        self._device = device
 
     def _prepare_worker(self) -> None:
         torch.set_num_threads(self._threads_per_worker)
+        if self._device is not None and self._device.type == "cuda" and self._workers > 1:
+            # On one stream the workers' kernels would wait for each other.
+            torch.cuda.set_stream(torch.cuda.Stream(self._device))
 
     def _call(self, message: Message, context: Context) -> Message:
         return self._app(message, context)

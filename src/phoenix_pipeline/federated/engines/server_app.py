@@ -17,6 +17,7 @@ from phoenix_pipeline.federated.engines.exchange import (
     JOB_FOLDER,
     Progress,
     read_job,
+    relayed_log,
     write_failure,
     write_result,
 )
@@ -42,10 +43,11 @@ def main(grid: Grid, context: Context) -> None:
         lambda number, row: progress.append("reply", number, row),
     )
     try:
-        job = read_job(folder)
-        fleet = open_fleet(grid, job, folder)
-        result = run_program(job, folder, fleet, watch)
-        write_result(folder, result, released_layers(job, result, fleet))
+        with relayed_log(progress):
+            job = read_job(folder)
+            fleet = open_fleet(grid, job, folder)
+            result = run_program(job, folder, fleet, watch)
+            write_result(folder, result, released_layers(job, result, fleet))
     except httpx.HTTPError:
         # The SuperLink is gone, or has ended this run: the Kedro node learns which from itself.
         raise

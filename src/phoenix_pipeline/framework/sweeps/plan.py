@@ -34,9 +34,14 @@ class Sweep:
         """The folder that tables and figures go to."""
         return self.project / self.data_root / "08_reporting" / FOLDER / self.name
 
+    @property
+    def references_root(self) -> Path:
+        """The folder of the label judge and the reference statistics, which all cells share."""
+        return self.data_root / FOLDER / self.name
+
     def cell_root(self, cell: Cell) -> Path:
         """Return the cell's ``data_root``."""
-        return self.data_root / FOLDER / self.name / cell.name
+        return self.references_root / cell.name
 
     def folder(self, cell: Cell) -> CellFolder:
         """Return the cell's folder."""

@@ -17,6 +17,7 @@ import yaml
 from phoenix_pipeline.checkpoints import atomic_path
 from phoenix_pipeline.framework.error_lines import INTERRUPTED
 from phoenix_pipeline.framework.mlflow_runs import CELL_TAG
+from phoenix_pipeline.framework.paths import DATA_ROOT, REFERENCES_ROOT
 from phoenix_pipeline.framework.stop_signals import lifeline
 from phoenix_pipeline.framework.sweeps.cells import Cell, digest
 from phoenix_pipeline.framework.sweeps.plan import Sweep
@@ -73,7 +74,11 @@ class KedroProcess:
 
 def write_run_file(sweep: Sweep, cell: Cell, arms: tuple[str, ...]) -> Path:
     """Write the options of ``kedro run`` for these arms and return the file."""
-    parameters = {**cell.parameters, "data_root": sweep.cell_root(cell).as_posix()}
+    parameters = {
+        **cell.parameters,
+        DATA_ROOT: sweep.cell_root(cell).as_posix(),
+        REFERENCES_ROOT: sweep.references_root.as_posix(),
+    }
     options: dict[str, Any] = {"pipelines": ",".join(arms), "params": parameters}
     if sweep.env:
         options["env"] = sweep.env

@@ -1,0 +1,184 @@
+"""The networks of several clients at fixed places in memory, and what moves them.
+
+Row ``c`` of every array is client ``c``'s. Nothing here is made anew for a step, so a GPU records
+the steps once (``optimization/cuda_graph.py``) and serves all rounds with them.
+"""
+
+from collections.abc import Callable
+from functools import cache, partial
+from weakref import ref
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from phoenix_pipeline.config import TrainingConfig
+from phoenix_pipeline.diffusion.batched_attention import batched_attention
+from phoenix_pipeline.diffusion.batches import Batch, draw_batch, stack_batches
+from phoenix_pipeline.diffusion.columns import Columns
+from phoenix_pipeline.diffusion.conditioning import Condition
+from phoenix_pipeline.diffusion.dropout import set_dropout_generators
+from phoenix_pipeline.diffusion.graphed import why_not_graphed
+from phoenix_pipeline.diffusion.noise import NoiseSchedule
+from phoenix_pipeline.diffusion.steps import build_optimizer, set_learning_rate
+from phoenix_pipeline.optimization.adam_state import FixedMoments
+from phoenix_pipeline.optimization.compilation import compile_function, run_compiled
+from phoenix_pipeline.optimization.cuda_graph import record
+from phoenix_pipeline.optimization.precision import autocast
+
+
+class Row:
+    """One client's part: up to two leaves of its row, their optimizer, its batch."""
+
+    def __init__(
+        self,
+        weights: Tensor,
+        gradient: Tensor,
+        columns: Columns,
+        pixels: Tensor,
+        condition: Condition | None,
+        config: TrainingConfig,
+    ) -> None:
+        """Take a row of the stack: ``weights`` and ``gradient`` [P], uint8 ``pixels`` [B, ...]."""
+        device = weights.device
+        self.weights, self.pixels, self.condition = weights, pixels, condition
+        self.generator = torch.Generator(device=device)
+        self.leaves = {g: nn.Parameter(part) for g, part in columns.groups(weights).items()}
+        self._gradient, self._config = gradient, config
+        for group, part in columns.groups(gradient).items():
+            self.leaves[group].grad = part
+        rate = torch.zeros((), device=device) if _records(device) else None
+        self.optimizer = build_optimizer(self.leaves.values(), config, device, rate)
+        self.moments = FixedMoments(self.optimizer, list(self.leaves), list(self.leaves.values()))
+        self._move: Callable[[], object] = self._clip_and_move
+
+    def record(self) -> None:
+        """Let later moves be launches of a CUDA graph, if the device has such."""
+        self._move = record(self._clip_and_move, (), self.weights.device, "an optimizer step")
+
+    def move(self, learning_rate: float) -> None:
+        """Clip the gradient and move the weights."""
+        set_learning_rate(self.optimizer, learning_rate)
+        self._move()
+
+    def _clip_and_move(self) -> None:
+        if self._config.max_grad_norm is not None:
+            # As torch.nn.utils.clip_grad_norm_ does.
+            norm = torch.linalg.vector_norm(self._gradient)
+            self._gradient.mul_((self._config.max_grad_norm / (norm + 1e-6)).clamp_(max=1.0))
+        self.optimizer.step()
+
+
+class Stack:
+    """``rows`` of clients, and the gradients of all of them at once."""
+
+    def __init__(
+        self,
+        unet: nn.Module,
+        columns: Columns,
+        count: int,
+        images: Tensor,
+        schedule: NoiseSchedule,
+        config: TrainingConfig,
+        condition: Condition | None,
+    ) -> None:
+        """Make room for ``count`` clients with images and classes like these."""
+        device, batch = images.device, config.batch_size
+        self._schedule, self._config, self._columns = schedule, config, columns
+        self._weights = torch.zeros(count, columns.size, device=device)
+        self._gradients = torch.zeros_like(self._weights)
+        self._losses = torch.zeros(count, device=device)
+        pixels = images.new_zeros((count, batch, *images.shape[1:]))
+        classes: list[Condition | None] = [None] * count
+        if condition:
+            labels = condition.labels.new_zeros(count, batch)
+            classes = [Condition(own, condition.null, condition.dropout) for own in labels]
+        self.rows = [
+            Row(weights, gradient, columns, own, condition, config)
+            for weights, gradient, own, condition in zip(
+                self._weights, self._gradients, pixels, classes, strict=True
+            )
+        ]
+        # A reference to the network would keep it, and with it the graphs, for ever.
+        self._unet = ref(unet)
+        self._set: Callable[[], object] | None = None
+        if _records(device) and not why_not_graphed(config):
+            self._record(unet)
+
+    def _record(self, unet: nn.Module) -> None:
+        compute = partial(self._compute, len(self.rows))
+        generators = [row.generator for row in self.rows]
+        unet.train()
+        set_dropout_generators(unet, generators)
+        with batched_attention(unet):
+            launch = record(compute, generators, self._weights.device, "a step of all clients")
+        if launch is not compute:
+            self._set = launch
+            for row in self.rows:
+                row.record()
+
+    def set_gradients(self, working: int) -> Tensor:
+        """Return the losses of all rows, written over by the next call; set the gradients.
+
+        ``working``: the first so many rows have a new batch; those of others mean nothing.
+        """
+        if self._set is not None:
+            self._set()
+        else:
+            compiled = self._config.compile is True
+            self._compute(len(self.rows) if compiled else working)
+        return self._losses
+
+    def _compute(self, count: int) -> None:
+        unet = self._unet()
+        if unet is None:
+            raise RuntimeError("the network of this stack is gone")
+        rows, config, columns = self.rows[:count], self._config, self._columns
+        batch = stack_batches(
+            [
+                draw_batch(row.pixels, self._schedule, config, row.condition, row.generator)
+                for row in rows
+            ]
+        )
+        leaf = self._weights[:count].detach().requires_grad_()
+        take = partial(_losses_and_gradients, unet, columns, leaf, batch, config)
+        losses, gradients = run_compiled(take) if config.compile is True else take()
+        self._losses[:count] = losses
+        self._gradients[:count] = gradients
+
+
+def _records(device: torch.device) -> bool:
+    return device.type == "cuda"
+
+
+def _losses_and_gradients(
+    unet: nn.Module, columns: Columns, leaf: Tensor, batch: Batch, config: TrainingConfig
+) -> tuple[Tensor, Tensor]:
+    """Return each client's loss [C] for its row of ``leaf`` [C, P], and their gradients [C, P]."""
+    compute = _compiled_losses() if config.compile is True else _losses
+    each = compute(unet, columns.views(leaf), batch, config)
+    (gradients,) = torch.autograd.grad(each.sum(), leaf)
+    return each.detach(), gradients
+
+
+@cache
+def _compiled_losses() -> Callable[..., Tensor]:
+    return compile_function(_losses)
+
+
+def _losses(
+    unet: nn.Module, weights: dict[str, Tensor], batch: Batch, config: TrainingConfig
+) -> Tensor:
+    """Return each client's mean squared error [C] for ``weights`` [C, ...], x_t [C, B, ...]."""
+
+    def predict(own: dict[str, Tensor], *inputs: Tensor) -> Tensor:
+        options = {"return_dict": False}
+        prediction: Tensor = functional_call(unet, own, inputs, options)[0]
+        return prediction
+
+    with autocast(batch.x_t.device, config.precision):
+        predicted = vmap(predict)(weights, *batch.inputs)
+    squares = (predicted.float() - batch.target).square()
+    if batch.weights is None:
+        return squares.flatten(1).mean(1)
+    return (batch.weights * squares.flatten(2).mean(2)).mean(1)
