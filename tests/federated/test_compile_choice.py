@@ -9,7 +9,7 @@ import pytest
 
 from phoenix_pipeline.config import DpSgdConfig, LocalWorkConfig
 from phoenix_pipeline.federated.records import ClientSettings
-from phoenix_pipeline.federated.server import count_steps, settle_compile
+from phoenix_pipeline.federated.server import choose_compiling, count_steps
 from tests.federated.tiny import federate, job, same, settings
 
 
@@ -38,14 +38,14 @@ def test_auto_compiles_long_runs_and_says_so(
     steps: int, expected: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
-        settled = settle_compile(with_work(1, "steps", steps))
+        settled = choose_compiling(with_work(1, "steps", steps))
     assert settled.settings.training.compile is expected
     assert f"auto chooses {str(expected).lower()} for {2 * steps:,} steps on cpu" in caplog.text
 
 
 def test_a_step_of_several_clients_counts_once(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        settled = settle_compile(with_work(1, "steps", 7500, stacked_clients=2))
+        settled = choose_compiling(with_work(1, "steps", 7500, stacked_clients=2))
     assert settled.settings.training.compile is False
     assert "auto chooses false for 7,500 steps on cpu" in caplog.text
 
@@ -53,12 +53,12 @@ def test_a_step_of_several_clients_counts_once(caplog: pytest.LogCaptureFixture)
 @pytest.mark.parametrize("given", [True, False])
 def test_what_is_set_is_kept(given: bool) -> None:
     told = with_work(1, "steps", 50_000, settings=settings(compile=given))
-    assert settle_compile(told) is told
+    assert choose_compiling(told) is told
 
 
 def test_nothing_is_compiled_on_machines_that_are_not_known() -> None:
     told = with_work(1, "steps", 50_000, engine="deployment")
-    assert settle_compile(told).settings.training.compile is False
+    assert choose_compiling(told).settings.training.compile is False
 
 
 def test_auto_and_false_are_the_same_short_run(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_a_compiled_run_learns_the_same(tmp_path: Path) -> None:
 
 def test_gradients_of_single_images_are_never_compiled() -> None:
     private = settings(dp_sgd=DpSgdConfig(enabled=True, noise_multiplier=1.0))
-    settled = settle_compile(with_work(1, "steps", 50_000, settings=private))
+    settled = choose_compiling(with_work(1, "steps", 50_000, settings=private))
     told = settled.settings.model_dump_json()
     # Clients validate what they are told.
     assert ClientSettings.model_validate_json(told).training.compile is False

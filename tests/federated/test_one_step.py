@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from phoenix_pipeline.config import DpSgdConfig, FederationConfig
 from phoenix_pipeline.federated.one_step import (
     SeenUpdate,
-    see_update,
     settings_of_clients,
     step_noise,
+    update_at_server,
 )
 from phoenix_pipeline.federated.privacy.accountant import noise_multiplier_for
 from tests.federated.tiny import settings
@@ -44,7 +44,7 @@ def see(
     told = settings(personal, learning_rate=RATE)
     told = told.model_copy(update={"compression": federation.compression})
     told = settings_of_clients(told, federation, CLIENTS)
-    return see_update(network, gradient, told, client, CLIENTS, attempt)
+    return update_at_server(network, gradient, told, client, CLIENTS, attempt)
 
 
 def cosine(update: dict[str, Tensor], gradient: dict[str, Tensor]) -> float:

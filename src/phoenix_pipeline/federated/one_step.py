@@ -57,7 +57,7 @@ def step_noise(
     return example_level.noise_multiplier(dp_sgd, batch_size, sizes[client], steps)
 
 
-def see_update(
+def update_at_server(
     network: nn.Module,
     gradient: Mapping[str, Tensor],
     settings: ClientSettings,

@@ -34,10 +34,10 @@ def train_federated(
         SettingsError: the engine cannot run with these settings, here.
     """
     train = load_engine(job.config.engine)
-    return train(settle_compile(job), folder, Watch(on_round, on_reply))
+    return train(choose_compiling(job), folder, Watch(on_round, on_reply))
 
 
-def settle_compile(job: FederatedJob) -> FederatedJob:
+def choose_compiling(job: FederatedJob) -> FederatedJob:
     """Return ``job`` with ``training.compile`` true or false; says which was chosen and why.
 
     Only models of this machine's own clients are compiled, and not with DP-SGD.

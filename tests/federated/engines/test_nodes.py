@@ -15,7 +15,7 @@ from phoenix_pipeline.config import ThresholdFilterConfig
 from phoenix_pipeline.errors import CheckpointError, DataError, FederationError, PhoenixError
 from phoenix_pipeline.federated.client_state import ClientState
 from phoenix_pipeline.federated.engines.exchange import (
-    Progress,
+    ProgressFile,
     has_ended,
     read_failure,
     read_job,
@@ -154,7 +154,7 @@ def test_a_result_comes_back_with_what_was_released(tmp_path: Path) -> None:
 
 
 def test_progress_is_read_line_by_line_once(tmp_path: Path) -> None:
-    writer, reader = Progress(tmp_path), Progress(tmp_path)
+    writer, reader = ProgressFile(tmp_path), ProgressFile(tmp_path)
     assert list(reader.news()) == []
     writer.append("reply", 1, {"client_id": 0})
     writer.append("round", 1, {"loss": 0.5})

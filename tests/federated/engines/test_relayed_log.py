@@ -7,7 +7,7 @@ import pytest
 
 from phoenix_pipeline.errors import FederationError
 from phoenix_pipeline.federated.engines.deployment import _follow
-from phoenix_pipeline.federated.engines.exchange import Progress, relayed_log, write_failure
+from phoenix_pipeline.federated.engines.exchange import ProgressFile, relayed_log, write_failure
 from phoenix_pipeline.federated.program import Watch
 
 SOURCE = logging.getLogger("phoenix_pipeline.federated.engines.node_roster")
@@ -21,7 +21,7 @@ def test_lines_of_the_server_app_reach_the_coordinator(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    progress = Progress(tmp_path)
+    progress = ProgressFile(tmp_path)
     with relayed_log(progress):
         SOURCE.info("round %s/%s: loss %.4f", 1, 6, 0.5)
         SOURCE.warning("client 1 is left out: 100 %")

@@ -16,7 +16,7 @@ from phoenix_pipeline.federated.engines.exchange import (
     JOB_FILE,
     JOB_FOLDER,
     LOG,
-    Progress,
+    ProgressFile,
     has_ended,
     read_failure,
     read_result,
@@ -117,7 +117,7 @@ def _follow(
         FederationError: the SuperLink cannot be reached for ``patience_s``, or somebody stopped the
             run there.
     """
-    progress, asked, answered = Progress(folder), time.monotonic(), time.monotonic()
+    progress, asked, answered = ProgressFile(folder), time.monotonic(), time.monotonic()
     had_replies = False
     while True:
         ended = has_ended(folder)

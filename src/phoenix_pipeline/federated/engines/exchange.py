@@ -95,7 +95,7 @@ def read_job(folder: Path) -> FederatedJob:
     )
 
 
-class Progress:
+class ProgressFile:
     """Lines that the ServerApp appends and the Kedro node reads as they come."""
 
     def __init__(self, folder: Path) -> None:
@@ -122,7 +122,7 @@ class Progress:
 
 
 @contextmanager
-def relayed_log(progress: Progress) -> Iterator[None]:
+def relayed_log(progress: ProgressFile) -> Iterator[None]:
     """Append what this package logs meanwhile, as lines of kind ``log`` with their level.
 
     Flower keeps what a ServerApp prints; who waits at the coordinator would see nothing.

@@ -15,7 +15,7 @@ from flwr.serverapp import Grid, ServerApp
 from phoenix_pipeline.federated.client_state import ClientState
 from phoenix_pipeline.federated.engines.exchange import (
     JOB_FOLDER,
-    Progress,
+    ProgressFile,
     read_job,
     relayed_log,
     write_failure,
@@ -37,7 +37,7 @@ def main(grid: Grid, context: Context) -> None:
     """Run the job in ``job-folder`` and leave its result, or the reason for none, there."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
     folder = Path(str(context.run_config[JOB_FOLDER]))
-    progress = Progress(folder)
+    progress = ProgressFile(folder)
     watch = Watch(
         lambda number, means: progress.append("round", number, means),
         lambda number, row: progress.append("reply", number, row),

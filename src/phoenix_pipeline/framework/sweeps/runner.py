@@ -19,7 +19,7 @@ Execute = Callable[[Cell, tuple[str, ...]], str | None]
 
 
 @dataclass
-class Progress:
+class SweepOutcome:
     """What one call of :func:`run_sweep` did: cells that ran, were done before, or failed."""
 
     ran: list[str] = field(default_factory=list)
@@ -29,34 +29,34 @@ class Progress:
 
 def run_sweep(
     sweep: Sweep, execute: Execute, advance: Callable[[int], None] = lambda cells: None
-) -> Progress:
+) -> SweepOutcome:
     """Visit the cells and return what became of them; ``advance(1)`` is called after each.
 
     ``execute`` runs arms of a cell and returns None or the line that tells what went wrong. When a
     run of several arms fails, each arm gets a run of its own, so that a fault costs only its arm.
     """
-    progress = Progress()
+    outcome = SweepOutcome()
     for number, cell in enumerate(sweep.cells, start=1):
         place = f"[{number}/{len(sweep.cells)}] {cell.name}"
         if not sweep.missing(cell):
             logger.info("%s: done already", place)
-            progress.skipped.append(cell.name)
+            outcome.skipped.append(cell.name)
         else:
             logger.info("%s", place)
-            _visit(sweep, cell, execute, progress)
+            _visit(sweep, cell, execute, outcome)
         advance(1)
-    return progress
+    return outcome
 
 
-def _visit(sweep: Sweep, cell: Cell, execute: Execute, progress: Progress) -> None:
-    """Run a cell; note in ``progress`` what became of it."""
+def _visit(sweep: Sweep, cell: Cell, execute: Execute, outcome: SweepOutcome) -> None:
+    """Run a cell; note in ``outcome`` what became of it."""
     began = time.perf_counter()
     if reason := _run_cell(sweep, cell, execute):
-        progress.failed[cell.name] = reason
+        outcome.failed[cell.name] = reason
         logger.error("%s failed: %s", cell.name, reason)
         return
     logger.info("%s took %.0f s", cell.name, time.perf_counter() - began)
-    progress.ran.append(cell.name)
+    outcome.ran.append(cell.name)
     _check_metric(sweep, cell)
 
 

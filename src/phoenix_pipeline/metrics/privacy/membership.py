@@ -20,9 +20,9 @@ from phoenix_pipeline.diffusion.noise import NoiseSchedule
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.families import family_of
 from phoenix_pipeline.images import to_model_range
+from phoenix_pipeline.metrics.feature_extractor import Progress
 from phoenix_pipeline.seeding import torch_generator
 
-Progress = Callable[[int], None]
 # A network's prediction, float32 [N, C, H, W], for x_t and t [N].
 Predict = Callable[[Tensor, Tensor], Tensor]
 # Scores [N] of x_0 [N, C, H, W], given what the network predicts.

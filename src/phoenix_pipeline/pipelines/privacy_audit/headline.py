@@ -6,7 +6,7 @@ from typing import Any
 from phoenix_pipeline.metrics.privacy.intervals import significant
 
 ALL = "all"
-GLOBAL_MODEL, CLIENT_MODELS = "global_model", "client_models"
+OF_GLOBAL_MODEL, OF_CLIENT_MODELS = "global_model", "client_models"
 _OF_THE_AVERAGE = "final_average."
 _PARTS = {
     "auc": "auc",
@@ -26,7 +26,7 @@ def headline_scores(membership: Mapping[str, Attacks]) -> dict[str, float]:
     Where clients have models of their own and an averaged one was released as well, the scores of
     the latter are there too, under ``final_average.``, as in ``metrics.json``.
     """
-    own, shared = membership[CLIENT_MODELS], membership[GLOBAL_MODEL]
+    own, shared = membership[OF_CLIENT_MODELS], membership[OF_GLOBAL_MODEL]
     if not own:
         return _scores(shared)
     averaged = {_OF_THE_AVERAGE + name: value for name, value in _scores(shared).items()}

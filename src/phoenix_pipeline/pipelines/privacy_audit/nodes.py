@@ -14,8 +14,7 @@ from phoenix_pipeline.config import FederationConfig, ModelConfig, PrivacyAuditC
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.families.provenance import check_data, trained_with
 from phoenix_pipeline.hardware import resolve_device
-from phoenix_pipeline.images import GLOBAL_MODEL as GLOBAL
-from phoenix_pipeline.images import ImageSet, read_samples
+from phoenix_pipeline.images import GLOBAL_MODEL, ImageSet, read_samples
 from phoenix_pipeline.metrics.extractors import extract_features, pixel_extractor
 from phoenix_pipeline.metrics.privacy.attack import AttackResult, match_classes
 from phoenix_pipeline.metrics.privacy.audit import (
@@ -29,8 +28,8 @@ from phoenix_pipeline.metrics.privacy.blind import blind_attack
 from phoenix_pipeline.metrics.privacy.copies import Copies, find_copies
 from phoenix_pipeline.pipelines.privacy_audit.headline import (
     ALL,
-    CLIENT_MODELS,
-    GLOBAL_MODEL,
+    OF_CLIENT_MODELS,
+    OF_GLOBAL_MODEL,
     headline_scores,
 )
 from phoenix_pipeline.pipelines.privacy_audit.reconstruction import reconstruct_images
@@ -140,12 +139,12 @@ def _conditions(subject: Subject) -> dict[str, Any]:
 
 def _attack(subject: Subject, skipped: dict[str, str]) -> Membership:
     """Return the results of ``global_model`` and ``client_models``, by client and attack."""
-    membership: Membership = {GLOBAL_MODEL: {}, CLIENT_MODELS: {}}
+    membership: Membership = {OF_GLOBAL_MODEL: {}, OF_CLIENT_MODELS: {}}
     own: list[Mapping[str, Scores]] = []
     models = subject.models()
     with progress_bar("privacy audit", len(models)) as advance:
         for owner, clients in models.items():
-            kind = GLOBAL_MODEL if owner == GLOBAL else CLIENT_MODELS
+            kind = OF_GLOBAL_MODEL if owner == GLOBAL_MODEL else OF_CLIENT_MODELS
             if reason := subject.cannot_be_attacked(owner):
                 skipped[kind] = reason
                 continue
@@ -159,12 +158,12 @@ def _attack(subject: Subject, skipped: dict[str, str]) -> Membership:
                 subject.seed,
             )
             membership[kind] |= _named(audit)
-            own += audit.scores.values() if kind == CLIENT_MODELS else ()
+            own += audit.scores.values() if kind == OF_CLIENT_MODELS else ()
             skipped |= {f"{kind} {_name(c)}": reason for c, reason in audit.skipped.items()}
             advance(1)
     if own:
         together = judge_together(own)
-        membership[CLIENT_MODELS][ALL] = {name: asdict(r) for name, r in together.items()}
+        membership[OF_CLIENT_MODELS][ALL] = {name: asdict(r) for name, r in together.items()}
     return membership
 
 

@@ -87,7 +87,7 @@ def _reconstruct_one(
     row: int,
 ) -> dict[str, Any]:
     """Return how like training image ``row`` its reconstruction and the mean image are."""
-    from phoenix_pipeline.federated.one_step import see_update, step_noise
+    from phoenix_pipeline.federated.one_step import step_noise, update_at_server
 
     network = subject.network(owner)
     image = _as_tensor(subject.train.images[row]).to(subject.device)
@@ -100,7 +100,7 @@ def _reconstruct_one(
     noise = step_noise(told, federation, subject.sizes, client)
     labels = _labels(subject, row)
     gradient = _gradient(subject, network, told, noise, schedule, image, step, epsilon, row)
-    update = see_update(network, gradient, told, client, subject.rows, row)
+    update = update_at_server(network, gradient, told, client, subject.rows, row)
     sent = [name for name in weights if name in update.arrays]
     # Descent: the gradient is where the weights came from.
     found = [-update.arrays[name].to(subject.device) for name in sent]
