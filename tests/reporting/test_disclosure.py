@@ -83,6 +83,16 @@ def test_dcgan_says_which_network_was_sent(federate: str, said: str) -> None:
     assert said in sentence
 
 
+def test_personal_layers_of_a_dcgan_are_told_too() -> None:
+    layers = {"model": {"family": "dcgan"}, "personal_layers": {"layers": ["generator.0"]}}
+    weights, _, sampled = describe_disclosure(layers)
+    assert "its personal layers (generator.0) stayed with it" in weights
+    assert "drawn from the layers that stayed" in sampled
+    # A discriminator draws nothing.
+    layers["personal_layers"]["layers"] = ["discriminator"]
+    assert len(describe_disclosure(layers)) == 2
+
+
 def test_settings_are_flattened_and_compared() -> None:
     first = {"training": {"lr": 0.1, "clip": None}, "sizes": (1, 2), "flag": True}
     second = {"training": {"lr": 0.2, "clip": None}, "sizes": (1, 2), "extra": {}}
