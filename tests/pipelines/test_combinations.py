@@ -74,8 +74,9 @@ def reasons(combination: Combination) -> list[str]:
         "one client with all data": arm == "centralized" and of_clients,
         r"needs \d replies": arm == "centralized" and rule != "mean",
         "knows the parts of a U-Net": arm == "dcgan" and part != "full",
-        "is a preset of the U-Net": arm == "dcgan" and layers is not None,
-        "statistics mix the images": arm == "dcgan" and privacy != "none",
+        "is a preset of other models": arm == "dcgan" and layers is not None,
+        "statistics mix the images": arm == "dcgan" and of_clients,
+        "gradients of single images": arm == "dcgan" and privacy == "dp_sgd",
         "averages each array over those who sent it": part == "usplit"
         and (rule != "mean" or of_clients),
         "an aggregation of its own": privacy in ("central", "adaptive") and rule != "mean",
