@@ -70,11 +70,27 @@ def build_aggregation(
     bound = chosen.clip_norm.bound
     if bound is None:
         return rule
-    if chosen.clip_norm.unit == "absolute":
-        return ClippedUpdates(rule, template, bound)
-    if chosen.clip_norm.unit == "last_median" and last_norm is not None:
-        return ClippedUpdates(rule, template, bound * last_norm)
-    return MedianClippedUpdates(rule, template, bound)
+    clip = look_up(_CLIPPED, chosen.clip_norm.unit, "federation.aggregation.clip_norm.unit")
+    return clip(rule, template, bound, last_norm)
+
+
+def _clip_by_last_median(
+    rule: Aggregation, template: Mapping[str, Tensor], multiple: float, last_norm: float | None
+) -> Aggregation:
+    if last_norm is None:
+        return MedianClippedUpdates(rule, template, multiple)
+    return ClippedUpdates(rule, template, multiple * last_norm)
+
+
+# What clips the updates on their way into a rule, of the rule, the weights that the round started
+# from, the bound and the last round's norm.
+_CLIPPED: dict[
+    str, Callable[[Aggregation, Mapping[str, Tensor], float, float | None], Aggregation]
+] = {
+    "absolute": lambda rule, template, bound, _: ClippedUpdates(rule, template, bound),
+    "median": lambda rule, template, bound, _: MedianClippedUpdates(rule, template, bound),
+    "last_median": _clip_by_last_median,
+}
 
 
 def check_num_replies(config: FederationConfig, num_clients: int) -> None:
