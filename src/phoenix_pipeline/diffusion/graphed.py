@@ -16,7 +16,13 @@ from phoenix_pipeline.diffusion.batches import draw_batch
 from phoenix_pipeline.diffusion.conditioning import Condition
 from phoenix_pipeline.diffusion.dropout import set_dropout_generators
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
-from phoenix_pipeline.diffusion.steps import backpropagate, build_optimizer, clip, set_learning_rate
+from phoenix_pipeline.diffusion.steps import (
+    backpropagate,
+    build_optimizer,
+    clip,
+    error_of,
+    set_learning_rate,
+)
 from phoenix_pipeline.optimization.adam_state import FixedMoments
 from phoenix_pipeline.optimization.compilation import run_compiled
 from phoenix_pipeline.optimization.cuda_graph import Launch, record
@@ -91,7 +97,8 @@ class GraphedSteps:
             raise RuntimeError("the network of these steps is gone")
         batch = draw_batch(self._pixels, schedule, config, self._condition, self.generator)
         scaler = gradient_scaler(self._pixels.device, config)
-        descend = partial(backpropagate, network, batch, config, scaler)
+        loss_of = partial(error_of, network, batch)
+        descend = partial(backpropagate, self._weights, loss_of, config, scaler)
         self._loss.copy_(run_compiled(descend) if config.compile is True else descend())
 
     def _compute_move(self, config: TrainingConfig) -> None:

@@ -4,7 +4,7 @@ Between the two, and after them, a federation's strategies change gradients and 
 (``optimization/corrections.py``).
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -38,8 +38,54 @@ class Steps(Protocol):
         """Return Adam's moments, named as in :func:`adam_state`; nobody else writes to them."""
 
 
-class EagerSteps:
-    """Operation by operation, on any device and with all settings."""
+# From the indices of a batch's images, what gives its mean loss, a scalar; the batch is drawn once,
+# with random numbers of the generator.
+DrawLoss = Callable[[Tensor, torch.Generator], Callable[[], Tensor]]
+
+
+class LossSteps:
+    """Down the gradient of a loss, operation by operation: any network, device and precision."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        draw_loss: DrawLoss,
+        device: torch.device,
+        work: LocalWork,
+        config: TrainingConfig,
+        moments: dict[str, Tensor] | None,
+    ) -> None:
+        """Begin with ``moments``, if any."""
+        self.generator = torch.Generator(device=device).manual_seed(work.seed)
+        self._network, self._draw_loss, self._config = network, draw_loss, config
+        self._weights = list(network.parameters())
+        self._optimizer = build_optimizer(self._weights, config, device)
+        self._scaler = gradient_scaler(device, config)
+        if moments:
+            restore_adam_state(self._optimizer, network.named_parameters(), moments)
+
+    def set_gradients(self, indices: Tensor) -> Tensor:
+        """Set gradients, which are scaled no more."""
+        loss_of = self._draw_loss(indices, self.generator)
+        descend = partial(backpropagate, self._weights, loss_of, self._config, self._scaler)
+        loss = run_compiled(descend) if self._config.compile is True else descend()
+        self._scaler.unscale_(self._optimizer)
+        return loss
+
+    def move(self, learning_rate: float) -> None:
+        """Clip and move."""
+        set_learning_rate(self._optimizer, learning_rate)
+        clip(self._weights, self._config)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+
+    def moments(self) -> dict[str, Tensor]:
+        """Return the optimizer's own, which ends here."""
+        return adam_state(self._optimizer, self._network.named_parameters())
+
+
+class EagerSteps(LossSteps):
+    """Those of a diffusion model, with all settings; the arguments are ``train_locally``'s."""
 
     def __init__(
         self,
@@ -51,47 +97,33 @@ class EagerSteps:
         condition: Condition | None,
         moments: dict[str, Tensor] | None,
     ) -> None:
-        """Begin with ``moments``, if any; the arguments are those of ``train_locally``."""
-        device = images.device
-        self.generator = torch.Generator(device=device).manual_seed(work.seed)
-        self._unet, self._images, self._work = unet, images, work
-        self._schedule, self._config, self._condition = schedule, config, condition
-        self._weights = list(unet.parameters())
-        self._optimizer = build_optimizer(self._weights, config, device)
-        self._scaler = gradient_scaler(device, config)
-        if moments:
-            restore_adam_state(self._optimizer, unet.named_parameters(), moments)
+        """Begin with ``moments``, if any."""
+        super().__init__(unet, self._draw_error, images.device, work, config, moments)
+        self._images, self._work = images, work
+        self._schedule, self._condition = schedule, condition
         set_dropout_generators(unet, [self.generator])
 
     def set_gradients(self, indices: Tensor) -> Tensor:
         """Set gradients, which are scaled no more; with ``training.dp_sgd`` private ones."""
-        config, condition = self._config, self._condition and self._condition.at(indices)
-        pixels = self._images[indices]
-        batch = draw_batch(pixels, self._schedule, config, condition, self.generator)
-        self._optimizer.zero_grad(set_to_none=True)
-        if config.dp_sgd.enabled:
-            return self._set_private_gradients(batch)
-        descend = partial(backpropagate, self._unet, batch, config, self._scaler)
-        loss = run_compiled(descend) if config.compile is True else descend()
-        self._scaler.unscale_(self._optimizer)
-        return loss
-
-    def _set_private_gradients(self, batch: Batch) -> Tensor:
+        if not self._config.dp_sgd.enabled:
+            return super().set_gradients(indices)
         size = expected_batch(self._config, len(self._images))
         of_noise = None if self._work.secret_noise else self.generator
-        multiplier = self._work.noise_multiplier
-        return set_private_gradients(self._unet, batch, self._config, multiplier, size, of_noise)
+        multiplier, batch = self._work.noise_multiplier, self._draw(indices)
+        return set_private_gradients(self._network, batch, self._config, multiplier, size, of_noise)
 
-    def move(self, learning_rate: float) -> None:
-        """Clip and move."""
-        set_learning_rate(self._optimizer, learning_rate)
-        clip(self._weights, self._config)
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
+    def _draw(self, indices: Tensor) -> Batch:
+        condition = self._condition and self._condition.at(indices)
+        pixels = self._images[indices]
+        return draw_batch(pixels, self._schedule, self._config, condition, self.generator)
 
-    def moments(self) -> dict[str, Tensor]:
-        """Return the optimizer's own, which ends here."""
-        return adam_state(self._optimizer, self._unet.named_parameters())
+    def _draw_error(self, indices: Tensor, generator: torch.Generator) -> Callable[[], Tensor]:
+        return partial(error_of, self._network, self._draw(indices))
+
+
+def error_of(unet: nn.Module, batch: Batch) -> Tensor:
+    """Return the mean squared error of what ``unet`` predicts of ``batch``."""
+    return mean_error(unet(*batch.inputs, return_dict=False)[0].float(), batch)
 
 
 def build_optimizer(
@@ -123,14 +155,16 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
 
 
 def backpropagate(
-    unet: nn.Module, batch: Batch, config: TrainingConfig, scaler: torch.amp.GradScaler
+    weights: Sequence[nn.Parameter],
+    loss_of: Callable[[], Tensor],
+    config: TrainingConfig,
+    scaler: torch.amp.GradScaler,
 ) -> Tensor:
-    """Return the mean squared error of the prediction; parameters get its scaled gradient."""
-    for parameter in unet.parameters():
-        parameter.grad = None
-    with autocast(batch.x_t.device, config.precision):
-        predicted = unet(*batch.inputs, return_dict=False)[0]
-    loss = mean_error(predicted.float(), batch)
+    """Return the loss; ``weights`` get its scaled gradient."""
+    for weight in weights:
+        weight.grad = None
+    with autocast(weights[0].device, config.precision):
+        loss = loss_of()
     scaler.scale(loss).backward()
     return loss.detach()
 

@@ -56,7 +56,7 @@ def train_locally(
     at_rest = None if config.dp_sgd.enabled else RowsAtRest.of(parameters, condition)
     unet.train()
     steps = _steps_of(unet, images, work, schedule, config, condition, optimizer_state)
-    losses = _descend(steps, corrections, work, config, images)
+    losses = descend(steps, corrections, work, config, images)
     if at_rest:
         at_rest.restore(parameters)
     if optimizer_state is not None:
@@ -86,7 +86,7 @@ def _steps_of(
     return steps
 
 
-def _descend(
+def descend(
     steps: Steps,
     corrections: Sequence[Correction],
     work: LocalWork,

@@ -6,7 +6,7 @@ not for it.
 
 import time
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -68,76 +68,28 @@ class OneLossFamily(Family):
             SettingsError: gradients of single images are asked for.
             TrainingError: a loss is not finite; names the step.
         """
-        import torch
-
-        from phoenix_pipeline.diffusion.steps import build_optimizer
-        from phoenix_pipeline.diffusion.training import mean_loss
-        from phoenix_pipeline.optimization.adam_state import adam_state, restore_adam_state
-        from phoenix_pipeline.optimization.work import LocalResult
+        from phoenix_pipeline.diffusion.steps import LossSteps
+        from phoenix_pipeline.diffusion.training import descend, mean_loss
+        from phoenix_pipeline.optimization.corrections import corrections_of
+        from phoenix_pipeline.optimization.work import LocalResult, prepare_batch
 
         if training.dp_sgd.enabled:
             raise SettingsError(f"training.dp_sgd is not for model.family {self.name}")
         started = time.perf_counter()
-        parameters = list(network.named_parameters())
-        optimizer = build_optimizer(network.parameters(), training, images.device)
-        if optimizer_state:
-            restore_adam_state(optimizer, parameters, optimizer_state)
+        shared = {n: p for n, p in network.named_parameters() if n in work.from_server}
         network.train()
-        losses = torch.stack(list(self._descend(network, optimizer, images, work, model, training)))
+
+        def draw_loss(indices: "Tensor", generator: "torch.Generator") -> "Callable[[], Tensor]":
+            x_0 = prepare_batch(images[indices], training, generator)
+            return partial(self.loss, network, x_0, model, generator)
+
+        steps = LossSteps(network, draw_loss, images.device, work, training, optimizer_state)
+        losses = descend(steps, corrections_of(shared, work), work, training, images)
         if optimizer_state is not None:
             optimizer_state.clear()
-            optimizer_state.update(adam_state(optimizer, parameters))
+            optimizer_state.update(steps.moments())
         seconds = time.perf_counter() - started
         return LocalResult(mean_loss(losses), work.steps * training.batch_size, seconds)
-
-    def _descend(
-        self,
-        network: "nn.Module",
-        optimizer: "torch.optim.Optimizer",
-        images: "Tensor",
-        work: "LocalWork",
-        model: ModelConfig,
-        training: TrainingConfig,
-    ) -> "Iterator[Tensor]":
-        """Yield the loss of each step."""
-        import torch
-
-        from phoenix_pipeline.diffusion.steps import clip
-        from phoenix_pipeline.optimization.compilation import run_compiled
-        from phoenix_pipeline.optimization.corrections import corrections_of
-        from phoenix_pipeline.optimization.learning_rate import learning_rate_at
-        from phoenix_pipeline.optimization.precision import autocast, gradient_scaler
-        from phoenix_pipeline.optimization.work import draw_batches, prepare_batch
-
-        parameters = dict(network.named_parameters())
-        shared = {name: value for name, value in parameters.items() if name in work.from_server}
-        corrections = corrections_of(shared, work)
-        generator = torch.Generator(device=images.device).manual_seed(work.seed)
-        scaler = gradient_scaler(images.device, training)
-
-        def set_gradients(x_0: "Tensor") -> "Tensor":
-            optimizer.zero_grad(set_to_none=True)
-            with autocast(images.device, training.precision):
-                loss = self.loss(network, x_0, model, generator)
-            scaler.scale(loss).backward()
-            return loss.detach()
-
-        batches = draw_batches(len(images), training.batch_size, work.steps, generator)
-        for step, indices in enumerate(batches):
-            rate = learning_rate_at(work.progress(step), training.learning_rate, training)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            descend = partial(set_gradients, prepare_batch(images[indices], training, generator))
-            loss = run_compiled(descend) if training.compile is True else descend()
-            scaler.unscale_(optimizer)
-            for correction in corrections:
-                correction.correct_gradients()
-            clip(list(parameters.values()), training)
-            scaler.step(optimizer)
-            scaler.update()
-            for correction in corrections:
-                correction.after_step(rate)
-            yield loss
 
     def sample_images(
         self,
