@@ -45,6 +45,10 @@ def test_the_digits_keep_their_settings() -> None:
     gan = settle_training(TRAINING, model.model_copy(update={"family": "dcgan"}), 8, pooled=False)
     assert (gan.batch_size, gan.learning_rate) == (32, 1e-3)
     assert settle_federation(federation(num_rounds=48), 8).local_work.amount == 2880
+    saved = {"checkpoint_every": "auto"}
+    assert settle_federation(federation(**saved), 8).checkpoint_every == 10
+    assert settle_federation(federation(**saved), 16).checkpoint_every == 1
+    assert settle_federation(federation(**saved, secret_noise=True), 8).checkpoint_every == 1
     threads = {"threads_per_client": "auto"}
     assert settle_federation(federation(**threads), 8).threads_per_client == 1
     assert settle_federation(federation(**threads), 32).threads_per_client is None

@@ -20,10 +20,11 @@ from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.families.components import FAMILIES, family_of, find_family
 
 _ALIGNMENT = "alignment"
-# Smaller networks lose more by dividing a step among cores than they win.
-_SIDE_OF_ONE_THREAD = 12
+# Up to here networks lose more by dividing a step among cores than they win, and rounds take about
+# as long as a checkpoint.
+_SMALL_SIDE, _SHORT_ROUNDS = 12, 10
 # Clients with alignment make more of more averages, which was measured on the digits alone.
-_ROUNDS, _ALIGNED_ROUNDS, _SIDE_OF_ALIGNED_ROUNDS = 60, 96, 12
+_ROUNDS, _ALIGNED_ROUNDS = 60, 96
 # Images trained on in a whole run, by the largest side that they are for; the first is the digits'.
 IMAGES_IN_ALL = {12: 138_240, 20: 98_304, 48: 49_152, 96: 24_576, 160: 12_288, 256: 6_144}
 
@@ -92,10 +93,13 @@ def settle_federation(
             f"is {work.unit}; set a number"
         )
     in_all = next(images for side, images in IMAGES_IN_ALL.items() if image_size <= side)
-    threads = 1 if image_size <= _SIDE_OF_ONE_THREAD else None
-    many = aligned and image_size <= _SIDE_OF_ALIGNED_ROUNDS
-    rounds = _ALIGNED_ROUNDS if many else _ROUNDS
-    settled = federation.settled(threads_per_client=threads, num_rounds=rounds)
+    small = image_size <= _SMALL_SIDE
+    settled = federation.settled(
+        threads_per_client=1 if small else None,
+        num_rounds=_ALIGNED_ROUNDS if small and aligned else _ROUNDS,
+        # Noise of no seed must not be drawn twice for a round.
+        checkpoint_every=_SHORT_ROUNDS if small and not federation.has_secret_noise else 1,
+    )
     amount = in_all / settled.num_rounds
     return settled.model_copy(update={"local_work": work.settled(amount=amount)})
 
