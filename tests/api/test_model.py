@@ -19,7 +19,11 @@ TINY: dict[str, Any] = {
     "run": {"seed": 5, "device": "cpu"},
     "model": {"unet": UNET.model_dump()},
     "training": {"batch_size": 8},
-    "federation": {"num_rounds": 2, "local_work": {"unit": "steps", "amount": 1}},
+    "federation": {
+        "num_rounds": 2,
+        "checkpoint_every": 1,
+        "local_work": {"unit": "steps", "amount": 1},
+    },
     "sampling": {"num_steps": 2},
 }
 PERSONAL = {**TINY, "personal_layers": {"layers": "output"}}
