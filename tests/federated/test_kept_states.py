@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from phoenix_pipeline.config import FederationConfig
 from phoenix_pipeline.federated import kept_states
 from phoenix_pipeline.federated.client_state import ClientState
 from phoenix_pipeline.federated.kept_states import KeptStates
@@ -24,12 +25,17 @@ def state_of(value: float, size: int = 4) -> ClientState:
     return ClientState(optimizer={"m": torch.full((size,), value)})
 
 
+def kept_in_memory(every: int, num_rounds: int) -> KeptStates:
+    config = FederationConfig(checkpoint_every=every, num_rounds=num_rounds)
+    return KeptStates(config.is_of_checkpoint, CPU)
+
+
 def files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.rglob("round-*.safetensors"))
 
 
 def test_a_state_is_in_a_file_only_after_a_round_of_a_checkpoint(tmp_path: Path) -> None:
-    kept = KeptStates(checkpoint_every=2, num_rounds=5, device=CPU)
+    kept = kept_in_memory(every=2, num_rounds=5)
     site = Site(3, torch.empty(0), tmp_path, kept=kept)
     site.save_state(1, 0, state_of(1.0))
     assert files(tmp_path) == []
@@ -48,7 +54,7 @@ def test_what_does_not_fit_is_written_at_once(
 ) -> None:
     # A quarter of 200 bytes holds three vectors of four floats.
     monkeypatch.setattr(kept_states, "available_memory", lambda device: 200)
-    kept = KeptStates(checkpoint_every=9, num_rounds=9, device=CPU)
+    kept = kept_in_memory(every=9, num_rounds=9)
     for client in range(5):
         Site(client, torch.empty(0), tmp_path, kept=kept).save_state(1, 0, state_of(float(client)))
     assert len(files(tmp_path)) == 2
@@ -62,7 +68,7 @@ def test_what_does_not_fit_is_written_at_once(
 
 
 def test_a_late_state_of_an_earlier_round_does_not_replace_the_newest(tmp_path: Path) -> None:
-    kept = KeptStates(checkpoint_every=9, num_rounds=9, device=CPU)
+    kept = kept_in_memory(every=9, num_rounds=9)
     site = Site(0, torch.empty(0), tmp_path, kept=kept)
     site.save_state(3, 0, state_of(3.0))
     site.save_state(2, 0, state_of(2.0))

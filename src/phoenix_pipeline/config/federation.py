@@ -148,6 +148,10 @@ class FederationConfig(Group):
         """Whether nodes must hand out their personal layers, where they have any."""
         return self.engine == "deployment" and self.deployment.min_released > 0
 
+    def is_of_checkpoint(self, server_round: int) -> bool:
+        """Return whether the server writes a checkpoint after ``server_round`` (from 1)."""
+        return server_round % self.checkpoint_every == 0 or server_round == self.num_rounds
+
     @property
     def has_secret_noise(self) -> bool:
         """Whether private noise does not follow the run's seed."""

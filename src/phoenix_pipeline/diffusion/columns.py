@@ -65,12 +65,9 @@ class Columns:
             if not known:
                 continue
             for moment in _MOMENTS:
-                like = state[f"{moment}.{known[0]}"]
-                arrays = {
-                    name: state[f"{moment}.{name}"] if name in known else like.new_zeros(shape)
-                    for name, shape in self.shapes.items()
-                    if name in names
-                }
+                zero = state[f"{moment}.{known[0]}"].new_zeros(())
+                arrays = {name: zero.expand(self.shapes[name]) for name in set(names) - set(known)}
+                arrays |= {name: state[f"{moment}.{name}"] for name in known}
                 flat[f"{moment}.{group}"] = _join(arrays, names)
             flat[f"step.{group}"] = state[f"step.{known[0]}"]
         return flat

@@ -6,7 +6,7 @@ all clients whose weights it takes, in all rounds.
 
 from collections.abc import Sequence
 from functools import partial
-from weakref import WeakKeyDictionary, ref
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ from phoenix_pipeline.diffusion.steps import (
 )
 from phoenix_pipeline.optimization.adam_state import FixedMoments
 from phoenix_pipeline.optimization.compilation import run_compiled
-from phoenix_pipeline.optimization.cuda_graph import Launch, record
+from phoenix_pipeline.optimization.cuda_graph import KeptByNetwork, Launch, record
 from phoenix_pipeline.optimization.precision import gradient_scaler
 
 
@@ -137,7 +137,7 @@ class GraphedSteps:
         return self._moments.get()
 
 
-_KEPT: "WeakKeyDictionary[nn.Module, tuple[object, GraphedSteps]]" = WeakKeyDictionary()
+_KEPT = KeptByNetwork[GraphedSteps]()
 
 
 def graphed_steps(
@@ -150,11 +150,5 @@ def graphed_steps(
     """Return the steps of ``unet``, recorded at the first call with these settings."""
     classes = (condition.null, condition.dropout) if condition else None
     key = (images.shape[1:], id(schedule), config, classes)
-    kept = _KEPT.get(unet)
-    if kept and kept[0] == key:
-        return kept[1]
-    # The old ones first: they hold memory.
-    _KEPT.pop(unet, None)
-    steps = GraphedSteps(unet, images, schedule, config, condition)
-    _KEPT[unet] = (key, steps)
-    return steps
+    make = partial(GraphedSteps, unet, images, schedule, config, condition)
+    return _KEPT.get(unet, key, make)

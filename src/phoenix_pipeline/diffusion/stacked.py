@@ -9,7 +9,7 @@ rate: the result is that of one client after another, to the rounding of sums.
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from weakref import WeakKeyDictionary
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from phoenix_pipeline.diffusion.stack import Row, Stack
 from phoenix_pipeline.diffusion.training import mean_loss
 from phoenix_pipeline.errors import TrainingError
 from phoenix_pipeline.optimization.corrections import Correction, corrections_of
+from phoenix_pipeline.optimization.cuda_graph import KeptByNetwork
 from phoenix_pipeline.optimization.learning_rate import learning_rate_at
 from phoenix_pipeline.optimization.work import ClientTask, LocalResult, draw_batches
 
@@ -77,7 +78,7 @@ def train_stacked(
 
 
 # By network; only on a GPU, where recording takes longer than a round.
-_KEPT: "WeakKeyDictionary[nn.Module, tuple[object, Stack]]" = WeakKeyDictionary()
+_KEPT = KeptByNetwork[Stack]()
 
 
 def _stack_of(
@@ -90,18 +91,12 @@ def _stack_of(
 ) -> Stack:
     """Return room for ``tasks``; on a GPU that of the last round, if it had as many."""
     images, count = tasks[0].images, len(tasks)
+    make = partial(Stack, unet, columns, count, images, schedule, config, condition)
     if images.device.type != "cuda":
-        return Stack(unet, columns, count, images, schedule, config, condition)
+        return make()
     classes = (condition.null, condition.dropout) if condition else None
     key = (columns, count, images.shape[1:], id(schedule), config, classes)
-    kept = _KEPT.get(unet)
-    if kept and kept[0] == key:
-        return kept[1]
-    # The old one first: it holds memory.
-    _KEPT.pop(unet, None)
-    stack = Stack(unet, columns, count, images, schedule, config, condition)
-    _KEPT[unet] = (key, stack)
-    return stack
+    return _KEPT.get(unet, key, make)
 
 
 @dataclass(frozen=True)

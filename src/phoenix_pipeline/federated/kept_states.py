@@ -5,7 +5,7 @@ message, each hashed twice.
 """
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -18,21 +18,17 @@ _MEMORY_SHARE = 0.25
 class KeptStates:
     """The newest state of each client, while they take a quarter of the free memory at most.
 
-    ``checkpoint_every``: after so many rounds the server writes a checkpoint, and so does after
-    ``num_rounds``: a run goes on from there, so states of these rounds have to be in files.
+    ``is_of_checkpoint``: whether the server writes a checkpoint after a round: a run goes on from
+    there, so states of these rounds have to be in files.
     """
 
-    def __init__(self, checkpoint_every: int, num_rounds: int, device: torch.device) -> None:
-        self._every, self._last = checkpoint_every, num_rounds
+    def __init__(self, is_of_checkpoint: Callable[[int], bool], device: torch.device) -> None:
+        self.is_of_checkpoint = is_of_checkpoint
         self._states: dict[int, tuple[int, Mapping[str, Tensor]]] = {}
         self._in_files: dict[int, int] = {}
         self._changing = threading.Lock()
         devices = {torch.device("cpu"), device}
         self._room = _MEMORY_SHARE * min(available_memory(each) for each in devices)
-
-    def is_of_checkpoint(self, server_round: int) -> bool:
-        """Return whether a run may go on after ``server_round``."""
-        return server_round % self._every == 0 or server_round == self._last
 
     def keep(self, client_id: int, server_round: int, state: Mapping[str, Tensor]) -> bool:
         """Keep ``state``; return False where there is no room for it: then it has to be written."""
@@ -40,12 +36,12 @@ class KeptStates:
             newest, old = self._states.get(client_id, (0, {}))
             if server_round < newest:
                 return False
-            left = self._room + _bytes_of(old) - _bytes_of(state)
-            if left < 0:
-                self._room += _bytes_of(old)
-                self._states.pop(client_id, None)
+            self._room += _bytes_of(old)
+            self._states.pop(client_id, None)
+            size = _bytes_of(state)
+            if size > self._room:
                 return False
-            self._room = left
+            self._room -= size
             self._states[client_id] = (server_round, state)
             return True
 

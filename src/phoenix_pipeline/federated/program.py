@@ -153,7 +153,7 @@ def _run_rounds(
         weights = unpack_weights(arrays, Layout.of(run.raw))
         run.finish_round({name: tensor.clone() for name, tensor in weights.items()})
         done = run.rounds_done
-        if done % config.checkpoint_every == 0 or done == config.num_rounds:
+        if config.is_of_checkpoint(done):
             fleet.write_states(run.oldest_checkpoint)
             run.save()
         keep_snapshot(job, run)

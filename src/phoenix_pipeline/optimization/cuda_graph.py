@@ -9,14 +9,18 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
+from torch import nn
 
 from phoenix_pipeline.errors import PhoenixError
 
 logger = logging.getLogger(__name__)
 
 Launch = Callable[[], object]
+T = TypeVar("T")
 
 # Kernels choose their plans and compiled code is compiled before anything is recorded.
 _WARM_UPS = 3
@@ -48,6 +52,24 @@ def record(
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         logger.warning("%s is launched kernel by kernel, which is slower: %s", name, reason)
         return compute
+
+
+class KeptByNetwork(Generic[T]):
+    """What was recorded for a network, for as long as that lives and ``key`` stays the same."""
+
+    def __init__(self) -> None:
+        self._kept: WeakKeyDictionary[nn.Module, tuple[object, T]] = WeakKeyDictionary()
+
+    def get(self, network: nn.Module, key: object, make: Callable[[], T]) -> T:
+        """Return what is kept of ``network`` under ``key``, or ``make()``, kept from now on."""
+        kept = self._kept.get(network)
+        if kept and kept[0] == key:
+            return kept[1]
+        # The old one first: it holds memory.
+        self._kept.pop(network, None)
+        made = make()
+        self._kept[network] = (key, made)
+        return made
 
 
 def _record(compute: Launch, generators: Sequence[torch.Generator], device: torch.device) -> Launch:

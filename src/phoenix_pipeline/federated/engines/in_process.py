@@ -26,7 +26,7 @@ from phoenix_pipeline.hardware import available_cores, resolve_device
 def train(job: FederatedJob, folder: Path, watch: Watch) -> FederatedResult:
     """Train over the clients of ``job``, all in this process."""
     device = resolve_device(job.device)
-    kept = KeptStates(job.config.checkpoint_every, job.config.num_rounds, device)
+    kept = KeptStates(job.config.is_of_checkpoint, device)
     states = folder / CLIENTS_FOLDER
     sites = InMemorySites(job.images, job.client_images, device, states, kept)
     sizes, cores = sites.sizes(), available_cores()
