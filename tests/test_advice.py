@@ -101,6 +101,7 @@ KRUM = {"federation.aggregation.rule": "krum", "federation.aggregation.num_byzan
 FILTER = {"threshold_filter.enabled": True}
 PERSONAL, PARTIAL = "personal_layers.layers", "federation.compression.partial_update"
 GAN = {"model.family": "dcgan"}
+FLOW = {"model.noise.prediction_type": "flow", "sampling.sampler": "euler"}
 CONDITION, SHARES, GUIDANCE = (
     "model.conditioning",
     "sampling.class_distribution",
@@ -376,6 +377,29 @@ CASES = {
     ),
     "weights of a GAN's timesteps": Case(
         {**GAN, "training.loss_weighting": "min_snr"}, [{"training.loss_weighting": "none"}]
+    ),
+    "timesteps of a GAN": Case(
+        {**GAN, "training.timestep_distribution": "logit_normal"},
+        [{"training.timestep_distribution": "uniform"}],
+    ),
+    "weights of a flow": Case(
+        {**FLOW, "training.loss_weighting": "min_snr"},
+        [{"training.loss_weighting": "none"}],
+    ),
+    "a flow by a sampler of others": Case(
+        {"model.noise.prediction_type": "flow"},
+        [{"sampling.sampler": "euler"}, {"sampling.sampler": "heun"}],
+    ),
+    "a flow in other steps": Case(
+        {**FLOW, "sampling.timestep_spacing": "leading"},
+        [{"sampling.timestep_spacing": "trailing"}],
+    ),
+    "no signal in the noise": Case(
+        {"model.noise.zero_terminal_snr": True, "model.noise.prediction_type": "epsilon"},
+        [
+            {"model.noise.prediction_type": "v_prediction"},
+            {"model.noise.zero_terminal_snr": False},
+        ],
     ),
     "gradients of a GAN's single images": Case(
         {**GAN, "training.dp_sgd.enabled": True, "training.dp_sgd.noise_multiplier": 1.0},

@@ -135,25 +135,43 @@ def check_rule(settings: ArmSettings, layers: tuple[str, ...]) -> None:
         )
 
 
+# What a model without timesteps must leave as it is.
+_OF_TIMESTEPS = {
+    "loss_weighting": "none",
+    "timestep_distribution": "uniform",
+    "noise_assignment": "random",
+}
+
+
 def check_loss(settings: ArmSettings) -> None:
     """Refuse DP-SGD, weights of timesteps and a choice of noise in a model that has none."""
     from phoenix_pipeline.families import family_of
 
-    training, plain = settings.training, {"loss_weighting": "none", "noise_assignment": "random"}
-    family = family_of(settings.model)
+    training, family = settings.training, family_of(settings.model)
     if training.dp_sgd.enabled and not family.private:
         raise SettingsError(
             "training.dp_sgd takes gradients of single images, which models of model.family "
             f"{family.name} do not give; set training.dp_sgd.enabled: false for this arm"
         )
     if family.predicts_noise:
+        _check_weights_of_timesteps(settings)
         return
-    for name, value in plain.items():
+    for name, value in _OF_TIMESTEPS.items():
         if (asked := getattr(training, name)) != value:
             raise SettingsError(
                 f"training.{name} is {asked}, which is for diffusion models, but model.family is "
                 f"{settings.model.family}; set training.{name}: {value} for this arm"
             )
+
+
+def _check_weights_of_timesteps(settings: ArmSettings) -> None:
+    kind, weighting = settings.model.noise.prediction_type, settings.training.loss_weighting
+    if kind == "flow" and weighting != "none":
+        raise SettingsError(
+            f"training.loss_weighting is {weighting}, which weighs by the signal-to-noise ratio of "
+            "a diffusion process, but model.noise.prediction_type is flow; set "
+            "training.loss_weighting: none, or training.timestep_distribution: logit_normal"
+        )
 
 
 def check_threshold(

@@ -148,9 +148,9 @@ def pia_distance(predict: Predict, schedule: NoiseSchedule, x_0: Tensor, step: i
     The noise that the network sees in the clean image is put on it up to timestep ``step``; the
     distance is the 4-norm of that noise minus the noise that the network then sees.
     """
-    zero = torch.zeros(len(x_0), dtype=torch.int64, device=x_0.device)
-    first = _predicted_noise(predict, schedule, x_0, zero)
-    t = torch.full_like(zero, step)
+    begin = torch.full((len(x_0),), schedule.first, device=x_0.device)
+    first = _predicted_noise(predict, schedule, x_0, begin)
+    t = torch.full_like(begin, step)
     second = _predicted_noise(predict, schedule, schedule.diffuse(x_0, t, first), t)
     return torch.linalg.vector_norm((first - second).flatten(1), ord=_PIA_NORM, dim=1)
 
