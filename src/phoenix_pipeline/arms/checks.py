@@ -100,7 +100,8 @@ def check_conditioning(train: ImageSet, settings: ArmSettings) -> None:
     if model.conditioning == "none":
         check_classes(model, settings.sampling)
         return
-    if not family_of(model).conditional:
+    family = family_of(model)
+    if not family.conditional:
         raise SettingsError(
             f"model.conditioning is {model.conditioning}, but models of model.family "
             f"{model.family} learn no labels; set model.conditioning: none for this arm"
@@ -110,6 +111,8 @@ def check_conditioning(train: ImageSet, settings: ArmSettings) -> None:
             f"model.conditioning is {model.conditioning}, but the training images have no labels; "
             "set images.label_column, use a folder for each class, or set model.conditioning: none"
         )
+    if not family.guided:
+        _check_no_guidance(settings)
     check_classes(model, settings.sampling, train.class_names)
     if federation.engine == "deployment" and settings.sampling.class_distribution == "as_training":
         raise SettingsError(
@@ -119,12 +122,24 @@ def check_conditioning(train: ImageSet, settings: ArmSettings) -> None:
         )
 
 
+def _check_no_guidance(settings: ArmSettings) -> None:
+    plain = {"model.label_dropout": 0.1, "sampling.guidance_scale": 1.0}
+    asked = (settings.model.label_dropout, settings.sampling.guidance_scale)
+    for (name, value), own in zip(plain.items(), asked, strict=True):
+        if own != value:
+            raise SettingsError(
+                f"{name} is {own:g}, which is for the guidance of diffusion models, but "
+                f"model.family is {settings.model.family}; set {name}: {value:g} for this arm"
+            )
+
+
 def check_rule(settings: ArmSettings, layers: tuple[str, ...]) -> None:
     """Refuse a rule that would drown what only some clients learn; ``layers`` stay with them."""
-    from phoenix_pipeline.families import CLASS_EMBEDDING
+    from phoenix_pipeline.families import family_of
     from phoenix_pipeline.federated.personal_layers import is_personal
 
-    federation, shared = settings.federation, not is_personal(CLASS_EMBEDDING, layers)
+    federation, rows = settings.federation, family_of(settings.model).class_layers
+    shared = any(not is_personal(layer, layers) for layer in rows)
     conditional = settings.model.conditioning == "labels" and shared
     if conditional and federation.aggregation.rule != "mean":
         raise SettingsError(

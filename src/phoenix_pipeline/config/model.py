@@ -118,15 +118,15 @@ class ModelConfig(Group):
     )
     conditioning: Literal["none", "labels"] = Field(
         "none",
-        description="`labels`: the diffusion model learns which class an image is of, and draws "
-        "images of a given class.",
+        description="`labels`: the model learns which class an image is of, and draws images of a "
+        "given class.",
     )
     label_dropout: float = Field(
         _LABEL_DROPOUT,
         ge=0.0,
         lt=1.0,
-        description="`labels`: how often a label is hidden in training, for classifier-free "
-        "guidance (arXiv 2207.12598).",
+        description="`labels`: how often a diffusion model's label is hidden in training, for "
+        "classifier-free guidance (arXiv 2207.12598).",
     )
     start_from: str | None = Field(
         None,
