@@ -182,4 +182,10 @@ class EvaluationConfig(Group):
         description="Train two more classifiers per arm, on its samples and on as many real "
         "images, and test both on real test images; costs as much as two label judges.",
     )
+    client_utility: bool = Field(
+        False,
+        description="Train two more classifiers per client, on its own images and on these and the "
+        "samples, and test both on real test images; costs as much as two label judges for each "
+        "client of each arm.",
+    )
     classifier: ClassifierConfig = ClassifierConfig()
