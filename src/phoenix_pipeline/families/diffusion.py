@@ -36,6 +36,7 @@ class DiffusionFamily(Family):
 
     name = "diffusion"
     conditional = True
+    guided = True
     predicts_noise = True
     private = True
     library = "diffusers"
