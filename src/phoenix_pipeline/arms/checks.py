@@ -125,13 +125,34 @@ def check_rule(settings: ArmSettings, layers: tuple[str, ...]) -> None:
     from phoenix_pipeline.federated.personal_layers import is_personal
 
     federation, shared = settings.federation, not is_personal(CLASS_EMBEDDING, layers)
-    conditional = settings.model.conditioning == "labels" and shared
+    # Adapters leave the embedding of classes as it is.
+    conditional = settings.model.conditioning == "labels" and not settings.model.lora.rank
+    conditional &= shared
     if conditional and federation.aggregation.rule != "mean":
         raise SettingsError(
             f"federation.aggregation.rule {federation.aggregation.rule} takes all clients for "
             "equally able, but with model.conditioning labels a class is learnt only by clients "
             "that hold it; set federation.aggregation.rule: mean, or personal_layers.layers: "
             "class_embedding"
+        )
+
+
+def check_lora(settings: ArmSettings) -> None:
+    """Refuse adapters without a start, and of a family that has none."""
+    from phoenix_pipeline.families import family_of
+
+    model = settings.model
+    if not model.lora.rank:
+        return
+    if not family_of(model).adaptable:
+        raise SettingsError(
+            f"model.lora.rank is {model.lora.rank}, but models of model.family {model.family} have "
+            "no adapters; set model.lora.rank: 0 for this arm"
+        )
+    if model.start_from is None:
+        raise SettingsError(
+            f"model.lora.rank is {model.lora.rank}, but model.start_from is null: there is nothing "
+            "to adapt; name the folder of a trained model, or set model.lora.rank: 0"
         )
 
 

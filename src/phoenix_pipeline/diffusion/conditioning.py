@@ -8,6 +8,7 @@ arXiv 2207.12598).
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,9 @@ EMBEDDING = "class_embedding.weight"
 
 def null_class(unet: nn.Module) -> int:
     """Return the row of the null class: the last of the embedding of a conditional network."""
-    return int(unet.get_parameter(EMBEDDING).shape[0]) - 1
+    # Its array need not be a parameter.
+    embedding: Any = unet.class_embedding
+    return int(embedding.num_embeddings) - 1
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,8 @@ class RowsAtRest:
 
     @classmethod
     def of(cls, weights: Mapping[str, Tensor], condition: Condition | None) -> "RowsAtRest | None":
-        """Return the rows as ``weights`` have them now; None without classes."""
-        if condition is None:
+        """Return the rows as ``weights`` have them now; None where no such rows are trained."""
+        if condition is None or EMBEDDING not in weights:
             return None
         rows = condition.rows_not_held()
         return cls(rows, weights[EMBEDDING].detach()[rows].clone())

@@ -27,6 +27,7 @@ _PRESETS = {
     "time_embedding": ("time_embedding",),
     "class_embedding": ("class_embedding",),
 }
+_ADAPTERS = {"adapters": ("*.lora_B",)}
 # Tables of the forward process and of its copies, for each timestep.
 _TIMESTEP_BYTES = 64
 
@@ -37,6 +38,7 @@ class DiffusionFamily(Family):
     name = "diffusion"
     conditional = True
     predicts_noise = True
+    adaptable = True
     private = True
     library = "diffusers"
     parts: ClassVar[Mapping[str, tuple[str, ...]]] = {
@@ -48,10 +50,26 @@ class DiffusionFamily(Family):
     def build(
         self, model: ModelConfig, channels: int, image_size: int, seed: int, num_classes: int = 0
     ) -> "nn.Module":
-        """Return the U-Net; its weights depend on ``seed`` alone."""
+        """Return the U-Net; its weights depend on ``seed`` alone.
+
+        With adapters their base are the weights of ``model.start_from``; without a start it has
+        the right names and shapes.
+
+        Raises:
+            SettingsError: settings do not fit the images, or the start.
+            CheckpointError: the start holds no complete network.
+        """
         from phoenix_pipeline.diffusion.unet import build_unet
 
-        return build_unet(model.unet, channels, image_size, seed, num_classes)
+        unet: nn.Module = build_unet(model.unet, channels, image_size, seed, num_classes)
+        if not model.lora.rank:
+            return unet
+        from phoenix_pipeline.diffusion.lora import add_adapters
+
+        if model.start_from:
+            folder = Path(model.start_from).expanduser()
+            unet.load_state_dict(self.load_start(folder, unet, model))
+        return add_adapters(unet, model.lora, seed)
 
     def count_layers(self, model: ModelConfig, image_size: int) -> int:
         """Count the residual blocks on both sides of every level."""
@@ -95,8 +113,10 @@ class DiffusionFamily(Family):
         labels: Sequence[int] | None = None,
     ) -> "Iterator[np.ndarray]":
         """Yield uint8 batches; see :func:`phoenix_pipeline.diffusion.sampling.sample_images`."""
+        from phoenix_pipeline.diffusion.lora import merge_adapters
         from phoenix_pipeline.diffusion.sampling import sample_images
 
+        network = merge_adapters(network)
         return sample_images(
             network, model.noise, sampling, image_shape, seeds, device, num_steps, labels
         )
@@ -150,9 +170,11 @@ class DiffusionFamily(Family):
         ``output`` is the output normalisation and convolution, ``last_up_block`` that and the last
         upsampling block, ``decoder`` that and all upsampling blocks, ``time_embedding`` the
         embedding of the timestep, ``class_embedding`` that of the class of a conditional model.
+        ``adapters`` is the factor B of every adapter (FedSA-LoRA, arXiv 2410.01463).
         """
         last = len(model.unet.block_out_channels) - 1
-        return {n: tuple(p.format(last=last) for p in layers) for n, layers in _PRESETS.items()}
+        presets = {**_PRESETS, **(_ADAPTERS if model.lora.rank else {})}
+        return {n: tuple(p.format(last=last) for p in layers) for n, layers in presets.items()}
 
     def load_start(
         self, folder: Path, network: "nn.Module", model: ModelConfig
@@ -162,10 +184,31 @@ class DiffusionFamily(Family):
 
         return load_start(folder, network, model.noise)
 
+    def arrays_at_rest(self, network: "nn.Module") -> "dict[str, Tensor]":
+        """Return the base of a network with adapters."""
+        from phoenix_pipeline.diffusion.lora import arrays_at_rest
+
+        return arrays_at_rest(network)
+
+    def base_digest(self, network: "nn.Module") -> str:
+        """Return the digest of the base; "" without adapters."""
+        from phoenix_pipeline.diffusion.lora import base_digest
+
+        return base_digest(network)
+
+    def complete(
+        self, network: "nn.Module", arrays: "Mapping[str, Tensor]", misfit: str
+    ) -> "nn.Module":
+        """Return the network with these arrays, its adapters merged into their base."""
+        from phoenix_pipeline.diffusion.lora import merge_adapters, wake
+
+        wake(network)
+        return merge_adapters(super().complete(network, arrays, misfit))
+
     def export(
         self, folder: Path, network: "nn.Module", model: ModelConfig, metadata: Mapping[str, Any]
     ) -> None:
-        """Write diffusers' folder layout."""
+        """Write diffusers' folder layout; of adapters merged, and beside it the adapters alone."""
         from phoenix_pipeline.diffusion.export import export_pipeline
 
         export_pipeline(folder, network, model.noise, metadata)
@@ -182,6 +225,17 @@ class DiffusionFamily(Family):
         names += ["eta"] if sampling["sampler"] == "ddim" else []
         names += ["guidance_scale", "class_distribution"] if conditional else []
         return {name: sampling[name] for name in names}
+
+    def describe_sent(self, settings: Mapping[str, Any]) -> str:
+        """Return whether all weights were sent or adapters alone."""
+        lora = settings.get("lora", {})
+        if not lora.get("rank"):
+            return super().describe_sent(settings)
+        factors = "one factor of the" if lora["freeze_a"] else "the"
+        return (
+            f"{factors} low-rank adapters of its model (LoRA, rank {lora['rank']}); the weights "
+            "below them were read at each site and never sent"
+        )
 
     def describe_use(self, conditional: bool) -> list[str]:
         """Return how diffusers loads the folder, without this package."""

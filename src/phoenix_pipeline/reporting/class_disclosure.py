@@ -26,6 +26,8 @@ def _update(settings: Mapping[str, Any]) -> str:
     own = any(name.split(".")[0] == CLASS_EMBEDDING for name in kept)
     if own or scheme in _WITHOUT_ENCODER:
         return "The embedding of classes stayed with it, and does not tell which ones it holds."
+    if read_setting(settings, "model.lora.rank", 0):
+        return "The embedding of classes is not trained, and does not tell which ones it holds."
     if read_setting(settings, f"{_IMAGES}.enabled", False):
         return (
             "Which classes it holds is hidden as its images are: the noise moves the embeddings of "

@@ -75,7 +75,7 @@ def _weights(settings: Mapping[str, Any]) -> str:
     elif _scheme(settings) in _KEPT:
         sent = "the weights of a part of its model"
     else:
-        sent = find_family(name).describe_sent(read_setting(settings, f"model.{name}", {}))
+        sent = find_family(name).describe_sent(read_setting(settings, "model", {}))
     if _gave_images(settings):
         stays = "the rest of its images never left it"
     return f"After each round, each client sent {sent}; {stays}."
