@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from phoenix_pipeline.config import ModelConfig, NoiseConfig, SamplingConfig, TrainingConfig
+from phoenix_pipeline.diffusion.layer_presets import OUTPUT, layer_presets
 from phoenix_pipeline.diffusion.sizes import settle_training, settle_unet
 from phoenix_pipeline.families.family import Family
 
@@ -19,15 +20,6 @@ if TYPE_CHECKING:
     from phoenix_pipeline.errors import TrainingError
     from phoenix_pipeline.optimization.work import ClientTask, LocalResult, LocalWork
 
-_OUTPUT = ("conv_norm_out", "conv_out")
-_PRESETS = {
-    "output": _OUTPUT,
-    "last_up_block": ("up_blocks.{last}", *_OUTPUT),
-    "decoder": ("up_blocks", *_OUTPUT),
-    "time_embedding": ("time_embedding",),
-    "class_embedding": ("class_embedding",),
-}
-_ADAPTERS = {"adapters": ("*.lora_B",)}
 # Tables of the forward process and of its copies, for each timestep.
 _TIMESTEP_BYTES = 64
 
@@ -44,7 +36,7 @@ class DiffusionFamily(Family):
     parts: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "encoder": ("conv_in", "time_embedding", "class_embedding", "down_blocks"),
         "bottleneck": ("mid_block",),
-        "decoder": ("up_blocks", *_OUTPUT),
+        "decoder": ("up_blocks", *OUTPUT),
     }
 
     def build(
@@ -165,16 +157,8 @@ class DiffusionFamily(Family):
         return train_stacked(network, tasks, schedule, training, conditions)
 
     def personal_presets(self, model: ModelConfig) -> Mapping[str, tuple[str, ...]]:
-        """Return layers by name, from the output inwards.
-
-        ``output`` is the output normalisation and convolution, ``last_up_block`` that and the last
-        upsampling block, ``decoder`` that and all upsampling blocks, ``time_embedding`` the
-        embedding of the timestep, ``class_embedding`` that of the class of a conditional model.
-        ``adapters`` is the factor B of every adapter (FedSA-LoRA, arXiv 2410.01463).
-        """
-        last = len(model.unet.block_out_channels) - 1
-        presets = {**_PRESETS, **(_ADAPTERS if model.lora.rank else {})}
-        return {n: tuple(p.format(last=last) for p in layers) for n, layers in presets.items()}
+        """See :mod:`phoenix_pipeline.diffusion.layer_presets`."""
+        return layer_presets(model)
 
     def load_start(
         self, folder: Path, network: "nn.Module", model: ModelConfig

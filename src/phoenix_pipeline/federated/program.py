@@ -122,6 +122,7 @@ def _begin(job: FederatedJob, folder: Path, device: torch.device) -> RunState:
         state = {name: tensor.cpu().clone() for name, tensor in network.state_dict().items()}
         shared, personal = split_personal(state, settings.personal_layers)
         run.start_from(shared, personal, row)
+    keep_snapshot(job, run)
     of_images = settings.training.dp_sgd.enabled
     private = of_images or job.config.differential_privacy.enabled
     # A private run that is cut short in round 1 has spent, and must find its ledger again.
