@@ -3,6 +3,7 @@
 All raise a SettingsError that says what is allowed; a stored run raises a CheckpointError.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from phoenix_pipeline.federated.records import ClientSettings
+
+# What families other than diffusion leave as it is.
+_PLAIN_TRAINING = {
+    "loss_weighting": "none",
+    "noise_assignment": "random",
+    "micro_batch": None,
+    "gradient_checkpointing": False,
+}
 
 
 def check_clients(federation: FederationConfig, clients: list[int]) -> None:
@@ -157,10 +166,10 @@ def check_lora(settings: ArmSettings) -> None:
 
 
 def check_loss(settings: ArmSettings) -> None:
-    """Refuse DP-SGD, weights of timesteps and a choice of noise in a model that has none."""
+    """Refuse DP-SGD and what only the training of diffusion models does in other models."""
     from phoenix_pipeline.families import family_of
 
-    training, plain = settings.training, {"loss_weighting": "none", "noise_assignment": "random"}
+    training, plain = settings.training, _PLAIN_TRAINING
     family = family_of(settings.model)
     if training.dp_sgd.enabled and not family.private:
         raise SettingsError(
@@ -173,7 +182,7 @@ def check_loss(settings: ArmSettings) -> None:
         if (asked := getattr(training, name)) != value:
             raise SettingsError(
                 f"training.{name} is {asked}, which is for diffusion models, but model.family is "
-                f"{settings.model.family}; set training.{name}: {value} for this arm"
+                f"{settings.model.family}; set training.{name}: {json.dumps(value)} for this arm"
             )
 
 

@@ -51,7 +51,8 @@ def round_bytes(settings: ClientSettings, num_images: int, enough: int) -> int:
     # What adapters are trained on is there once.
     total += sum(own.nbytes for own in everything) - weights
     at_a_time = max(
-        settings.training.batch_size, settings.monitor_samples // _SAMPLES_PER_TRAINED_IMAGE
+        settings.training.micro_batch or settings.training.batch_size,
+        settings.monitor_samples // _SAMPLES_PER_TRAINED_IMAGE,
     )
     copies = _COPIES_OF_WEIGHTS + _COPIES_OF_STRATEGY * len(settings.strategies)
     total += copies * weights + saved.total * at_a_time // images
