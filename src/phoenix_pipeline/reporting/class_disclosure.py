@@ -29,6 +29,8 @@ def _update(settings: Mapping[str, Any]) -> str:
     )
     if own or scheme in _WITHOUT_ENCODER:
         return "The embedding of classes stayed with it, and does not tell which ones it holds."
+    if read_setting(settings, "model.lora.rank", 0):
+        return "The embedding of classes is not trained, and does not tell which ones it holds."
     if read_setting(settings, f"{_IMAGES}.enabled", False):
         return (
             "Which classes it holds is hidden as its images are: the noise moves the embeddings of "

@@ -89,7 +89,7 @@ def _reconstruct_one(
     """Return how like training image ``row`` its reconstruction and the mean image are."""
     from phoenix_pipeline.federated.one_step import step_noise, update_at_server
 
-    network = subject.network(owner)
+    network = subject.network_as_trained(owner)
     image = _as_tensor(subject.train.images[row]).to(subject.device)
     mean = _as_tensor(subject.train.images.mean(axis=0).round().astype(np.uint8))
     schedule = NoiseSchedule.from_config(subject.model.noise, subject.device)
