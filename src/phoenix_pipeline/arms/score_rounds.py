@@ -116,7 +116,7 @@ def _draw(
     labels = plan_labels(metadata, {GLOBAL_MODEL: count}, arm.sampling)
     with progress_bar("samples by round", len(found) * count) as advance:
         for number, file in found.items():
-            network = _load(file, model, settings).to(device)
+            network = load_snapshot(file, metadata).to(device)
             batches = []
             for batch in family_of(model).sample_images(
                 network, model, arm.sampling, shape, seeds, device, labels=labels
@@ -126,15 +126,12 @@ def _draw(
             yield number, np.concatenate(batches)
 
 
-def _load(file: Path, model: ModelConfig, settings: Mapping[str, Any]) -> "nn.Module":
+def load_snapshot(file: Path, metadata: Mapping[str, Any]) -> "nn.Module":
     """Return the network with the kept weights; a discriminator of the clients' own is left out."""
-    from phoenix_pipeline.families import family_of
+    from phoenix_pipeline.families.model_folder import build_as_trained
     from phoenix_pipeline.federated.snapshots import read_snapshot
 
-    classes = len(settings.get("class_names", ()))
-    network = family_of(model).build(
-        model, settings["channels"], settings["image_size"], settings["seed"], classes
-    )
+    network = build_as_trained(metadata)
     kept: dict[str, torch.Tensor] = read_snapshot(file)
     network.load_state_dict({**network.state_dict(), **kept})
     return network.eval()

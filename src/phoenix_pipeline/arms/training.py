@@ -12,7 +12,8 @@ import pandas as pd
 
 from phoenix_pipeline import __version__
 from phoenix_pipeline.arms.model_card import write_model_card
-from phoenix_pipeline.arms.setup import client_settings, load_start
+from phoenix_pipeline.arms.setup import client_settings, find_base, load_start
+from phoenix_pipeline.child_process import lent_process
 from phoenix_pipeline.config import ArmSettings, Group, RunConfig
 from phoenix_pipeline.families.by_image_size import settle_arm
 from phoenix_pipeline.families.classes import CLASS_COUNTS
@@ -23,7 +24,6 @@ from phoenix_pipeline.reporting.disclosure import describe_disclosure
 
 if TYPE_CHECKING:
     from phoenix_pipeline.federated.job import FederatedJob, FederatedResult
-    from phoenix_pipeline.federated.records import ClientSettings
 
 Weights = Literal["ema", "raw"]
 OnRound = Callable[[int, Mapping[str, float]], None]
@@ -70,12 +70,9 @@ def train_arm(
     Raises:
         FederationError: a round had too few usable replies; the last checkpoint stands.
     """
-    from phoenix_pipeline.arms.time_estimate import announce_time
-
     settings = settle_arm(settings, train.image_size)
     job = _build_job(train, test, client_images, shared_pool, settings, run)
-    announce_time(job, arm)
-    result = _run(job, checkpoints, on_round)
+    result = _run(job, arm, checkpoints, on_round or _tell_nobody)
     held = trained_images(job, result)
     groups = {"run": run, **data_groups}
     told = {name: group.model_dump(mode="json") for name, group in groups.items()}
@@ -85,7 +82,7 @@ def train_arm(
         metadata[CLASS_COUNTS] = counts
 
     def write(folder: Path) -> None:
-        _write(folder, result, job.settings, metadata)
+        _write(folder, result, job, metadata)
 
     return TrainedArm(write, result.rounds, held)
 
@@ -142,18 +139,49 @@ def _build_job(
         warmup_steps=settings.shared_pool.warmup_steps,
         final_average=_weights(settings) if settings.personal_layers.final_average else None,
         start=load_start(train, settings, run),
+        base=find_base(settings),
     )
 
 
-def _run(job: "FederatedJob", checkpoints: Path, on_round: OnRound | None) -> "FederatedResult":
-    """Train, with a bar of the replies."""
+def _run(job: "FederatedJob", arm: str, checkpoints: Path, on_round: OnRound) -> "FederatedResult":
+    """Train, with a bar of the replies; in the process that this thread was lent, if any."""
+    clients = job.client_images["client_id"].nunique()
+    with progress_bar(arm, job.config.num_rounds * clients) as advance:
+        if child := lent_process.get():
+            result: FederatedResult = child.call(
+                _train, job, checkpoints, tell=(on_round, advance), log_as=arm
+            )
+            return result
+        return _train_here(job, checkpoints, on_round, advance)
+
+
+def _train(
+    job: "FederatedJob",
+    checkpoints: Path,
+    on_round: OnRound,
+    advance: Callable[[int], None],
+) -> "FederatedResult":
+    """Train in another process than the one that goes on with the result."""
+    return _train_here(job, checkpoints, on_round, advance).by_itself()
+
+
+def _train_here(
+    job: "FederatedJob",
+    checkpoints: Path,
+    on_round: OnRound,
+    advance: Callable[[int], None],
+) -> "FederatedResult":
+    from phoenix_pipeline.arms.time_estimate import announce_time
     from phoenix_pipeline.federated.server import train_federated
 
-    clients = job.client_images["client_id"].nunique()
-    with progress_bar("training", job.config.num_rounds * clients) as advance:
-        return train_federated(
-            job, checkpoints, on_round=on_round, on_reply=lambda server_round, row: advance(1)
-        )
+    announce_time(job)
+    return train_federated(
+        job, checkpoints, on_round=on_round, on_reply=lambda server_round, row: advance(1)
+    )
+
+
+def _tell_nobody(server_round: int, means: Mapping[str, float]) -> None:
+    """Take what nobody asked for."""
 
 
 def _describe(
@@ -179,21 +207,23 @@ def _describe(
 
 
 def _write(
-    folder: Path, result: "FederatedResult", settings: "ClientSettings", metadata: dict[str, Any]
+    folder: Path, result: "FederatedResult", job: "FederatedJob", metadata: dict[str, Any]
 ) -> None:
     """Write the global model, or the shared body and what completes it at each client."""
+    from phoenix_pipeline.families import family_of
     from phoenix_pipeline.families.model_folder import write_models
+    from phoenix_pipeline.federated.base_weights import open_network
     from phoenix_pipeline.federated.personal_layers import samples_are_personal
 
-    averaged = metadata["weights"] == "ema"
+    settings, averaged = job.settings, metadata["weights"] == "ema"
     shared = result.ema if averaged else result.raw
     personal = samples_are_personal(settings.personal_layers, settings.model)
-    network = None
-    if not personal or result.averaged_personal is not None:
-        network = settings.build_network()
-        completing = result.averaged_personal or {}
-        network.load_state_dict({**network.state_dict(), **shared, **completing})
+    network = open_network(settings, job.base)
+    body = {**family_of(settings.model).arrays_at_rest(network), **shared}
+    completing = result.averaged_personal or {}
+    network.load_state_dict({**network.state_dict(), **shared, **completing})
+    has_global = not personal or result.averaged_personal is not None
     states = ((c, result.client_state(c)) for c in (result.connected if personal else ()))
     layers = ((c, s.personal_ema if averaged else s.personal) for c, s in states)
-    write_models(folder, shared, layers, network, metadata)
+    write_models(folder, body, layers, network if has_global else None, metadata)
     write_model_card(folder)

@@ -3,7 +3,8 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -54,6 +55,7 @@ class FederatedJob:
         warmup_steps: steps on the pool before round 1.
         start: weights that the training begins with, by name; None: random ones.
         final_average: which personal layers clients upload after the last round; None: none.
+        base: the folder of what adapters are trained on, for clients of this machine.
     """
 
     images: ImageSet
@@ -67,6 +69,7 @@ class FederatedJob:
     warmup_steps: int = 0
     final_average: Literal["ema", "raw"] | None = None
     start: Mapping[str, Tensor] | None = None
+    base: Path | None = None
 
     def identity(self) -> dict[str, Any]:
         """Return everything that the weights depend on; a checkpoint of another is not resumed."""
@@ -103,6 +106,16 @@ class FederatedResult:
     averaged_personal: dict[str, Tensor] | None = None
     run_key: str = ""
     num_examples: Mapping[int, int] = field(default_factory=dict)
+
+    def by_itself(self) -> "FederatedResult":
+        """Return the result with the clients' personal layers in it, without their files."""
+        states = {client: self.client_state(client) for client in self.connected}
+        layers = {
+            client: ClientState(personal=state.personal, personal_ema=state.personal_ema)
+            for client, state in states.items()
+            if state.personal
+        }
+        return replace(self, client_state=layers.__getitem__)
 
 
 def identify_settings(

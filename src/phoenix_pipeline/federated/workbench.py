@@ -3,11 +3,13 @@
 import threading
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from phoenix_pipeline.families import Family, family_of
+from phoenix_pipeline.federated.base_weights import open_network
 from phoenix_pipeline.federated.personal_layers import split_personal
 from phoenix_pipeline.federated.records import ClientSettings
 from phoenix_pipeline.federated.wire import Joined, join
@@ -73,31 +75,39 @@ class Workbench(threading.local):
 
     def __init__(self, compiles: bool = True) -> None:
         self._compiles = compiles
-        self._key: tuple[ClientSettings, torch.device] | None = None
+        self._key: tuple[ClientSettings, torch.device, Path | None] | None = None
         self._bench: Bench | None = None
         self._slots: list[Bench] = []
 
-    def prepare(self, settings: ClientSettings, device: torch.device) -> Bench:
-        """Return the bench of ``settings`` on ``device``."""
-        if self._bench is None or self._key != (settings, device):
+    def prepare(
+        self, settings: ClientSettings, device: torch.device, base: Path | None = None
+    ) -> Bench:
+        """Return the bench of ``settings`` on ``device``; ``base``: see ``Site``."""
+        if self._bench is None or self._key != (settings, device, base):
             compiled = self._compiles and settings.training.compile is True
-            self._bench = _build(settings, device, compiled)
-            self._key = (settings, device)
+            self._bench = _build(settings, device, base, compiled)
+            self._key = (settings, device, base)
             self._slots = []
         return self._bench
 
     def prepare_slots(
-        self, settings: ClientSettings, device: torch.device, count: int
+        self,
+        settings: ClientSettings,
+        device: torch.device,
+        count: int,
+        base: Path | None = None,
     ) -> list[Bench]:
         """Return ``count`` benches around one network, whose arrays are each their own."""
-        bench = self.prepare(settings, device)
+        bench = self.prepare(settings, device, base)
         self._slots.extend(bench.slot() for _ in range(count - len(self._slots)))
         return self._slots[:count]
 
 
-def _build(settings: ClientSettings, device: torch.device, compiled: bool) -> Bench:
+def _build(
+    settings: ClientSettings, device: torch.device, base: Path | None, compiled: bool
+) -> Bench:
     with _BUILDING:
-        network = settings.build_network()
+        network = open_network(settings, base)
     shared, _ = split_personal(network.state_dict(), settings.personal_layers)
     initial_shared: Mapping[str, Tensor] = {n: tensor.clone() for n, tensor in shared.items()}
     if not settings.compression.is_active:

@@ -43,7 +43,7 @@ def describe_disclosure(settings: Mapping[str, Any], epsilon: float | None = Non
             "is the ceiling to compare with, not a federation. Nothing crosses a wire while it "
             "trains, so it has no traffic."
         )
-        return [pooled, *_promise(settings, epsilon)]
+        return [pooled, *_start(settings), *_promise(settings, epsilon)]
     sentences = [_weights(settings), _NUMBERS, *_compression(settings), *_strategies(settings)]
     if read_setting(settings, "shared_pool.beta", 0.0) > 0:
         sentences.insert(0, _pool(settings))
@@ -53,11 +53,7 @@ def describe_disclosure(settings: Mapping[str, Any], epsilon: float | None = Non
             f"Every {_times(every)} each client also sent one number, its score: how far the "
             "samples of its own model are from reference statistics that the server hands out."
         )
-    if start := read_setting(settings, "model.start_from"):
-        sentences.append(
-            f"Training began with given weights ({start}): nothing here says or limits what those "
-            "tell of the images that they were trained on."
-        )
+    sentences += _start(settings)
     if classes := describe_classes(settings):
         sentences.append(classes)
     if _has_client_models(settings):
@@ -75,10 +71,24 @@ def _weights(settings: Mapping[str, Any]) -> str:
     elif _scheme(settings) in _KEPT:
         sent = "the weights of a part of its model"
     else:
-        sent = find_family(name).describe_sent(read_setting(settings, f"model.{name}", {}))
+        sent = find_family(name).describe_sent(read_setting(settings, "model", {}))
     if _gave_images(settings):
         stays = "the rest of its images never left it"
     return f"After each round, each client sent {sent}; {stays}."
+
+
+def _start(settings: Mapping[str, Any]) -> list[str]:
+    """Return what is not known of weights that were given."""
+    start = read_setting(settings, "model.start_from")
+    if not start:
+        return []
+    sentence = (
+        f"Training began with given weights ({start}): nothing here says or limits what those tell "
+        "of the images that they were trained on."
+    )
+    if _promise(settings, None):
+        sentence += " The privacy stated here is of the images that were trained on since."
+    return [sentence]
 
 
 def _has_client_models(settings: Mapping[str, Any]) -> bool:

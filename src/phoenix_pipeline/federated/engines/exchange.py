@@ -59,6 +59,7 @@ def write_job(folder: Path, job: FederatedJob) -> None:
             "has_reference": job.reference is not None,
             "warmup_steps": job.warmup_steps,
             "final_average": job.final_average,
+            "base": job.base and str(job.base),
         },
     )
 
@@ -92,6 +93,7 @@ def read_job(folder: Path) -> FederatedJob:
         warmup_steps=told["warmup_steps"],
         final_average=told["final_average"],
         start=start or None,
+        base=Path(told["base"]) if told["base"] else None,
     )
 
 

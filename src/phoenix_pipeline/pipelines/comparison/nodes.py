@@ -51,6 +51,7 @@ Compared = tuple[
 _DATA = ("train_images", "test_images")
 # Settings that may differ without a word: they change the way to a result, not the result.
 _WITHOUT_EFFECT = (
+    "run.arms_at_a_time",
     "run.device",
     "run.licence",
     "training.compile",
@@ -94,7 +95,8 @@ def compare(arms: tuple[str, ...]) -> Callable[..., Compared]:
         metrics = {r.arm: {"arm": r.arm, **r.metrics} for r in results}
         rounds = {r.arm: r.rounds for r in results if len(r.rounds)}
         pooled = [r.arm for r in results if r.is_pooled]
-        table = compare_arms(metrics, rounds, real, pooled, privacy, marks)
+        grown = {r.arm: r.by_round for r in results}
+        table = compare_arms(metrics, rounds, real, pooled, privacy, marks, grown)
         figures, names = _figures(table, results), _class_names(results)
         gallery, grids = draw_gallery(results, test_images, names)
         models = {r.arm: _model(r) for r in results if r.is_current(r.metrics)}
@@ -105,7 +107,7 @@ def compare(arms: tuple[str, ...]) -> Callable[..., Compared]:
             run=experiment_facts({r.arm: r.settings for r in results}, _num_clients(results)),
             figures={**_shown(figures, names), **_details(results, names)},
             gallery=gallery,
-            growth=show_growth({r.arm: r.by_round for r in results}),
+            growth=show_growth(grown),
             earlier=show_earlier(runs, models),
             cards={r.arm: r.cards for r in results},
             settings={r.arm: r.settings for r in results},
