@@ -29,7 +29,8 @@ class ClipNormConfig(Group):
         "auto",
         description="Longer updates are scaled down to this norm, in `unit`; null: no clipping; "
         "`auto`: 2 in `last_median` for rule `mean`, which no honest update of the digits reaches. "
-        "There is none for pooled data, `usplit` and central privacy.",
+        "There is none for pooled data, `usplit`, central privacy, and strategies that send arrays "
+        "of their own (`scaffold`).",
     )
     unit: Literal["absolute", "median", "last_median"] = Field(
         "absolute",

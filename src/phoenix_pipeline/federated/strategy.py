@@ -168,7 +168,8 @@ class PhoenixStrategy(FedAvg):
             self._run.clip_norm, self._settings.training, current, self._config.num_rounds
         )
         usual, seed = median(self._sizes.values()), self._settings.seed
-        rule = build_aggregation(self._config, expected, seed, current, private, last, usual)
+        more = len(expected) > len(self._run.raw)
+        rule = build_aggregation(self._config, expected, seed, current, private, last, usual, more)
         rows = []
         for row in chain((self._read(reply, current, rule) for reply in replies), self._absent):
             rows.append(row)

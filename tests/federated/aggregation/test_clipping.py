@@ -165,6 +165,16 @@ def test_who_has_more_images_may_go_as_much_further(last_norm: float | None) -> 
     torch.testing.assert_close(again.result()["w"][0].item(), 1 + (6 * 30 + 2 * 1) / 31)
 
 
+def test_what_strategies_send_is_clipped_on_request_alone() -> None:
+    """Their arrays, such as SCAFFOLD's mean steps, are not as long as weights are."""
+    for options, expected in (({}, 1 + 1003 / 4), ({"bound": 2.0}, 1 + 5 / 4)):
+        config = federation(aggregation={"clip_norm": options})
+        rule = build_aggregation(config, START, 0, 1, sends_more=True)
+        for norm in (1.0, 1.0, 1.0, 1000.0):
+            rule.add(moved((norm, 0.0)), 1.0)
+        torch.testing.assert_close(rule.result()["w"][0].item(), expected)
+
+
 def test_of_fewer_than_three_no_norm_is_handed_on() -> None:
     """One of two may be the bad one."""
     for last_norm in (None, 1.0):

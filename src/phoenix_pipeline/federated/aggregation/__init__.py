@@ -51,6 +51,7 @@ def build_aggregation(
     private: PrivateRound | None = None,
     last_norm: float | None = None,
     usual_weight: float | None = None,
+    sends_more: bool = False,
 ) -> Aggregation:
     """Return the rule of round ``server_round``.
 
@@ -62,6 +63,8 @@ def build_aggregation(
         private: bound and noise where the server keeps clients private; None elsewhere.
         last_norm: what the clipping of the last round gave as ``next_clip_norm``.
         usual_weight: the median of the clients' numbers of images, for bounds in medians.
+        sends_more: whether ``template`` has more than the model: what strategies send, whose
+            lengths follow rules of their own, so that none is clipped unless a bound was set.
     """
     if private is not None:
         return PrivateMean(template, private)
@@ -70,7 +73,7 @@ def build_aggregation(
         return by_rows(PartialMean(template), template)
     rule = look_up(RULES, chosen.rule, "federation.aggregation.rule")(chosen, template)
     clip_norm = config.clip_norm
-    if clip_norm.bound is None:
+    if clip_norm.bound is None or (sends_more and not chosen.clip_norm.is_asked_for):
         return rule
     clip = look_up(_CLIPPED, clip_norm.unit, "federation.aggregation.clip_norm.unit")
     return clip(rule, template, float(clip_norm.bound), last_norm, usual_weight)
