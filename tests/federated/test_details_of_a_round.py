@@ -17,12 +17,12 @@ from phoenix_pipeline.diffusion.training import train_locally
 from phoenix_pipeline.diffusion.unet import build_unet
 from phoenix_pipeline.federated import client_app
 from phoenix_pipeline.federated.client_app import _plan_work
-from phoenix_pipeline.federated.client_score import score_own_model
 from phoenix_pipeline.federated.client_state import ClientState
 from phoenix_pipeline.federated.privacy.example_level import noise_multiplier
 from phoenix_pipeline.federated.records import ARRAYS, CONFIG, count_bytes, pack_arrays
 from phoenix_pipeline.federated.run_state import RunState
 from phoenix_pipeline.federated.strategy import PhoenixStrategy
+from phoenix_pipeline.federated.threshold_filter import score_own_model
 from phoenix_pipeline.federated.transport import (
     ServerTransport,
     receive,

@@ -27,11 +27,10 @@ from flwr.supercore.task_identity import TaskIdentity
 from phoenix_pipeline.config import LinkConfig
 from phoenix_pipeline.errors import FederationError
 from phoenix_pipeline.federated.aggregation.weighted_mean import WeightedMean
-from phoenix_pipeline.federated.client_answers import read_introduction
+from phoenix_pipeline.federated.client_answers import Asked, read_introduction, read_reply
+from phoenix_pipeline.federated.history import new_row, round_means, with_link_seconds
 from phoenix_pipeline.federated.personal_upload import _read as read_upload
 from phoenix_pipeline.federated.records import pack_arrays, pack_weights, unpack_weights
-from phoenix_pipeline.federated.round_replies import Asked, read_reply
-from phoenix_pipeline.federated.round_table import new_row, round_means, with_link_seconds
 from phoenix_pipeline.federated.wire import Layout
 
 TEMPLATE = {"w": torch.arange(6.0).view(2, 3), "b": torch.zeros(2)}

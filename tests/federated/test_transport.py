@@ -15,11 +15,11 @@ from phoenix_pipeline.federated.client_state import ClientState
 from phoenix_pipeline.federated.compression.codecs import codec_of
 from phoenix_pipeline.federated.compression.partial_updates import assign_halves, sent_names
 from phoenix_pipeline.federated.compression.updates import encoded_bytes
-from phoenix_pipeline.federated.packed_file import load_packed
+from phoenix_pipeline.federated.history import new_row
 from phoenix_pipeline.federated.records import pack_arrays, pack_weights, unpack_arrays
-from phoenix_pipeline.federated.round_table import new_row
 from phoenix_pipeline.federated.run_state import RunState
 from phoenix_pipeline.federated.transport import ServerTransport, receive, send
+from phoenix_pipeline.federated.wire import load_packed
 from tests.federated.tiny import client_table, federate, interrupt, same, settings
 
 INT8 = {"codec": "int8"}

@@ -12,7 +12,6 @@ from flwr.common.constant import ErrorCode
 from torch import Tensor
 
 from phoenix_pipeline.errors import FederationError, PhoenixError
-from phoenix_pipeline.federated.client_score import score_own_model
 from phoenix_pipeline.federated.client_state import ClientState
 from phoenix_pipeline.federated.privacy.example_level import noise_multiplier
 from phoenix_pipeline.federated.records import (
@@ -29,6 +28,7 @@ from phoenix_pipeline.federated.records import (
 )
 from phoenix_pipeline.federated.site_errors import SiteRefusal
 from phoenix_pipeline.federated.sites import Site
+from phoenix_pipeline.federated.threshold_filter import score_own_model
 from phoenix_pipeline.federated.transport import receive, send
 from phoenix_pipeline.federated.workbench import Bench, Workbench
 from phoenix_pipeline.metrics.monitoring import MonitorReference

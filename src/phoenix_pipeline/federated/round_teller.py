@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 
 from phoenix_pipeline.config import LinkConfig
-from phoenix_pipeline.federated.round_table import round_means, with_link_seconds
+from phoenix_pipeline.federated.history import round_means, with_link_seconds
 from phoenix_pipeline.federated.run_state import RunState
 
 OnRound = Callable[[int, Mapping[str, float]], None]

@@ -22,8 +22,14 @@ from phoenix_pipeline.federated.aggregation import (
     build_aggregation,
     check_num_replies,
 )
+from phoenix_pipeline.federated.client_answers import (
+    Asked,
+    check_usable,
+    read_reply,
+    say_reasons,
+)
 from phoenix_pipeline.federated.fleet import RollCall, all_present
-from phoenix_pipeline.federated.monitoring import Monitor
+from phoenix_pipeline.federated.history import ABSENT, Row, new_row
 from phoenix_pipeline.federated.privacy.plan import PrivacyPlan
 from phoenix_pipeline.federated.records import (
     ARRAYS,
@@ -35,15 +41,9 @@ from phoenix_pipeline.federated.records import (
     pack_arrays,
     pack_weights,
 )
-from phoenix_pipeline.federated.round_replies import (
-    Asked,
-    check_usable,
-    read_reply,
-    say_reasons,
-)
-from phoenix_pipeline.federated.round_table import ABSENT, Row, new_row
 from phoenix_pipeline.federated.run_state import RunState
 from phoenix_pipeline.federated.server_optimizer import ServerOptimizer
+from phoenix_pipeline.federated.threshold_filter import Monitor
 from phoenix_pipeline.federated.transport import ServerTransport, apart
 from phoenix_pipeline.federated.work_plan import plan_steps
 from phoenix_pipeline.quantities import counted

@@ -7,7 +7,7 @@ import pytest
 from phoenix_pipeline.config import DifferentialPrivacyConfig, DpSgdConfig
 from phoenix_pipeline.federated.history import History
 from phoenix_pipeline.federated.privacy.accountant import epsilon_spent
-from phoenix_pipeline.federated.privacy.ledger import Ledger
+from phoenix_pipeline.federated.privacy.plan import Ledger
 from phoenix_pipeline.federated.server import train_federated
 from tests.federated.tiny import federate, job, settings
 

@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from phoenix_pipeline.federated.aggregation.replies import ReplyCheck, to_dtype, widened
-from phoenix_pipeline.federated.aggregation.rule import Aggregation
+from phoenix_pipeline.federated.aggregation.rule import Aggregation, ReplyCheck, to_dtype, widened
 
 
 class ClippedUpdates:

@@ -1,11 +1,13 @@
-"""The weighted mean of clients' weights, as a running sum that holds one model."""
+"""Weighted means of clients' weights: of whole models, of arrays, and of rows by class."""
 
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from phoenix_pipeline.federated.aggregation.replies import ReplyCheck, to_dtype
+from phoenix_pipeline.errors import FederationError
+from phoenix_pipeline.families import CLASS_EMBEDDING
+from phoenix_pipeline.federated.aggregation.rule import Aggregation, ReplyCheck, to_dtype, widened
 from phoenix_pipeline.federated.wire import Joined
 
 
@@ -43,3 +45,85 @@ class WeightedMean:
 
 def _summed_in(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
+
+
+class PartialMean:
+    """A :class:`WeightedMean` per array; one that nobody sent stays as it is in ``base``."""
+
+    def __init__(self, base: Mapping[str, Tensor]) -> None:
+        self._base = base
+        self._means: dict[str, WeightedMean] = {}
+
+    def add(self, arrays: Mapping[str, Tensor], weight: float) -> None:
+        """Add one client's ``arrays``, some or all of the model's; nothing if they are refused.
+
+        Raises:
+            FederationError: one is not the model's, or see :meth:`WeightedMean.add`.
+        """
+        odd = sorted(arrays.keys() - self._base.keys())
+        if odd or not arrays:
+            raise FederationError(
+                f"the reply's arrays are not the model's: {odd[0] if odd else 'there are none'}"
+            )
+        # As a whole, before any is added.
+        ReplyCheck({name: self._base[name] for name in arrays})(arrays, weight)
+        for name, array in arrays.items():
+            mean = self._means.setdefault(name, WeightedMean({name: self._base[name]}))
+            mean.add({name: array}, weight)
+
+    def result(self) -> dict[str, Tensor]:
+        """Return the mean of every array, in the dtypes of the model."""
+        sent = {name: mean.result()[name] for name, mean in self._means.items()}
+        return {name: sent.get(name, array) for name, array in self._base.items()}
+
+
+# The null class, which every client trains, has a row there as well.
+_ROWS_BY_CLASS = (f"{CLASS_EMBEDDING}.weight",)
+
+
+class RowMean:
+    """``rule`` for all arrays but those by class, whose rows count only where they moved.
+
+    A client leaves the rows of classes that it does not hold as they were. In a plain mean these
+    would pull the row of a rare class back to where it was. Whether a row moved is seen in the
+    update itself, so nothing more is sent than without; a row that nobody moved stays.
+    """
+
+    def __init__(self, rule: Aggregation, base: Mapping[str, Tensor]) -> None:
+        """Take the ``rule`` of the other arrays, and the weights that clients started from."""
+        self._rule = rule
+        self._base = {name: base[name] for name in _ROWS_BY_CLASS if name in base}
+        self._sums = {name: torch.zeros_like(widened(t)) for name, t in self._base.items()}
+        self._weights = {
+            name: torch.zeros(len(t), dtype=torch.float64) for name, t in self._base.items()
+        }
+
+    def add(self, arrays: Mapping[str, Tensor], weight: float) -> None:
+        """Add one client's ``arrays``.
+
+        Raises:
+            FederationError: as ``rule`` does; then nothing is added.
+        """
+        self._rule.add(arrays, weight)
+        for name, base in self._base.items():
+            if name not in arrays:
+                continue
+            moved = (arrays[name] != base).any(dim=1)
+            self._sums[name][moved] += widened(arrays[name])[moved] * weight
+            self._weights[name] += weight * moved
+
+    def result(self) -> dict[str, Tensor]:
+        """Return what ``rule`` makes of the replies, and the rows of those who moved them."""
+        new = self._rule.result()
+        for name, base in self._base.items():
+            weights, rows = self._weights[name], widened(base).clone()
+            trained = weights > 0
+            means = self._sums[name][trained] / weights[trained, None].to(rows.dtype)
+            rows[trained] = means
+            new[name] = to_dtype(rows, base.dtype)
+        return new
+
+
+def by_rows(rule: Aggregation, base: Mapping[str, Tensor]) -> Aggregation:
+    """Return ``rule`` with :class:`RowMean` around it where the model has rows by class."""
+    return RowMean(rule, base) if any(name in base for name in _ROWS_BY_CLASS) else rule

@@ -2,21 +2,20 @@
 
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
+from phoenix_pipeline.checkpoints import read_json, write_json
 from phoenix_pipeline.errors import FederationError
-from phoenix_pipeline.federated.client_answers import Introduction, read_introduction
+from phoenix_pipeline.federated.client_answers import Introduction, plain_text, read_introduction
 from phoenix_pipeline.federated.client_state import ClientState
 from phoenix_pipeline.federated.engines.node_grid import NodeGrid
-from phoenix_pipeline.federated.engines.site_register import SITES_FILE, SiteRegister
 from phoenix_pipeline.federated.fleet import Fleet
 from phoenix_pipeline.federated.job import FederatedJob
 from phoenix_pipeline.federated.personal_layers import samples_are_personal
-from phoenix_pipeline.federated.reasons import plain_text
 from phoenix_pipeline.federated.records import CONFIG, DESCRIBE_QUERY
 from phoenix_pipeline.federated.work_plan import cap_counts
 
@@ -170,3 +169,43 @@ class Roster:
         if self._refused.get(node) != f"node {node}: {reason}":
             self._refused[node] = f"node {node}: {reason}"
             logger.warning("not part of the federation: %s", self._refused[node])
+
+
+SITES_FILE = "sites.json"
+
+
+class SiteRegister:
+    """Node ids by client id.
+
+    ``listed``: the coordinator's list, which allows no other; empty: ``file`` keeps who came first.
+    """
+
+    def __init__(self, file: Path, listed: Mapping[int, int]) -> None:
+        """Go on with ``file``; raises CheckpointError when it is broken."""
+        self._file = file
+        self._listed = bool(listed)
+        self._nodes = dict(listed)
+        if not listed and file.exists():
+            self._nodes = {int(client): int(node) for client, node in read_json(file).items()}
+
+    def admit(self, client: int, node: int) -> None:
+        """Let ``node`` be ``client``, from now on alone.
+
+        Raises:
+            FederationError: one of them belongs to another; says where that is decided.
+        """
+        where = "federation.deployment.sites" if self._listed else str(self._file)
+        owner = self._nodes.get(client)
+        if owner == node:
+            return
+        if owner is not None:
+            raise FederationError(f"client-id {client} belongs to node {owner} (see {where})")
+        if self._listed:
+            raise FederationError(f"client-id {client} is not in {where}")
+        known = next((c for c, n in self._nodes.items() if n == node), None)
+        if known is not None:
+            raise FederationError(
+                f"it says it is client-id {client}, but was client-id {known} (see {where})"
+            )
+        self._nodes[client] = node
+        write_json(self._file, {str(c): str(n) for c, n in sorted(self._nodes.items())})
