@@ -34,7 +34,7 @@ from phoenix_pipeline.federated.strategy import PhoenixStrategy
 from phoenix_pipeline.framework.datasets import FolderDataset, TableDataset, WrittenByNodeDataset
 from phoenix_pipeline.images import ImageSet, read_samples
 from phoenix_pipeline.metrics.monitoring import build_monitor_reference, monitor_score
-from phoenix_pipeline.pipelines.sampling import parts
+from phoenix_pipeline.pipelines.sampling import nodes as sampling_nodes
 from phoenix_pipeline.pipelines.sampling.nodes import draw_samples
 
 ARMS = ("fedavg", "personalization", "compressed")
@@ -82,7 +82,7 @@ def run_arms(folder: Path, arms: Sequence[str]) -> None:
 
 def watch_phases(enter: Callable[[int], int]) -> None:
     """Have ``enter(phase)`` called where this process begins a phase; it returns the one before."""
-    parts.BETWEEN_PARTS_S = 0.0
+    sampling_nodes.BETWEEN_PARTS_S = 0.0
     for owner, name, phase in (
         (DiffusionFamily, "train_locally", 1),
         (PhoenixStrategy, "_read", 2),

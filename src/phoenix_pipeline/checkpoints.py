@@ -14,7 +14,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from phoenix_pipeline.errors import CheckpointError, StorageError
 
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 
 # Of an exported model: settings and origin, whatever kind of model it is.
 METADATA_FILE = "phoenix.json"
+Checked = TypeVar("Checked")
+
+_SHOWN = 4
 _STALE_AFTER_S = 24 * 3600.0
 _MAYBE_HALF_A_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
 # Ours, and those that safetensors writes first.
@@ -90,6 +95,23 @@ def read_json(path: Path) -> Any:
     except ValueError as error:
         raise CheckpointError(f"{path} is not valid JSON: {error}") from error
     return value
+
+
+def check_content(content: Any, kind: TypeAdapter[Checked], origin: Path | str) -> Checked:
+    """Return ``content``, read from ``origin``, as a ``kind``; keys that it does not know may stay.
+
+    Raises:
+        CheckpointError: keys are missing, or have values of another kind; names them.
+    """
+    try:
+        return kind.validate_python(content)
+    except ValidationError as error:
+        keys = [".".join(map(str, e["loc"])) or "content" for e in error.errors()]
+        more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
+        raise CheckpointError(
+            f"{origin} is of another program or version: it has no usable "
+            f"{', '.join(keys[:_SHOWN])}{more}; make it again"
+        ) from error
 
 
 def save_tensors(path: Path, tensors: Mapping[str, "Tensor"], metadata: Mapping[str, Any]) -> None:

@@ -23,11 +23,7 @@ from phoenix_pipeline.federated.records import ARRAYS, CONFIG, count_bytes, pack
 from phoenix_pipeline.federated.run_state import RunState
 from phoenix_pipeline.federated.strategy import PhoenixStrategy
 from phoenix_pipeline.federated.threshold_filter import score_own_model
-from phoenix_pipeline.federated.transport import (
-    ServerTransport,
-    receive,
-    send,
-)
+from phoenix_pipeline.federated.transport import ServerTransport, receive, send
 from phoenix_pipeline.metrics.monitoring import build_monitor_reference
 from phoenix_pipeline.optimization.work import LocalWork
 from phoenix_pipeline.seeding import derive_seed
@@ -114,7 +110,7 @@ def test_clients_with_the_same_update_round_it_differently() -> None:
         server.open_round(current, [client], ArrayRecord())
         record, config = server.write(client)
         asked = ConfigRecord({"round": current, **config})
-        got = receive(record, asked, told, ClientState(), reference).weights
+        got = receive(record, asked, told, ClientState(), reference, reference).weights
         arrays = send(moved, got, asked, told, ClientState(), client)
         return {name: array.data for name, array in arrays.items()}
 

@@ -9,11 +9,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from phoenix_pipeline.arms.references import (
-    prepare_references,
-    score_floor,
-    train_label_judge,
-)
+from phoenix_pipeline.arms.references import prepare_references, score_floor, train_label_judge
 from phoenix_pipeline.config import EvaluationConfig, RunConfig, SamplingConfig
 from phoenix_pipeline.errors import CheckpointError, SettingsError
 from phoenix_pipeline.images import ImageSet, SampleWriter

@@ -17,6 +17,7 @@ from phoenix_pipeline.families.diffusion import DiffusionFamily
 from phoenix_pipeline.metrics.frechet import frechet_distance, gaussian_statistics
 from phoenix_pipeline.seeding import image_seeds
 from tests.federated.tiny import UNET, federate, settings
+from tests.written import training_record
 from tests.pipelines.test_evaluation import CONFIG, RUN, digits
 
 COUNT = 40
@@ -33,8 +34,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A run of three rounds whose second and third were kept, with judge and references."""
     folder = tmp_path_factory.mktemp("made")
     run = federate(folder / "checkpoints", rounds=3, snapshots={"every": 2})
-    model = {"settings": settings().model_dump(mode="json"), "clients": [], "has_global_model": 1}
-    write_json(folder / "model" / METADATA_FILE, model)
+    record = training_record(settings().model_dump(mode="json"))
+    model = {"clients": [], "has_global_model": True, "weights_digest": "abcd"}
+    write_json(folder / "model" / METADATA_FILE, {**record, **model})
     train_label_judge(*digits(), CONFIG, RUN)(folder / "judge")
     prepare_references(*digits(), folder / "judge", CONFIG, RUN)(folder / "references")
     return {"folder": folder, "run": run}

@@ -9,13 +9,13 @@ import json
 from collections.abc import Iterable, Mapping
 from hashlib import file_digest, sha256
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
 from phoenix_pipeline.checkpoints import (
     METADATA_FILE,
     atomic_path,
+    check_content,
     load_tensors,
     read_json,
     save_tensors,
@@ -24,14 +24,18 @@ from phoenix_pipeline.checkpoints import (
 from phoenix_pipeline.config import ModelConfig
 from phoenix_pipeline.errors import CheckpointError
 from phoenix_pipeline.families import family_of
+from phoenix_pipeline.families.provenance import (
+    MODEL_DESCRIPTION,
+    ModelDescription,
+    NetworkSettings,
+    TrainingRecord,
+)
 from phoenix_pipeline.images import GLOBAL_MODEL
 
 # Tables beside the models: rounds by client, and who trained on what.
 ROUNDS_FILE, CLIENT_IMAGES_FILE = "rounds.parquet", "client_images.parquet"
 _BODY = "shared_body.safetensors"
 _CLIENTS = "clients"
-_NOTED = ("settings", "clients", "has_global_model")
-_SETTINGS = ("model", "channels", "image_size")
 
 
 def write_models(
@@ -39,7 +43,7 @@ def write_models(
     body: Mapping[str, Tensor],
     personal: Iterable[tuple[int, Mapping[str, Tensor]]],
     global_network: nn.Module | None,
-    metadata: Mapping[str, Any],
+    metadata: TrainingRecord,
 ) -> None:
     """Write the arm's models; the folder is complete or as it was.
 
@@ -48,7 +52,7 @@ def write_models(
         body: shared arrays by name; written unless there is only a global model.
         personal: (client_id, personal arrays), one client at a time in memory.
         global_network: a complete network, or None where only clients have one.
-        metadata: ``settings`` (model, channels, image_size, seed) and whatever a reader may need.
+        metadata: of the training.
     """
     with atomic_path(folder) as temporary:
         if global_network is not None:
@@ -66,28 +70,14 @@ def write_models(
         write_json(temporary / METADATA_FILE, described)
 
 
-def read_metadata(folder: Path) -> dict[str, Any]:
-    """Return what :func:`write_models` noted.
-
-    ``clients``, ``has_global_model`` and ``weights_digest`` (see :func:`weights_digest`) are there
-    as well.
+def read_description(folder: Path) -> ModelDescription:
+    """Return what :func:`write_models` noted beside the models.
 
     Raises:
         CheckpointError: there is no such file, or another program wrote it.
     """
     path = Path(folder) / METADATA_FILE
-    metadata = read_json(path)
-    noted = metadata if isinstance(metadata, dict) else {}
-    settings = noted.get("settings")
-    known = settings if isinstance(settings, dict) else {}
-    missing = [name for name in _NOTED if name not in noted]
-    missing += [f"settings.{name}" for name in _SETTINGS if name not in known]
-    if missing:
-        raise CheckpointError(
-            f"{path} is of another program or version: it has no {', '.join(missing)}; name the "
-            "folder of an arm of this project, or train it again"
-        )
-    return noted
+    return check_content(read_json(path), MODEL_DESCRIPTION, path)
 
 
 def weights_digest(folder: Path) -> str:
@@ -110,7 +100,7 @@ def load_network(folder: Path, client_id: int = GLOBAL_MODEL) -> nn.Module:
         CheckpointError: there is no such model; names those that there are.
     """
     folder = Path(folder)
-    metadata = read_metadata(folder)
+    metadata = read_description(folder)
     settings = metadata["settings"]
     model = ModelConfig.model_validate(settings["model"])
     if client_id == GLOBAL_MODEL and metadata["has_global_model"]:
@@ -123,10 +113,10 @@ def load_network(folder: Path, client_id: int = GLOBAL_MODEL) -> nn.Module:
     return fill(build_network(settings), {**body, **layers}, misfit)
 
 
-def build_network(settings: Mapping[str, Any]) -> nn.Module:
-    """Return the network that ``settings`` of :func:`read_metadata` describe, untrained."""
+def build_network(settings: NetworkSettings) -> nn.Module:
+    """Return the network that ``settings`` of :func:`read_description` describe, untrained."""
     model = ModelConfig.model_validate(settings["model"])
-    classes = len(settings.get("class_names", ()))
+    classes = len(settings["class_names"])
     return family_of(model).build(
         model, settings["channels"], settings["image_size"], settings["seed"], classes
     )
@@ -154,9 +144,9 @@ def assemble_client(folder: Path, client_id: int, target: Path) -> None:
     Raises:
         CheckpointError: there is no such client.
     """
-    metadata = read_metadata(folder)
+    record: ModelDescription = {**read_description(folder), "client_id": client_id}
     network = load_network(folder, client_id)
-    write_models(target, {}, (), network, {**metadata, "client_id": client_id})
+    write_models(target, {}, (), network, record)
 
 
 def _client_file(folder: Path, client_id: int) -> Path:
@@ -167,7 +157,7 @@ def _name(client_id: int) -> str:
     return "global model" if client_id == GLOBAL_MODEL else f"model of client {client_id}"
 
 
-def _names(metadata: Mapping[str, Any]) -> str:
+def _names(metadata: ModelDescription) -> str:
     ids = list(map(str, metadata["clients"]))
     clients = [f"models of clients {', '.join(ids)}"] if ids else []
     return " and ".join([*clients, *(["the global model"] if metadata["has_global_model"] else [])])

@@ -1,8 +1,8 @@
-"""The one parser of what clients say: types, ranges and sizes; whatever else is their failure.
+"""What clients say: the one parser of it, and whether the replies of a round are enough.
 
-A client may send anything. What comes out of here can be averaged, planned with and written to
-``rounds.parquet``; everything else is a :class:`FederationError` of that client, which costs it the
-round and nobody else anything.
+A client may send anything. What comes out of here can be averaged, planned with, shown and written
+to ``rounds.parquet``; everything else is a :class:`FederationError` of that client, which costs it
+the round and nobody else anything.
 """
 
 import math
@@ -30,6 +30,11 @@ _LARGEST = 1e15
 _LONGEST_S = 1e7
 
 Number = int | float
+_LONGEST = 300
+# Sequences that move a terminal's cursor, colour it, or set its title (ECMA-48).
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~])")
+# Control, format (text direction among them), surrogate, private and unassigned characters.
+_HIDDEN = "C"
 
 
 @dataclass(frozen=True)
@@ -156,13 +161,6 @@ def _show(value: object) -> str:
     return "too long to show" if type(value) is int else f"a {type(value).__name__}"
 
 
-_LONGEST = 300
-# Sequences that move a terminal's cursor, colour it, or set its title (ECMA-48).
-_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~])")
-# Control, format (text direction among them), surrogate, private and unassigned characters.
-_HIDDEN = "C"
-
-
 def plain_text(text: str) -> str:
     """Return ``text`` in one line of at most 300 characters, without what no reader would see."""
     # What is cut is not even looked at: a client may send megabytes.
@@ -188,24 +186,28 @@ class Asked:
 
 def read_reply(
     message: Message,
+    row: Row,
     asked: Asked,
     read_weights: Callable[[ArrayRecord], Mapping[str, Tensor]],
     rule: Aggregation,
 ) -> Row:
-    """Add a reply to ``rule``; return what its row says, a failure and its reason included.
+    """Add a reply to ``rule``; return its ``row`` with what it says, or why it cannot be used.
 
     ``read_weights`` decodes the reply's arrays, once their size is known to be harmless.
     """
-    row: Row = {}
+    size = 0
     try:
         with clients_fault():
-            content, row["bytes_up"] = open_answer(message, (ARRAYS, METRICS), asked.template)
+            content, size = open_answer(message, (ARRAYS, METRICS), asked.template)
             report = read_report(content[METRICS], asked.most_images)
             counted = min(report.num_examples, asked.num_examples)
             rule.add(read_weights(content[ARRAYS]), float(counted))
     except FederationError as error:
-        return row | {"status": "failed", "reason": plain_text(str(error))}
-    return row | {
+        reason = plain_text(str(error))
+        return {**row, "bytes_up": size, "status": "failed", "reason": reason}
+    return {
+        **row,
+        "bytes_up": size,
         "images_trained": report.images_trained,
         "loss": report.loss,
         "seconds": report.seconds,

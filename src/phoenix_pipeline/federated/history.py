@@ -1,26 +1,53 @@
-"""The rows of all rounds so far: a table per round in memory, a line per round on disk.
+"""The rows of ``rounds.parquet``, one per round and client: what they say, in memory and on disk.
 
-The file only grows, so that a checkpoint costs what its own rounds cost; a checkpoint says how much
-of the file belongs to it.
+The file on disk has a line per round and only grows, so that a checkpoint costs what its own rounds
+cost; a checkpoint says how much of the file belongs to it.
 """
 
 import hashlib
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import pandas as pd
 
 from phoenix_pipeline.config import LinkConfig
 from phoenix_pipeline.errors import CheckpointError, StorageError
 
-Row = dict[str, Any]
 WARM_UP_ROUND = 0
 SERVER = -1
 ABSENT = "absent"
+
+
+class Row(TypedDict):
+    """One client in one round, as ``docs/architecture.md`` describes it; what is not known is NaN.
+
+    ``status``: ``ok``, ``failed`` or :data:`ABSENT`; ``reason``: why, or "".
+    """
+
+    round: int
+    client_id: int
+    num_examples: int
+    steps: int
+    images_trained: int
+    loss: float
+    seconds: float
+    bytes_up: int
+    bytes_down: int
+    status: str
+    score: float
+    threshold: float
+    epsilon: float
+    strikes: int
+    connected: bool
+    reason: str
+
+
+_COLUMNS = list(Row.__annotations__)
 
 
 def new_row(server_round: int, client_id: int, num_examples: int) -> Row:
@@ -31,14 +58,14 @@ def new_row(server_round: int, client_id: int, num_examples: int) -> Row:
         "num_examples": num_examples,
         "steps": 0,
         "images_trained": 0,
-        "loss": float("nan"),
-        "seconds": float("nan"),
+        "loss": math.nan,
+        "seconds": math.nan,
         "bytes_up": 0,
         "bytes_down": 0,
         "status": "ok",
-        "score": float("nan"),
-        "threshold": float("nan"),
-        "epsilon": float("nan"),
+        "score": math.nan,
+        "threshold": math.nan,
+        "epsilon": math.nan,
         "strikes": 0,
         "connected": True,
         "reason": "",
@@ -110,7 +137,7 @@ class History:
 
     def add(self, number: int, rows: Sequence[Row]) -> None:
         """Append the rows of round ``number``; Poisson sampling may have chosen nobody."""
-        self._add(number, pd.DataFrame(list(rows), columns=list(new_row(number, SERVER, 0))))
+        self._add(number, pd.DataFrame(list(rows), columns=_COLUMNS))
 
     def of_round(self, number: int) -> pd.DataFrame:
         """Return the rows of round ``number``."""
@@ -120,7 +147,7 @@ class History:
         """Return all rows, in the order in which they were added."""
         filled = [table for table in self._tables.values() if len(table)]
         if not filled:
-            return pd.DataFrame(columns=list(new_row(0, SERVER, 0)))
+            return pd.DataFrame(columns=_COLUMNS)
         return pd.concat(filled, ignore_index=True)
 
     def charge(self, traffic: Mapping[int, tuple[int, int]]) -> None:

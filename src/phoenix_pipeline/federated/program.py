@@ -1,4 +1,4 @@
-"""The program of a federation: initial weights, strategy, server-side EMA, checkpoints.
+"""The program of a federation: initial weights, warm-up, rounds, checkpoints.
 
 It is the same on every engine, and knows none.
 """
@@ -51,7 +51,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Watch:
-    """Who is told of each round's means (restored rounds included), and of every reply.
+    """Who is told of each round's means (restored rounds included), and at every reply.
 
     The last round is told when all is done, with the upload of personal layers after it.
     """
@@ -227,7 +227,8 @@ def warm_up(network: nn.Module, job: FederatedJob, device: torch.device) -> Row:
         labels=labels,
     )
     logger.info("warm-up on %s pool images: loss %.4f", len(job.pool), result.loss)
-    return new_row(WARM_UP_ROUND, SERVER, len(job.pool)) | {
+    return {
+        **new_row(WARM_UP_ROUND, SERVER, len(job.pool)),
         "images_trained": result.images_trained,
         "loss": result.loss,
         "seconds": result.seconds,

@@ -1,4 +1,4 @@
-"""The least that a site accepts, from its own configuration; less is refused at the site."""
+"""The least that a site accepts, and what it has spent: by its own configuration and count."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -20,6 +20,11 @@ from phoenix_pipeline.optimization.work import LocalWork, sampling_rate
 
 LOCAL, DP_SGD = "local", "dp_sgd"
 _PATIENCE_S = 60.0
+# Of noise on a whole update: neighbours are up to twice the norm apart.
+_LOCAL_SENSITIVITY = 2.0
+_GIB = 1 << 30
+# A step of sampling is a forward pass, one of training three times that.
+_EVALUATIONS_PER_IMAGE = 3
 
 
 @dataclass(frozen=True)
@@ -74,13 +79,6 @@ def _total(spent: Mapping[str, Mapping[str, Any]], delta: float) -> float:
         epsilon_spent(part["noise"], part["rate"], part["releases"], share)
         for part in spent.values()
     )
-
-
-# Of noise on a whole update: neighbours are up to twice the norm apart.
-_LOCAL_SENSITIVITY = 2.0
-_GIB = 1 << 30
-# A step of sampling is a forward pass, one of training three times that.
-_EVALUATIONS_PER_IMAGE = 3
 
 
 @dataclass(frozen=True)

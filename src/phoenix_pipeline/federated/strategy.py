@@ -22,12 +22,7 @@ from phoenix_pipeline.federated.aggregation import (
     build_aggregation,
     check_num_replies,
 )
-from phoenix_pipeline.federated.client_answers import (
-    Asked,
-    check_usable,
-    read_reply,
-    say_reasons,
-)
+from phoenix_pipeline.federated.client_answers import Asked, check_usable, read_reply, say_reasons
 from phoenix_pipeline.federated.fleet import RollCall, all_present
 from phoenix_pipeline.federated.history import ABSENT, Row, new_row
 from phoenix_pipeline.federated.privacy.plan import PrivacyPlan
@@ -51,7 +46,7 @@ from phoenix_pipeline.strategies import ServerView, Strategies
 
 logger = logging.getLogger(__name__)
 
-OnReply = Callable[[int, Row], None]
+OnReply = Callable[[], None]
 
 
 class PhoenixStrategy(FedAvg):
@@ -137,7 +132,7 @@ class PhoenixStrategy(FedAvg):
         """
         away, gone = self._roll_call(current), self._run.history.disconnected
         self._absent = [
-            new_row(current, client, self._sizes[client]) | {"status": ABSENT, "reason": reason}
+            {**new_row(current, client, self._sizes[client]), "status": ABSENT, "reason": reason}
             for client, reason in sorted(away.items())
             if client not in gone
         ]
@@ -168,7 +163,7 @@ class PhoenixStrategy(FedAvg):
         for row in chain((self._read(reply, current, rule) for reply in replies), self._absent):
             rows.append(row)
             if self._on_reply:
-                self._on_reply(current, row)
+                self._on_reply()
         usable = [row for row in rows if row["status"] == "ok"]
         check_usable(self._config, current, rows)
         weights, self._run.strategies = self._follow(rule.result(), usable, current)
@@ -244,8 +239,9 @@ class PhoenixStrategy(FedAvg):
             row["steps"] * self._settings.training.batch_size,
             self._sizes[client],
         )
-        told = read_reply(message, asked, partial(self._transport.read, client), rule)
-        return row | told | {"bytes_up": self._wire_bytes(told.get("bytes_up", 0))}
+        row = read_reply(message, row, asked, partial(self._transport.read, client), rule)
+        row["bytes_up"] = self._wire_bytes(row["bytes_up"])
+        return row
 
     def _wire_bytes(self, size: int) -> int:
         """Return what crosses the wire; nothing does where all data lies in one place."""

@@ -1,7 +1,7 @@
-"""Threshold Filtering: which clients are disconnected, from the scores that they send.
+"""Threshold Filtering: a client scores its own model, and the server decides who is disconnected.
 
-Pure decisions: nothing here knows of messages or models. The score is
-:func:`phoenix_pipeline.metrics.monitoring.monitor_score`; larger is worse.
+The score is :func:`phoenix_pipeline.metrics.monitoring.monitor_score`; larger is worse.
+:func:`decide` knows neither messages nor models.
 """
 
 import logging
@@ -17,10 +17,10 @@ from flwr.app import ArrayRecord
 from phoenix_pipeline.config import SamplingConfig, ThresholdFilterConfig
 from phoenix_pipeline.errors import TrainingError
 from phoenix_pipeline.families.classes import spread_labels
+from phoenix_pipeline.federated.client_model import ClientModel
 from phoenix_pipeline.federated.history import History, Row
 from phoenix_pipeline.federated.records import ClientSettings, pack_arrays
 from phoenix_pipeline.federated.sites import Site
-from phoenix_pipeline.federated.workbench import Bench
 from phoenix_pipeline.metrics.monitoring import MonitorReference, monitor_score
 from phoenix_pipeline.quantities import counted
 from phoenix_pipeline.seeding import image_seeds
@@ -152,12 +152,9 @@ class Monitor:
             sum(not decision.score <= decision.threshold for decision in decisions),
         )
         for decision in decisions:
-            checked[decision.client_id].update(
-                threshold=decision.threshold,
-                strikes=decision.strikes,
-                connected=decision.connected,
-                reason=decision.reason,
-            )
+            row = checked[decision.client_id]
+            row["threshold"], row["strikes"] = decision.threshold, decision.strikes
+            row["connected"], row["reason"] = decision.connected, decision.reason
             if not decision.connected:
                 logger.warning(
                     "round %s: client %s is disconnected: %s",
@@ -171,14 +168,14 @@ def score_own_model(
     reference: MonitorReference,
     settings: ClientSettings,
     site: Site,
-    bench: Bench,
+    model: ClientModel,
     server_round: int,
 ) -> float:
     """Return how far samples of the client's own model, as just trained, are from real images.
 
     A model that cannot be sampled has no score: NaN, which is a strike.
     """
-    bench.put_into_network()
+    model.put_into_network()
     count = settings.monitor_samples
     seeds = list(image_seeds(settings.seed, "monitor", count, site.client_id, server_round))
     shape = (settings.channels, settings.image_size, settings.image_size)
@@ -187,8 +184,8 @@ def score_own_model(
     if settings.class_names and site.labels is not None:
         held = torch.bincount(site.labels, minlength=len(settings.class_names))
         labels = spread_labels(held.cpu().numpy(), count).tolist()
-    batches = bench.family.sample_images(
-        bench.network, settings.model, sampling, shape, seeds, site.images.device, labels=labels
+    batches = model.family.sample_images(
+        model.network, settings.model, sampling, shape, seeds, site.images.device, labels=labels
     )
     try:
         return monitor_score(np.concatenate(list(batches)), reference)

@@ -1,6 +1,7 @@
 """One flat vector per dtype: hundreds of small arrays would cost more than their bytes do.
 
-Names and shapes are not sent. Both sides know them from the settings, as a :class:`Layout`.
+In messages names and shapes are not sent: both sides know them from the settings, as a
+:class:`Layout`. Files of what is kept between rounds have them among their metadata.
 """
 
 import hashlib
@@ -18,6 +19,8 @@ from phoenix_pipeline.checkpoints import load_tensors, save_tensors
 from phoenix_pipeline.errors import CheckpointError, FederationError
 
 Shapes = Mapping[str, tuple[Size, torch.dtype]]
+# Names, shapes and dtypes, among the metadata.
+_ARRAYS = "arrays"
 
 
 @dataclass(frozen=True)
@@ -135,10 +138,6 @@ def is_finite(tensor: Tensor) -> bool:
 
 def _key(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
-
-
-# Names, shapes and dtypes, among the metadata.
-_ARRAYS = "arrays"
 
 
 def save_packed(path: Path, arrays: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:

@@ -13,11 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from kedro.io import AbstractDataset
 from kedro_datasets._typing import ImagePreview, JSONPreview, TablePreview
 
-from phoenix_pipeline.checkpoints import (
-    atomic_path,
-    read_json,
-    write_json,
-)
+from phoenix_pipeline.checkpoints import atomic_path, read_json, write_json
 from phoenix_pipeline.errors import DataError, StorageError
 from phoenix_pipeline.images import encodable
 

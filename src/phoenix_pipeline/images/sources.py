@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Literal
 
 from phoenix_pipeline.errors import DataError
-from phoenix_pipeline.images.class_folders import list_classes
 from phoenix_pipeline.images.folders import (
     Folder,
     check_complete,
     count_left_out,
+    list_classes,
     read_folder,
     split_of_folder,
     split_of_shard,

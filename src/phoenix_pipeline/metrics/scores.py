@@ -12,11 +12,7 @@ from phoenix_pipeline.metrics.class_histogram import ClassHistogram, class_histo
 from phoenix_pipeline.metrics.classifier import LabelJudge
 from phoenix_pipeline.metrics.components import class_scores, feature_scores
 from phoenix_pipeline.metrics.extractors import NO_JUDGE
-from phoenix_pipeline.metrics.feature_extractor import (
-    FeatureExtractor,
-    Progress,
-    extract_features,
-)
+from phoenix_pipeline.metrics.feature_extractor import FeatureExtractor, Progress, extract_features
 from phoenix_pipeline.metrics.metric import COVERAGE, ClassInputs, FeatureInputs, Metric
 from phoenix_pipeline.metrics.reference import ReferenceStatistics
 from phoenix_pipeline.seeding import numpy_generator

@@ -8,7 +8,9 @@ from typing import Any
 
 import pandas as pd
 
+from phoenix_pipeline.metrics.arm_metrics import ArmMetrics
 from phoenix_pipeline.metrics.components import feature_spaces, space_of
+from phoenix_pipeline.metrics.privacy.arm_audit import ArmAudit
 from phoenix_pipeline.metrics.scores import SCORES as JUDGE_QUALITY
 from phoenix_pipeline.reporting.formatting import DOUBTFUL, MISSING, finite, format_values
 from phoenix_pipeline.reporting.gap_closed import add_gap_closed, doubtful_shares
@@ -29,11 +31,11 @@ _INTEGERS = {m.name for m in (*COSTS, *CONDITIONS) if m.kind in ("count", "bytes
 
 
 def compare_arms(
-    metrics: Mapping[str, Mapping[str, Any]],
+    metrics: Mapping[str, ArmMetrics],
     rounds: Mapping[str, pd.DataFrame],
     floor: Mapping[str, float] | None = None,
     pooled: Collection[str] = (),
-    privacy: Mapping[str, Mapping[str, Any]] | None = None,
+    privacy: Mapping[str, ArmAudit] | None = None,
     marks: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """Put all arms into one table.
@@ -52,17 +54,17 @@ def compare_arms(
     any make a column of text, ``other_settings``.
     """
     arms = [*metrics, *(arm for arm in rounds if arm not in metrics)]
-    rows = [_arm_row(arm, metrics.get(arm, {}), rounds.get(arm)) for arm in arms]
+    rows = [_arm_row(arm, metrics.get(arm), rounds.get(arm)) for arm in arms]
     for row in rows:
         if row["arm"] in pooled:
             row.update(dict.fromkeys(TRAFFIC_COLUMNS))
-    audits = [audit.get("scores", {}) for audit in (privacy or {}).values()]
+    audits = privacy or {}
     for row in rows:
-        audit = (privacy or {}).get(row["arm"], {})
-        row.update(finite(audit.get("scores", {})))
-        row[SEEN] = (audit.get("reconstruction") or {}).get("seen")
-    scores = [m.get("scores", {}) for m in metrics.values()]
-    names = list(dict.fromkeys(name for found in (*scores, *audits) for name in found))
+        if audit := audits.get(row["arm"]):
+            row.update(finite(audit["scores"]))
+            row[SEEN] = audit["reconstruction"]["seen"] if audit["reconstruction"] else None
+    scored = [found["scores"] for found in (*metrics.values(), *audits.values())]
+    names = list(dict.fromkeys(name for scores in scored for name in scores))
     if floor:
         names = list(dict.fromkeys([*names, *floor]))
         rows.append({"arm": FLOOR_NAME, **finite(floor)})
@@ -132,16 +134,15 @@ def format_table(table: pd.DataFrame, width: int = TERMINAL_WIDTH) -> str:
     return "\n".join(lines)
 
 
-def _arm_row(arm: str, metrics: Mapping[str, Any], rounds: pd.DataFrame | None) -> dict[str, Any]:
-    conditions = metrics.get("conditions", {})
-    histogram = metrics.get("class_histogram") or {}
-    return {
-        "arm": arm,
-        **{name: histogram.get(name) for name in _JUDGE},
-        **finite(metrics.get("scores", {})),
-        **(run_totals(rounds) if rounds is not None else {}),
-        **{name: conditions.get(name) for name in _CONDITIONS},
-    }
+def _arm_row(arm: str, metrics: ArmMetrics | None, rounds: pd.DataFrame | None) -> dict[str, Any]:
+    row: dict[str, Any] = {"arm": arm}
+    if metrics:
+        histogram: Mapping[str, object] = metrics["class_histogram"] or {}
+        conditions: Mapping[str, object] = metrics["conditions"]
+        row |= {name: histogram.get(name) for name in _JUDGE}
+        row |= finite(metrics["scores"])
+        row |= {name: conditions.get(name) for name in _CONDITIONS}
+    return row if rounds is None else row | run_totals(rounds)
 
 
 def _space_rank(name: str) -> int:

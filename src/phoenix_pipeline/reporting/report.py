@@ -11,7 +11,9 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from matplotlib.figure import Figure
 
+from phoenix_pipeline.metrics.arm_metrics import ArmMetrics
 from phoenix_pipeline.metrics.metric import GROUPS, PRIVACY, Metric
+from phoenix_pipeline.metrics.privacy.arm_audit import ArmAudit
 from phoenix_pipeline.reporting.caveats import list_caveats, skipped_metrics
 from phoenix_pipeline.reporting.client_models import describe_client_models
 from phoenix_pipeline.reporting.comparison import FLOOR_NAME, headline_columns, marked_arms
@@ -19,9 +21,8 @@ from phoenix_pipeline.reporting.earlier_runs import EarlierRuns
 from phoenix_pipeline.reporting.embedding import figure_data_uri, image_data_uri, text_data_uri
 from phoenix_pipeline.reporting.figure_style import arm_styles
 from phoenix_pipeline.reporting.formatting import DOUBTFUL, format_values
-from phoenix_pipeline.reporting.gallery import MOST_CLASSES, Gallery
+from phoenix_pipeline.reporting.gallery import MOST_CLASSES, Gallery, Growth
 from phoenix_pipeline.reporting.gap_closed import doubtful_shares
-from phoenix_pipeline.reporting.growth import Growth
 from phoenix_pipeline.reporting.latex import latex_table, latex_title
 from phoenix_pipeline.reporting.privacy import (
     privacy_caveats,
@@ -29,15 +30,9 @@ from phoenix_pipeline.reporting.privacy import (
     privacy_titles,
     skipped_attacks,
 )
-from phoenix_pipeline.reporting.provenance import (
-    differing_settings,
-    flatten_settings,
-    read_setting,
-)
+from phoenix_pipeline.reporting.provenance import differing_settings, flatten_settings, read_setting
 from phoenix_pipeline.reporting.summary import summarise
-from phoenix_pipeline.reporting.vocabulary import (
-    describe_metric,
-)
+from phoenix_pipeline.reporting.vocabulary import describe_metric
 
 AUDIT = "kedro run --pipelines privacy_audit,comparison"
 TEMPLATE = "report.html.j2"
@@ -65,14 +60,14 @@ _SHOWN_WIDTH = 260
 
 def render_report(
     table: pd.DataFrame,
-    metrics: Mapping[str, Mapping[str, Any]],
+    metrics: Mapping[str, ArmMetrics],
     *,
     run: Mapping[str, object],
     figures: Mapping[str, Figure],
     gallery: Gallery,
     settings: Mapping[str, Mapping[str, Any]],
     disclosures: Mapping[str, Sequence[str]],
-    privacy: Mapping[str, Mapping[str, Any]] | None = None,
+    privacy: Mapping[str, ArmAudit] | None = None,
     growth: Growth | None = None,
     earlier: EarlierRuns | None = None,
     cards: Mapping[str, Mapping[str, str]] | None = None,

@@ -10,6 +10,9 @@ from torch import Tensor
 from phoenix_pipeline.errors import FederationError
 from phoenix_pipeline.federated.wire import Joined, Layout, extremes, join
 
+# Above what any network or data set has; the products still fit into float32.
+_LARGEST = 1e15
+
 
 class Aggregation(Protocol):
     """One round's rule: made anew for each round."""
@@ -19,10 +22,6 @@ class Aggregation(Protocol):
 
     def result(self) -> dict[str, Tensor]:
         """Return the new global weights, in the names, shapes and dtypes of the model."""
-
-
-# Above what any network or data set has; the products still fit into float32.
-_LARGEST = 1e15
 
 
 class ReplyCheck:

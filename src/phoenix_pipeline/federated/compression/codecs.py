@@ -22,7 +22,7 @@ from phoenix_pipeline.federated.compression.uniform import (
     unpack_nibbles,
 )
 from phoenix_pipeline.registry import Registry, look_up
-from phoenix_pipeline.strategies.weights import is_state
+from phoenix_pipeline.strategies.strategy import is_state
 
 Parts = dict[str, tuple[Size, torch.dtype]]
 # One tensor per array, by the name of the part.

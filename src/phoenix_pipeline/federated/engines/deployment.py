@@ -128,7 +128,7 @@ def _follow(
             elif kind == "round" and watch.on_round:
                 watch.on_round(number, values)
             elif kind == "reply" and watch.on_reply:
-                watch.on_reply(number, values)
+                watch.on_reply()
         if ended:
             return None
         if time.monotonic() - asked > _ASK_S:

@@ -1,4 +1,9 @@
-"""Who takes part in a deployment: nodes are asked who they are when they are first seen."""
+"""Who takes part in a deployment, and as which client.
+
+Nodes are asked who they are when they are first seen. With node keys, Flower gives each registered
+key a node id for as long as it is registered. So a client id that is bound to a node id is bound to
+a key, also while its site is away.
+"""
 
 import logging
 import time
@@ -24,6 +29,7 @@ logger = logging.getLogger(__name__)
 _ASK_AGAIN_S = 5.0
 # Between rounds; a newcomer that needs longer is asked again before the next one.
 _NEWCOMER_S = 120.0
+SITES_FILE = "sites.json"
 
 
 def open_fleet(grid: Grid, job: FederatedJob, folder: Path) -> Fleet:
@@ -169,9 +175,6 @@ class Roster:
         if self._refused.get(node) != f"node {node}: {reason}":
             self._refused[node] = f"node {node}: {reason}"
             logger.warning("not part of the federation: %s", self._refused[node])
-
-
-SITES_FILE = "sites.json"
 
 
 class SiteRegister:

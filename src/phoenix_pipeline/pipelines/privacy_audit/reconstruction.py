@@ -14,6 +14,7 @@ from phoenix_pipeline.diffusion.dp_sgd import set_private_gradients
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
 from phoenix_pipeline.families import family_of
 from phoenix_pipeline.images import GLOBAL_MODEL, to_model_range
+from phoenix_pipeline.metrics.privacy.arm_audit import Reconstruction
 from phoenix_pipeline.metrics.privacy.inversion import client_gradient, likeness, reconstruct
 from phoenix_pipeline.pipelines.privacy_audit.subject import Subject
 from phoenix_pipeline.progress import progress_bar
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 def reconstruct_images(
     subject: Subject, skipped: dict[str, str], federation: FederationConfig
-) -> dict[str, Any] | None:
+) -> Reconstruction | None:
     """Return PSNR and SSIM of reconstructions, beside those of the mean training image.
 
     An attacker who reads nothing out of the update can still answer with the mean image. What is

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import nn
 
 from phoenix_pipeline.config import ModelConfig, PrivacyAuditConfig
 from phoenix_pipeline.families import family_of
+from phoenix_pipeline.families.provenance import ModelDescription
 from phoenix_pipeline.images import GLOBAL_MODEL, ImageSet
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class Subject:
     """
 
     folder: Path
-    metadata: Mapping[str, Any]
+    metadata: ModelDescription
     rows: Mapping[int, np.ndarray]
     train: ImageSet
     test: ImageSet

@@ -10,6 +10,9 @@ from phoenix_pipeline.families import CLASS_EMBEDDING
 from phoenix_pipeline.federated.aggregation.rule import Aggregation, ReplyCheck, to_dtype, widened
 from phoenix_pipeline.federated.wire import Joined
 
+# The null class, which every client trains, has a row there as well.
+_ROWS_BY_CLASS = (f"{CLASS_EMBEDDING}.weight",)
+
 
 class WeightedMean:
     """``sum(weight x) / sum(weight)`` per array (FedAvg, arXiv 1602.05629), added one by one."""
@@ -75,10 +78,6 @@ class PartialMean:
         """Return the mean of every array, in the dtypes of the model."""
         sent = {name: mean.result()[name] for name, mean in self._means.items()}
         return {name: sent.get(name, array) for name, array in self._base.items()}
-
-
-# The null class, which every client trains, has a row there as well.
-_ROWS_BY_CLASS = (f"{CLASS_EMBEDDING}.weight",)
 
 
 class RowMean:
