@@ -31,7 +31,7 @@ from phoenix_pipeline.families.diffusion import DiffusionFamily
 from phoenix_pipeline.federated.run_state import RunState
 from phoenix_pipeline.federated.sites import Site
 from phoenix_pipeline.federated.strategy import PhoenixStrategy
-from phoenix_pipeline.framework.datasets import FolderDataset, TableDataset, WrittenByNodeDataset
+from phoenix_pipeline.framework.datasets import FolderDataset, WrittenByNodeDataset, file_of
 from phoenix_pipeline.images import ImageSet, read_samples
 from phoenix_pipeline.metrics.monitoring import build_monitor_reference, monitor_score
 from phoenix_pipeline.pipelines.sampling import nodes as sampling_nodes
@@ -136,8 +136,8 @@ def _run_arm(arm: str, folder: Path) -> None:
         arm, images, held_out, _clients(), pool, settings, _RUN, checkpoints, groups
     )
     FolderDataset(filepath=str(folder / arm)).save(trained.write)
-    TableDataset(filepath=str(folder / arm / "rounds.parquet")).save(trained.rounds)
-    held = TableDataset(filepath=str(folder / arm / "client_images.parquet"))
+    file_of(folder / arm / "rounds.parquet").save(trained.rounds)
+    held = file_of(folder / arm / "client_images.parquet")
     held.save(trained.trained_images)
     samples = WrittenByNodeDataset(filepath=str(folder / f"{arm}.parquet"))
     samples.save(draw_samples(folder / arm, settings, _RUN))

@@ -17,8 +17,8 @@ from phoenix_pipeline.families.diffusion import DiffusionFamily
 from phoenix_pipeline.metrics.frechet import frechet_distance, gaussian_statistics
 from phoenix_pipeline.seeding import image_seeds
 from tests.federated.tiny import UNET, federate, settings
-from tests.written import training_record
 from tests.pipelines.test_evaluation import CONFIG, RUN, digits
+from tests.written import training_record
 
 COUNT = 40
 ARM = ArmSettings.model_validate(
