@@ -95,7 +95,7 @@ TYPES = {
     "boolean": "true or false",
     "object": "mapping",
 }
-HEADER = ("| key | meaning | type | unit | allowed | default |", "|---|---|---|---|---|---|")
+HEADER = ("| key | meaning | takes | default |", "|---|---|---|---|")
 
 logger = logging.getLogger("make_parameter_docs")
 
@@ -177,9 +177,7 @@ def row(path: str, field: FieldInfo, base: Mapping[str, Any]) -> str:
     cells = (
         f"`{path}`",
         field.description or "",
-        type_of(field),
-        UNITS.get(path, ""),
-        allowed(field),
+        takes(field, UNITS.get(path, "")),
         show(value),
     )
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
@@ -194,6 +192,15 @@ def alternatives(schema: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the members of a union, null left out."""
     members = schema.get("anyOf", [schema])
     return [dict(member) for member in members if member.get("type") != "null"]
+
+
+def takes(field: FieldInfo, unit: str = "") -> str:
+    """Return type, range or names, and unit in one phrase; names need no type beside them."""
+    words, choices = type_of(field), allowed(field)
+    if words in ("name", "name or null") and choices:
+        words = words.removeprefix("name").removeprefix(" or ")
+        choices, words = (f"{choices} or {words}" if words else choices), ""
+    return ", ".join(part for part in (words, choices, unit) if part)
 
 
 def type_of(field: FieldInfo) -> str:
@@ -248,13 +255,13 @@ def environment_sections() -> list[str]:
     folders = sorted(path.name for path in CONF.iterdir() if path.is_dir())
     names = [name for name in folders if name not in ("base", "local")]
     changed = {name: settings for name in names if (settings := dict(environment(name)))}
-    # Side by side where several change a setting; what one alone changes has a table of its own.
+    # Side by side where several change a setting; what one alone changes is a line of its own.
     shared = [key for key in _keys(changed) if sum(key in each for each in changed.values()) > 1]
     lines = ["## What the environments change", "", *_table(changed, shared)]
     for name, settings in changed.items():
-        alone = {name: {k: v for k, v in settings.items() if k not in shared}}
-        lines += [f"### Only `--env {name}`", "", *_table(alone, list(alone[name]))]
-    return lines if changed else []
+        if alone := [(key, value) for key, value in settings.items() if key not in shared]:
+            lines += [f"- `--env {name}` alone: {list_settings(alone)}"]
+    return [*lines, ""] if changed else []
 
 
 def _keys(changed: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -48,6 +48,22 @@ def test_types_and_ranges(
     assert (script.type_of(field), script.allowed(field)) == (type_words, allowed)
 
 
+@pytest.mark.parametrize(
+    ("group", "key", "unit", "phrase"),
+    [
+        ("images", "image_size", "pixels", "integer or null, >= 8 and <= 256, pixels"),
+        ("training", "precision", "", "`fp32`, `bf16`, `fp16`"),
+        ("training", "compile", "", "true or false or name, `auto`"),
+        ("run", "extensions", "", "list of names"),
+    ],
+)
+def test_what_a_parameter_takes_is_one_phrase(
+    script: ModuleType, group: str, key: str, unit: str, phrase: str
+) -> None:
+    field = {**script.SHARED_GROUPS, **script.ARM_GROUPS}[group].model_fields[key]
+    assert script.takes(field, unit) == phrase
+
+
 def test_conf_base_is_the_default_that_is_shown(script: ModuleType) -> None:
     field = script.ARM_GROUPS["federation"].model_fields["num_rounds"]
     assert script.row("federation.num_rounds", field, {}).endswith(f"`{field.default}` |")

@@ -16,9 +16,12 @@ from phoenix_pipeline.offline import stay_offline
 
 stay_offline()
 
+_RUNNER = "phoenix_pipeline.framework.arms_runner.ArmsRunner"
+
 
 def _run(**options: Any) -> None:
     """Check the names of the pipelines, which Kedro would do late, then run."""
+    options["runner"] = options.get("runner") or _RUNNER
     config = open_config(
         project_folder(), options.get("env"), options.get("params"), options.get("conf_source")
     )

@@ -3,6 +3,7 @@
 import math
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from phoenix_pipeline.errors import SettingsError
@@ -13,9 +14,21 @@ if TYPE_CHECKING:
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 _CGROUP_MEMORY = Path("/sys/fs/cgroup/memory.max")
 
+_share = SimpleNamespace(processes=1)
+
+
+def share_machine(processes: int) -> None:
+    """Let this process take one of ``processes`` equal parts of cores and memory."""
+    _share.processes = processes
+
 
 def available_cores() -> int:
-    """Return how many cores this process may use: affinity, capped by a container's limit."""
+    """Return how many cores this process may use: its share of those of the machine."""
+    return max(1, _cores() // _share.processes)
+
+
+def _cores() -> int:
+    """Return the cores of the affinity, capped by a container's limit."""
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))
     else:
@@ -28,10 +41,15 @@ def available_cores() -> int:
 
 
 def available_memory(device: "torch.device") -> int:
-    """Return the bytes that this process may still take on ``device``; 4 GiB where none can tell.
+    """Return the bytes that this process may still take on ``device``: its share of what is free.
 
-    On a CPU: free memory, capped by a container's limit.
+    4 GiB are free where none can tell.
     """
+    return _free_memory(device) // _share.processes
+
+
+def _free_memory(device: "torch.device") -> int:
+    """Return free bytes; on a CPU capped by a container's limit."""
     import torch
 
     if device.type == "cuda":

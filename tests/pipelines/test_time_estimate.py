@@ -50,9 +50,9 @@ def test_the_line(
 ) -> None:
     monkeypatch.setattr(time_estimate, "_time_step", lambda job, device: 8.0)
     with caplog.at_level("INFO"):
-        announce_time(make_job(side), "fedavg")
+        announce_time(make_job(side))
     # 3 rounds x 2 clients x 5 steps of 8 s, two at a time.
-    assert "fedavg: about 2 min of training on this machine (30 steps of 4 images" in caplog.text
+    assert "about 2 min of training on this machine (30 steps of 4 images" in caplog.text
     assert caplog.records[-1].levelname == level
     assert ("without a GPU" in caplog.text) == (side >= 64)
 
@@ -67,7 +67,7 @@ def test_a_measured_step_leaves_random_streams_and_threads_alone(
     job = make_job(8, family, dp_sgd={"enabled": private, "noise_multiplier": 1.0})
     state, threads = torch.random.get_rng_state(), torch.get_num_threads()
     with caplog.at_level("INFO"):
-        announce_time(job, "arm")
+        announce_time(job)
     assert "of training on this machine" in caplog.text
     assert torch.equal(state, torch.random.get_rng_state())
     assert torch.get_num_threads() == threads
@@ -77,5 +77,5 @@ def test_nothing_is_said_of_the_machines_of_a_deployment(caplog: pytest.LogCaptu
     job = make_job(8)
     config = job.config.model_copy(update={"engine": "deployment"})
     with caplog.at_level("INFO"):
-        announce_time(FederatedJob(**{**vars(job), "config": config}), "fedavg")
+        announce_time(FederatedJob(**{**vars(job), "config": config}))
     assert not caplog.text

@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 _LARGE_SIDE = 64
 
 
-def announce_time(job: FederatedJob, arm: str) -> None:
+def announce_time(job: FederatedJob) -> None:
     """Log one line: the expected time of training, and what large images without a GPU cost.
 
     The machines of a deployment are not here: then nothing is said. Results do not depend on it.
@@ -32,7 +32,7 @@ def announce_time(job: FederatedJob, arm: str) -> None:
         seconds = _time_step(job, device)
     side, batch = job.settings.image_size, job.settings.training.batch_size
     line = (
-        f"{arm}: about {show_duration(steps * seconds / at_once)} of training on this machine "
+        f"about {show_duration(steps * seconds / at_once)} of training on this machine "
         f"({steps:,} steps of {batch} images, {seconds:.2g} s each, {at_once} at a time on "
         f"{device.type}), sampling and scoring not counted"
     )

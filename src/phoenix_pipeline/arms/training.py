@@ -13,6 +13,7 @@ import pandas as pd
 from phoenix_pipeline import __version__
 from phoenix_pipeline.arms.model_card import write_model_card
 from phoenix_pipeline.arms.setup import client_settings, load_start
+from phoenix_pipeline.child_process import lent_process
 from phoenix_pipeline.config import ArmSettings, Group, RunConfig
 from phoenix_pipeline.families.by_image_size import settle_arm
 from phoenix_pipeline.families.provenance import (
@@ -74,12 +75,9 @@ def train_arm(
     Raises:
         FederationError: a round had too few usable replies; the last checkpoint stands.
     """
-    from phoenix_pipeline.arms.time_estimate import announce_time
-
     settings = settle_arm(settings, train.image_size)
     job = _build_job(train, test, client_images, shared_pool, settings, run)
-    announce_time(job, arm)
-    result = _run(job, checkpoints, on_round)
+    result = _run(job, arm, checkpoints, on_round or _tell_nobody)
     held = trained_images(job, result)
     groups = {"run": run, **data_groups}
     data = fingerprint_data(train, test, held)
@@ -146,13 +144,43 @@ def _build_job(
     )
 
 
-def _run(job: "FederatedJob", checkpoints: Path, on_round: OnRound | None) -> "FederatedResult":
-    """Train, with a bar of the replies."""
+def _run(job: "FederatedJob", arm: str, checkpoints: Path, on_round: OnRound) -> "FederatedResult":
+    """Train, with a bar of the replies; in the process that this thread was lent, if any."""
+    clients = job.client_images["client_id"].nunique()
+    with progress_bar(arm, job.config.num_rounds * clients) as advance:
+        if child := lent_process.get():
+            result: FederatedResult = child.call(
+                _train, job, checkpoints, tell=(on_round, advance), log_as=arm
+            )
+            return result
+        return _train_here(job, checkpoints, on_round, advance)
+
+
+def _train(
+    job: "FederatedJob",
+    checkpoints: Path,
+    on_round: OnRound,
+    advance: Callable[[int], None],
+) -> "FederatedResult":
+    """Train in another process than the one that goes on with the result."""
+    return _train_here(job, checkpoints, on_round, advance).by_itself()
+
+
+def _train_here(
+    job: "FederatedJob",
+    checkpoints: Path,
+    on_round: OnRound,
+    advance: Callable[[int], None],
+) -> "FederatedResult":
+    from phoenix_pipeline.arms.time_estimate import announce_time
     from phoenix_pipeline.federated.server import train_federated
 
-    clients = job.client_images["client_id"].nunique()
-    with progress_bar("training", job.config.num_rounds * clients) as advance:
-        return train_federated(job, checkpoints, on_round, on_reply=lambda: advance(1))
+    announce_time(job)
+    return train_federated(job, checkpoints, on_round, on_reply=lambda: advance(1))
+
+
+def _tell_nobody(server_round: int, means: Mapping[str, float]) -> None:
+    """Take what nobody asked for."""
 
 
 def _describe(

@@ -42,6 +42,13 @@ class RunConfig(Group):
         pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$",
         description="Where models live: `auto` takes the first GPU, else the CPU.",
     )
+    arms_at_a_time: Literal["auto"] | Positive = Field(
+        "auto",
+        description="Arms that `kedro run` trains side by side, each in a process with its share "
+        "of cores and memory. `auto`: on a CPU one per core, with 2 GiB each; elsewhere, and with "
+        "an engine other than `in_process`, one. How many clients a process stacks, and with it "
+        "the rounding of an arm, depends on its share.",
+    )
     extensions: tuple[str, ...] = Field(
         (),
         description="Modules that register components of your own (docs/extending.md), as a list "

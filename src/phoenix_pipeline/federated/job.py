@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -103,6 +103,16 @@ class FederatedResult:
     averaged_personal: dict[str, Tensor] | None = None
     run_key: str = ""
     num_examples: Mapping[int, int] = field(default_factory=dict)
+
+    def by_itself(self) -> "FederatedResult":
+        """Return the result with the clients' personal layers in it, without their files."""
+        states = {client: self.client_state(client) for client in self.connected}
+        layers = {
+            client: ClientState(personal=state.personal, personal_ema=state.personal_ema)
+            for client, state in states.items()
+            if state.personal
+        }
+        return replace(self, client_state=layers.__getitem__)
 
 
 def identify_settings(

@@ -14,20 +14,39 @@ from phoenix_pipeline.federated.engines.rehearsal import parse_node_config
 
 ROOT = Path(__file__).parents[3]
 CONTAINERFILE = (ROOT / "deploy/Containerfile").read_text(encoding="utf-8")
+IGNORED = (ROOT / ".dockerignore").read_text(encoding="utf-8")
 SERVICES: dict[str, Any] = yaml.safe_load((ROOT / "deploy/compose.yml").read_text())["services"]
 SITES = ("north", "south")
 
 
 def test_it_runs_as_somebody_who_is_not_root() -> None:
     last = re.findall(r"^USER (\S+)$", CONTAINERFILE, re.MULTILINE)[-1]
-    assert last == "phoenix"
-    assert f"useradd --uid 10001 --create-home --home-dir /var/lib/phoenix {last}" in CONTAINERFILE
+    assert last == "10001"
+    assert f"useradd --uid {last} --create-home --home-dir /var/lib/phoenix" in CONTAINERFILE
 
 
 def test_what_is_copied_is_there() -> None:
     copied = re.findall(r"^COPY (?!--from)(.+) \S+$", CONTAINERFILE, re.MULTILINE)
     for name in " ".join(copied).split():
         assert (ROOT / name).exists(), name
+        assert f"!{name.removeprefix('./')}\n" in IGNORED, name
+
+
+def test_own_settings_and_keys_stay_out_of_the_image() -> None:
+    lines = IGNORED.splitlines()
+    assert lines[1] == "*" and lines.index("conf/local/*") > lines.index("!conf")
+    assert not [line for line in lines if line.startswith("!deploy") and "flower-app" not in line]
+
+
+def test_the_image_has_the_versions_of_the_lock(tmp_path: Path) -> None:
+    """The command of the file, as the shell of the build runs it."""
+    command = re.search(r"RUN (sed .+?) > /tmp/versions\.txt", CONTAINERFILE)
+    assert command is not None
+    line = command[1].replace("/tmp/requirements.lock", str(ROOT / "requirements.lock"))
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=True)
+    locked = re.findall(r"^([\w.-]+==\S+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
+    assert [told.split()[0] for told in done.stdout.splitlines()] == locked
+    assert "\\" not in done.stdout and "--hash" not in done.stdout
 
 
 @pytest.mark.parametrize("name", SERVICES)

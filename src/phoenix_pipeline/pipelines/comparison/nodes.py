@@ -42,6 +42,7 @@ Compared = tuple[
 ]
 # Settings that may differ without a word: they change the way to a result, not the result.
 _WITHOUT_EFFECT = (
+    "run.arms_at_a_time",
     "run.device",
     "run.licence",
     "training.compile",

@@ -1,0 +1,147 @@
+"""The Kedro runner of this project: arms train side by side, all other nodes run in turn.
+
+Arms do not depend on each other, and one arm does not fill several cores: all wait at the end of a
+round, and the threads of one interpreter wait for each other. So each arm at work has a process of
+its own (``child_process.py``), with its share of the machine.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from graphlib import TopologicalSorter
+from heapq import heappop, heappush
+from itertools import chain
+from queue import SimpleQueue
+from typing import Any
+
+from kedro.io import CatalogProtocol
+from kedro.pipeline import Pipeline
+from kedro.pipeline.node import Node
+from kedro.runner import SequentialRunner
+from kedro.runner.task import Task
+from pluggy import PluginManager
+
+from phoenix_pipeline.child_process import ChildProcess, lent_process
+from phoenix_pipeline.config import ArmSettings, RunConfig
+from phoenix_pipeline.framework.arm_blocks import arm_registry
+from phoenix_pipeline.hardware import available_cores, available_memory, resolve_device
+from phoenix_pipeline.pipelines.arm import arm_of
+from phoenix_pipeline.pipelines.federated_training.nodes import train
+
+logger = logging.getLogger(__name__)
+
+_MEMORY_OF_AN_ARM = 2 << 30
+# Takes seconds, which a process has while the others' nodes run.
+_IMPORTED_FIRST = ("phoenix_pipeline.arms.time_estimate", "diffusers.models.unets.unet_2d")
+
+Run = Callable[[Node], None]
+Start = Callable[[Node], Future[None]]
+
+
+class ArmsRunner(SequentialRunner):
+    """Runs nodes in turn, and trains as many arms at a time as ``run.arms_at_a_time`` says."""
+
+    @property
+    def _logger(self) -> logging.Logger:
+        """Kedro's own logger: what it says of each node is the same for every runner."""
+        return logging.getLogger(SequentialRunner.__module__)
+
+    def _run(
+        self,
+        pipeline: Pipeline,
+        catalog: CatalogProtocol[Any, Any],
+        hook_manager: PluginManager | None = None,
+        run_id: str | None = None,
+    ) -> None:
+        count = _arms_at_a_time([n for n in pipeline.nodes if n.func is train], catalog)
+        if count == 1:
+            super()._run(pipeline, catalog, hook_manager, run_id)
+            return
+        logger.info("%d arms train side by side, each in a process of its own", count)
+        uses = Counter(chain.from_iterable(node.inputs for node in pipeline.nodes))
+
+        def run(node: Node) -> None:
+            Task(node, catalog, self._is_async, hook_manager, run_id).execute()
+
+        with _processes(count, run) as start:
+            for node in _run_nodes(pipeline, run, start, count):
+                self._release_datasets(node, catalog, uses, pipeline)
+
+
+def _arms_at_a_time(trainings: Sequence[Node], catalog: CatalogProtocol[Any, Any]) -> int:
+    """Return how many of ``trainings`` go side by side."""
+    if len(trainings) < 2:
+        return 1
+    run: RunConfig = catalog.load("params:run")
+    arms: list[ArmSettings] = [catalog.load(f"params:{arm_of(node)}") for node in trainings]
+    if run.arms_at_a_time != "auto":
+        return min(run.arms_at_a_time, len(trainings))
+    device = resolve_device(run.device)
+    if device.type != "cpu" or any(arm.federation.engine != "in_process" for arm in arms):
+        return 1
+    fit = available_memory(device) // _MEMORY_OF_AN_ARM
+    return max(1, min(len(trainings), available_cores(), fit))
+
+
+@contextmanager
+def _processes(count: int, run: Run) -> Iterator[Start]:
+    """Yield what starts a node in a thread to which one of ``count`` processes is lent."""
+    children = [ChildProcess(count, _IMPORTED_FIRST) for _ in range(count)]
+    free = SimpleQueue[ChildProcess]()
+    for child in children:
+        free.put(child)
+
+    def run_with_a_child(node: Node) -> None:
+        child = free.get()
+        lent_process.set(child)
+        try:
+            run(node)
+        finally:
+            lent_process.set(None)
+            free.put(child)
+
+    pool = ThreadPoolExecutor(count, "arm")
+    try:
+        yield lambda node: pool.submit(run_with_a_child, node)
+    finally:
+        for child in children:
+            child.end()
+        pool.shutdown(cancel_futures=True)
+
+
+def _run_nodes(pipeline: Pipeline, run: Run, start: Start, count: int) -> Iterator[Node]:
+    """Run all nodes, ``count`` trainings at a time; yield each when it is done.
+
+    Trainings begin when nothing else is left to do before them: all arms have passed their checks.
+    They go in the order of the blocks in ``conf``, and the others on while they run.
+    """
+    sorter = TopologicalSorter(pipeline.node_dependencies)
+    sorter.prepare()
+    places = {node: place for place, node in enumerate(pipeline.nodes)}
+    arms = list(arm_registry.names or ())
+    waiting: list[tuple[int, Node]] = []
+    others: list[tuple[int, Node]] = []
+    running: dict[Future[None], Node] = {}
+    begun = False
+    while sorter.is_active():
+        for node in sorter.get_ready():
+            if node.func is train:
+                heappush(waiting, (arms.index(arm_of(node)), node))
+            else:
+                heappush(others, (places[node], node))
+        begun = begun or not others
+        while begun and waiting and len(running) < count:
+            node = heappop(waiting)[1]
+            running[start(node)] = node
+        done = [heappop(others)[1]] if others else []
+        for node in done:
+            run(node)
+        ended = wait(running, 0 if done else None, FIRST_COMPLETED).done
+        for future in ended:
+            future.result()
+            done.append(running.pop(future))
+        for node in done:
+            sorter.done(node)
+            yield node
