@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from phoenix_pipeline.arms.training import train_arm
-from phoenix_pipeline.checkpoints import write_json
 from phoenix_pipeline.config import (
     ArmSettings,
     CompressionConfig,
@@ -33,6 +32,7 @@ from phoenix_pipeline.federated.sites import Site
 from phoenix_pipeline.federated.strategy import PhoenixStrategy
 from phoenix_pipeline.framework.datasets import FolderDataset, WrittenByNodeDataset, file_of
 from phoenix_pipeline.images import ImageSet, read_samples
+from phoenix_pipeline.json_files import write_json
 from phoenix_pipeline.metrics.monitoring import build_monitor_reference, monitor_score
 from phoenix_pipeline.pipelines.sampling import nodes as sampling_nodes
 from phoenix_pipeline.pipelines.sampling.nodes import draw_samples

@@ -15,20 +15,23 @@ from kedro.io import AbstractDataset, DataCatalog, DatasetError
 from matplotlib.figure import Figure
 from PIL import Image
 
-from phoenix_pipeline.checkpoints import write_json
 from phoenix_pipeline.errors import CheckpointError, DataError, PhoenixError, StorageError
 from phoenix_pipeline.framework.datasets import (
     FolderDataset,
     JsonByArmDataset,
     PictureDataset,
     ReportDataset,
-    SampleFileDataset,
     WholeFileDataset,
     WrittenByNodeDataset,
     file_of,
 )
-from phoenix_pipeline.framework.image_datasets import ImageSetDataset, ImageSplitsDataset
+from phoenix_pipeline.framework.image_datasets import (
+    ImageSetDataset,
+    ImageSplitsDataset,
+    SampleFileDataset,
+)
 from phoenix_pipeline.images import ImageSet, SampleWriter, write_images
+from phoenix_pipeline.json_files import write_json
 
 LIMIT = 1 << 16
 
@@ -94,7 +97,7 @@ def test_json_text_and_pictures(tmp_path: Path) -> None:
     assert text.load() == "<p>é</p>"
     text.save("in /caf\udce9/data")
     assert text.load() == r"in /caf\xe9/data"
-    picture = PictureDataset(filepath=str(tmp_path / "grid.png"))
+    picture = a_picture(str(tmp_path / "grid.png"))
     pixels = noise((9, 7, 3))
     picture.save(Image.fromarray(pixels))
     shown = Image.open(io.BytesIO(base64.b64decode(picture.preview())))
@@ -171,6 +174,10 @@ def a_json(filepath: str) -> AbstractDataset:
     return WholeFileDataset(filepath=filepath, dataset="json.JSONDataset")
 
 
+def a_picture(filepath: str) -> PictureDataset:
+    return PictureDataset(filepath=filepath, dataset="pillow.ImageDataset", if_missing="path")
+
+
 @pytest.mark.usefixtures("full_disk")
 @pytest.mark.parametrize(
     ("dataset", "name", "value"),
@@ -179,7 +186,7 @@ def a_json(filepath: str) -> AbstractDataset:
         (a_file, "t.csv", pd.DataFrame({"x": noise((LIMIT,))})),
         (a_json, "j.json", list(range(LIMIT))),
         (a_file, "t.md", "x" * 2 * LIMIT),
-        (PictureDataset, "p.png", Image.fromarray(noise((256, 256, 3)))),
+        (a_picture, "p.png", Image.fromarray(noise((256, 256, 3)))),
         (ImageSetDataset, "i.safetensors", ImageSet(noise((64, 3, 32, 32)))),
         (FolderDataset, "f", lambda folder: (folder / "x").write_bytes(b"x" * 2 * LIMIT)),
         (WrittenByNodeDataset, "w.json", lambda path: write_json(path, list(range(LIMIT)))),
@@ -271,7 +278,7 @@ def test_samples_are_shown_as_pictures(tmp_path: Path) -> None:
 
 
 def test_the_report_is_shown_by_its_first_sentences(tmp_path: Path) -> None:
-    report = ReportDataset(filepath=str(tmp_path / "report.html"))
+    report = ReportDataset(filepath=str(tmp_path / "report.html"), dataset="text.TextDataset")
     report.save('<h1>x</h1><p class="result">phoenix &amp; fedavg.</p><p>More.</p>')
     shown = json.loads(report.preview())
     assert shown == {"what came out": "phoenix & fedavg.", "page": str(tmp_path / "report.html")}

@@ -10,10 +10,11 @@ from PIL import Image
 
 from phoenix_pipeline.arms.references import prepare_references, train_label_judge
 from phoenix_pipeline.arms.score_rounds import score_rounds
-from phoenix_pipeline.checkpoints import METADATA_FILE, write_json
+from phoenix_pipeline.checkpoints import METADATA_FILE
 from phoenix_pipeline.config import ArmSettings
 from phoenix_pipeline.diffusion.unet import build_unet
 from phoenix_pipeline.families.diffusion import DiffusionFamily
+from phoenix_pipeline.json_files import write_json
 from phoenix_pipeline.metrics.frechet import frechet_distance, gaussian_statistics
 from phoenix_pipeline.seeding import image_seeds
 from tests.federated.tiny import UNET, federate, settings

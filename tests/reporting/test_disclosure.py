@@ -12,7 +12,7 @@ from phoenix_pipeline.config import (
     TrainingConfig,
 )
 from phoenix_pipeline.reporting import disclosure
-from phoenix_pipeline.reporting.provenance import differing_settings, flatten_settings, read_setting
+from phoenix_pipeline.reporting.provenance import differing_settings, flatten_settings
 
 
 def describe_disclosure(groups: dict[str, Any], epsilon: float | None = None) -> list[str]:
@@ -109,12 +109,6 @@ def test_settings_are_flattened_and_compared() -> None:
         "flag": {"a": "true", "b": ""},
         "extra": {"a": "", "b": "{}"},
     }
-
-
-def test_reading_a_setting_that_is_not_there_gives_the_default() -> None:
-    assert read_setting({"a": {"b": 1}}, "a.b") == 1
-    assert read_setting({"a": {"b": 1}}, "a.b.c", "default") == "default"
-    assert read_setting({}, "a") is None
 
 
 def test_client_level_privacy_says_its_epsilon_and_from_whom_it_protects() -> None:

@@ -143,7 +143,6 @@ def test_names_and_values_are_escaped(arguments, rounds) -> None:
         disclosures={evil: [evil]},
         notes=[evil],
         links={evil: evil},
-        title=evil,
     )
     assert html.count("<script") == 1
     assert html.count("&lt;script&gt;") > 8

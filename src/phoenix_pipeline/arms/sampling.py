@@ -178,14 +178,14 @@ def follow_model(
 
     ``labels``: the class of each image, by number or name; None: as ``sampling`` says.
     """
-    told = metadata["settings"]
+    settings = metadata["settings"]
     return follow_plan(
         plan,
         seeds,
         model_folder,
-        ModelConfig.model_validate(told["model"]),
+        ModelConfig.model_validate(settings["model"]),
         sampling,
-        (told["channels"], told["image_size"], told["image_size"]),
+        (settings["channels"], settings["image_size"], settings["image_size"]),
         resolve_device(device),
         labels=plan_labels(metadata, plan, sampling, labels),
     )

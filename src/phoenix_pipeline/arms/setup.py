@@ -103,8 +103,8 @@ def check_arm(
     check_threshold(filtering, train, test, run)
     start = load_start(train, settings, run)
     if federation.resume:
-        told = _client_settings(train, layers, settings, run)
-        check_stored(checkpoints, told, federation, filtering, pool, start)
+        of_clients = _client_settings(train, layers, settings, run)
+        check_stored(checkpoints, of_clients, federation, filtering, pool, start)
     return {**_summarise(network, layers, train), "settled": list_settled(given, settings)}
 
 

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from phoenix_pipeline.checkpoints import METADATA_FILE, atomic_path, write_json
+from phoenix_pipeline.checkpoints import METADATA_FILE, atomic_path
 from phoenix_pipeline.config import NoiseConfig
 from phoenix_pipeline.diffusion.noise import build_scheduler
 from phoenix_pipeline.errors import CheckpointError
+from phoenix_pipeline.json_files import write_json
 
 if TYPE_CHECKING:
     from diffusers import UNet2DModel

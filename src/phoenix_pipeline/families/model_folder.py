@@ -12,15 +12,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from phoenix_pipeline.checkpoints import (
-    METADATA_FILE,
-    atomic_path,
-    check_content,
-    load_tensors,
-    read_json,
-    save_tensors,
-    write_json,
-)
+from phoenix_pipeline.checkpoints import METADATA_FILE, atomic_path, load_tensors, save_tensors
 from phoenix_pipeline.config import ModelConfig
 from phoenix_pipeline.errors import CheckpointError
 from phoenix_pipeline.families import family_of
@@ -31,6 +23,7 @@ from phoenix_pipeline.families.provenance import (
     TrainingRecord,
 )
 from phoenix_pipeline.images import GLOBAL_MODEL
+from phoenix_pipeline.json_files import check_content, read_json, write_json
 
 # Tables beside the models: rounds by client, and who trained on what.
 ROUNDS_FILE, CLIENT_IMAGES_FILE = "rounds.parquet", "client_images.parquet"

@@ -225,7 +225,7 @@ def _seed(settings: ClientSettings, role: str, client: int, server_round: int) -
 
 def read_settings(message: Message) -> ClientSettings:
     """Return the settings that came with ``message``; raises FederationError if none did."""
-    told = message.content[CONFIG]
-    if "settings" not in told:
+    config = message.content[CONFIG]
+    if "settings" not in config:
         raise FederationError("the message has no settings")
-    return ClientSettings.model_validate_json(str(told["settings"]))
+    return ClientSettings.model_validate_json(str(config["settings"]))

@@ -93,10 +93,10 @@ def round_means(table: pd.DataFrame) -> dict[str, float]:
     slowest client, whom the round waits for.
     """
     usable = table[table["status"] == "ok"]
-    told = usable[usable["loss"].notna()]
-    weights = told["num_examples"] / told["num_examples"].sum()
+    with_loss = usable[usable["loss"].notna()]
+    weights = with_loss["num_examples"] / with_loss["num_examples"].sum()
     means = {
-        "loss": float((told["loss"] * weights).sum()) if len(told) else float("nan"),
+        "loss": float((with_loss["loss"] * weights).sum()) if len(with_loss) else float("nan"),
         "clients": float(len(usable)),
         "clients_left_out": float(len(table) - len(usable)),
         "images_trained": float(usable["images_trained"].sum()),

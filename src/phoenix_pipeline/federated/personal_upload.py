@@ -54,9 +54,9 @@ def ask_for_layers(
     Who keeps them, does not answer, or sends what cannot be such layers is left out with a line.
     """
     # A node counts its images as it reads them for training.
-    told = job.settings.model_dump_json()
+    settings = job.settings.model_dump_json()
     config = ConfigRecord(
-        {"round": job.config.num_rounds, "weights": weights, "run": run_key, "settings": told}
+        {"round": job.config.num_rounds, "weights": weights, "run": run_key, "settings": settings}
     )
     content = RecordDict({CONFIG: config})
     template = _template(job)

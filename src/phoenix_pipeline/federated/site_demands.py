@@ -8,7 +8,6 @@ from typing import Any
 
 from torch import nn
 
-from phoenix_pipeline.checkpoints import read_json, write_json
 from phoenix_pipeline.families import family_of
 from phoenix_pipeline.federated.privacy.accountant import epsilon_spent
 from phoenix_pipeline.federated.privacy.checks import find_mixing_layer
@@ -16,6 +15,7 @@ from phoenix_pipeline.federated.records import ClientSettings
 from phoenix_pipeline.federated.round_memory import round_bytes
 from phoenix_pipeline.federated.site_errors import SiteRefusal
 from phoenix_pipeline.file_locks import locked_for_a_moment
+from phoenix_pipeline.json_files import read_json, write_json
 from phoenix_pipeline.optimization.work import LocalWork, sampling_rate
 
 LOCAL, DP_SGD = "local", "dp_sgd"

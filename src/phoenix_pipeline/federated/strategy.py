@@ -69,7 +69,7 @@ class PhoenixStrategy(FedAvg):
         self._optimizer = ServerOptimizer.of(config.server_optimizer, settings)
         self._strategies = Strategies.of(settings.strategies)
         self._privacy = PrivacyPlan(config, settings, sizes, run.history, run.folder)
-        self._told = self._privacy.settings_for_clients().model_dump_json()
+        self._settings_json = self._privacy.settings_for_clients().model_dump_json()
         # Not copied: clients may join between rounds.
         self._clients = nodes
         self._sizes = sizes
@@ -179,9 +179,9 @@ class PhoenixStrategy(FedAvg):
         self._run.rounds_done = current
         self._run.history.add(current, rows)
         self._run.server_optimizer = moments
-        told = [row for row in usable if not math.isnan(row["loss"])]
-        sizes = [row["num_examples"] for row in told]
-        total = sum(n * row["loss"] for n, row in zip(sizes, told, strict=True))
+        with_loss = [row for row in usable if not math.isnan(row["loss"])]
+        sizes = [row["num_examples"] for row in with_loss]
+        total = sum(n * row["loss"] for n, row in zip(sizes, with_loss, strict=True))
         loss = total / sum(sizes) if sizes else float("nan")
         return pack_weights(weights), MetricRecord({"loss": loss, "clients": len(usable)})
 
@@ -209,10 +209,10 @@ class PhoenixStrategy(FedAvg):
 
     def _content(self, client: int, current: int, steps: int) -> RecordDict:
         """Return what ``client``, with ``steps`` to make, is sent in round ``current``."""
-        arrays, told = self._transport.write(client)
+        arrays, described = self._transport.write(client)
         config = ConfigRecord(
             {
-                "settings": self._told,
+                "settings": self._settings_json,
                 "round": current,
                 "run": self._run.key,
                 "oldest-checkpoint": self._run.oldest_checkpoint,
@@ -220,7 +220,7 @@ class PhoenixStrategy(FedAvg):
                 "run-steps": steps * self._config.num_rounds,
                 "progress-start": (current - 1) / self._config.num_rounds,
                 "progress-end": current / self._config.num_rounds,
-                **told,
+                **described,
             }
         )
         content = RecordDict({ARRAYS: arrays, CONFIG: config})

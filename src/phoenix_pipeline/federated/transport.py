@@ -101,8 +101,8 @@ class ServerTransport:
         kind, arrays = self._broadcast.arrays_for(client in self._holders)
         if kind not in self._packed:
             self._packed[kind] = pack_arrays(arrays)
-        told = {_KIND: kind, _FINGERPRINT: self._broadcast.fingerprint}
-        return self._packed[kind], told | {_SENDS: self._sends[client]}
+        described = {_KIND: kind, _FINGERPRINT: self._broadcast.fingerprint}
+        return self._packed[kind], described | {_SENDS: self._sends[client]}
 
     def read(self, client: int, record: ArrayRecord) -> Arrays:
         """Return the client's payload: the server's own arrays, moved by the client's update.

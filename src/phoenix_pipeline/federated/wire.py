@@ -160,10 +160,10 @@ def load_packed(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         CheckpointError: the file is missing, truncated, altered or of another origin.
     """
-    vectors, told = load_tensors(path)
+    vectors, metadata = load_tensors(path)
     try:
-        described = told.pop(_ARRAYS).items()
+        described = metadata.pop(_ARRAYS).items()
         layout = Layout({n: (Size(shape), getattr(torch, kind)) for n, (shape, kind) in described})
-        return dict(Joined(vectors, layout)), told
+        return dict(Joined(vectors, layout)), metadata
     except (KeyError, FederationError) as error:
         raise CheckpointError(f"{path} holds other arrays than it describes: {error}") from error

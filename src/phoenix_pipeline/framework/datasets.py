@@ -6,7 +6,6 @@ saved to the arm's MLflow run (see ``tracking.py``). Heavy libraries are importe
 
 import base64
 import html
-import io
 import json
 import re
 from collections.abc import Callable
@@ -16,9 +15,10 @@ from typing import Any, Literal, TypeVar
 from kedro.io import AbstractDataset, AbstractVersionedDataset, DatasetError, Version
 from kedro_datasets._typing import ImagePreview, JSONPreview
 
-from phoenix_pipeline.checkpoints import atomic_path, read_json
+from phoenix_pipeline.checkpoints import atomic_path
 from phoenix_pipeline.errors import DataError, StorageError
 from phoenix_pipeline.images import encodable
+from phoenix_pipeline.json_files import read_json
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -132,13 +132,7 @@ def file_of(path: Path) -> WholeFileDataset:
 
 
 class PictureDataset(WholeFileDataset):
-    """A Pillow image as PNG, which kedro-viz shows."""
-
-    def __init__(self, *, filepath: str, metadata: Metadata = None) -> None:
-        """Take a path, made absolute under the project by Kedro, and free-form metadata."""
-        super().__init__(
-            filepath=filepath, dataset="pillow.ImageDataset", if_missing="path", metadata=metadata
-        )
+    """A ``pillow.ImageDataset`` that kedro-viz shows; to be loaded as a path."""
 
     @property
     def preview(self) -> Callable[[], ImagePreview]:
@@ -152,10 +146,6 @@ class PictureDataset(WholeFileDataset):
 class ReportDataset(WholeFileDataset):
     """The report; kedro-viz cannot show a page, so it shows the sentences at the page's top."""
 
-    def __init__(self, *, filepath: str, metadata: Metadata = None) -> None:
-        """Take a path, made absolute under the project by Kedro, and free-form metadata."""
-        super().__init__(filepath=filepath, dataset="text.TextDataset", metadata=metadata)
-
     @property
     def preview(self) -> Callable[[], JSONPreview]:
         """Return what came out, and where the page lies."""
@@ -163,8 +153,8 @@ class ReportDataset(WholeFileDataset):
 
     def _show(self) -> JSONPreview:
         found = _SENTENCES.search(self.load())
-        told = html.unescape(found[1]) if found else ""
-        return JSONPreview(json.dumps({"what came out": told, "page": str(self._filepath)}))
+        sentence = html.unescape(found[1]) if found else ""
+        return JSONPreview(json.dumps({"what came out": sentence, "page": str(self._filepath)}))
 
 
 class FileDataset(AbstractDataset[In, Out]):
@@ -228,25 +218,6 @@ class WrittenByNodeDataset(FileDataset[Callable[[Path], None], Path]):
     def save(self, data: Callable[[Path], None]) -> None:
         """Have it written or brought up to date by ``data(path)``."""
         data(self._filepath)
-
-
-class SampleFileDataset(WrittenByNodeDataset):
-    """A file that a node's function writes; those who read it tell what to do where there is none.
-
-    So a comparison can leave out an arm that has no samples.
-    """
-
-    def load(self) -> Path:
-        """Return the path, whether the file is there or not."""
-        return self._filepath
-
-    def preview(self, num_images: int = 36) -> ImagePreview:
-        """Return some of the samples, spread evenly, as a PNG in base64."""
-        from phoenix_pipeline.images import image_grid, pick_evenly, read_samples
-
-        buffer = io.BytesIO()
-        image_grid(pick_evenly(read_samples(self._filepath), num_images)).save(buffer, "PNG")
-        return ImagePreview(base64.b64encode(buffer.getvalue()).decode("ascii"))
 
 
 class JsonByArmDataset(FileDataset[dict[str, Any], dict[str, Any]]):

@@ -6,7 +6,7 @@ from typing import Any, NotRequired
 from pydantic import ConfigDict, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
-from phoenix_pipeline.checkpoints import check_content, read_json
+from phoenix_pipeline.json_files import check_content, read_json
 
 
 class Evaluated(TypedDict):

@@ -158,10 +158,10 @@ def _scores(metrics: ArmMetrics | None) -> list[str]:
                 metric.phrase
             )
     conditions: Mapping[str, object] = metrics["conditions"]
-    told = [f"{key} {_show(conditions[key])}" for key in _CONDITIONS if key in conditions]
+    shown = [f"{key} {_show(conditions[key])}" for key in _CONDITIONS if key in conditions]
     head = ["| score | value | what it says |", "|---|---|---|"]
     table = [f"| {name} | {value} |" for name, value in rows.items()]
-    return ["## Scores", "", f"Conditions: {', '.join(told)}.", "", *head, *table]
+    return ["## Scores", "", f"Conditions: {', '.join(shown)}.", "", *head, *table]
 
 
 def _show(value: object) -> str:

@@ -3,13 +3,15 @@
 Figures and HTML are drawn from the same table elsewhere.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from phoenix_pipeline.metrics.arm_metrics import ArmMetrics
 from phoenix_pipeline.metrics.components import feature_spaces, space_of
+from phoenix_pipeline.metrics.metric import GROUPS, Metric
 from phoenix_pipeline.metrics.privacy.arm_audit import ArmAudit
 from phoenix_pipeline.metrics.scores import SCORES as JUDGE_QUALITY
 from phoenix_pipeline.reporting.formatting import DOUBTFUL, MISSING, finite, format_values
@@ -177,3 +179,34 @@ def _width(block: list[str]) -> int:
 
 def _line_width(blocks: list[list[str]]) -> int:
     return sum(map(_width, blocks)) + 2 * (len(blocks) - 1)
+
+
+def table_view(table: pd.DataFrame, columns: Sequence[str], pooled: set[str]) -> dict[str, Any]:
+    """Return ``groups`` (name, span), ``columns`` (metrics) and ``rows`` (arm, cells).
+
+    A cell is its text, whether it is the best, and the value that it is sorted by.
+    """
+    described = sorted((describe_metric(c) for c in columns), key=lambda m: GROUPS.index(m.group))
+    texts = [format_values(list(table[m.name]), m) for m in described]
+    best = [_best_places(table, m, pooled) for m in described]
+    sorted_by = [["" if pd.isna(value) else value for value in table[m.name]] for m in described]
+    cells = list(zip(texts, best, sorted_by, strict=True))
+    rows = [
+        (str(arm), [(text[i], i in places, values[i]) for text, places, values in cells])
+        for i, arm in enumerate(table["arm"])
+    ]
+    spans = [(group, sum(m.group == group for m in described)) for group in GROUPS]
+    return {"groups": [s for s in spans if s[1]], "columns": described, "rows": rows}
+
+
+def _best_places(table: pd.DataFrame, metric: Metric, pooled: set[str]) -> set[int]:
+    """Return the rows with the best value among arms that train without pooling the images."""
+    if metric.better is None:
+        return set()
+    rivals = ~table["arm"].isin({*pooled, FLOOR_NAME}).to_numpy()
+    values = table[metric.name].to_numpy(dtype="float64", na_value=np.nan)
+    compared = values[rivals & ~np.isnan(values)]
+    if len(compared) < 2 or compared.min() == compared.max():
+        return set()
+    best = compared.min() if metric.better == "lower" else compared.max()
+    return {int(i) for i in np.flatnonzero(rivals & (values == best))}

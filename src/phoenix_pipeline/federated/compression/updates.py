@@ -173,8 +173,8 @@ def decode(
     update = {name: parts[f"{name}/{_WHOLE}"].clone() for name in plan.whole}
     if codec and plan.written:
         kinds = codec.parts(plan.channels.shapes[0])
-        told = {kind: [parts[f"{name}/{kind}"] for name in plan.written] for kind in kinds}
-        values = codec.decode(told, plan.channels)
+        own = {kind: [parts[f"{name}/{kind}"] for name in plan.written] for kind in kinds}
+        values = codec.decode(own, plan.channels)
         if not is_finite(values):
             raise FederationError("the message decodes to a value that is not finite")
         for name, array in zip(plan.written, plan.channels.cut(values), strict=True):

@@ -13,7 +13,6 @@ from pathlib import Path
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
-from phoenix_pipeline.checkpoints import read_json, write_json
 from phoenix_pipeline.errors import FederationError
 from phoenix_pipeline.federated.client_answers import Introduction, plain_text, read_introduction
 from phoenix_pipeline.federated.client_state import ClientState
@@ -23,6 +22,7 @@ from phoenix_pipeline.federated.job import FederatedJob
 from phoenix_pipeline.federated.personal_layers import samples_are_personal
 from phoenix_pipeline.federated.records import CONFIG, DESCRIBE_QUERY
 from phoenix_pipeline.federated.work_plan import cap_counts
+from phoenix_pipeline.json_files import read_json, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class Roster:
         """
         wait_s, wanted = self._config.wait_for_nodes_s, self._config.num_nodes
         deadline = time.monotonic() + wait_s
-        told = wanted
+        logged = wanted
         while True:
             online = list(self.grid.get_node_ids())
             self._admit(online, max(0.0, deadline - time.monotonic()))
@@ -93,9 +93,9 @@ class Roster:
                     f"federation.deployment.num_nodes is {wanted} ({'; '.join(reasons)}); start "
                     "the others, or raise federation.deployment.wait_for_nodes_s"
                 )
-            if len(self.clients) != told:
-                told = len(self.clients)
-                logger.info("waiting for nodes: %s of %s take part", told, wanted)
+            if len(self.clients) != logged:
+                logged = len(self.clients)
+                logger.info("waiting for nodes: %s of %s take part", logged, wanted)
             time.sleep(min(_ASK_AGAIN_S, wait_s))
 
     def check_releases(self) -> None:
@@ -131,9 +131,9 @@ class Roster:
 
     def _admit(self, online: Collection[int], timeout: float) -> None:
         """Ask the nodes that are new, and take in those that may take part."""
-        told = ConfigRecord({"settings": self._job.settings.model_dump_json()})
+        config = ConfigRecord({"settings": self._job.settings.model_dump_json()})
         messages = [
-            Message(RecordDict({CONFIG: told}), node, f"query.{DESCRIBE_QUERY}")
+            Message(RecordDict({CONFIG: config}), node, f"query.{DESCRIBE_QUERY}")
             for node in sorted(set(online) - self.clients.keys())
         ]
         for reply in self.grid.send_and_receive(messages, timeout=timeout):

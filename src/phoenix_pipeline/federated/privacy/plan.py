@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from phoenix_pipeline.checkpoints import read_json, write_json
 from phoenix_pipeline.config import FederationConfig
 from phoenix_pipeline.federated.aggregation.private_mean import PrivateRound
 from phoenix_pipeline.federated.history import ABSENT, History, Row
@@ -13,6 +12,7 @@ from phoenix_pipeline.federated.privacy import example_level
 from phoenix_pipeline.federated.privacy.client_level import ClientLevelPrivacy
 from phoenix_pipeline.federated.records import ClientSettings, LocalNoise
 from phoenix_pipeline.federated.work_plan import poisson_clients, select_clients
+from phoenix_pipeline.json_files import read_json, write_json
 from phoenix_pipeline.seeding import derive_seed
 
 logger = logging.getLogger(__name__)
@@ -86,8 +86,10 @@ class PrivacyPlan:
             self._warn(config.differential_privacy.delta, len(sizes), "clients")
         elif self._dp_sgd.enabled:
             self._warn(self._dp_sgd.delta, min(sizes.values()), "images of the smallest client")
-        told = self.settings_for_clients()
-        self._ledger = Ledger(folder / LEDGER_FILE, before) if told.secret_noise else None
+        settings_of_clients = self.settings_for_clients()
+        self._ledger = (
+            Ledger(folder / LEDGER_FILE, before) if settings_of_clients.secret_noise else None
+        )
 
     @property
     def is_central(self) -> bool:

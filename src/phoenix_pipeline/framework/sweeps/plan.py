@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from phoenix_pipeline.checkpoints import read_json, write_json
 from phoenix_pipeline.errors import CheckpointError, DataError
 from phoenix_pipeline.framework.project import open_config
 from phoenix_pipeline.framework.sweeps.cells import Cell, arm_digests, expand
 from phoenix_pipeline.framework.sweeps.settings import FOLDER, SweepConfig, load_sweep
+from phoenix_pipeline.json_files import read_json, write_json
 from phoenix_pipeline.metrics.arm_metrics import ArmMetrics, read_metrics
 
 if TYPE_CHECKING:

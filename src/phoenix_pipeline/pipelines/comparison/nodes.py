@@ -224,11 +224,11 @@ def _num_clients(results: Sequence[ArmResults]) -> dict[str, int]:
 
 def _audits(privacy: Mapping[str, ArmAudit]) -> list[str]:
     """Return a sentence for each setting in which audits that stand side by side differ."""
-    told = {
+    groups = {
         arm: {"privacy_audit": audit["conditions"]["privacy_audit"]}
         for arm, audit in privacy.items()
     }
-    return disagreements(told, {}, ("privacy_audit.batch_size",))
+    return disagreements(groups, {}, ("privacy_audit.batch_size",))
 
 
 def _present(parameters: Mapping[str, Any], result: ArmResults) -> dict[str, dict[str, Any]]:

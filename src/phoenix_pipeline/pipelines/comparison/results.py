@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from phoenix_pipeline.checkpoints import check_content
 from phoenix_pipeline.errors import CheckpointError, DataError
 from phoenix_pipeline.families.provenance import MODEL_DESCRIPTION, ModelDescription
+from phoenix_pipeline.json_files import check_content
 from phoenix_pipeline.metrics.arm_metrics import ARM_METRICS, ArmMetrics
 from phoenix_pipeline.metrics.privacy.arm_audit import ARM_AUDIT, ArmAudit
 

@@ -38,7 +38,7 @@ def reconstruct_images(
         return None
     from phoenix_pipeline.federated.one_step import settings_of_clients
 
-    told = settings_of_clients(subject.told, federation, subject.sizes)
+    settings = settings_of_clients(subject.client_settings, federation, subject.sizes)
     owners = subject.models()
     # Where clients have models of their own, it is these that they update.
     candidates = [
@@ -52,7 +52,7 @@ def reconstruct_images(
     images = []
     with progress_bar("reconstructing", count) as advance:
         for place in generator.choice(len(candidates), size=count, replace=False):
-            images.append(_reconstruct_one(subject, told, federation, *candidates[place]))
+            images.append(_reconstruct_one(subject, settings, federation, *candidates[place]))
             advance(1)
     psnr = float(np.mean([image["psnr_db"] for image in images]))
     of_mean = float(np.mean([image["mean_image_psnr_db"] for image in images]))
@@ -81,7 +81,7 @@ def _why_not(subject: Subject, pooled: bool) -> str:
 
 def _reconstruct_one(
     subject: Subject,
-    told: "ClientSettings",
+    settings: "ClientSettings",
     federation: FederationConfig,
     owner: int,
     client: int,
@@ -98,10 +98,10 @@ def _reconstruct_one(
     step = int(torch.randint(schedule.num_timesteps, (), generator=generator))
     epsilon = torch.randn(image.shape, generator=generator).to(subject.device)
     weights = {name: w for name, w in network.named_parameters() if w.requires_grad}
-    noise = step_noise(told, federation, subject.sizes, client)
+    noise = step_noise(settings, federation, subject.sizes, client)
     labels = _labels(subject, row)
-    gradient = _gradient(subject, network, told, noise, schedule, image, step, epsilon, row)
-    update = update_at_server(network, gradient, told, client, subject.rows, row)
+    gradient = _gradient(subject, network, settings, noise, schedule, image, step, epsilon, row)
+    update = update_at_server(network, gradient, settings, client, subject.rows, row)
     sent = [name for name in weights if name in update.arrays]
     # Descent: the gradient is where the weights came from.
     found = [-update.arrays[name].to(subject.device) for name in sent]
@@ -116,7 +116,7 @@ def _reconstruct_one(
 def _gradient(
     subject: Subject,
     network: nn.Module,
-    told: "ClientSettings",
+    settings: "ClientSettings",
     noise: float | None,
     schedule: NoiseSchedule,
     image: Tensor,
@@ -136,7 +136,7 @@ def _gradient(
     noisy, target = schedule.diffuse(x_0, t, epsilon), schedule.target(x_0, t, epsilon)
     batch = Batch(noisy, t, target, labels)
     generator = torch_generator(subject.seed, "reconstruction_noise", row, device=subject.device)
-    set_private_gradients(network, batch, told.training, noise, 1.0, generator)
+    set_private_gradients(network, batch, settings.training, noise, 1.0, generator)
     return {name: weight.grad for name, weight in weights.items() if weight.grad is not None}
 
 

@@ -49,7 +49,7 @@ class Subject:
         return load_network(self.folder, owner).to(self.device)
 
     @property
-    def told(self) -> "ClientSettings":
+    def client_settings(self) -> "ClientSettings":
         """Return what the clients were told when the models were trained."""
         from phoenix_pipeline.federated.records import ClientSettings
 

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from phoenix_pipeline import __version__
 from phoenix_pipeline.arms.sampling import Batch, class_names_of, follow_model, plan_main_samples
-from phoenix_pipeline.checkpoints import atomic_path, write_json
+from phoenix_pipeline.checkpoints import atomic_path
 from phoenix_pipeline.config import SamplingConfig
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.families import find_family
 from phoenix_pipeline.families.model_folder import read_description
 from phoenix_pipeline.families.provenance import ModelDescription
 from phoenix_pipeline.images import PngFolderWriter, SampleWriter
+from phoenix_pipeline.json_files import write_json
 from phoenix_pipeline.progress import progress_bar
 from phoenix_pipeline.reporting.cards import licence_of, render_data_card
 from phoenix_pipeline.seeding import image_seeds
