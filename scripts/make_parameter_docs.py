@@ -41,6 +41,7 @@ UNITS = {
     "model.noise.num_train_timesteps": "steps",
     "model.dcgan.base_channels": "channels",
     "training.batch_size": "images",
+    "training.micro_batch": "images",
     "federation.num_rounds": "rounds",
     "federation.local_work.amount": "as `unit` says",
     "federation.min_clients": "clients",

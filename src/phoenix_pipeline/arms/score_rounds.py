@@ -12,7 +12,7 @@ import pandas as pd
 from phoenix_pipeline.arms.references import load_yardstick
 from phoenix_pipeline.arms.sampling import plan_labels
 from phoenix_pipeline.config import ArmSettings, EvaluationConfig, ModelConfig, RunConfig
-from phoenix_pipeline.families.provenance import NetworkSettings
+from phoenix_pipeline.families.provenance import ModelDescription
 from phoenix_pipeline.hardware import resolve_device
 from phoenix_pipeline.images import GLOBAL_MODEL, ImageSet
 from phoenix_pipeline.metrics.feature_extractor import extract_features
@@ -112,7 +112,7 @@ def _draw(
     labels = plan_labels(metadata, {GLOBAL_MODEL: count}, arm.sampling)
     with progress_bar("samples by round", len(found) * count) as advance:
         for number, file in found.items():
-            network = _load(file, settings).to(device)
+            network = load_snapshot(file, metadata).to(device)
             batches = []
             for batch in family_of(model).sample_images(
                 network, model, arm.sampling, shape, seeds, device, labels=labels
@@ -122,11 +122,11 @@ def _draw(
             yield number, np.concatenate(batches)
 
 
-def _load(file: Path, settings: NetworkSettings) -> "nn.Module":
+def load_snapshot(file: Path, metadata: ModelDescription) -> "nn.Module":
     """Return the network with the kept weights; a discriminator of the clients' own is left out."""
-    from phoenix_pipeline.families.model_folder import build_network
+    from phoenix_pipeline.families.model_folder import build_as_trained
     from phoenix_pipeline.federated.snapshots import read_snapshot
 
-    network = build_network(settings)
+    network = build_as_trained(metadata)
     network.load_state_dict({**network.state_dict(), **read_snapshot(file)})
     return network.eval()

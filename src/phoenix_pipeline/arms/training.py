@@ -12,7 +12,7 @@ import pandas as pd
 
 from phoenix_pipeline import __version__
 from phoenix_pipeline.arms.model_card import write_model_card
-from phoenix_pipeline.arms.setup import client_settings, load_start
+from phoenix_pipeline.arms.setup import client_settings, find_base, load_start
 from phoenix_pipeline.child_process import lent_process
 from phoenix_pipeline.config import ArmSettings, Group, RunConfig
 from phoenix_pipeline.families.by_image_size import settle_arm
@@ -28,7 +28,6 @@ from phoenix_pipeline.reporting.disclosure import describe_disclosure
 
 if TYPE_CHECKING:
     from phoenix_pipeline.federated.job import FederatedJob, FederatedResult
-    from phoenix_pipeline.federated.records import ClientSettings
 
 Weights = Literal["ema", "raw"]
 OnRound = Callable[[int, Mapping[str, float]], None]
@@ -84,7 +83,7 @@ def train_arm(
     record = _describe(arm, job, result, settings, groups, data, _class_counts(job, held))
 
     def write(folder: Path) -> None:
-        _write(folder, result, job.settings, record)
+        _write(folder, result, job, record)
 
     return TrainedArm(write, result.rounds, held)
 
@@ -141,6 +140,7 @@ def _build_job(
         warmup_steps=settings.shared_pool.warmup_steps,
         final_average=_weights(settings) if settings.personal_layers.final_average else None,
         start=load_start(train, settings, run),
+        base=find_base(settings),
     )
 
 
@@ -214,21 +214,23 @@ def _describe(
 
 
 def _write(
-    folder: Path, result: "FederatedResult", settings: "ClientSettings", record: TrainingRecord
+    folder: Path, result: "FederatedResult", job: "FederatedJob", record: TrainingRecord
 ) -> None:
     """Write the global model, or the shared body and what completes it at each client."""
+    from phoenix_pipeline.families import family_of
     from phoenix_pipeline.families.model_folder import write_models
+    from phoenix_pipeline.federated.base_weights import open_network
     from phoenix_pipeline.federated.personal_layers import samples_are_personal
 
-    averaged = record["weights"] == "ema"
+    settings, averaged = job.settings, record["weights"] == "ema"
     shared = result.ema if averaged else result.raw
     personal = samples_are_personal(settings.personal_layers, settings.model)
-    network = None
-    if not personal or result.averaged_personal is not None:
-        network = settings.build_network()
-        completing = result.averaged_personal or {}
-        network.load_state_dict({**network.state_dict(), **shared, **completing})
+    network = open_network(settings, job.base)
+    body = {**family_of(settings.model).arrays_at_rest(network), **shared}
+    completing = result.averaged_personal or {}
+    network.load_state_dict({**network.state_dict(), **shared, **completing})
+    has_global = not personal or result.averaged_personal is not None
     states = ((c, result.client_state(c)) for c in (result.connected if personal else ()))
     layers = ((c, s.personal_ema if averaged else s.personal) for c, s in states)
-    write_models(folder, shared, layers, network, record)
+    write_models(folder, body, layers, network if has_global else None, record)
     write_model_card(folder)

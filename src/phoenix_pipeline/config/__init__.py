@@ -33,7 +33,13 @@ from phoenix_pipeline.config.federation import (
     ThresholdFilterConfig,
 )
 from phoenix_pipeline.config.merging import deep_merge
-from phoenix_pipeline.config.model import DcganConfig, ModelConfig, NoiseConfig, UNetConfig
+from phoenix_pipeline.config.model import (
+    DcganConfig,
+    LoraConfig,
+    ModelConfig,
+    NoiseConfig,
+    UNetConfig,
+)
 from phoenix_pipeline.config.privacy import PrivacyAuditConfig
 from phoenix_pipeline.config.training import TrainingConfig
 
@@ -58,6 +64,7 @@ __all__ = [
     "JudgeFileConfig",
     "LinkConfig",
     "LocalWorkConfig",
+    "LoraConfig",
     "ModelConfig",
     "NoiseConfig",
     "PartitionConfig",

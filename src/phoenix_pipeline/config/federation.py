@@ -246,8 +246,8 @@ class PersonalLayersConfig(Group):
     layers: str | tuple[str, ...] | None = Field(
         None,
         description="What stays on the client: a preset (`output`, `last_up_block`, "
-        "`decoder`, `time_embedding`, `class_embedding`), a list of U-Net prefixes, or null for "
-        "none.",
+        "`decoder`, `time_embedding`, `class_embedding`; with LoRA `adapters`), a list of U-Net "
+        "prefixes, or null for none.",
     )
     final_average: bool = Field(
         False, description="Upload personal layers once, at the end, to export one model as well."

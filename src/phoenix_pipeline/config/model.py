@@ -54,8 +54,47 @@ class NoiseConfig(Group):
     )
     beta_start: float = Field(1e-4, gt=0.0, lt=1.0, description="`linear`: first variance.")
     beta_end: float = Field(0.02, gt=0.0, lt=1.0, description="`linear`: last variance.")
-    prediction_type: Literal["epsilon", "v_prediction"] = Field(
-        "v_prediction", description="Target: the noise, or v (Salimans and Ho 2022)."
+    prediction_type: Literal["epsilon", "v_prediction", "flow"] = Field(
+        "v_prediction",
+        description="Target: the noise, v (Salimans and Ho 2022), or `flow`: the velocity of a "
+        "straight path from image to noise (flow matching, arXiv 2210.02747), which no `schedule` "
+        "shapes and the samplers `euler` and `heun` follow.",
+    )
+    zero_terminal_snr: bool = Field(
+        False,
+        description="Rescale the schedule so that nothing of an image is left at the last timestep "
+        "(arXiv 2305.08891); for `v_prediction`.",
+    )
+
+    @model_validator(mode="after")
+    def _the_last_timestep_tells_something(self) -> Self:
+        if self.zero_terminal_snr and self.prediction_type != "v_prediction":
+            raise ValueError(
+                "zero_terminal_snr leaves noise alone at the last timestep, which is for "
+                f"prediction_type v_prediction, but it is {self.prediction_type}; set "
+                "model.noise.prediction_type: v_prediction, or zero_terminal_snr: false"
+            )
+        return self
+
+
+class LoraConfig(Group):
+    """Low-rank adapters (LoRA, arXiv 2106.09685): with `rank` above 0 only they are trained and
+    sent; the weights of `start_from` stay as they are and never travel.
+    """
+
+    rank: int = Field(0, ge=0, description="Rank of the adapters; 0: none, all weights train.")
+    alpha: float | None = Field(
+        None, gt=0.0, description="Adapters count `alpha / rank` times; null: `rank`, so once."
+    )
+    target_modules: tuple[str, ...] = Field(
+        ("to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2"),
+        min_length=1,
+        description="Linear layers and convolutions that get one, by the end of their names.",
+    )
+    freeze_a: bool = Field(
+        False,
+        description="Of an adapter's two factors B A, A stays as drawn from the seed, and only B "
+        "is trained and sent (FFA-LoRA, arXiv 2403.12313).",
     )
 
 
@@ -99,15 +138,15 @@ class ModelConfig(Group):
     )
     conditioning: Literal["none", "labels"] = Field(
         "none",
-        description="`labels`: the diffusion model learns which class an image is of, and draws "
-        "images of a given class.",
+        description="`labels`: the model learns which class an image is of, and draws images of a "
+        "given class.",
     )
     label_dropout: float = Field(
         _LABEL_DROPOUT,
         ge=0.0,
         lt=1.0,
-        description="`labels`: how often a label is hidden in training, for classifier-free "
-        "guidance (arXiv 2207.12598).",
+        description="`labels`: how often a diffusion model's label is hidden in training, for "
+        "classifier-free guidance (arXiv 2207.12598).",
     )
     start_from: str | None = Field(
         None,
@@ -117,6 +156,7 @@ class ModelConfig(Group):
     )
     unet: UNetConfig = UNetConfig()
     noise: NoiseConfig = NoiseConfig()
+    lora: LoraConfig = LoraConfig()
     dcgan: DcganConfig = DcganConfig()
 
     def further(self) -> dict[str, Group]:

@@ -28,6 +28,8 @@ from phoenix_pipeline.json_files import check_content, read_json, write_json
 # Tables beside the models: rounds by client, and who trained on what.
 ROUNDS_FILE, CLIENT_IMAGES_FILE = "rounds.parquet", "client_images.parquet"
 _BODY = "shared_body.safetensors"
+# Adapters as training knows them; the layout beside them has them merged.
+_TRAINED = "adapters.safetensors"
 _CLIENTS = "clients"
 
 
@@ -51,6 +53,8 @@ def write_models(
         if global_network is not None:
             model = ModelConfig.model_validate(metadata["settings"]["model"])
             family_of(model).export(temporary, global_network, model, metadata)
+            if family_of(model).arrays_at_rest(global_network):
+                save_tensors(temporary / _TRAINED, global_network.state_dict(), {})
         clients = []
         for client_id, arrays in personal:
             save_tensors(_client_file(temporary, client_id), arrays, {"client_id": client_id})
@@ -103,7 +107,7 @@ def load_network(folder: Path, client_id: int = GLOBAL_MODEL) -> nn.Module:
     body, _ = load_tensors(folder / _BODY)
     layers, _ = load_tensors(_client_file(folder, client_id))
     misfit = f"the layers of client {client_id} do not complete the shared body in {folder}"
-    return fill(build_network(settings), {**body, **layers}, misfit)
+    return family_of(model).complete(build_network(settings), {**body, **layers}, misfit)
 
 
 def build_network(settings: NetworkSettings) -> nn.Module:
@@ -113,6 +117,48 @@ def build_network(settings: NetworkSettings) -> nn.Module:
     return family_of(model).build(
         model, settings["channels"], settings["image_size"], settings["seed"], classes
     )
+
+
+def build_as_trained(metadata: ModelDescription) -> nn.Module:
+    """Return the network as it was when its training began.
+
+    Adapters are on the weights of ``model.start_from``, which are read again.
+
+    Raises:
+        SettingsError, CheckpointError: these weights are gone, or others.
+    """
+    settings = metadata["settings"]
+    known = settings.get("base_digest")
+    if not known:
+        return build_network(settings)
+    start = metadata["trained_with"]["model"]["start_from"]
+    model = {**settings["model"], "start_from": start}
+    network = build_network({**settings, "model": model})
+    found = family_of(ModelConfig.model_validate(model)).base_digest(network)
+    if found != known:
+        raise CheckpointError(
+            f"{start} has other weights ({found}) than those that the adapters were trained on "
+            f"({known}); put these back there, or train again"
+        )
+    return network
+
+
+def load_as_trained(folder: Path, client_id: int = GLOBAL_MODEL) -> nn.Module:
+    """Return :func:`load_network` in the form that training changes: adapters are not merged.
+
+    Raises:
+        CheckpointError: see :func:`load_network` and :func:`build_as_trained`.
+    """
+    metadata = read_description(folder)
+    if not metadata["settings"].get("base_digest"):
+        return load_network(folder, client_id)
+    network = build_as_trained(metadata)
+    files = [folder / _TRAINED]
+    if client_id != GLOBAL_MODEL:
+        files = [folder / _BODY, _client_file(folder, client_id)]
+    found = {name: array for file in files for name, array in load_tensors(file)[0].items()}
+    trained = {name: found[name] for name in network.state_dict() if name in found}
+    return fill(network, trained, f"the adapters in {folder} do not fit phoenix.json")
 
 
 def fill(network: nn.Module, tensors: Mapping[str, Tensor], misfit: str) -> nn.Module:

@@ -29,6 +29,7 @@ class NetworkSettings(TypedDict):
     """What clients were told, as far as it is needed to build and read the network.
 
     ``model``: of a ``ModelConfig``. ``class_names``: of a conditional model, else empty.
+    ``base_digest``: of the weights that adapters are on, else empty.
     """
 
     model: dict[str, Any]
@@ -37,6 +38,7 @@ class NetworkSettings(TypedDict):
     seed: int
     personal_layers: list[str]
     class_names: list[str]
+    base_digest: NotRequired[str]
 
 
 class TrainingRecord(TypedDict):

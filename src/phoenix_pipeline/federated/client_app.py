@@ -12,6 +12,7 @@ from flwr.common.constant import ErrorCode
 from torch import Tensor
 
 from phoenix_pipeline.errors import FederationError, PhoenixError
+from phoenix_pipeline.federated.base_weights import open_network
 from phoenix_pipeline.federated.client_model import ClientModel, ThreadModels
 from phoenix_pipeline.federated.client_state import ClientState
 from phoenix_pipeline.federated.privacy.example_level import noise_multiplier
@@ -59,7 +60,7 @@ def build_client_app(
     def train(message: Message, context: Context) -> Message:
         settings = read_settings(message)
         site = open_site(message, context)
-        model = models.prepare(settings, site.images.device)
+        model = models.prepare(settings, site.images.device, site.base)
         begun = begin_round(message.content, settings, site, model)
         result = model.family.train_locally(
             model.network,
@@ -87,9 +88,11 @@ def build_client_app(
 
     @app.query(DESCRIBE_QUERY)
     def describe(message: Message, context: Context) -> Message:
-        site = open_site(message, context)
+        site, settings = open_site(message, context), read_settings(message)
         if site.demands:
-            site.demands.check_settings(read_settings(message))
+            site.demands.check_settings(settings)
+        if settings.base_digest:
+            open_network(settings, site.base)
         metrics = MetricRecord(
             {
                 "client-id": site.client_id,

@@ -3,11 +3,13 @@
 import threading
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from phoenix_pipeline.families import Family, family_of
+from phoenix_pipeline.federated.base_weights import open_network
 from phoenix_pipeline.federated.personal_layers import split_personal
 from phoenix_pipeline.federated.records import ClientSettings
 from phoenix_pipeline.federated.transport import beside
@@ -78,31 +80,39 @@ class ThreadModels(threading.local):
 
     def __init__(self, compiles: bool = True) -> None:
         self._compiles = compiles
-        self._key: tuple[ClientSettings, torch.device] | None = None
+        self._key: tuple[ClientSettings, torch.device, Path | None] | None = None
         self._model: ClientModel | None = None
         self._slots: list[ClientModel] = []
 
-    def prepare(self, settings: ClientSettings, device: torch.device) -> ClientModel:
-        """Return the model of ``settings`` on ``device``."""
-        if self._model is None or self._key != (settings, device):
+    def prepare(
+        self, settings: ClientSettings, device: torch.device, base: Path | None = None
+    ) -> ClientModel:
+        """Return the model of ``settings`` on ``device``; ``base``: see ``Site``."""
+        if self._model is None or self._key != (settings, device, base):
             compiled = self._compiles and settings.training.compile is True
-            self._model = _build(settings, device, compiled)
-            self._key = (settings, device)
+            self._model = _build(settings, device, base, compiled)
+            self._key = (settings, device, base)
             self._slots = []
         return self._model
 
     def prepare_slots(
-        self, settings: ClientSettings, device: torch.device, count: int
+        self,
+        settings: ClientSettings,
+        device: torch.device,
+        count: int,
+        base: Path | None = None,
     ) -> list[ClientModel]:
         """Return ``count`` models around one network, whose arrays are each their own."""
-        model = self.prepare(settings, device)
+        model = self.prepare(settings, device, base)
         self._slots.extend(model.slot() for _ in range(count - len(self._slots)))
         return self._slots[:count]
 
 
-def _build(settings: ClientSettings, device: torch.device, compiled: bool) -> ClientModel:
+def _build(
+    settings: ClientSettings, device: torch.device, base: Path | None, compiled: bool
+) -> ClientModel:
     with _BUILDING:
-        network = settings.build_network()
+        network = open_network(settings, base)
     shared, _ = split_personal(network.state_dict(), settings.personal_layers)
     initial_shared: Mapping[str, Tensor] = {n: tensor.clone() for n, tensor in shared.items()}
     if not settings.compression.is_active:

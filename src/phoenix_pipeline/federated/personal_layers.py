@@ -43,8 +43,16 @@ def personal_prefixes(
 
 
 def is_personal(name: str, prefixes: tuple[str, ...]) -> bool:
-    """Return whether the array ``name`` belongs to a layer of ``prefixes``."""
-    return any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)
+    """Return whether the array ``name`` belongs to a layer of ``prefixes``.
+
+    ``*.`` before a layer's own name stands for wherever it is in the network.
+    """
+    return any(
+        f".{prefix[2:]}." in name
+        if prefix.startswith("*.")
+        else name == prefix or name.startswith(f"{prefix}.")
+        for prefix in prefixes
+    )
 
 
 def samples_are_personal(prefixes: tuple[str, ...], model: ModelConfig) -> bool:
@@ -62,15 +70,10 @@ def split_personal(
 
 
 def _preset(name: str, presets: Mapping[str, tuple[str, ...]], family: str) -> tuple[str, ...]:
-    if not presets:
-        raise SettingsError(
-            f"personal_layers.layers {name!r} is a preset of other models, but model.family is "
-            f"{family}; give a list of prefixes, such as [generator], or null"
-        )
     if name not in presets:
         raise SettingsError(
-            f"personal_layers.layers is {name!r}; allowed are {', '.join(presets)}, a list of "
-            "prefixes, or null"
+            f"personal_layers.layers is {name!r}; with model.family {family} allowed are "
+            f"{''.join(f'{preset}, ' for preset in presets)}a list of prefixes, or null"
         )
     return presets[name]
 

@@ -16,6 +16,7 @@ from torch import nn
 from phoenix_pipeline.config import DpSgdConfig
 from phoenix_pipeline.families import family_of
 from phoenix_pipeline.federated.aggregation import check_num_replies
+from phoenix_pipeline.federated.base_weights import open_network
 from phoenix_pipeline.federated.compression.partial_updates import check_split
 from phoenix_pipeline.federated.fleet import Fleet
 from phoenix_pipeline.federated.history import (
@@ -99,7 +100,8 @@ def run_program(job: FederatedJob, folder: Path, fleet: Fleet, watch: Watch) -> 
 def _begin(job: FederatedJob, folder: Path, device: torch.device) -> RunState:
     """Return the run, resumed or new and warmed up."""
     settings = job.settings
-    network = settings.build_network()
+    # What adapters are trained on is needed where they are trained.
+    network = open_network(settings, job.base) if job.warmup_steps else settings.build_network()
     if job.start is not None:
         network.load_state_dict(dict(job.start))
     check_privacy(
@@ -130,6 +132,7 @@ def _begin(job: FederatedJob, folder: Path, device: torch.device) -> RunState:
         state = {name: tensor.cpu().clone() for name, tensor in network.state_dict().items()}
         shared, personal = split_personal(state, settings.personal_layers)
         run.start_from(shared, personal, row)
+    keep_snapshot(job, run)
     of_images = settings.training.dp_sgd.enabled
     private = of_images or job.config.differential_privacy.enabled
     # A private run that is cut short in round 1 has spent, and must find its ledger again.

@@ -81,7 +81,8 @@ class StackedClients:
 
     def _open(self, message: Message, context: Context, slot: int, count: int) -> "_Opened":
         settings, site = read_settings(message), self._open_site(message, context)
-        model = self._models.prepare_slots(settings, site.images.device, count)[slot]
+        device = site.images.device
+        model = self._models.prepare_slots(settings, device, count, site.base)[slot]
         return _Opened(settings, site, model)
 
     @contextmanager

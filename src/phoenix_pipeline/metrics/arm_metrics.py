@@ -58,12 +58,16 @@ class ClientScores(TypedDict):
 
 
 class ArmMetrics(TypedDict):
-    """``clients``: by client id. ``skipped``: the reason by metric or extractor."""
+    """``clients``: by client id; ``client_utility``: the fields of ``ClientUtility`` likewise.
+
+    ``skipped``: the reason by metric or extractor.
+    """
 
     conditions: Conditions
     scores: dict[str, float]
     class_histogram: Histogram | None
     clients: dict[str, ClientScores]
+    client_utility: dict[str, dict[str, Any]]
     skipped: dict[str, str]
 
 

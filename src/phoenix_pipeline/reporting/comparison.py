@@ -17,6 +17,7 @@ from phoenix_pipeline.metrics.scores import SCORES as JUDGE_QUALITY
 from phoenix_pipeline.reporting.formatting import DOUBTFUL, MISSING, finite, format_values
 from phoenix_pipeline.reporting.gap_closed import add_gap_closed, doubtful_shares
 from phoenix_pipeline.reporting.run_totals import CONDITIONS, COSTS, OTHER_SETTINGS, run_totals
+from phoenix_pipeline.reporting.start_shares import add_start_shares
 from phoenix_pipeline.reporting.vocabulary import describe_metric
 
 FLOOR_NAME = "real test images"
@@ -39,11 +40,13 @@ def compare_arms(
     pooled: Collection[str] = (),
     privacy: Mapping[str, ArmAudit] | None = None,
     marks: Mapping[str, str] | None = None,
+    by_round: Mapping[str, pd.DataFrame] | None = None,
 ) -> pd.DataFrame:
     """Put all arms into one table.
 
     Columns: ``arm``; every score, in the order in which they first appear; the share of the gap
-    that is closed (:func:`~phoenix_pipeline.reporting.gap_closed.add_gap_closed`); what the run
+    that is closed (:func:`~phoenix_pipeline.reporting.gap_closed.add_gap_closed`), and what is left
+    of the distance of given weights (:mod:`~phoenix_pipeline.reporting.start_shares`); what the run
     cost (``run_totals.COSTS``); how good the classifier is; the conditions of the scores. What an
     arm does not have is missing, never text.
 
@@ -53,7 +56,7 @@ def compare_arms(
     ``pooled``: arms whose images lie in one place; nothing crosses a wire there, so they have no
     traffic rather than one of 0 bytes. ``privacy``: arm -> its ``privacy.json``, where there is
     one; its scores follow the others. ``marks``: arm -> the settings in which it is not of today's;
-    any make a column of text, ``other_settings``.
+    any make a column of text, ``other_settings``. ``by_round``: arm -> its scores by round.
     """
     arms = [*metrics, *(arm for arm in rounds if arm not in metrics)]
     rows = [_arm_row(arm, metrics.get(arm), rounds.get(arm)) for arm in arms]
@@ -83,7 +86,8 @@ def compare_arms(
             table[column] = table[column].astype("Int64")
         elif column in names:
             table[column] = table[column].astype("float64")
-    return add_gap_closed(table, before=_COSTS[0], beside=(FLOOR_NAME,))
+    table = add_gap_closed(table, before=_COSTS[0], beside=(FLOOR_NAME,))
+    return add_start_shares(table, by_round or {}, before=_COSTS[0])
 
 
 def marked_arms(table: pd.DataFrame) -> dict[str, str]:

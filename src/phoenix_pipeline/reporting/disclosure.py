@@ -36,7 +36,7 @@ def describe_disclosure(arm: ArmSettings, epsilon: float | None = None) -> list[
     ``epsilon``: spent in the run, of the client with the largest; None where it is not known.
     """
     if arm.federation.pooled:
-        return [_POOLED, *_promise(arm, epsilon)]
+        return [_POOLED, *_start(arm), *_promise(arm, epsilon)]
     strategies = Strategies.of(arm.federation.strategies).disclosures()
     sentences = [_weights(arm), _NUMBERS, *_compression(arm), *strategies]
     if arm.shared_pool.beta:
@@ -48,11 +48,7 @@ def describe_disclosure(arm: ArmSettings, epsilon: float | None = None) -> list[
             "number, its score: how far the samples of its own model are from reference statistics "
             "that the server hands out."
         )
-    if arm.model.start_from:
-        sentences.append(
-            f"Training began with given weights ({arm.model.start_from}): nothing here says or "
-            "limits what those tell of the images that they were trained on."
-        )
+    sentences += _start(arm)
     if arm.model.conditioning != "none":
         sentences.append(_classes(arm))
     if _has_client_models(arm):
@@ -68,10 +64,22 @@ def _weights(arm: ArmSettings) -> str:
     elif _partial_update(arm) in _KEPT:
         sent = "the weights of a part of its model"
     else:
-        own = arm.model.model_dump(mode="json").get(arm.model.family) or {}
-        sent = family_of(arm.model).describe_sent(own)
+        sent = family_of(arm.model).describe_sent(arm.model.model_dump(mode="json"))
     stays = "the rest of its images" if _gave_images(arm) else "its own images"
     return f"After each round, each client sent {sent}; {stays} never left it."
+
+
+def _start(arm: ArmSettings) -> list[str]:
+    """Return what is not known of weights that were given."""
+    if not arm.model.start_from:
+        return []
+    sentence = (
+        f"Training began with given weights ({arm.model.start_from}): nothing here says or limits "
+        "what those tell of the images that they were trained on."
+    )
+    if _promise(arm, None):
+        sentence += " The privacy stated here is of the images that were trained on since."
+    return [sentence]
 
 
 def _has_client_models(arm: ArmSettings) -> bool:
@@ -158,9 +166,15 @@ def _classes(arm: ArmSettings) -> str:
 
 
 def _of_update(arm: ArmSettings) -> str:
-    own = any(layer.split(".")[0] == CLASS_EMBEDDING for layer in _personal_layers(arm))
+    kept = _personal_layers(arm)
+    own = CLASS_EMBEDDING in kept or all(
+        any(f"{layer}.".startswith(f"{prefix}.") for prefix in kept)
+        for layer in family_of(arm.model).class_layers
+    )
     if own or _partial_update(arm) in _KEPT:
         return "The embedding of classes stayed with it, and does not tell which ones it holds."
+    if arm.model.lora.rank:
+        return "The embedding of classes is not trained, and does not tell which ones it holds."
     if arm.training.dp_sgd.enabled:
         return (
             "Which classes it holds is hidden as its images are: the noise moves the embeddings of "

@@ -60,6 +60,7 @@ def write_job(folder: Path, job: FederatedJob) -> None:
             "has_reference": job.reference is not None,
             "warmup_steps": job.warmup_steps,
             "final_average": job.final_average,
+            "base": job.base and str(job.base),
         },
     )
 
@@ -93,6 +94,7 @@ def read_job(folder: Path) -> FederatedJob:
         warmup_steps=metadata["warmup_steps"],
         final_average=metadata["final_average"],
         start=start or None,
+        base=Path(metadata["base"]) if metadata["base"] else None,
     )
 
 

@@ -41,6 +41,9 @@ class NodeConfig(Group):
     shared_pool: Path | None = Field(
         None, description="Images that the consortium agreed to share; trained on like own ones."
     )
+    base_model: Path | None = Field(
+        None, description="Folder of the model that a run with adapters (LoRA) is to be trained on."
+    )
     image_column: str = Field("img", description="Parquet column of the images.")
     label_column: str = Field(
         "label", description="Parquet column of the classes, which a conditional model learns."
@@ -107,6 +110,7 @@ def open_node(message: Message, context: Context) -> Site:
         releases_personal_layers=node.release_personal_layers,
         demands=demands,
         labels=_labels(parts, settings.class_names, device),
+        base=node.base_model,
     )
 
 

@@ -86,7 +86,8 @@ def compare(arms: tuple[str, ...]) -> Callable[..., Compared]:
         metrics = {r.arm: r.metrics for r in results}
         rounds = {r.arm: r.rounds for r in results if len(r.rounds)}
         pooled = [r.arm for r in results if r.is_pooled]
-        table = compare_arms(metrics, rounds, real, pooled, privacy, marks)
+        grown = {r.arm: r.by_round for r in results}
+        table = compare_arms(metrics, rounds, real, pooled, privacy, marks, grown)
         figures, histograms = _figures(table, results), _histograms(results)
         names = histograms[0]["class_names"] if histograms else []
         gallery, grids = draw_gallery(results, test_images, names)
@@ -98,7 +99,7 @@ def compare(arms: tuple[str, ...]) -> Callable[..., Compared]:
             run=experiment_facts({r.arm: r.settings for r in results}, _num_clients(results)),
             figures={**_shown(figures, names), **_details(results, names)},
             gallery=gallery,
-            growth=show_growth({r.arm: r.by_round for r in results}),
+            growth=show_growth(grown),
             earlier=show_earlier(runs, models),
             cards={r.arm: r.cards for r in results},
             settings={r.arm: r.settings for r in results},

@@ -13,8 +13,8 @@ from phoenix_pipeline.arms.references import (
     load_yardstick,
     scored_with,
 )
-from phoenix_pipeline.config import EvaluationConfig, RunConfig
-from phoenix_pipeline.errors import DataError, SettingsError
+from phoenix_pipeline.config import ArmSettings, EvaluationConfig, RunConfig
+from phoenix_pipeline.errors import DataError
 from phoenix_pipeline.families import find_family
 from phoenix_pipeline.images import ImageSet, Samples, read_samples
 from phoenix_pipeline.metrics.arm_metrics import (
@@ -32,14 +32,11 @@ from phoenix_pipeline.metrics.client_models import (
     split_by_origin,
 )
 from phoenix_pipeline.metrics.components import FINAL_AVERAGE
-from phoenix_pipeline.metrics.extractors import NO_JUDGE
 from phoenix_pipeline.metrics.scores import Scores, score_samples
-from phoenix_pipeline.metrics.utility import SCORES as UTILITY
-from phoenix_pipeline.metrics.utility import classification_utility
+from phoenix_pipeline.pipelines.evaluation.utility import measure_utility
 from phoenix_pipeline.progress import progress_bar
 
 _CLIENTS_BY = "fid_pixels"
-_UTILITY = tuple(metric.name for metric in UTILITY)
 # Enough for a picture of a few samples of each class.
 _JUDGED = 1000
 
@@ -50,6 +47,8 @@ def evaluate(
     test: ImageSet,
     judge_folder: Path,
     reference_folder: Path,
+    partition: pd.DataFrame,
+    arm: ArmSettings,
     config: EvaluationConfig,
     run: RunConfig,
 ) -> tuple[ArmMetrics, pd.DataFrame]:
@@ -57,7 +56,8 @@ def evaluate(
 
     An arm with models at its clients is scored by their samples; those of its final average are
     scored as well, under names that begin with ``final_average.``. How the samples were drawn, and
-    with which seed, their own file says.
+    with which seed, their own file says. ``partition``: who holds which training image, which the
+    sites of a deployment tell nobody.
 
     Raises:
         DataError: it does not say so.
@@ -71,13 +71,15 @@ def evaluate(
         score = partial(_score, samples, held, config, run.seed, advance)
         scores = score(main)
         final = score(averaged) if len(averaged) else None
-    utility, no_utility = _utility(samples, main, held.judge, train, test, config, run)
+    holders = None if arm.federation.engine == "deployment" else partition
+    useful = measure_utility(samples, held.judge, train, test, holders, config, run.seed)
     metrics: ArmMetrics = {
         "conditions": _conditions(samples, scores, scored_with(train, test, config)),
-        "scores": {**scores.scores, **utility, **_renamed(final.scores if final else {})},
+        "scores": {**scores.scores, **useful.scores, **_renamed(final.scores if final else {})},
         "class_histogram": _histogram(scores, held.judge),
         "clients": _clients(samples, held, config),
-        "skipped": {**scores.skipped, **no_utility, **_renamed(final.skipped if final else {})},
+        "client_utility": useful.clients,
+        "skipped": {**scores.skipped, **useful.skipped, **_renamed(final.skipped if final else {})},
     }
     return metrics, _sample_classes(samples, main, held.judge)
 
@@ -151,36 +153,6 @@ def _sample_classes(samples: Samples, main: np.ndarray, judge: LabelJudge | None
         }
     )
     return table if samples.labels is None else table.assign(asked=samples.labels[rows])
-
-
-def _utility(
-    samples: Samples,
-    main: np.ndarray,
-    judge: LabelJudge | None,
-    train: ImageSet,
-    test: ImageSet,
-    config: EvaluationConfig,
-    run: RunConfig,
-) -> tuple[dict[str, float], dict[str, str]]:
-    """Return the scores of the samples as training data, or why there are none."""
-    if not config.utility:
-        return {}, {}
-    if judge is None:
-        return {}, dict.fromkeys(_UTILITY, NO_JUDGE)
-    try:
-        with progress_bar("utility", 2 * config.classifier.epochs) as advance:
-            found = classification_utility(
-                samples.images.images[main],
-                judge,
-                train,
-                test,
-                seed=run.seed,
-                progress=advance,
-                asked=None if samples.labels is None else samples.labels[main],
-            )
-    except SettingsError as error:
-        return {}, dict.fromkeys(_UTILITY, str(error))
-    return dict(zip(_UTILITY, (found.samples, found.real), strict=True)), {}
 
 
 def _renamed(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -90,12 +90,12 @@ def _reconstruct_one(
     """Return how like training image ``row`` its reconstruction and the mean image are."""
     from phoenix_pipeline.federated.one_step import step_noise, update_at_server
 
-    network = subject.network(owner)
+    network = subject.network_as_trained(owner)
     image = _as_tensor(subject.train.images[row]).to(subject.device)
     mean = _as_tensor(subject.train.images.mean(axis=0).round().astype(np.uint8))
     schedule = NoiseSchedule.from_config(subject.model.noise, subject.device)
     generator = torch_generator(subject.seed, "reconstruction", row)
-    step = int(torch.randint(schedule.num_timesteps, (), generator=generator))
+    step = int(schedule.draw_timesteps(1, settings.training.timestep_distribution, generator))
     epsilon = torch.randn(image.shape, generator=generator).to(subject.device)
     weights = {name: w for name, w in network.named_parameters() if w.requires_grad}
     noise = step_noise(settings, federation, subject.sizes, client)

@@ -48,6 +48,12 @@ class Subject:
 
         return load_network(self.folder, owner).to(self.device)
 
+    def network_as_trained(self, owner: int) -> nn.Module:
+        """Return the network of ``owner`` in the form whose changes are sent, on the device."""
+        from phoenix_pipeline.families.model_folder import load_as_trained
+
+        return load_as_trained(self.folder, owner).to(self.device)
+
     @property
     def client_settings(self) -> "ClientSettings":
         """Return what the clients were told when the models were trained."""
