@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import chain
+from statistics import median
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
@@ -22,6 +23,7 @@ from phoenix_pipeline.federated.aggregation import (
     build_aggregation,
     check_num_replies,
 )
+from phoenix_pipeline.federated.aggregation.clipping import norm_of_this_round
 from phoenix_pipeline.federated.client_answers import Asked, check_usable, read_reply, say_reasons
 from phoenix_pipeline.federated.fleet import RollCall, all_present
 from phoenix_pipeline.federated.history import ABSENT, Row, new_row
@@ -157,8 +159,12 @@ class PhoenixStrategy(FedAvg):
         current = self._run.rounds_done + 1
         private = self._privacy.round(current, self._run.clip_norm)
         expected = self._transport.expected
-        last, seed = self._run.clip_norm, self._settings.seed
-        rule = build_aggregation(self._config, expected, seed, current, private, last)
+        last = norm_of_this_round(
+            self._run.clip_norm, self._settings.training, current, self._config.num_rounds
+        )
+        usual, seed = median(self._sizes.values()), self._settings.seed
+        more = len(expected) > len(self._run.raw)
+        rule = build_aggregation(self._config, expected, seed, current, private, last, usual, more)
         rows = []
         for row in chain((self._read(reply, current, rule) for reply in replies), self._absent):
             rows.append(row)
