@@ -56,7 +56,12 @@ def arm_metrics(
         "train_images": "0123",
         "test_images": "4567",
     }
-    plain: dict[str, Any] = {"class_histogram": None, "clients": {}, "skipped": {}}
+    plain: dict[str, Any] = {
+        "class_histogram": None,
+        "clients": {},
+        "client_utility": {},
+        "skipped": {},
+    }
     return {"conditions": how | dict(conditions or {}), "scores": dict(scores), **plain, **changes}
 
 

@@ -1,6 +1,7 @@
 """Round trips, previews, and what is left on disk when a write fails."""
 
 import base64
+import inspect
 import io
 import json
 import resource
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from kedro.io import AbstractDataset, DataCatalog, DatasetError
+from kedro.io import AbstractDataset, DataCatalog, DatasetError, Version
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -254,6 +255,21 @@ def test_versions_save_args_and_credentials_are_kedros_own(tmp_path: Path) -> No
     assert newest.load("table")["score"][0] == 2
     inner: Any = newest["table"]._at(first)  # type: ignore[index]
     assert inner._fs.storage_options["user"] == "me"
+
+
+def test_previews_have_the_types_that_kedro_viz_asks_for(tmp_path: Path) -> None:
+    table = {"filepath": str(tmp_path / "t.csv"), "dataset": "pandas.CSVDataset"}
+    previews = {
+        "TablePreview": WholeFileDataset(**table),
+        "JSONPreview": a_json(str(tmp_path / "j.json")),
+        "ImagePreview": a_picture(str(tmp_path / "p.png")),
+    }
+    for name, dataset in previews.items():
+        preview: Any = dataset.preview  # type: ignore[attr-defined]
+        found = inspect.signature(preview).return_annotation
+        assert getattr(found, "__name__", found) == name
+    assert not hasattr(file_of(tmp_path / "card.md"), "preview")
+    assert not hasattr(WholeFileDataset(**table, version=Version(None, None)), "preview")
 
 
 @pytest.mark.parametrize(("name", "content"), [("t.parquet", b"PAR1"), ("t.csv", b"")])

@@ -73,8 +73,12 @@ class WholeFileDataset(AbstractVersionedDataset[Any, Any]):
 
     @property
     def preview(self) -> Callable[..., object]:
-        """The kind's own preview; AttributeError where it has none."""
-        preview: Callable[..., object] = self._at(self._get_load_path()).preview  # type: ignore[attr-defined]
+        """The kind's own preview; AttributeError where it has none, or there is no version yet."""
+        try:
+            standard: Any = self._at(self._get_load_path())
+        except DatasetError as error:
+            raise AttributeError(str(error)) from error
+        preview: Callable[..., object] = standard.preview
         return preview
 
     def load(self) -> Any:
