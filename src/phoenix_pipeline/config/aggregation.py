@@ -5,8 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from phoenix_pipeline.config.base import Group, Positive
-from phoenix_pipeline.config.component import Component
+from phoenix_pipeline.config.base import Component, Group, Positive
 
 _DEFAULT_RATES = {
     "fedavg": 1.0,

@@ -10,12 +10,10 @@ from torch import Tensor
 from phoenix_pipeline.config import AggregationConfig, FederationConfig
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.federated.aggregation.clipping import ClippedUpdates, MedianClippedUpdates
-from phoenix_pipeline.federated.aggregation.partial_mean import PartialMean
+from phoenix_pipeline.federated.aggregation.means import PartialMean, WeightedMean, by_rows
 from phoenix_pipeline.federated.aggregation.private_mean import PrivateMean, PrivateRound
 from phoenix_pipeline.federated.aggregation.robust import RobustRule
-from phoenix_pipeline.federated.aggregation.row_mean import by_rows
 from phoenix_pipeline.federated.aggregation.rule import Aggregation
-from phoenix_pipeline.federated.aggregation.weighted_mean import WeightedMean
 from phoenix_pipeline.registry import Registry, look_up
 
 # What makes the rule of one round, of its settings and the weights that the round started from.

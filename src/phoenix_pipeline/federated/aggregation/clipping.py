@@ -7,8 +7,7 @@ from torch import Tensor
 
 from phoenix_pipeline.config import TrainingConfig
 from phoenix_pipeline.config.aggregation import FEWEST_FOR_A_MEDIAN
-from phoenix_pipeline.federated.aggregation.replies import ReplyCheck, to_dtype, widened
-from phoenix_pipeline.federated.aggregation.rule import Aggregation
+from phoenix_pipeline.federated.aggregation.rule import Aggregation, ReplyCheck, to_dtype, widened
 from phoenix_pipeline.optimization.learning_rate import sum_of_rates
 
 # At which the learning rate of a round is read.
