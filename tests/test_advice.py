@@ -101,6 +101,7 @@ KRUM = {"federation.aggregation.rule": "krum", "federation.aggregation.num_byzan
 FILTER = {"threshold_filter.enabled": True}
 PERSONAL, PARTIAL = "personal_layers.layers", "federation.compression.partial_update"
 GAN = {"model.family": "dcgan"}
+FLOW = {"model.noise.prediction_type": "flow", "sampling.sampler": "euler"}
 CONDITION, SHARES, GUIDANCE = (
     "model.conditioning",
     "sampling.class_distribution",
@@ -377,15 +378,38 @@ CASES = {
     "weights of a GAN's timesteps": Case(
         {**GAN, "training.loss_weighting": "min_snr"}, [{"training.loss_weighting": "none"}]
     ),
+    "timesteps of a GAN": Case(
+        {**GAN, "training.timestep_distribution": "logit_normal"},
+        [{"training.timestep_distribution": "uniform"}],
+    ),
+    "weights of a flow": Case(
+        {**FLOW, "training.loss_weighting": "min_snr"},
+        [{"training.loss_weighting": "none"}],
+    ),
+    "a flow by a sampler of others": Case(
+        {"model.noise.prediction_type": "flow"},
+        [{"sampling.sampler": "euler"}, {"sampling.sampler": "heun"}],
+    ),
+    "a flow in other steps": Case(
+        {**FLOW, "sampling.timestep_spacing": "leading"},
+        [{"sampling.timestep_spacing": "trailing"}],
+    ),
+    "no signal in the noise": Case(
+        {"model.noise.zero_terminal_snr": True, "model.noise.prediction_type": "epsilon"},
+        [
+            {"model.noise.prediction_type": "v_prediction"},
+            {"model.noise.zero_terminal_snr": False},
+        ],
+    ),
     "gradients of a GAN's single images": Case(
         {**GAN, "training.dp_sgd.enabled": True, "training.dp_sgd.noise_multiplier": 1.0},
         [{"training.dp_sgd.enabled": False}],
     ),
-    "labels for a GAN": Case(
-        {**GAN, "model.conditioning": "labels"}, [{"model.conditioning": "none"}]
+    "guidance of a GAN": Case({**LABELS, **GAN, GUIDANCE: 2.0}, [{GUIDANCE: 1.0}]),
+    "labels that a GAN hides": Case(
+        {**LABELS, **GAN, "model.label_dropout": 0.2}, [{"model.label_dropout": 0.1}]
     ),
     "a label to hide": Case({"model.label_dropout": 0.2}, [{CONDITION: "labels"}]),
-    "classes of a GAN": Case({**LABELS, **GAN}, [{CONDITION: "none"}]),
     "a bound that is not used": Case(
         {"training.min_snr_gamma": 2.0}, [{"training.loss_weighting": "min_snr"}]
     ),
@@ -505,6 +529,7 @@ def test_every_remedy_that_a_message_names_helps(name: str, tmp_path: Path) -> N
 
 # Where following the advice takes more than a moment, or what a test machine need not have.
 ELSEWHERE = {
+    "arms/checks.py: model.conditioning is \x00, but models of": "a family of one's own",
     "images/": "tests/images follow them with files of each kind",
     "federated/engines/": "Ray, or nodes",
     "api/dry_run.py": "tests/api/test_dry_run.py",

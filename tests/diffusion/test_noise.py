@@ -5,6 +5,7 @@ from typing import Literal
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from phoenix_pipeline.config import NoiseConfig
 from phoenix_pipeline.diffusion.noise import NoiseSchedule, build_scheduler
@@ -50,6 +51,30 @@ def test_cosine_schedule_is_that_of_nichol_and_dhariwal() -> None:
     torch.testing.assert_close(
         schedule.signal.double()[:990] ** 2, expected[:990], rtol=1e-3, atol=1e-6
     )
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_with_zero_terminal_snr_nothing_of_an_image_is_left_at_the_end(
+    schedule: Literal["linear", "cosine"],
+) -> None:
+    plain = NoiseSchedule.from_config(NoiseConfig(schedule=schedule), "cpu")
+    config = NoiseConfig(schedule=schedule, zero_terminal_snr=True)
+    rescaled = NoiseSchedule.from_config(config, "cpu")
+    assert rescaled.signal[-1] == 0.0 and rescaled.noise[-1] == 1.0
+    # arXiv 2305.08891, algorithm 1: sqrt(alpha_bar) is moved and stretched, its first value kept.
+    first, last = plain.signal[0].double(), plain.signal[-1].double()
+    expected = (plain.signal.double() - last) * first / (first - last)
+    torch.testing.assert_close(rescaled.signal.double(), expected, rtol=1e-3, atol=1e-5)
+    assert float(rescaled.signal[0]) == pytest.approx(float(first), rel=1e-6)
+    # Of noise alone v is -x_0.
+    x_0, epsilon = torch.ones(1, 1, 8, 8), torch.full((1, 1, 8, 8), 3.0)
+    assert torch.equal(rescaled.diffuse(x_0, torch.tensor([999]), epsilon), epsilon)
+    assert torch.equal(rescaled.target(x_0, torch.tensor([999]), epsilon), -x_0)
+
+
+def test_zero_terminal_snr_is_for_v_prediction() -> None:
+    with pytest.raises(ValidationError, match=r"prediction_type v_prediction, but it is epsilon"):
+        NoiseConfig(zero_terminal_snr=True, prediction_type="epsilon")
 
 
 def schedule_of(kind: str) -> NoiseSchedule:

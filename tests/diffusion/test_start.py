@@ -51,6 +51,8 @@ def test_a_pipeline_and_a_lone_network_are_read(pipeline: Path, tmp_path: Path) 
         # No array has another shape for it.
         ({"attention_head_dim": 4}, {}, r"model.unet.attention_head_dim is 8, here 4"),
         ({}, {"prediction_type": "epsilon"}, r"prediction_type is v_prediction, here epsilon"),
+        ({}, {"prediction_type": "flow"}, r"prediction_type is v_prediction, here flow"),
+        ({}, {"zero_terminal_snr": True}, r"model.noise.zero_terminal_snr is False, here True"),
         ({}, {"schedule": "linear"}, r"model.noise.schedule is squaredcos_cap_v2, here linear"),
     ],
 )
@@ -59,6 +61,14 @@ def test_what_does_not_fit_is_refused_with_what_would(
 ) -> None:
     with pytest.raises(SettingsError, match=line):
         load_start(pipeline, network(**ours), NoiseConfig(**noise))
+
+
+def test_a_flow_starts_from_a_flow_alone(tmp_path: Path) -> None:
+    flow = NoiseConfig(prediction_type="flow")
+    export_pipeline(tmp_path / "flow", network(3), flow, {})
+    assert load_start(tmp_path / "flow", network(), flow).keys() == network().state_dict().keys()
+    with pytest.raises(SettingsError, match=r"prediction_type is flow, here v_prediction"):
+        load_start(tmp_path / "flow", network(), NOISE)
 
 
 def test_arrays_are_compared_one_by_one() -> None:

@@ -17,14 +17,22 @@ LABELS = ModelConfig(conditioning="labels")
 COUNTS = {"0": [6, 0, 2], "1": [0, 4, 0]}
 
 
-def metadata(layers: tuple[str, ...] = (), counts: dict | None = COUNTS) -> dict:
-    known = {"settings": {"class_names": list(NAMES), "personal_layers": list(layers)}}
-    return known | ({"class_counts": counts} if counts else {})
+def metadata(
+    layers: tuple[str, ...] = (), counts: dict | None = COUNTS, family: str = "diffusion"
+) -> dict:
+    model = {"family": family}
+    settings = {"class_names": list(NAMES), "personal_layers": list(layers), "model": model}
+    return {"settings": settings} | ({"class_counts": counts} if counts else {})
 
 
-def shares(distribution: object, client: int = -1, layers: tuple[str, ...] = ()) -> list[float]:
+def shares(
+    distribution: object,
+    client: int = -1,
+    layers: tuple[str, ...] = (),
+    family: str = "diffusion",
+) -> list[float]:
     sampling = SamplingConfig(class_distribution=distribution)
-    return class_shares(metadata(layers), sampling, client).tolist()
+    return class_shares(metadata(layers, family=family), sampling, client).tolist()
 
 
 def test_the_first_labels_follow_the_golden_ratio() -> None:
@@ -59,6 +67,11 @@ def test_own_embeddings_draw_no_class_that_the_client_never_saw() -> None:
     own = ("class_embedding",)
     assert shares("uniform", client=0, layers=own) == [1, 0, 1]
     assert shares("uniform", client=-1, layers=own) == [1, 1, 1]
+    # A GAN draws with its generator's embedding, not with its discriminator's.
+    for kept in ("generator.class_embedding", "generator"):
+        assert shares("uniform", client=0, layers=(kept,), family="dcgan") == [1, 0, 1]
+    judged = ("discriminator.class_embedding",)
+    assert shares("uniform", client=0, layers=judged, family="dcgan") == [1, 1, 1]
     # Nothing of what is asked for was learnt.
     assert shares((0.0, 1.0, 0.0), client=0, layers=own) == [6, 0, 2]
 

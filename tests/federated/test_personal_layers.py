@@ -55,7 +55,10 @@ def test_presets_and_lists(layers: str | tuple[str, ...] | None, expected: tuple
 @pytest.mark.parametrize(
     ("layers", "said"),
     [
-        ("head", r"'head'; allowed are output, last_up_block, decoder, time_embedding"),
+        (
+            "head",
+            r"'head'; with model.family diffusion allowed are output, last_up_block",
+        ),
         (("conv",), r"'conv', which no layer .* conv_in, time_embedding, down_blocks\.0"),
         (("up_blocks.2",), r"up_blocks\.0, up_blocks\.1"),
         (tuple(sorted({n.split(".")[0] for n in NAMES})), "names every layer"),
@@ -78,7 +81,9 @@ def test_a_discriminator_stays_but_draws_no_samples() -> None:
     assert prefixes == ("discriminator",)
     assert not samples_are_personal(prefixes, model)
     assert samples_are_personal(("conv_out",), TWO_LEVELS)
-    with pytest.raises(SettingsError, match=r"model\.family is dcgan"):
+    with pytest.raises(
+        SettingsError, match=r"with model\.family dcgan allowed are class_embedding"
+    ):
         personal_prefixes(PersonalLayersConfig(layers="output"), model, names)
 
 

@@ -10,6 +10,7 @@ import torch
 from phoenix_pipeline.arms.setup import check_arm, client_settings
 from phoenix_pipeline.config import ArmSettings, RunConfig
 from phoenix_pipeline.errors import CheckpointError, SettingsError
+from phoenix_pipeline.families.dcgan import DcganFamily
 from phoenix_pipeline.federated.job import identify_settings
 from phoenix_pipeline.federated.run_state import RunState
 from phoenix_pipeline.images import ImageSet
@@ -110,9 +111,27 @@ def test_an_unconditional_arm_is_asked_for_no_class(tmp_path: Path) -> None:
 DCGAN = {"family": "dcgan", "dcgan": {"base_channels": 4, "latent_dim": 5}}
 
 
-def test_a_gan_learns_no_labels(tmp_path: Path) -> None:
+def test_a_family_without_classes_learns_no_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DcganFamily, "conditional", False)
     with pytest.raises(SettingsError, match=r"family dcgan learn no labels; set model\.cond"):
         check_conditional(tmp_path, labelled(), model={**DCGAN, "conditioning": "labels"})
+
+
+def test_the_classes_of_a_gan_stay_where_both_networks_keep_them(tmp_path: Path) -> None:
+    gan: dict[str, Any] = {"model": {**DCGAN, "conditioning": "labels"}}
+    median = {"federation": {"aggregation": {"rule": "median"}}}
+    for layers in (None, ["generator.class_embedding"]):
+        with pytest.raises(SettingsError, match=r"median takes all clients for"):
+            check_conditional(
+                tmp_path, labelled(), **gan, **median, personal_layers={"layers": layers}
+            )
+    own = check_conditional(
+        tmp_path, labelled(), **gan, **median, personal_layers={"layers": "class_embedding"}
+    )
+    # Three classes, by the latent vector's length and the discriminator's channels.
+    assert own["num_personal_parameters"] == 3 * 5 + 3 * 4
 
 
 def test_a_gan_has_no_timesteps_to_weigh(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def reasons(combination: Combination) -> list[str]:
         "one client with all data": arm == "centralized" and of_clients,
         r"needs \d replies": arm == "centralized" and rule != "mean",
         "knows the parts of a U-Net": arm == "dcgan" and part != "full",
-        "is a preset of other models": arm == "dcgan" and layers is not None,
+        "dcgan allowed are class_embedding, a list": arm == "dcgan" and layers is not None,
         "gradients of single images": arm == "dcgan" and privacy == "dp_sgd",
         "statistics mix the images": arm == "dcgan" and of_clients,
         "averages each array over those who sent it": part == "usplit"

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.datasets import load_digits
@@ -14,7 +15,7 @@ from phoenix_pipeline.arms.references import (
     score_floor,
     train_label_judge,
 )
-from phoenix_pipeline.config import EvaluationConfig, RunConfig, SamplingConfig
+from phoenix_pipeline.config import ArmSettings, EvaluationConfig, RunConfig, SamplingConfig
 from phoenix_pipeline.errors import CheckpointError, SettingsError
 from phoenix_pipeline.images import ImageSet, SampleWriter
 from phoenix_pipeline.pipelines.evaluation.nodes import evaluate
@@ -28,6 +29,9 @@ CONFIG = EvaluationConfig.model_validate(
     }
 )
 RUN = RunConfig(device="cpu")
+ARM = ArmSettings()
+# Two clients; the rows are those of the training images below.
+PARTITION = pd.DataFrame({"client_id": np.arange(600) // 300, "image_index": np.arange(600)})
 
 
 def digits() -> tuple[ImageSet, ImageSet]:
@@ -55,6 +59,7 @@ def score(
     family: str = "diffusion",
     config: EvaluationConfig = CONFIG,
     labels: np.ndarray | None = None,
+    arm: ArmSettings = ARM,
 ) -> dict[str, Any]:
     drawn = {
         "weights_digest": "0123",
@@ -68,7 +73,7 @@ def score(
             asked = None if labels is None else labels[: len(batch)]
             writer.write(batch, client_id, range(len(batch)), asked)
     metrics, classes = evaluate(
-        folder / "samples.parquet", *(images or digits()), *made, config, RUN
+        folder / "samples.parquet", *(images or digits()), *made, PARTITION, arm, config, RUN
     )
     assert len(classes) <= sum(len(batch) for _, batch in samples)
     assert ("asked" in classes) == (labels is not None)
@@ -294,3 +299,20 @@ def test_samples_of_a_conditional_model_are_judged_by_what_was_asked_for(
     assert found["conditions"]["guidance_scale"] == 1.0
     plain = score(tmp_path, made, samples)
     assert "label_accuracy" not in {**plain["scores"], **plain["skipped"]}
+
+
+def test_what_each_client_gains_is_scored_unless_nobody_knows_what_it_holds(
+    made: tuple[Path, Path], tmp_path: Path
+) -> None:
+    asked = CONFIG.model_copy(update={"client_utility": True})
+    samples = [(-1, digits()[1].images[:100])]
+    metrics = score(tmp_path, made, samples, config=asked)
+    assert metrics["client_utility"].keys() == {"0", "1"}
+    each = metrics["client_utility"]["0"]
+    assert (each["num_images"], each["num_samples"]) == (300, 100)
+    mean = np.mean([one["alone"] for one in metrics["client_utility"].values()])
+    assert metrics["scores"]["client_utility_alone"] == pytest.approx(mean)
+    sites = ArmSettings.model_validate({"federation": {"engine": "deployment"}})
+    metrics = score(tmp_path, made, samples, config=asked, arm=sites)
+    assert "client_utility" not in metrics["scores"]
+    assert "sites of a deployment" in metrics["skipped"]["client_utility"]

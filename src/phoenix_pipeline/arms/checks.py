@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 # What families other than diffusion leave as it is.
 _PLAIN_TRAINING = {
     "loss_weighting": "none",
+    "timestep_distribution": "uniform",
     "noise_assignment": "random",
     "micro_batch": None,
     "gradient_checkpointing": False,
@@ -109,7 +110,8 @@ def check_conditioning(train: ImageSet, settings: ArmSettings) -> None:
     if model.conditioning == "none":
         check_classes(model, settings.sampling)
         return
-    if not family_of(model).conditional:
+    family = family_of(model)
+    if not family.conditional:
         raise SettingsError(
             f"model.conditioning is {model.conditioning}, but models of model.family "
             f"{model.family} learn no labels; set model.conditioning: none for this arm"
@@ -119,6 +121,8 @@ def check_conditioning(train: ImageSet, settings: ArmSettings) -> None:
             f"model.conditioning is {model.conditioning}, but the training images have no labels; "
             "set images.label_column, use a folder for each class, or set model.conditioning: none"
         )
+    if not family.guided:
+        _check_no_guidance(settings)
     check_classes(model, settings.sampling, train.class_names)
     if federation.engine == "deployment" and settings.sampling.class_distribution == "as_training":
         raise SettingsError(
@@ -128,12 +132,24 @@ def check_conditioning(train: ImageSet, settings: ArmSettings) -> None:
         )
 
 
+def _check_no_guidance(settings: ArmSettings) -> None:
+    plain = {"model.label_dropout": 0.1, "sampling.guidance_scale": 1.0}
+    asked = (settings.model.label_dropout, settings.sampling.guidance_scale)
+    for (name, value), own in zip(plain.items(), asked, strict=True):
+        if own != value:
+            raise SettingsError(
+                f"{name} is {own:g}, which is for the guidance of diffusion models, but "
+                f"model.family is {settings.model.family}; set {name}: {value:g} for this arm"
+            )
+
+
 def check_rule(settings: ArmSettings, layers: tuple[str, ...]) -> None:
     """Refuse a rule that would drown what only some clients learn; ``layers`` stay with them."""
-    from phoenix_pipeline.families import CLASS_EMBEDDING
+    from phoenix_pipeline.families import family_of
     from phoenix_pipeline.federated.personal_layers import is_personal
 
-    federation, shared = settings.federation, not is_personal(CLASS_EMBEDDING, layers)
+    federation, rows = settings.federation, family_of(settings.model).class_layers
+    shared = any(not is_personal(layer, layers) for layer in rows)
     # Adapters leave the embedding of classes as it is.
     conditional = settings.model.conditioning == "labels" and not settings.model.lora.rank
     conditional &= shared
@@ -169,21 +185,31 @@ def check_loss(settings: ArmSettings) -> None:
     """Refuse DP-SGD and what only the training of diffusion models does in other models."""
     from phoenix_pipeline.families import family_of
 
-    training, plain = settings.training, _PLAIN_TRAINING
-    family = family_of(settings.model)
+    training, family = settings.training, family_of(settings.model)
     if training.dp_sgd.enabled and not family.private:
         raise SettingsError(
             "training.dp_sgd takes gradients of single images, which models of model.family "
             f"{family.name} do not give; set training.dp_sgd.enabled: false for this arm"
         )
     if family.predicts_noise:
+        _check_weights_of_timesteps(settings)
         return
-    for name, value in plain.items():
+    for name, value in _PLAIN_TRAINING.items():
         if (asked := getattr(training, name)) != value:
             raise SettingsError(
                 f"training.{name} is {asked}, which is for diffusion models, but model.family is "
                 f"{settings.model.family}; set training.{name}: {json.dumps(value)} for this arm"
             )
+
+
+def _check_weights_of_timesteps(settings: ArmSettings) -> None:
+    kind, weighting = settings.model.noise.prediction_type, settings.training.loss_weighting
+    if kind == "flow" and weighting != "none":
+        raise SettingsError(
+            f"training.loss_weighting is {weighting}, which weighs by the signal-to-noise ratio of "
+            "a diffusion process, but model.noise.prediction_type is flow; set "
+            "training.loss_weighting: none, or training.timestep_distribution: logit_normal"
+        )
 
 
 def check_threshold(

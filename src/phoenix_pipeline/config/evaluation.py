@@ -13,7 +13,7 @@ Share = Annotated[float, Field(ge=0.0)]
 EXTRACTORS = ("fid_classifier", "fid_efficientnet_lite0", "fid_inception_v3", "fid_pixels")
 
 
-_SAMPLERS = ("ddpm", "ddim", "dpm_solver++", "unipc")
+_SAMPLERS = ("ddpm", "ddim", "dpm_solver++", "unipc", "euler", "heun")
 
 
 class SamplingConfig(Group):
@@ -22,7 +22,9 @@ class SamplingConfig(Group):
     num_images: int = Field(1000, ge=1, description="Images to draw.")
     batch_size: Positive = Field(250, description="Images per batch; does not change the images.")
     sampler: Annotated[str, Component("samplers", _SAMPLERS)] = Field(
-        "dpm_solver++", description="Sampler of the reverse process."
+        "dpm_solver++",
+        description="Sampler of the reverse process; `euler` and `heun` are for models of "
+        "`prediction_type: flow`, the others for the rest.",
     )
     num_steps: Positive = Field(20, description="Network evaluations per image.")
     timestep_spacing: Literal["leading", "trailing", "linspace"] = Field(
@@ -179,5 +181,11 @@ class EvaluationConfig(Group):
         False,
         description="Train two more classifiers per arm, on its samples and on as many real "
         "images, and test both on real test images; costs as much as two label judges.",
+    )
+    client_utility: bool = Field(
+        False,
+        description="Train two more classifiers per client, on its own images and on these and the "
+        "samples, and test both on real test images; costs as much as two label judges for each "
+        "client of each arm.",
     )
     classifier: ClassifierConfig = ClassifierConfig()

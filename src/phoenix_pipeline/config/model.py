@@ -55,9 +55,27 @@ class NoiseConfig(Group):
     )
     beta_start: float = Field(1e-4, gt=0.0, lt=1.0, description="`linear`: first variance.")
     beta_end: float = Field(0.02, gt=0.0, lt=1.0, description="`linear`: last variance.")
-    prediction_type: Literal["epsilon", "v_prediction"] = Field(
-        "v_prediction", description="Target: the noise, or v (Salimans and Ho 2022)."
+    prediction_type: Literal["epsilon", "v_prediction", "flow"] = Field(
+        "v_prediction",
+        description="Target: the noise, v (Salimans and Ho 2022), or `flow`: the velocity of a "
+        "straight path from image to noise (flow matching, arXiv 2210.02747), which no `schedule` "
+        "shapes and the samplers `euler` and `heun` follow.",
     )
+    zero_terminal_snr: bool = Field(
+        False,
+        description="Rescale the schedule so that nothing of an image is left at the last timestep "
+        "(arXiv 2305.08891); for `v_prediction`.",
+    )
+
+    @model_validator(mode="after")
+    def _the_last_timestep_tells_something(self) -> Self:
+        if self.zero_terminal_snr and self.prediction_type != "v_prediction":
+            raise ValueError(
+                "zero_terminal_snr leaves noise alone at the last timestep, which is for "
+                f"prediction_type v_prediction, but it is {self.prediction_type}; set "
+                "model.noise.prediction_type: v_prediction, or zero_terminal_snr: false"
+            )
+        return self
 
 
 class LoraConfig(Group):
@@ -121,15 +139,15 @@ class ModelConfig(Group):
     )
     conditioning: Literal["none", "labels"] = Field(
         "none",
-        description="`labels`: the diffusion model learns which class an image is of, and draws "
-        "images of a given class.",
+        description="`labels`: the model learns which class an image is of, and draws images of a "
+        "given class.",
     )
     label_dropout: float = Field(
         _LABEL_DROPOUT,
         ge=0.0,
         lt=1.0,
-        description="`labels`: how often a label is hidden in training, for classifier-free "
-        "guidance (arXiv 2207.12598).",
+        description="`labels`: how often a diffusion model's label is hidden in training, for "
+        "classifier-free guidance (arXiv 2207.12598).",
     )
     start_from: str | None = Field(
         None,

@@ -55,6 +55,11 @@ class TrainingConfig(Group):
     min_snr_gamma: float = Field(
         _MIN_SNR_GAMMA, gt=0.0, description="`min_snr`: signal-to-noise ratio that counts at most."
     )
+    timestep_distribution: Literal["uniform", "logit_normal"] = Field(
+        "uniform",
+        description="How a diffusion model's timesteps are drawn in training; `logit_normal` "
+        "(arXiv 2403.03206) takes more of those in the middle.",
+    )
     noise_assignment: Literal["random", "immiscible"] = Field(
         "random",
         description="`immiscible` (arXiv 2406.12303): the noise of a batch goes to the images that "

@@ -93,7 +93,7 @@ def draw_batch(
     ``condition``: the classes of these images, for a conditional network.
     """
     x_0 = prepare_batch(pixels, config, generator)
-    t = torch.randint(schedule.num_timesteps, (len(x_0),), generator=generator, device=x_0.device)
+    t = schedule.draw_timesteps(len(x_0), config.timestep_distribution, generator)
     # randn_like takes no generator in torch 2.11.
     epsilon = torch.randn(x_0.shape, generator=generator, device=x_0.device)
     if config.noise_assignment == "immiscible":

@@ -6,14 +6,13 @@ network learns the images of a class and all images (classifier-free guidance, H
 arXiv 2207.12598).
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-EMBEDDING = "class_embedding.weight"
+from phoenix_pipeline.optimization.class_rows import rows_not_held
 
 
 def null_class(unet: nn.Module) -> int:
@@ -46,30 +45,4 @@ class Condition:
 
     def rows_not_held(self) -> Tensor:
         """Return the rows of the classes that none of the images is of, int64."""
-        held = torch.zeros(self.null, dtype=torch.bool, device=self.labels.device)
-        held[self.labels] = True
-        return (~held).nonzero().flatten()
-
-
-@dataclass(frozen=True)
-class RowsAtRest:
-    """Embeddings of classes that a client does not hold: they end as they were received.
-
-    No image moves them, but weight decay and corrections of steps would, and the server takes a row
-    that moved for a row that was trained.
-    """
-
-    rows: Tensor
-    before: Tensor
-
-    @classmethod
-    def of(cls, weights: Mapping[str, Tensor], condition: Condition | None) -> "RowsAtRest | None":
-        """Return the rows as ``weights`` have them now; None where no such rows are trained."""
-        if condition is None or EMBEDDING not in weights:
-            return None
-        rows = condition.rows_not_held()
-        return cls(rows, weights[EMBEDDING].detach()[rows].clone())
-
-    def restore(self, weights: Mapping[str, Tensor]) -> None:
-        """Write them back."""
-        weights[EMBEDDING].detach()[self.rows] = self.before
+        return rows_not_held(self.labels, self.null)

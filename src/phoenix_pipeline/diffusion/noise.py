@@ -1,25 +1,31 @@
-"""The forward process q(x_t | x_0) and the training target."""
+"""The forward process q(x_t | x_0), the training target, and the timesteps of training."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from phoenix_pipeline.config import NoiseConfig
+from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.registry import look_up
 
 if TYPE_CHECKING:
-    from diffusers import DDPMScheduler
+    from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
 
 _SCHEDULES = {"linear": "linear", "cosine": "squaredcos_cap_v2"}
 
 
-def build_scheduler(config: NoiseConfig) -> "DDPMScheduler":
-    """Return diffusers' scheduler, which defines the betas and travels with the exported model."""
-    from diffusers import DDPMScheduler
+FLOW = "flow"
 
+
+def build_scheduler(config: NoiseConfig) -> "DDPMScheduler | FlowMatchEulerDiscreteScheduler":
+    """Return diffusers' scheduler of the process, which travels with the exported model."""
+    from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
+
+    if config.prediction_type == FLOW:
+        return FlowMatchEulerDiscreteScheduler(num_train_timesteps=config.num_train_timesteps)
     return DDPMScheduler(
         num_train_timesteps=config.num_train_timesteps,
         beta_schedule=look_up(_SCHEDULES, config.schedule, "model.noise.schedule"),
@@ -27,31 +33,48 @@ def build_scheduler(config: NoiseConfig) -> "DDPMScheduler":
         beta_end=config.beta_end,
         prediction_type=config.prediction_type,
         clip_sample=True,
+        rescale_betas_zero_snr=config.zero_terminal_snr,
     )
 
 
 @dataclass(frozen=True)
 class NoiseSchedule:
-    """Tables of q(x_t | x_0) = N(signal_t x_0, noise_t^2 I); both float32 [T], on one device."""
+    """Tables of q(x_t | x_0) = N(signal_t x_0, noise_t^2 I); both float32, on one device.
+
+    ``first``: the first timestep of training. A diffusion process has the steps 0..T-1. A flow has
+    0..T, where t / T is the time of the straight path (Liu et al., arXiv 2209.03003): signal is
+    1 - t / T, noise t / T, and the image itself, at 0, is no step of training.
+    """
 
     signal: Tensor
     noise: Tensor
     prediction_type: str
+    first: int = 0
 
     @classmethod
     def from_config(cls, config: NoiseConfig, device: torch.device | str) -> "NoiseSchedule":
         """Return the tables of ``config``, computed in float64."""
-        alphas_bar = build_scheduler(config).betas.double().neg().add(1.0).cumprod(0)
+        kind = config.prediction_type
+        if kind == FLOW:
+            time = torch.linspace(0.0, 1.0, config.num_train_timesteps + 1, dtype=torch.float64)
+            return cls((1.0 - time).float().to(device), time.float().to(device), kind, first=1)
+        scheduler: Any = build_scheduler(config)
+        alphas_bar = scheduler.betas.double().neg().add(1.0).cumprod(0)
         return cls(
             signal=alphas_bar.sqrt().float().to(device),
             noise=(1.0 - alphas_bar).sqrt().float().to(device),
-            prediction_type=config.prediction_type,
+            prediction_type=kind,
         )
 
     @property
     def num_timesteps(self) -> int:
         """T, the number of steps of the forward process."""
-        return len(self.signal)
+        return len(self.signal) - self.first
+
+    def draw_timesteps(self, count: int, distribution: str, generator: torch.Generator) -> Tensor:
+        """Return int64 [count] steps of training, as ``training.timestep_distribution`` says."""
+        draw = look_up(_DISTRIBUTIONS, distribution, "training.timestep_distribution")
+        return self.first + draw(self.num_timesteps, count, generator)
 
     def diffuse(self, x_0: Tensor, t: Tensor, epsilon: Tensor) -> Tensor:
         """Return x_t [N, C, H, W] of images ``x_0``, int64 steps ``t`` [N], noise ``epsilon``."""
@@ -59,7 +82,9 @@ class NoiseSchedule:
         return signal * x_0 + noise * epsilon
 
     def target(self, x_0: Tensor, t: Tensor, epsilon: Tensor) -> Tensor:
-        """Return what the network is to predict: epsilon, or v (arXiv 2202.00512, appendix D)."""
+        """Return what the network is to predict: epsilon, v (arXiv 2202.00512, appendix D), or the
+        velocity epsilon - x_0 of a flow.
+        """
         return self._kind.target(*self._at(t), x_0, epsilon)
 
     def predicted_noise(self, x_t: Tensor, t: Tensor, prediction: Tensor) -> Tensor:
@@ -70,7 +95,12 @@ class NoiseSchedule:
         """Return the weights of the squared errors at ``t`` [N] (Hang et al., arXiv 2303.09556).
 
         ``min(SNR, gamma)`` times the squared error of x_0, in terms of what the network predicts.
+
+        Raises:
+            SettingsError: of a flow.
         """
+        if self._kind.snr_per_error is None:
+            raise SettingsError(f"prediction_type {self.prediction_type} has no min-SNR weights")
         snr = (self.signal[t] / self.noise[t]).square()
         return snr.clamp(max=gamma) / self._kind.snr_per_error(snr)
 
@@ -87,12 +117,12 @@ class _Prediction(NamedTuple):
 
     ``target``: of images and noise. ``noise``: in noisy images, of the network's prediction.
     ``snr_per_error``: of the signal-to-noise ratio, a squared error of the prediction over that of
-    x_0 which it leads to.
+    x_0 which it leads to; None where no weights are made of it.
     """
 
     target: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
     noise: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-    snr_per_error: Callable[[Tensor], Tensor]
+    snr_per_error: Callable[[Tensor], Tensor] | None
 
 
 _PREDICTIONS = {
@@ -106,4 +136,22 @@ _PREDICTIONS = {
         noise=lambda signal, noise, x_t, prediction: signal * prediction + noise * x_t,
         snr_per_error=lambda snr: snr + 1.0,
     ),
+    FLOW: _Prediction(
+        target=lambda signal, noise, x_0, epsilon: epsilon - x_0,
+        noise=lambda signal, noise, x_t, prediction: x_t + signal * prediction,
+        snr_per_error=None,
+    ),
 }
+
+
+def _draw_uniform(steps: int, count: int, generator: torch.Generator) -> Tensor:
+    return torch.randint(steps, (count,), generator=generator, device=generator.device)
+
+
+def _draw_logit_normal(steps: int, count: int, generator: torch.Generator) -> Tensor:
+    """Return steps whose logits are standard normal (Esser et al., arXiv 2403.03206)."""
+    drawn = torch.randn(count, generator=generator, device=generator.device).sigmoid()
+    return drawn.mul(steps).long().clamp(max=steps - 1)
+
+
+_DISTRIBUTIONS = {"uniform": _draw_uniform, "logit_normal": _draw_logit_normal}

@@ -5,7 +5,7 @@ from itertools import islice, pairwise
 from typing import Any
 
 from phoenix_pipeline.config import NoiseConfig, SamplingConfig
-from phoenix_pipeline.diffusion.noise import build_scheduler
+from phoenix_pipeline.diffusion.noise import FLOW, build_scheduler
 from phoenix_pipeline.diffusion.samplers import SAMPLERS
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.registry import look_up
@@ -20,10 +20,20 @@ def prepare_scheduler(noise: NoiseConfig, sampling: SamplingConfig, steps: int) 
     """Return diffusers' scheduler of ``sampling.sampler``, which visits ``steps`` timesteps.
 
     Raises:
-        SettingsError: an unknown sampler, more steps than the forward process has, a spacing that
-            cannot make exactly as many different ones, or one that starts where images still show.
+        SettingsError: an unknown sampler, one for other models, more steps than the forward process
+            has, a spacing that cannot make exactly as many different ones, or one that starts where
+            images still show.
     """
     scheduler = build_sampler(noise, sampling)
+    times = SAMPLERS[sampling.sampler].times
+    if times is not None:
+        if sampling.timestep_spacing != "trailing":
+            raise SettingsError(
+                f"sampling.timestep_spacing is {sampling.timestep_spacing}, but a flow model is "
+                "drawn in equal steps from noise; set sampling.timestep_spacing: trailing"
+            )
+        scheduler.set_timesteps(sigmas=times(steps))
+        return scheduler
     if steps > noise.num_train_timesteps:
         raise SettingsError(
             f"sampling.num_steps is {steps}, but the forward process has "
@@ -57,15 +67,26 @@ def set_timesteps(scheduler: Any, steps: int) -> None:
 
 
 def build_sampler(noise: NoiseConfig, sampling: SamplingConfig) -> Any:
-    """Return diffusers' scheduler of ``sampling.sampler``, without timesteps yet."""
+    """Return diffusers' scheduler of ``sampling.sampler``, without timesteps yet.
+
+    Raises:
+        SettingsError: there is no such sampler, or it is for other models; names those that serve.
+    """
     import diffusers
 
     sampler = look_up(SAMPLERS, sampling.sampler, "sampling.sampler")
+    is_flow = noise.prediction_type == FLOW
+    if is_flow != (sampler.times is not None):
+        serve = [name for name, other in SAMPLERS.items() if is_flow == (other.times is not None)]
+        raise SettingsError(
+            f"sampling.sampler {sampling.sampler} is not for models of model.noise.prediction_type "
+            f"{noise.prediction_type}; allowed are {', '.join(serve)}"
+        )
     name, options = sampler.scheduler(noise)
+    if not is_flow:
+        options = {**options, "timestep_spacing": sampling.timestep_spacing}
     trained_with: Any = build_scheduler(noise)
-    return getattr(diffusers, name).from_config(
-        trained_with.config, timestep_spacing=sampling.timestep_spacing, **options
-    )
+    return getattr(diffusers, name).from_config(trained_with.config, **options)
 
 
 def _fault(scheduler: Any, steps: int) -> str:
@@ -73,6 +94,11 @@ def _fault(scheduler: Any, steps: int) -> str:
     visited = scheduler.timesteps.tolist()
     if len(visited) != steps or visited[-1] < 0 or any(a <= b for a, b in pairwise(visited)):
         return "visit a timestep twice or one below 0"
+    if scheduler.config.rescale_betas_zero_snr and visited[0] != len(scheduler.betas) - 1:
+        return (
+            f"start at timestep {visited[0]}, but with model.noise.zero_terminal_snr only the last "
+            "one holds noise alone"
+        )
     signal = scheduler.alphas_cumprod.sqrt()
     # "trailing" starts at the end of the forward process, whatever is left of an image there.
     starts_early = scheduler.config.timestep_spacing != "trailing"

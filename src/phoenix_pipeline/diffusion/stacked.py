@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from phoenix_pipeline.config import TrainingConfig
 from phoenix_pipeline.diffusion.batched_attention import batched_attention
 from phoenix_pipeline.diffusion.columns import Columns
-from phoenix_pipeline.diffusion.conditioning import Condition, RowsAtRest
+from phoenix_pipeline.diffusion.conditioning import Condition
 from phoenix_pipeline.diffusion.dropout import set_dropout_generators
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
 from phoenix_pipeline.diffusion.stack import Row, Stack
 from phoenix_pipeline.diffusion.training import mean_loss
 from phoenix_pipeline.errors import TrainingError
+from phoenix_pipeline.optimization.class_rows import RowsAtRest
 from phoenix_pipeline.optimization.corrections import Correction, corrections_of
 from phoenix_pipeline.optimization.cuda_graph import KeptByNetwork
 from phoenix_pipeline.optimization.learning_rate import learning_rate_at
@@ -148,8 +149,8 @@ class _Client:
     def keep(self, columns: Columns) -> None:
         """Write weights and moments to where the task has them."""
         own = columns.split(self.row.weights.clone())
-        if at_rest := RowsAtRest.of(self.task.weights, self.condition):
-            at_rest.restore(own)
+        if self.condition:
+            RowsAtRest.of(self.task.weights, self.condition.rows_not_held()).restore(own)
         torch._foreach_copy_([self.task.weights[name] for name in own], list(own.values()))
         kept = self.task.optimizer_state
         if kept is not None:

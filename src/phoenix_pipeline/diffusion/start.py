@@ -1,5 +1,6 @@
 """A U-Net that was trained before, as the start of another training."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,15 @@ from torch import Tensor, nn
 from phoenix_pipeline.checkpoints import read_json
 from phoenix_pipeline.config import NoiseConfig
 from phoenix_pipeline.diffusion.export import load_unet
-from phoenix_pipeline.diffusion.noise import build_scheduler
+from phoenix_pipeline.diffusion.noise import FLOW, build_scheduler
 from phoenix_pipeline.errors import SettingsError
 
 _SCHEDULER = Path("scheduler") / "scheduler_config.json"
 # What the forward process is; other keys of a scheduler are about sampling.
-_PROCESS = ("num_train_timesteps", "beta_schedule", "beta_start", "beta_end", "prediction_type")
+_PROCESS = (
+    "num_train_timesteps", "beta_schedule", "beta_start", "beta_end", "prediction_type",
+    "rescale_betas_zero_snr",
+)  # fmt: skip
 # Settings of this project by the keys of diffusers' configurations.
 _SETTINGS = {
     "sample_size": "images.image_size",
@@ -32,6 +36,7 @@ _SETTINGS = {
     "beta_schedule": "model.noise.schedule",
     "beta_start": "model.noise.beta_start",
     "beta_end": "model.noise.beta_end",
+    "rescale_betas_zero_snr": "model.noise.zero_terminal_snr",
 }
 
 
@@ -52,7 +57,7 @@ def load_start(folder: Path, network: nn.Module, noise: NoiseConfig) -> dict[str
     if "linear" != process.get("beta_schedule", "linear"):
         # Only the linear schedule is made of its bounds.
         process = {k: v for k, v in process.items() if k not in ("beta_start", "beta_end")}
-    differ |= _differences(process, dict(build_scheduler(noise).config))
+    differ |= _differences(process, _process(json.loads(build_scheduler(noise).to_json_string())))
     if differ:
         listed = "; ".join(f"{key} is {was}, here {now}" for key, (was, now) in differ.items())
         raise SettingsError(
@@ -105,5 +110,11 @@ def _read_process(folder: Path) -> dict[str, Any]:
     path = folder / _SCHEDULER
     if not path.is_file():
         return {}
-    config: dict[str, Any] = read_json(path)
-    return {key: config[key] for key in _PROCESS if key in config}
+    return _process(read_json(path))
+
+
+def _process(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the configuration of a scheduler, as it is saved, says of the forward process."""
+    known = {key: config[key] for key in _PROCESS if key in config}
+    is_flow = str(config.get("_class_name", "")).startswith("FlowMatch")
+    return {**known, "prediction_type": FLOW} if is_flow else known

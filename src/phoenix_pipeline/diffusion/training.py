@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from phoenix_pipeline.config import TrainingConfig
-from phoenix_pipeline.diffusion.conditioning import Condition, RowsAtRest
+from phoenix_pipeline.diffusion.conditioning import Condition
 from phoenix_pipeline.diffusion.graphed import graphed_steps, why_not_graphed
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
 from phoenix_pipeline.diffusion.steps import EagerSteps, Steps
 from phoenix_pipeline.errors import TrainingError
+from phoenix_pipeline.optimization.class_rows import RowsAtRest
 from phoenix_pipeline.optimization.corrections import Correction, corrections_of
 from phoenix_pipeline.optimization.learning_rate import learning_rate_at
 from phoenix_pipeline.optimization.work import (
@@ -53,7 +54,9 @@ def train_locally(
         {n: parameters[n] for n in parameters if n in work.from_server}, work
     )
     # With DP-SGD every row moves, by noise: which ones do not would tell a client's classes.
-    at_rest = None if config.dp_sgd.enabled else RowsAtRest.of(parameters, condition)
+    at_rest = None
+    if condition and not config.dp_sgd.enabled:
+        at_rest = RowsAtRest.of(parameters, condition.rows_not_held())
     unet.train()
     steps = _steps_of(unet, images, work, schedule, config, condition, optimizer_state)
     losses = descend(steps, corrections, work, config, images)

@@ -7,7 +7,7 @@ import numpy as np
 
 from phoenix_pipeline.config import ModelConfig, SamplingConfig
 from phoenix_pipeline.errors import SettingsError
-from phoenix_pipeline.families.family import CLASS_EMBEDDING
+from phoenix_pipeline.families.components import family_of
 from phoenix_pipeline.images import GLOBAL_MODEL
 
 CLASS_COUNTS = "class_counts"
@@ -131,5 +131,8 @@ def _counts(counts: Mapping[str, Sequence[int]], client_id: int) -> np.ndarray:
 
 
 def _embedding_is_personal(metadata: Mapping[str, Any]) -> bool:
-    personal = metadata["settings"]["personal_layers"]
-    return any(prefix.split(".")[0] == CLASS_EMBEDDING for prefix in personal)
+    settings = metadata["settings"]
+    family = family_of(ModelConfig.model_validate(settings["model"]))
+    drawn = [name for name in family.class_layers if name.split(".")[0] not in family.undrawn]
+    personal = tuple(settings["personal_layers"])
+    return any(f"{name}.".startswith(f"{prefix}.") for name in drawn for prefix in personal)

@@ -1,12 +1,12 @@
 """The DCGAN (Radford et al., arXiv 1511.06434): the GAN baseline (``gan/``)."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from phoenix_pipeline.config import ModelConfig, SamplingConfig, TrainingConfig
 from phoenix_pipeline.errors import SettingsError
-from phoenix_pipeline.families.family import Family
+from phoenix_pipeline.families.family import CLASS_EMBEDDING, Attack, Family
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,9 +29,11 @@ _SIZES = {
 }
 
 
-def _logit(network: "nn.Module", x_0: "Tensor") -> "Tensor":
+def _logit(network: "nn.Module", x_0: "Tensor", labels: "Tensor | None") -> "Tensor":
     """Return the discriminator's logit (LOGAN, Hayes et al., arXiv 1705.07663)."""
-    logits: Tensor = network.get_submodule(_DISCRIMINATOR)(x_0)
+    logits: Tensor = network.get_submodule(_DISCRIMINATOR)(
+        x_0, *([] if labels is None else [labels])
+    )
     return logits
 
 
@@ -39,11 +41,11 @@ class DcganFamily(Family):
     """Generator and discriminator. Every sampler setting but the batch size is unused."""
 
     name = "dcgan"
+    conditional = True
     why_not_compiled = "a DCGAN is too small for it"
     undrawn = (_DISCRIMINATOR,)
-    attacks: ClassVar[Mapping[str, "Callable[[nn.Module, Tensor], Tensor]"]] = {
-        "discriminator": _logit
-    }
+    attacks: ClassVar[Mapping[str, "Attack"]] = {"discriminator": _logit}
+    class_layers = ("generator.class_embedding", "discriminator.class_embedding")
 
     def build(
         self, model: ModelConfig, channels: int, image_size: int, seed: int, num_classes: int = 0
@@ -51,7 +53,7 @@ class DcganFamily(Family):
         """Return both networks; their weights depend on ``seed`` alone."""
         from phoenix_pipeline.gan.dcgan import build_dcgan
 
-        return build_dcgan(model.dcgan, channels, image_size, seed)
+        return build_dcgan(model.dcgan, channels, image_size, seed, num_classes)
 
     def count_layers(self, model: ModelConfig, image_size: int) -> int:
         """Count the convolutions of both networks."""
@@ -62,8 +64,9 @@ class DcganFamily(Family):
         import torch
 
         gan = cast("Dcgan", network)
-        gan.discriminator(gan(torch.zeros(2, gan.latent_dim, 1, 1)))
-        gan.discriminator(torch.zeros(2, channels, image_size, image_size))
+        labels = [torch.zeros(2, dtype=torch.long)] if gan.num_classes else []
+        gan.discriminator(gan(torch.zeros(2, gan.latent_dim, 1, 1), *labels), *labels)
+        gan.discriminator(torch.zeros(2, channels, image_size, image_size), *labels)
         return 2
 
     def train_locally(
@@ -80,7 +83,8 @@ class DcganFamily(Family):
         from phoenix_pipeline.gan.training import train_locally
 
         gan = cast("Dcgan", network)
-        return train_locally(gan, images, work, model.dcgan, training, optimizer_state)
+        known = labels if gan.num_classes else None
+        return train_locally(gan, images, work, model.dcgan, training, optimizer_state, known)
 
     def sample_images(
         self,
@@ -109,7 +113,7 @@ class DcganFamily(Family):
                 f"images of shape {image_shape} were asked of a generator that makes {made}; set "
                 "images.channels and images.image_size as they were in training"
             )
-        return sample_images(gan, sampling.batch_size, seeds, device)
+        return sample_images(gan, sampling.batch_size, seeds, device, labels)
 
     def check(
         self, model: ModelConfig, sampling: SamplingConfig, channels: int, image_size: int
@@ -138,6 +142,10 @@ class DcganFamily(Family):
         """Refuse: BatchNorm keeps statistics of each client's own batches."""
         return "a DCGAN has BatchNorm, whose statistics are one network's"
 
+    def personal_presets(self, model: ModelConfig) -> Mapping[str, tuple[str, ...]]:
+        """Return ``class_embedding``: the embeddings of classes of both networks."""
+        return {CLASS_EMBEDDING: self.class_layers}
+
     def layers_that_stay(self, model: ModelConfig) -> tuple[str, ...]:
         """Return the discriminator where ``model.dcgan.federate`` is ``generator``."""
         return (_DISCRIMINATOR,) if model.dcgan.federate == "generator" else ()
@@ -155,6 +163,12 @@ class DcganFamily(Family):
         from phoenix_pipeline.gan.export import load_networks
 
         return load_networks(folder)
+
+    def describe_sampling(self, sampling: Mapping[str, Any], conditional: bool) -> dict[str, Any]:
+        """Return that the generator takes one step, and which classes were asked for."""
+        described = super().describe_sampling(sampling, conditional)
+        names = ["class_distribution"] if conditional else []
+        return described | {name: sampling[name] for name in names}
 
     def describe_sent(self, settings: Mapping[str, Any]) -> str:
         """Return whether the discriminator was sent too."""

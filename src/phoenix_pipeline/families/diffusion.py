@@ -29,6 +29,7 @@ class DiffusionFamily(Family):
 
     name = "diffusion"
     conditional = True
+    guided = True
     predicts_noise = True
     adaptable = True
     private = True

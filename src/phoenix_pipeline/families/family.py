@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     from phoenix_pipeline.errors import TrainingError
     from phoenix_pipeline.optimization.work import ClientTask, LocalResult, LocalWork
 
-# A conditional model's layer with a row for each class and one for "any": averaged row by row over
-# the clients that moved it.
+# A conditional model's layer with a row for each class: averaged row by row over the clients that
+# moved it.
 CLASS_EMBEDDING = "class_embedding"
+# Scores [N] of a network, images [N, C, H, W] in [-1, 1] and, of a conditional model, their labels.
+Attack = Callable[["nn.Module", "Tensor", "Tensor | None"], "Tensor"]
 _WEIGHTS_FILE = "model.safetensors"
 
 
@@ -32,7 +34,9 @@ class Family(ABC):
 
     ``name``: as ``model.family`` calls it.
     ``Settings``: the group ``model.<name>``. Those of our families are fields of ``ModelConfig``.
-    ``conditional``: it learns labels (``model.conditioning``) by a layer :data:`CLASS_EMBEDDING`.
+    ``conditional``: it learns labels (``model.conditioning``) by ``class_layers``.
+    ``class_layers``: embeddings with a row for each class, called :data:`CLASS_EMBEDDING`.
+    ``guided``: it learns images without a label as well, for classifier-free guidance.
     ``predicts_noise``: it is a diffusion model: it has ``model.noise``, weights of timesteps, and
     attacks that read the loss at a timestep.
     ``adaptable``: it trains low-rank adapters on a start (``model.lora``).
@@ -41,21 +45,22 @@ class Family(ABC):
     ``presets``: prefixes of personal layers by the name of a preset.
     ``parts``: top-level layers of ``encoder``, ``bottleneck`` and ``decoder``, for partial updates.
     ``undrawn``: top-level layers that no image is drawn with.
-    ``attacks``: scores [N] of images [N, C, H, W] in [-1, 1], by attack: higher for images that the
-    network was trained on.
+    ``attacks``: scores of images by attack: higher for images that the network was trained on.
     ``library``: what loads an exported model.
     """
 
     name: ClassVar[str]
     Settings: ClassVar[type[Group]] = Group
     conditional: ClassVar[bool] = False
+    class_layers: ClassVar[tuple[str, ...]] = (CLASS_EMBEDDING,)
+    guided: ClassVar[bool] = False
     predicts_noise: ClassVar[bool] = False
     adaptable: ClassVar[bool] = False
     private: ClassVar[bool] = False
     why_not_compiled: ClassVar[str | None] = None
     parts: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     undrawn: ClassVar[tuple[str, ...]] = ()
-    attacks: ClassVar[Mapping[str, "Callable[[nn.Module, Tensor], Tensor]"]] = {}
+    attacks: ClassVar[Mapping[str, Attack]] = {}
     library: ClassVar[str] = "phoenix-pipeline"
 
     @abstractmethod

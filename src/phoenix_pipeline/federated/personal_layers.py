@@ -70,15 +70,10 @@ def split_personal(
 
 
 def _preset(name: str, presets: Mapping[str, tuple[str, ...]], family: str) -> tuple[str, ...]:
-    if not presets:
-        raise SettingsError(
-            f"personal_layers.layers {name!r} is a preset of other models, but model.family is "
-            f"{family}; give a list of prefixes, such as [generator], or null"
-        )
     if name not in presets:
         raise SettingsError(
-            f"personal_layers.layers is {name!r}; allowed are {', '.join(presets)}, a list of "
-            "prefixes, or null"
+            f"personal_layers.layers is {name!r}; with model.family {family} allowed are "
+            f"{''.join(f'{preset}, ' for preset in presets)}a list of prefixes, or null"
         )
     return presets[name]
 

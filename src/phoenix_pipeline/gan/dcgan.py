@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from phoenix_pipeline.config import DcganConfig
 from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.gan.conditional import ClassGenerator, ProjectionDiscriminator
 from phoenix_pipeline.seeding import derive_seed
 
 _SMALLEST_SIDE = 4
@@ -19,20 +20,33 @@ _LEAK = 0.2
 class Dcgan(nn.Module):
     """Both networks of one model; their weights are named ``generator.*``, ``discriminator.*``.
 
-    ``channels`` and ``image_size`` are those of the images that it makes and judges.
+    ``channels`` and ``image_size`` are those of the images that it makes and judges. With
+    ``num_classes`` both networks take labels as well; 0: they know no classes.
     """
 
-    def __init__(self, config: DcganConfig, channels: int, image_size: int) -> None:
+    def __init__(
+        self, config: DcganConfig, channels: int, image_size: int, num_classes: int = 0
+    ) -> None:
         super().__init__()
         self.channels = channels
         self.image_size = image_size
         self.latent_dim = config.latent_dim
-        self.generator = _generator(config, channels, image_size)
-        self.discriminator = _discriminator(config, channels, image_size)
+        self.num_classes = num_classes
+        length = config.latent_dim
+        layers = _generator(config, channels, image_size, 2 * length if num_classes else length)
+        features, head, width = _discriminator(config, channels, image_size)
+        self.generator: nn.Module = layers
+        self.discriminator: nn.Module = nn.Sequential(*features, *head)
+        if num_classes:
+            self.generator = ClassGenerator(layers, num_classes, length)
+            self.discriminator = ProjectionDiscriminator(features, head, num_classes, width)
 
-    def forward(self, latent: Tensor) -> Tensor:
-        """Map latent vectors [N, latent_dim, 1, 1] to images [N, C, H, W] in [-1, 1]."""
-        return self.generator(latent)
+    def forward(self, latent: Tensor, *labels: Tensor) -> Tensor:
+        """Map latent vectors [N, latent_dim, 1, 1] to images [N, C, H, W] in [-1, 1].
+
+        ``labels``: int64 [N], if it knows classes.
+        """
+        return cast(Tensor, self.generator(latent, *labels))
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compile both networks in place; training calls them one by one."""
@@ -61,11 +75,14 @@ def smallest_side(image_size: int) -> int:
     return side
 
 
-def build_dcgan(config: DcganConfig, channels: int, image_size: int, seed: int) -> Dcgan:
+def build_dcgan(
+    config: DcganConfig, channels: int, image_size: int, seed: int, num_classes: int = 0
+) -> Dcgan:
     """Return both networks for ``channels`` x ``image_size`` x ``image_size`` images.
 
     Weights are drawn from N(0, 0.02), BatchNorm scales from N(1, 0.02), as in the paper. They
-    depend on ``seed`` alone; torch's global generator is left as it was.
+    depend on ``seed`` alone; torch's global generator is left as it was. ``num_classes``: that the
+    networks know; 0: none.
 
     Raises:
         SettingsError: see :func:`check_image_size`.
@@ -73,7 +90,7 @@ def build_dcgan(config: DcganConfig, channels: int, image_size: int, seed: int) 
     check_image_size(image_size)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive_seed(seed, "dcgan"))
-        network = Dcgan(config, channels, image_size)
+        network = Dcgan(config, channels, image_size, num_classes)
         network.apply(_draw_weights)
     return network
 
@@ -88,13 +105,13 @@ def _widths(config: DcganConfig, image_size: int) -> list[int]:
     return widths + widths[-1:] * (config.layers_per_resolution > 1)
 
 
-def _generator(config: DcganConfig, channels: int, image_size: int) -> nn.Sequential:
-    """Map [N, latent_dim, 1, 1] to [N, C, H, W] in [-1, 1]; no BatchNorm at the output."""
+def _generator(
+    config: DcganConfig, channels: int, image_size: int, in_channels: int
+) -> nn.Sequential:
+    """Map [N, in_channels, 1, 1] to [N, C, H, W] in [-1, 1]; no BatchNorm at the output."""
     widths = _widths(config, image_size)
     extra, last = config.layers_per_resolution - 1, widths[-1]
-    layers = _hidden(
-        nn.ConvTranspose2d, config.latent_dim, widths[0], smallest_side(image_size), 1, 0
-    )
+    layers = _hidden(nn.ConvTranspose2d, in_channels, widths[0], smallest_side(image_size), 1, 0)
     for width, following in pairwise(widths):
         for _ in range(extra):
             layers += _hidden(nn.Conv2d, width, width, 3, 1, 1)
@@ -106,8 +123,13 @@ def _generator(config: DcganConfig, channels: int, image_size: int) -> nn.Sequen
     return nn.Sequential(*layers, nn.Conv2d(last, channels, 3, 1, 1), nn.Tanh())
 
 
-def _discriminator(config: DcganConfig, channels: int, image_size: int) -> nn.Sequential:
-    """Map [N, C, H, W] to logits [N], positive for real; no BatchNorm at the input."""
+def _discriminator(
+    config: DcganConfig, channels: int, image_size: int
+) -> tuple[nn.Sequential, nn.Sequential, int]:
+    """Return what maps [N, C, H, W] to features, these to logits [N], and their channels.
+
+    There is no BatchNorm at the input.
+    """
     widths = _widths(config, image_size)[::-1]
     extra = config.layers_per_resolution - 1
     first = (3, 1, 1) if extra else (4, 2, 1)
@@ -118,9 +140,8 @@ def _discriminator(config: DcganConfig, channels: int, image_size: int) -> nn.Se
         layers += _hidden(nn.Conv2d, width, following, 4, 2, 1, leaky=True)
         for _ in range(extra):
             layers += _hidden(nn.Conv2d, following, following, 3, 1, 1, leaky=True)
-    return nn.Sequential(
-        *layers, nn.Conv2d(widths[-1], 1, smallest_side(image_size)), nn.Flatten(0)
-    )
+    head = nn.Sequential(nn.Conv2d(widths[-1], 1, smallest_side(image_size)), nn.Flatten(0))
+    return nn.Sequential(*layers), head, widths[-1]
 
 
 def _hidden(

@@ -25,8 +25,8 @@ def export_networks(
 ) -> None:
     """Write ``<network>.safetensors`` for both, ``config.json``, and ``metadata`` beside them.
 
-    ``config.json`` holds the model group, ``channels`` and ``image_size``. A folder of that name
-    is replaced when the new one is complete.
+    ``config.json`` holds the model group, ``channels``, ``image_size`` and ``num_classes``. A
+    folder of that name is replaced when the new one is complete.
 
     Raises:
         StorageError: the folder could not be written in full.
@@ -34,6 +34,7 @@ def export_networks(
     config = {
         "model": model.model_dump(mode="json"),
         "channels": network.channels,
+        "num_classes": network.num_classes,
         "image_size": network.image_size,
     }
     with atomic_path(folder) as temporary:
@@ -54,7 +55,8 @@ def load_networks(folder: Path) -> Dcgan:
     config = read_json(folder / CONFIG_FILE)
     try:
         model = ModelConfig.model_validate(config["model"])
-        network = build_dcgan(model.dcgan, int(config["channels"]), int(config["image_size"]), 0)
+        channels, side = int(config["channels"]), int(config["image_size"])
+        network = build_dcgan(model.dcgan, channels, side, 0, int(config.get("num_classes", 0)))
     except (KeyError, TypeError, ValueError, SettingsError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(

@@ -13,6 +13,7 @@ from phoenix_pipeline.config import DcganConfig, TrainingConfig
 from phoenix_pipeline.errors import TrainingError
 from phoenix_pipeline.gan.dcgan import Dcgan
 from phoenix_pipeline.optimization.adam_state import adam_state, restore_adam_state
+from phoenix_pipeline.optimization.class_rows import RowsAtRest, rows_not_held
 from phoenix_pipeline.optimization.compilation import run_compiled
 from phoenix_pipeline.optimization.corrections import Correction, corrections_of
 from phoenix_pipeline.optimization.learning_rate import learning_rate_at
@@ -29,6 +30,7 @@ def train_locally(
     config: DcganConfig,
     training: TrainingConfig,
     optimizer_state: dict[str, Tensor] | None = None,
+    labels: Tensor | None = None,
 ) -> LocalResult:
     """Train both networks in place for ``work.steps`` batches drawn from ``images``.
 
@@ -44,6 +46,8 @@ def train_locally(
         training: batch size, peak step size, schedule, weight decay, clipping, precision.
         optimizer_state: both networks' moments from :func:`adam_state`, named after
             ``generator.*`` and ``discriminator.*``; replaced by the new ones in place.
+        labels: int64 [N], for networks that know classes. A batch of made images is of the classes
+            of the real one.
 
     Raises:
         TrainingError: a loss is not finite; names the network and the step.
@@ -54,7 +58,12 @@ def train_locally(
     players = (generator, discriminator)
     for player in players:
         restore_adam_state(player.optimizer, player.parameters, optimizer_state or {})
-    losses = _descend(generator, discriminator, images, work, config, training)
+    parameters, at_rest = dict(network.named_parameters()), None
+    if labels is not None:
+        at_rest = RowsAtRest.of(parameters, rows_not_held(labels, network.num_classes))
+    losses = _descend(generator, discriminator, images, work, config, training, labels)
+    if at_rest:
+        at_rest.restore(parameters)
     if optimizer_state is not None:
         _keep_moments(players, optimizer_state)
     return LocalResult(
@@ -124,6 +133,7 @@ def _descend(
     work: LocalWork,
     config: DcganConfig,
     training: TrainingConfig,
+    labels: Tensor | None,
 ) -> Tensor:
     """Make the steps; return the losses [steps, 2] on the device, which is never waited for."""
     device = images.device
@@ -140,7 +150,8 @@ def _descend(
                 group["lr"] = rate
         real = prepare_batch(images[indices], training, random)
         latent = torch.randn(len(real), config.latent_dim, 1, 1, generator=random, device=device)
-        move = partial(_step, generator, discriminator, real, latent, scaler, training)
+        classes = () if labels is None else (labels[indices],)
+        move = partial(_step, generator, discriminator, real, latent, classes, scaler, training)
         losses[step] = run_compiled(move) if training.compile is True else move()
     return losses
 
@@ -150,19 +161,23 @@ def _step(
     discriminator: _Player,
     real: Tensor,
     latent: Tensor,
+    classes: tuple[Tensor, ...],
     scaler: torch.amp.GradScaler,
     training: TrainingConfig,
 ) -> Tensor:
-    """Move both networks; return the losses [2] of the generator and the discriminator."""
+    """Move both networks; return the losses [2] of the generator and the discriminator.
+
+    ``classes``: what the networks take beside ``real`` images and ``latent`` vectors: labels [B].
+    """
     with autocast(real.device, training.precision):
-        fake = generator.network(latent)
-        on_real = discriminator.network(real).float()
-        on_fake = discriminator.network(fake.detach()).float()
+        fake = generator.network(latent, *classes)
+        on_real = discriminator.network(real, *classes).float()
+        on_fake = discriminator.network(fake.detach(), *classes).float()
     # softplus(-x) is the cross-entropy of the logit x with the label 1, softplus(x) with 0.
     to_judge = softplus(-on_real).mean() + softplus(on_fake).mean()
     discriminator.step(to_judge, scaler, training.max_grad_norm)
     with autocast(real.device, training.precision):
-        to_deceive = softplus(-discriminator.network(fake).float()).mean()
+        to_deceive = softplus(-discriminator.network(fake, *classes).float()).mean()
     generator.step(to_deceive, scaler, training.max_grad_norm)
     scaler.update()
     return torch.stack([to_deceive.detach(), to_judge.detach()])

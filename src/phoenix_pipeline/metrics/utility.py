@@ -59,10 +59,7 @@ def classification_utility(
             "for each: raise sampling.num_images or set evaluation.utility to false"
         )
     chosen = numpy_generator(seed, "utility").permutation(len(samples))[:count]
-    if asked is None:
-        labels = judge.probabilities(samples[chosen]).argmax(axis=1)
-    else:
-        labels = asked[chosen]
+    labels = sample_labels(samples[chosen], judge, None if asked is None else asked[chosen])
     generated = ImageSet(samples[chosen], labels, train.class_names)
     real = take_stratified(train, count, seed)
     accuracies = (
@@ -70,6 +67,11 @@ def classification_utility(
         for images in (generated, real)
     )
     return Utility(next(accuracies), next(accuracies), count)
+
+
+def sample_labels(samples: np.ndarray, judge: LabelJudge, asked: np.ndarray | None) -> np.ndarray:
+    """Return the labels [N] of samples [N, C, H, W]: as ``asked`` for, or else the judge's."""
+    return judge.probabilities(samples).argmax(axis=1) if asked is None else asked
 
 
 # In the order of the fields of Utility.

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from phoenix_pipeline.families import CLASS_EMBEDDING
+from phoenix_pipeline.families import CLASS_EMBEDDING, find_family
 from phoenix_pipeline.reporting.provenance import read_setting
 
 _CLIENTS = "federation.differential_privacy"
@@ -23,7 +23,10 @@ def _update(settings: Mapping[str, Any]) -> str:
     layers = read_setting(settings, "personal_layers.layers") or ()
     kept = [layers] if isinstance(layers, str) else layers
     scheme = read_setting(settings, "federation.compression.partial_update", "full")
-    own = any(name.split(".")[0] == CLASS_EMBEDDING for name in kept)
+    rows = find_family(read_setting(settings, "model.family", "diffusion")).class_layers
+    own = CLASS_EMBEDDING in kept or all(
+        any(f"{layer}.".startswith(f"{prefix}.") for prefix in kept) for layer in rows
+    )
     if own or scheme in _WITHOUT_ENCODER:
         return "The embedding of classes stayed with it, and does not tell which ones it holds."
     if read_setting(settings, "model.lora.rank", 0):

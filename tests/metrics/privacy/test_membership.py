@@ -151,7 +151,7 @@ def test_losses_of_a_known_prediction() -> None:
     assert loss.tolist() == [2.0] * 5
 
 
-@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "flow"])
 def test_pia_distance_of_a_known_prediction(kind: str) -> None:
     schedule = NoiseSchedule.from_config(
         NoiseConfig(num_train_timesteps=10, prediction_type=kind), "cpu"
@@ -160,6 +160,12 @@ def test_pia_distance_of_a_known_prediction(kind: str) -> None:
     distance = float(pia_distance(predictor(Constant(2.0)), schedule, x_0, step).detach())
     if kind == "epsilon":
         assert distance == 0.0
+        return
+    if kind == "flow":
+        # With velocity 2 the noise in x at time t is x + (1 - t) 2; the clean image is at 1/10.
+        first = 0.5 + 0.9 * 2
+        second = 0.4 * 0.5 + 0.6 * first + 0.4 * 2
+        assert distance == pytest.approx(abs(first - second) * 4**0.25, rel=1e-5)
         return
     a_0, b_0 = schedule.signal[0].item(), schedule.noise[0].item()
     a_t, b_t = schedule.signal[step].item(), schedule.noise[step].item()

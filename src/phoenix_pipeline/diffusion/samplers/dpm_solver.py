@@ -15,13 +15,13 @@ from phoenix_pipeline.diffusion.samplers.steps import (
 )
 
 # The cosine schedule has almost no signal at the last steps; the log-SNR starts here, as the
-# authors advise for it.
+# authors advise for it. With ``zero_terminal_snr`` the network has learnt these steps.
 _COSINE_LAMBDA_MIN = -5.1
 
 
 def _scheduler(noise: NoiseConfig) -> tuple[str, dict[str, Any]]:
     options: dict[str, Any] = {"algorithm_type": "dpmsolver++"}
-    if noise.schedule == "cosine":
+    if noise.schedule == "cosine" and not noise.zero_terminal_snr:
         options["lambda_min_clipped"] = _COSINE_LAMBDA_MIN
     return "DPMSolverMultistepScheduler", options
 

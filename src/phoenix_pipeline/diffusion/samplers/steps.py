@@ -31,11 +31,13 @@ class Sampler:
     the spacing. ``new_steps``: from the scheduler, whose timesteps are set, what gives the steps of
     one batch from the CPU generators of its images. The steps are called with x_t, which they may
     write over, the network's prediction (both float32 [B, C, H, W]) and the number of the step,
-    and return x_{t-1}.
+    and return x_{t-1}. ``times``: of a sampler of flow models, the times from 1 towards 0 at which
+    it asks the network, by their number; None: it is for other models.
     """
 
     scheduler: Callable[[NoiseConfig], tuple[str, dict[str, Any]]]
     new_steps: Callable[[Any, SamplingConfig], NewSteps]
+    times: Callable[[int], list[float]] | None = None
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from phoenix_pipeline.families import CLASS_EMBEDDING
 from phoenix_pipeline.federated.aggregation.replies import to_dtype, widened
 from phoenix_pipeline.federated.aggregation.rule import Aggregation
-
-# The null class, which every client trains, has a row there as well.
-_ROWS_BY_CLASS = (f"{CLASS_EMBEDDING}.weight",)
+from phoenix_pipeline.optimization.class_rows import is_by_class
 
 
 class RowMean:
@@ -18,13 +15,14 @@ class RowMean:
 
     A client leaves the rows of classes that it does not hold as they were. In a plain mean these
     would pull the row of a rare class back to where it was. Whether a row moved is seen in the
-    update itself, so nothing more is sent than without; a row that nobody moved stays.
+    update itself, so nothing more is sent than without; a row that nobody moved stays. The null
+    class of a diffusion model has a row as well, which every client trains.
     """
 
     def __init__(self, rule: Aggregation, base: Mapping[str, Tensor]) -> None:
         """Take the ``rule`` of the other arrays, and the weights that clients started from."""
         self._rule = rule
-        self._base = {name: base[name] for name in _ROWS_BY_CLASS if name in base}
+        self._base = {name: value for name, value in base.items() if is_by_class(name)}
         self._sums = {name: torch.zeros_like(widened(t)) for name, t in self._base.items()}
         self._weights = {
             name: torch.zeros(len(t), dtype=torch.float64) for name, t in self._base.items()
@@ -58,4 +56,4 @@ class RowMean:
 
 def by_rows(rule: Aggregation, base: Mapping[str, Tensor]) -> Aggregation:
     """Return ``rule`` with :class:`RowMean` around it where the model has rows by class."""
-    return RowMean(rule, base) if any(name in base for name in _ROWS_BY_CLASS) else rule
+    return RowMean(rule, base) if any(map(is_by_class, base)) else rule

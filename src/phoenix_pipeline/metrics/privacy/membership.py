@@ -54,11 +54,11 @@ def membership_scores(
         labels: int64 [N], which the attacker knows; a conditional model needs them.
     """
     family, device = family_of(model), next(network.parameters()).device
-    attacks = {name: _on_images(attack, network) for name, attack in family.attacks.items()}
+    attacks: dict[str, Attack] = {}
     if family.predicts_noise:
         attacks |= _attacks_on_noise(model.noise, images.shape[1:], config, seed, device)
     conditional = model.conditioning == "labels" and labels is not None
-    parts: dict[str, list[Tensor]] = {name: [] for name in attacks}
+    parts: dict[str, list[Tensor]] = {name: [] for name in (*family.attacks, *attacks)}
     with _evaluating(network):
         for start in range(0, len(images), config.batch_size):
             batch = torch.from_numpy(
@@ -67,15 +67,13 @@ def membership_scores(
             x_0, classes = to_model_range(batch.to(device)), None
             if conditional and labels is not None:
                 classes = torch.from_numpy(labels[start : start + len(batch)]).to(device)
+            for name, own in family.attacks.items():
+                parts[name].append(own(network, x_0, classes).float().cpu())
             for name, attack in attacks.items():
                 parts[name].append(attack(x_0, predictor(network, classes)).float().cpu())
             if progress:
                 progress(len(batch))
     return {name: torch.cat(values).double().numpy() for name, values in parts.items()}
-
-
-def _on_images(attack: Callable[[nn.Module, Tensor], Tensor], network: nn.Module) -> Attack:
-    return lambda x_0, predict: attack(network, x_0)
 
 
 def _attacks_on_noise(
@@ -148,9 +146,9 @@ def pia_distance(predict: Predict, schedule: NoiseSchedule, x_0: Tensor, step: i
     The noise that the network sees in the clean image is put on it up to timestep ``step``; the
     distance is the 4-norm of that noise minus the noise that the network then sees.
     """
-    zero = torch.zeros(len(x_0), dtype=torch.int64, device=x_0.device)
-    first = _predicted_noise(predict, schedule, x_0, zero)
-    t = torch.full_like(zero, step)
+    begin = torch.full((len(x_0),), schedule.first, device=x_0.device)
+    first = _predicted_noise(predict, schedule, x_0, begin)
+    t = torch.full_like(begin, step)
     second = _predicted_noise(predict, schedule, schedule.diffuse(x_0, t, first), t)
     return torch.linalg.vector_norm((first - second).flatten(1), ord=_PIA_NORM, dim=1)
 

@@ -14,8 +14,8 @@ from phoenix_pipeline.arms.references import (
     load_references,
     scored_with,
 )
-from phoenix_pipeline.config import EvaluationConfig, RunConfig
-from phoenix_pipeline.errors import DataError, SettingsError
+from phoenix_pipeline.config import ArmSettings, EvaluationConfig, RunConfig
+from phoenix_pipeline.errors import DataError
 from phoenix_pipeline.families import find_family
 from phoenix_pipeline.images import ImageSet, Samples, read_samples
 from phoenix_pipeline.metrics.classifier import LabelJudge
@@ -25,16 +25,13 @@ from phoenix_pipeline.metrics.client_models import (
     split_by_origin,
 )
 from phoenix_pipeline.metrics.components import FINAL_AVERAGE
-from phoenix_pipeline.metrics.extractors import NO_JUDGE
 from phoenix_pipeline.metrics.feature_extractor import FeatureExtractor
 from phoenix_pipeline.metrics.reference import ReferenceStatistics
 from phoenix_pipeline.metrics.scores import Scores, score_samples
-from phoenix_pipeline.metrics.utility import SCORES as UTILITY
-from phoenix_pipeline.metrics.utility import classification_utility
+from phoenix_pipeline.pipelines.evaluation.utility import measure_utility
 from phoenix_pipeline.progress import progress_bar
 
 _CLIENTS_BY = "fid_pixels"
-_UTILITY = tuple(metric.name for metric in UTILITY)
 # Enough for a picture of a few samples of each class.
 _JUDGED = 1000
 
@@ -45,6 +42,8 @@ def evaluate(
     test: ImageSet,
     judge_folder: Path,
     reference_folder: Path,
+    partition: pd.DataFrame,
+    arm: ArmSettings,
     config: EvaluationConfig,
     run: RunConfig,
 ) -> tuple[dict[str, Any], pd.DataFrame]:
@@ -52,7 +51,8 @@ def evaluate(
 
     An arm with models at its clients is scored by their samples; those of its final average are
     scored as well, under names that begin with ``final_average.``. How the samples were drawn, and
-    with which seed, their own file says.
+    with which seed, their own file says. ``partition``: who holds which training image, which the
+    sites of a deployment tell nobody.
 
     Raises:
         DataError: it does not say so.
@@ -70,17 +70,19 @@ def evaluate(
         )
         scores = score(main)
         final = score(averaged) if len(averaged) else None
-    utility, no_utility = _utility(samples, main, judge, train, test, config, run)
+    holders = None if arm.federation.engine == "deployment" else partition
+    useful = measure_utility(samples, judge, train, test, holders, config, run.seed)
     metrics = {
         "conditions": {
             "reference_split": config.reference_split,
             **_conditions(samples, scores),
             **scored_with(train, test, config),
         },
-        "scores": {**scores.scores, **utility, **_renamed(final.scores if final else {})},
+        "scores": {**scores.scores, **useful.scores, **_renamed(final.scores if final else {})},
         "class_histogram": _histogram(scores, judge),
         "clients": _clients(samples, extractors, references, judge, config),
-        "skipped": {**scores.skipped, **no_utility, **_renamed(final.skipped if final else {})},
+        "client_utility": useful.clients,
+        "skipped": {**scores.skipped, **useful.skipped, **_renamed(final.skipped if final else {})},
     }
     return metrics, _sample_classes(samples, main, judge)
 
@@ -154,36 +156,6 @@ def _sample_classes(samples: Samples, main: np.ndarray, judge: LabelJudge | None
         }
     )
     return table if samples.labels is None else table.assign(asked=samples.labels[rows])
-
-
-def _utility(
-    samples: Samples,
-    main: np.ndarray,
-    judge: LabelJudge | None,
-    train: ImageSet,
-    test: ImageSet,
-    config: EvaluationConfig,
-    run: RunConfig,
-) -> tuple[dict[str, float], dict[str, str]]:
-    """Return the scores of the samples as training data, or why there are none."""
-    if not config.utility:
-        return {}, {}
-    if judge is None:
-        return {}, dict.fromkeys(_UTILITY, NO_JUDGE)
-    try:
-        with progress_bar("utility", 2 * config.classifier.epochs) as advance:
-            found = classification_utility(
-                samples.images.images[main],
-                judge,
-                train,
-                test,
-                seed=run.seed,
-                progress=advance,
-                asked=None if samples.labels is None else samples.labels[main],
-            )
-    except SettingsError as error:
-        return {}, dict.fromkeys(_UTILITY, str(error))
-    return dict(zip(_UTILITY, (found.samples, found.real), strict=True)), {}
 
 
 def _renamed(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -54,6 +54,8 @@ def create_pipeline(arm: str) -> Pipeline:
                     "test_images",
                     "label_judge",
                     "reference_folder",
+                    "partition",
+                    ARM_SETTINGS,
                     "params:evaluation",
                     "params:run",
                 ],

@@ -94,7 +94,7 @@ def _reconstruct_one(
     mean = _as_tensor(subject.train.images.mean(axis=0).round().astype(np.uint8))
     schedule = NoiseSchedule.from_config(subject.model.noise, subject.device)
     generator = torch_generator(subject.seed, "reconstruction", row)
-    step = int(torch.randint(schedule.num_timesteps, (), generator=generator))
+    step = int(schedule.draw_timesteps(1, told.training.timestep_distribution, generator))
     epsilon = torch.randn(image.shape, generator=generator).to(subject.device)
     weights = {name: w for name, w in network.named_parameters() if w.requires_grad}
     noise = step_noise(told, federation, subject.sizes, client)

@@ -1,0 +1,72 @@
+"""Euler and Heun: from noise along the velocity of a flow model (Liu et al., arXiv 2209.03003).
+
+The model is of the ODE dx/dt = v(x, t). At t = 1 x is noise, at t = 0 an image.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from phoenix_pipeline.config import NoiseConfig, SamplingConfig
+from phoenix_pipeline.diffusion.samplers.steps import NewSteps, Sampler
+
+
+def _scheduler(noise: NoiseConfig) -> tuple[str, dict[str, Any]]:
+    return "FlowMatchEulerDiscreteScheduler", {}
+
+
+def _new_steps(scheduler: Any, config: SamplingConfig) -> NewSteps:
+    return partial(FlowSteps, scheduler.sigmas.double().tolist())
+
+
+class FlowSteps:
+    """Steps between the ``times`` [S + 1] at which the velocity is asked for; the last one is 0.
+
+    A time that comes twice ends a step of Heun: the velocity there corrects the step, and the
+    velocity at the corrected place begins the next one. Other steps are Euler's.
+    """
+
+    def __init__(self, times: Sequence[float], generators: Sequence[torch.Generator]) -> None:
+        self._times = times
+        self._start: Tensor | None = None
+        self._slope: Tensor | None = None
+
+    def __call__(self, x: Tensor, velocity: Tensor, index: int) -> Tensor:
+        """Return x at the next time, float32 [B, C, H, W]; ``x`` may be written over."""
+        now, after = self._times[index : index + 2]
+        if now == after and self._start is not None and self._slope is not None:
+            return self._start.add_(
+                self._slope + velocity, alpha=(now - self._times[index - 1]) / 2
+            )
+        if after in self._times[index + 2 : index + 3]:
+            # Compiled networks write their next prediction over this one.
+            self._start, self._slope = x, velocity.clone()
+            return x.add(velocity, alpha=after - now)
+        return x.add_(velocity, alpha=after - now)
+
+
+def _euler_times(evaluations: int) -> list[float]:
+    return [1.0 - i / evaluations for i in range(evaluations)]
+
+
+def _heun_times(evaluations: int) -> list[float]:
+    """Return times in equal steps of two evaluations.
+
+    The last step has one, since no training image is at time 0 (Karras et al., arXiv 2206.00364,
+    algorithm 1), and so has the first where the number is even.
+    """
+    ends = [*_euler_times(evaluations // 2 + 1), 0.0]
+    first, last = evaluations % 2 == 0, len(ends) - 2
+    times: list[float] = []
+    for step, (start, end) in enumerate(pairwise(ends)):
+        single = step == last or (first and step == 0)
+        times += [start] if single else [start, end]
+    return times
+
+
+EULER = Sampler(_scheduler, _new_steps, _euler_times)
+HEUN = Sampler(_scheduler, _new_steps, _heun_times)
