@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from phoenix_pipeline.arms.setup import find_base
+from phoenix_pipeline.arms.setup import client_settings, find_base
 from phoenix_pipeline.config import (
     ModelConfig,
 )
@@ -17,8 +18,19 @@ from phoenix_pipeline.federated.base_weights import open_network
 from phoenix_pipeline.federated.job import FederatedResult
 from phoenix_pipeline.federated.round_memory import round_bytes
 from phoenix_pipeline.federated.site_errors import SiteRefusal
+from phoenix_pipeline.images import ImageSet
 from tests.federated.adapted import arm, make_base, told
-from tests.federated.tiny import UNET, federate, interrupt, job, same, settings
+from tests.federated.tiny import (
+    SIZES,
+    UNET,
+    federate,
+    interrupt,
+    job,
+    make_images,
+    same,
+    settings,
+)
+from tests.pipelines.test_check_arm import RUN
 
 pytest.importorskip("peft")
 
@@ -98,6 +110,24 @@ def test_clients_with_factors_of_their_own_share_the_others(tmp_path: Path, base
     own = [result.client_state(client).personal for client in result.connected]
     assert all(".lora_B." in name for layers in own for name in layers)
     assert not same(*own)
+
+
+def test_adapters_of_a_conditional_model_leave_its_classes_as_they_are(tmp_path: Path) -> None:
+    names, rows = ("a", "b"), sum(SIZES)
+    images = ImageSet(make_images().images, np.arange(rows) % 2, names)
+    base = tmp_path / "base"
+    export_pipeline(base, build_unet(UNET, 1, 8, 77, len(names)), settings().model.noise, {})
+    given = arm(base)
+    model = given.model.model_copy(update={"conditioning": "labels", "label_dropout": 0.5})
+    own = client_settings(images, given.model_copy(update={"model": model}), RUN)
+    own = own.model_copy(update={"training": settings().training})
+    for together in (1, 2):
+        result = federate(
+            tmp_path / str(together), settings=own, base=base, images=images,
+            stacked_clients=together, workers=1,
+        )  # fmt: skip
+        assert set(result.rounds["status"]) == {"ok"}
+        assert result.raw and all(".lora_" in name for name in result.raw)
 
 
 def test_another_base_goes_on_with_no_run(tmp_path: Path, base: Path) -> None:

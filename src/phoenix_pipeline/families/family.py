@@ -121,7 +121,9 @@ class Family(ABC):
         self, model: ModelConfig, sampling: SamplingConfig, channels: int, image_size: int
     ) -> None:
         """Raise SettingsError for what cannot work, before any expensive work."""
-        self.build(model, channels, image_size, seed=0)
+        # A start is read, and refused, with the classes that the images have.
+        plain = model.model_copy(update={"start_from": None})
+        self.build(plain, channels, image_size, seed=0)
 
     def settle_model(self, model: ModelConfig, image_size: int) -> ModelConfig:
         """Return ``model`` with values for what is ``auto`` in the family's own settings."""

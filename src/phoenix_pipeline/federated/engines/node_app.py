@@ -18,7 +18,7 @@ from flwr.app import Context, Message
 from pydantic import Field, ValidationError
 
 from phoenix_pipeline.config import Group, ImagesConfig
-from phoenix_pipeline.config.data import Colour, Window
+from phoenix_pipeline.config.data import Colour, Fit, Window
 from phoenix_pipeline.errors import DataError, FederationError, SettingsError
 from phoenix_pipeline.federated.client_app import build_client_app, read_settings
 from phoenix_pipeline.federated.records import CONFIG
@@ -48,7 +48,12 @@ class NodeConfig(Group):
     label_column: str = Field(
         "label", description="Parquet column of the classes, which a conditional model learns."
     )
-    background: Colour = Field("white", description="Colour that transparent images are put on.")
+    fit: Fit = Field(
+        "crop", description="How images that are not square become so: crop, pad or stretch."
+    )
+    background: Colour = Field(
+        "white", description="Colour that transparent and padded images are put on."
+    )
     window: Window | None = Field(
         None, description="Values of deep grey images that become black and white, `low..high`."
     )
@@ -92,6 +97,7 @@ def open_node(message: Message, context: Context) -> Site:
     settings = read_settings(message)
     reading = ImagesConfig(
         image_column=node.image_column,
+        fit=node.fit,
         background=node.background,
         window=node.window,
         label_column=node.label_column if settings.class_names else None,
