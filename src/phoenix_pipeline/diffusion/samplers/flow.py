@@ -39,9 +39,8 @@ class FlowSteps:
         """Return x at the next time, float32 [B, C, H, W]; ``x`` may be written over."""
         now, after = self._times[index : index + 2]
         if now == after and self._start is not None and self._slope is not None:
-            return self._start.add_(
-                self._slope + velocity, alpha=(now - self._times[index - 1]) / 2
-            )
+            step = now - self._times[index - 1]
+            return self._start.add_(self._slope + velocity, alpha=step / 2)
         if after in self._times[index + 2 : index + 3]:
             # Compiled networks write their next prediction over this one.
             self._start, self._slope = x, velocity.clone()
