@@ -19,7 +19,7 @@ from phoenix_pipeline.config import (
 )
 from phoenix_pipeline.diffusion.unet import build_unet
 from phoenix_pipeline.errors import CheckpointError, SettingsError
-from phoenix_pipeline.families.model_folder import load_as_trained, load_network, read_metadata
+from phoenix_pipeline.families.model_folder import load_as_trained, load_network, read_description
 from phoenix_pipeline.federated.snapshots import find_snapshots
 from phoenix_pipeline.pipelines.privacy_audit.reconstruction import reconstruct_images
 from phoenix_pipeline.pipelines.privacy_audit.subject import Subject
@@ -66,7 +66,7 @@ def test_an_arm_is_a_plain_pipeline_and_tells_its_adapters(tmp_path: Path, base:
     torch.testing.assert_close(predict(pipeline.unet), predict(adapted), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(predict(load_network(folder)), predict(pipeline.unet))
     assert not torch.allclose(predict(adapted), predict(build_unet(UNET, 1, 8, 77)), atol=1e-3)
-    disclosure = " ".join(read_metadata(folder)["disclosure"])
+    disclosure = " ".join(read_description(folder)["disclosure"])
     assert "low-rank adapters of its model (LoRA, rank 2)" in disclosure
     assert "never sent" in disclosure
     assert (folder / "pytorch_lora_weights.safetensors").is_file()
@@ -82,11 +82,11 @@ def test_an_audit_inverts_the_update_of_adapters(layers: Any, tmp_path: Path, ba
     rows = {0: np.arange(SIZES[0]), 1: np.arange(SIZES[0], sum(SIZES))}
     subject = Subject(
         folder,
-        read_metadata(folder),
+        read_description(folder),
         rows,
         images,
         images,
-        ModelConfig.model_validate(read_metadata(folder)["settings"]["model"]),
+        ModelConfig.model_validate(read_description(folder)["settings"]["model"]),
         PrivacyAuditConfig(reconstructions=1, reconstruction_steps=2),
         0,
         torch.device("cpu"),
@@ -115,7 +115,7 @@ def test_round_0_is_kept_and_scored_with_the_base_below_it(tmp_path: Path, base:
     folder = train(tmp_path, base, snapshots={"every": 1})
     kept = find_snapshots(tmp_path / "checkpoints")
     assert list(kept) == [0, 1, 2]
-    networks = [load_snapshot(file, read_metadata(folder)) for file in kept.values()]
+    networks = [load_snapshot(file, read_description(folder)) for file in kept.values()]
     started = build_unet(UNET, 1, 8, 77)
     torch.testing.assert_close(predict(networks[0]), predict(started))
     last = predict(networks[-1])

@@ -21,7 +21,7 @@ from phoenix_pipeline.config import (
 )
 from phoenix_pipeline.errors import DataError, SettingsError
 from phoenix_pipeline.families import family_of
-from phoenix_pipeline.families.model_folder import read_metadata, weights_digest, write_models
+from phoenix_pipeline.families.model_folder import read_description, weights_digest, write_models
 from phoenix_pipeline.families.provenance import fingerprint_data
 from phoenix_pipeline.federated.personal_layers import split_personal
 from phoenix_pipeline.federated.records import ClientSettings
@@ -30,6 +30,7 @@ from phoenix_pipeline.pipelines.comparison.results import PARTS, ArmResults, cur
 from phoenix_pipeline.pipelines.privacy_audit.nodes import audit_privacy
 from phoenix_pipeline.pipelines.privacy_audit.reconstruction import reconstruct_images
 from phoenix_pipeline.pipelines.privacy_audit.subject import Subject
+from tests.written import training_record
 
 DIFFUSION = ModelConfig(
     unet=UNetConfig(block_out_channels=(8,), attention_resolutions=(), norm_num_groups=4),
@@ -69,12 +70,11 @@ def audit(
     told = FederationConfig(**federation)
     settings["compression"] = told.compression.model_dump(mode="json")
     own = personal and model.family == "diffusion"
-    metadata = {
-        "settings": settings,
-        "weights": "ema",
-        "trained_with": {"federation": told.model_dump(mode="json")},
-        "data": fingerprint_data(train, test, CLIENTS),
-    }
+    metadata = training_record(
+        settings,
+        trained_with={"federation": told.model_dump(mode="json")},
+        data=fingerprint_data(train, test, CLIENTS),
+    )
     write_models(
         folder / "model",
         body,
@@ -179,7 +179,7 @@ def test_an_audit_of_another_model_is_left_out(
     tmp_path: Path, images: tuple[ImageSet, ImageSet]
 ) -> None:
     audited = audit(tmp_path, images, DCGAN)
-    description = read_metadata(tmp_path / "model")
+    description = read_description(tmp_path / "model")
 
     def results(description: dict[str, Any]) -> list[ArmResults]:
         others: dict[str, Any] = {part: {} for part in PARTS} | {"description": description}
@@ -189,7 +189,7 @@ def test_an_audit_of_another_model_is_left_out(
     assert current_audits(results(description), audits, "audit") == (audits, [])
     network = family_of(DCGAN).build(DCGAN, 1, 8, 1)
     write_models(tmp_path / "later", {}, [], network, description)
-    current, notes = current_audits(results(read_metadata(tmp_path / "later")), audits, "audit")
+    current, notes = current_audits(results(read_description(tmp_path / "later")), audits, "audit")
     assert current == {}
     assert notes == [
         "The privacy audit of dcgan is of an earlier model and is left out; run again: audit"
@@ -290,10 +290,10 @@ def test_what_is_rebuilt_is_rebuilt_from_what_the_server_gets(
     plain = ClientSettings(**settings).model_dump(mode="json")
     network = family_of(DIFFUSION).build(DIFFUSION, 1, 8, 0)
     body = dict(network.state_dict())
-    write_models(tmp_path, body, [], network, {"settings": plain, "weights": "ema"})
+    write_models(tmp_path, body, [], network, training_record(plain))
     subject = Subject(
         folder=tmp_path,
-        metadata=read_metadata(tmp_path),
+        metadata=read_description(tmp_path),
         rows={0: np.arange(60), 4: np.arange(60, 120)},
         train=train,
         test=test,

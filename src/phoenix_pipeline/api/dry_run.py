@@ -24,11 +24,12 @@ import yaml
 
 from phoenix_pipeline.api.settings import ARM_NAMES, arm_settings, shared_group
 from phoenix_pipeline.arms.setup import client_settings
-from phoenix_pipeline.checkpoints import save_tensors, write_json
+from phoenix_pipeline.checkpoints import save_tensors
 from phoenix_pipeline.config import ARM_GROUPS, ArmSettings, ImagesConfig, deep_merge
 from phoenix_pipeline.errors import PhoenixError, SettingsError
 from phoenix_pipeline.families.by_image_size import settle_arm
 from phoenix_pipeline.images import ImageSet
+from phoenix_pipeline.json_files import write_json
 from phoenix_pipeline.offline import stay_offline
 from phoenix_pipeline.reporting.formatting import format_bytes
 

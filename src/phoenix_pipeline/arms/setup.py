@@ -105,8 +105,8 @@ def check_arm(
     check_threshold(filtering, train, test, run)
     start = load_start(train, settings, run)
     if federation.resume:
-        told = _client_settings(train, network, layers, settings, run)
-        check_stored(checkpoints, told, federation, filtering, pool, start)
+        of_clients = _client_settings(train, network, layers, settings, run)
+        check_stored(checkpoints, of_clients, federation, filtering, pool, start)
     summary = _summarise(network, settings.model, layers, train)
     return {**summary, "settled": list_settled(given, settings)}
 

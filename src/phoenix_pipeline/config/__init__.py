@@ -28,10 +28,10 @@ from phoenix_pipeline.config.evaluation import (
 )
 from phoenix_pipeline.config.federation import (
     FederationConfig,
-    LocalWorkConfig,
     PersonalLayersConfig,
     ThresholdFilterConfig,
 )
+from phoenix_pipeline.config.local_work import LocalWorkConfig
 from phoenix_pipeline.config.merging import deep_merge
 from phoenix_pipeline.config.model import (
     DcganConfig,

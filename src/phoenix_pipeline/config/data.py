@@ -5,8 +5,7 @@ from typing import Annotated, Any, Literal
 from PIL import ImageColor
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
-from phoenix_pipeline.config.base import Fraction, Group, Positive
-from phoenix_pipeline.config.component import Component
+from phoenix_pipeline.config.base import Component, Fraction, Group, Positive
 
 
 def _check_colour(value: str) -> str:

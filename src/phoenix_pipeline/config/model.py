@@ -6,8 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from phoenix_pipeline.config.base import Group, Positive
-from phoenix_pipeline.config.component import Component
+from phoenix_pipeline.config.base import Component, Group, Positive
 from phoenix_pipeline.registry import Registry
 
 # How often guidance hides labels in the literature: 0.1 to 0.2 (Ho and Salimans).

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from phoenix_pipeline.checkpoints import METADATA_FILE, atomic_path, write_json
+from phoenix_pipeline.checkpoints import METADATA_FILE, atomic_path
 from phoenix_pipeline.config import NoiseConfig
 from phoenix_pipeline.diffusion.lora import (
     adapter_arrays,
@@ -17,6 +17,7 @@ from phoenix_pipeline.diffusion.lora import (
 )
 from phoenix_pipeline.diffusion.noise import build_scheduler
 from phoenix_pipeline.errors import CheckpointError
+from phoenix_pipeline.json_files import write_json
 
 if TYPE_CHECKING:
     from diffusers import UNet2DModel

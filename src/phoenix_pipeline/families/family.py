@@ -213,10 +213,10 @@ class Family(ABC):
             CheckpointError: the weights are missing, or do not fit ``phoenix.json`` beside them.
         """
         from phoenix_pipeline.checkpoints import load_tensors
-        from phoenix_pipeline.families.model_folder import build_network, fill, read_metadata
+        from phoenix_pipeline.families.model_folder import build_network, fill, read_description
 
         tensors, _ = load_tensors(folder / _WEIGHTS_FILE)
-        network = build_network(read_metadata(folder)["settings"])
+        network = build_network(read_description(folder)["settings"])
         return fill(network, tensors, f"{folder / _WEIGHTS_FILE} does not fit phoenix.json")
 
     def describe_sampling(self, sampling: Mapping[str, Any], conditional: bool) -> dict[str, Any]:

@@ -74,8 +74,10 @@ class FederatedJob:
     def identity(self) -> dict[str, Any]:
         """Return everything that the weights depend on; a checkpoint of another is not resumed."""
         rules = self.threshold_filter if self.reference else None
-        told = identify_settings(self.config, self.settings, rules, self.warmup_steps, self.start)
-        return {**told, DATA: self._data()}
+        settings = identify_settings(
+            self.config, self.settings, rules, self.warmup_steps, self.start
+        )
+        return {**settings, DATA: self._data()}
 
     def _data(self) -> str:
         """Return a fingerprint of the images and of who holds them.

@@ -93,8 +93,8 @@ def reason_of(error: Error) -> str:
     code, _, _ = (error.reason or "").partition(":")
     if code in SENTENCES:
         return _reason(code)
-    told = _FLOWERS.get(error.code, "no error that this program knows")
-    return f"{told} (Flower's error {error.code})"
+    meaning = _FLOWERS.get(error.code, "no error that this program knows")
+    return f"{meaning} (Flower's error {error.code})"
 
 
 def code_of(error: Exception) -> str:

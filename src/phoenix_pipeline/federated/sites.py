@@ -17,8 +17,8 @@ from phoenix_pipeline.checkpoints import atomic_path
 from phoenix_pipeline.errors import CheckpointError
 from phoenix_pipeline.federated.client_state import ClientState
 from phoenix_pipeline.federated.kept_states import KeptStates
-from phoenix_pipeline.federated.packed_file import load_packed, save_packed
 from phoenix_pipeline.federated.site_demands import SiteDemands
+from phoenix_pipeline.federated.wire import load_packed, save_packed
 from phoenix_pipeline.images import ImageSet
 
 logger = logging.getLogger(__name__)

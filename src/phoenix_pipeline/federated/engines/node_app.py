@@ -93,7 +93,7 @@ def open_node(message: Message, context: Context) -> Site:
     node = read_node_config(context)
     if node.threads:
         torch.set_num_threads(node.threads)
-    told = message.content[CONFIG]
+    config = message.content[CONFIG]
     settings = read_settings(message)
     reading = ImagesConfig(
         image_column=node.image_column,
@@ -112,7 +112,7 @@ def open_node(message: Message, context: Context) -> Site:
     return Site(
         node.client_id,
         torch.from_numpy(np.concatenate([part.images for part in parts])).to(device),
-        _state_folder(node, str(told.get("run", ""))),
+        _state_folder(node, str(config.get("run", ""))),
         releases_personal_layers=node.release_personal_layers,
         demands=demands,
         labels=_labels(parts, settings.class_names, device),
