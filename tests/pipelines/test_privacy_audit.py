@@ -26,11 +26,18 @@ from phoenix_pipeline.families.provenance import fingerprint_data
 from phoenix_pipeline.federated.personal_layers import split_personal
 from phoenix_pipeline.federated.records import ClientSettings
 from phoenix_pipeline.images import GLOBAL_MODEL, ImageSet, SampleWriter
-from phoenix_pipeline.pipelines.comparison.results import PARTS, ArmResults, current_audits
+from phoenix_pipeline.pipelines.comparison.results import (
+    PARTS,
+    ArmResults,
+    LeftOut,
+    collect,
+    current_audits,
+    gather,
+)
 from phoenix_pipeline.pipelines.privacy_audit.nodes import audit_privacy
 from phoenix_pipeline.pipelines.privacy_audit.reconstruction import reconstruct_images
 from phoenix_pipeline.pipelines.privacy_audit.subject import Subject
-from tests.written import training_record
+from tests.written import arm_metrics, network_settings, training_record
 
 DIFFUSION = ModelConfig(
     unet=UNetConfig(block_out_channels=(8,), attention_resolutions=(), norm_num_groups=4),
@@ -194,6 +201,30 @@ def test_an_audit_of_another_model_is_left_out(
     assert notes == [
         "The privacy audit of dcgan is of an earlier model and is left out; run again: audit"
     ]
+    earlier = {"dcgan": {name: value for name, value in audited.items() if name != "membership"}}
+    current, (note,) = current_audits(results(description), earlier, "audit")
+    assert current == {}
+    assert "is left out: privacy.json of dcgan" in note and note.endswith("make it again: audit")
+
+
+def test_an_arm_that_an_earlier_version_made_is_left_out_with_the_reason() -> None:
+    scores = arm_metrics({"fid_pixels": 1.0})
+    description = training_record({}, clients=[], has_global_model=True, weights_digest="abcd")
+    made = {"metrics": scores, "description": description}
+    others = {part: {} for part in PARTS if part not in made}
+    assert collect("fedavg")(metrics={}, description={}, **others) == LeftOut("fedavg")
+    old = collect("fedavg")(metrics=scores, description=description, **others)
+    assert isinstance(old, LeftOut)
+    assert "phoenix.json of fedavg" in old.reason and "no usable settings.model" in old.reason
+    settings = network_settings(DCGAN)
+    new = collect("dcgan")(
+        metrics=scores, description={**description, "settings": settings}, **others
+    )
+    assert isinstance(new, ArmResults)
+    found, lines = gather(("fedavg", "dcgan"), {"fedavg": old, "dcgan": new})
+    assert (found, lines) == ([new], [old.reason])
+    with pytest.raises(DataError, match="nothing to compare"):
+        gather(("fedavg",), {"fedavg": old})
 
 
 def test_what_was_trained_is_audited_whatever_the_command_says(

@@ -138,17 +138,24 @@ def current_audits(
 
     ``audits``: by arm. ``command``: what audits again.
     """
-    made = {
-        r: check_content(audits[r.arm], ARM_AUDIT, f"privacy.json of {r.arm}")
-        for r in results
-        if r.arm in audits
-    }
-    current = {r.arm: audit for r, audit in made.items() if r.is_current(audit)}
-    stale = [r.arm for r in made if r.arm not in current]
-    return current, [
-        f"The privacy audit of {arm} is of an earlier model and is left out; run again: {command}"
-        for arm in stale
-    ]
+    current, left_out = {}, []
+    for result in results:
+        if result.arm not in audits:
+            continue
+        name = f"privacy.json of {result.arm}"
+        try:
+            audit = check_content(audits[result.arm], ARM_AUDIT, name)
+        except CheckpointError as error:
+            left_out.append(f"The privacy audit of {result.arm} is left out: {error}: {command}")
+            continue
+        if result.is_current(audit):
+            current[result.arm] = audit
+        else:
+            left_out.append(
+                f"The privacy audit of {result.arm} is of an earlier model and is left out; run "
+                f"again: {command}"
+            )
+    return current, left_out
 
 
 def outdated_scores(results: list[ArmResults]) -> list[str]:
