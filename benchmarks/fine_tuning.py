@@ -2,9 +2,9 @@
 
 ``python -m benchmarks.fine_tuning results.csv`` trains a start in one place and fine-tunes it over
 ten clients: each variant once, then the best of whole weights and the best of the adapters that
-send at most a twentieth with two more seeds. ``--start classes`` has learnt the digits 0 to 4 and is
-to draw all ten, ``--start inverted`` has learnt all of them in white on black and is to draw black on
-white, as another scanner has them. A line that is in the file already is not made again.
+send at most a twentieth with two more seeds. ``--start classes`` has learnt the digits 0 to 4 and
+is to draw all ten, ``--start inverted`` has learnt all of them and is to draw them inverted, as
+another scanner has them. A line that is in the file already is not made again.
 """
 
 import argparse
