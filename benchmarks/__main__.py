@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.harness import LATEST, Options, Row
-from phoenix_pipeline.checkpoints import write_json
 from phoenix_pipeline.errors import PhoenixError
 from phoenix_pipeline.hardware import resolve_device
+from phoenix_pipeline.json_files import write_json
 
 BENCHMARKS = (
     "local_training",

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from phoenix_pipeline.arms.training import train_arm
-from phoenix_pipeline.checkpoints import write_json
 from phoenix_pipeline.config import (
     ArmSettings,
     CompressionConfig,
@@ -31,10 +30,11 @@ from phoenix_pipeline.families.diffusion import DiffusionFamily
 from phoenix_pipeline.federated.run_state import RunState
 from phoenix_pipeline.federated.sites import Site
 from phoenix_pipeline.federated.strategy import PhoenixStrategy
-from phoenix_pipeline.framework.datasets import FolderDataset, TableDataset, WrittenByNodeDataset
+from phoenix_pipeline.framework.datasets import FolderDataset, WrittenByNodeDataset, file_of
 from phoenix_pipeline.images import ImageSet, read_samples
+from phoenix_pipeline.json_files import write_json
 from phoenix_pipeline.metrics.monitoring import build_monitor_reference, monitor_score
-from phoenix_pipeline.pipelines.sampling import parts
+from phoenix_pipeline.pipelines.sampling import nodes as sampling_nodes
 from phoenix_pipeline.pipelines.sampling.nodes import draw_samples
 
 ARMS = ("fedavg", "personalization", "compressed")
@@ -82,7 +82,7 @@ def run_arms(folder: Path, arms: Sequence[str]) -> None:
 
 def watch_phases(enter: Callable[[int], int]) -> None:
     """Have ``enter(phase)`` called where this process begins a phase; it returns the one before."""
-    parts.BETWEEN_PARTS_S = 0.0
+    sampling_nodes.BETWEEN_PARTS_S = 0.0
     for owner, name, phase in (
         (DiffusionFamily, "train_locally", 1),
         (PhoenixStrategy, "_read", 2),
@@ -136,8 +136,8 @@ def _run_arm(arm: str, folder: Path) -> None:
         arm, images, held_out, _clients(), pool, settings, _RUN, checkpoints, groups
     )
     FolderDataset(filepath=str(folder / arm)).save(trained.write)
-    TableDataset(filepath=str(folder / arm / "rounds.parquet")).save(trained.rounds)
-    held = TableDataset(filepath=str(folder / arm / "client_images.parquet"))
+    file_of(folder / arm / "rounds.parquet").save(trained.rounds)
+    held = file_of(folder / arm / "client_images.parquet")
     held.save(trained.trained_images)
     samples = WrittenByNodeDataset(filepath=str(folder / f"{arm}.parquet"))
     samples.save(draw_samples(folder / arm, settings, _RUN))

@@ -85,8 +85,7 @@ def measure(clients: int, per_round: int, rounds: int, state: str) -> dict[str, 
 
 def measure_history(rounds: int, per_round: int) -> dict[str, Any]:
     """Save the rows of many rounds, a checkpoint each, and read them back."""
-    from phoenix_pipeline.federated.history import History
-    from phoenix_pipeline.federated.round_table import new_row
+    from phoenix_pipeline.federated.history import History, new_row
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "history.jsonl"

@@ -18,8 +18,7 @@ from pydantic.fields import FieldInfo
 from phoenix_pipeline.config import ARM_GROUPS, SHARED_GROUPS, deep_merge
 from phoenix_pipeline.framework.arm_blocks import ARMS
 from phoenix_pipeline.framework.mlflow_store import TrackingConfig
-from phoenix_pipeline.reporting.provenance import read_setting
-from phoenix_pipeline.strategies.components import known_strategies
+from phoenix_pipeline.strategies.strategies import known_strategies
 
 PROJECT = Path(__file__).parents[1]
 DEFAULT_FILE = PROJECT / "docs" / "parameters.md"
@@ -42,6 +41,7 @@ UNITS = {
     "model.noise.num_train_timesteps": "steps",
     "model.dcgan.base_channels": "channels",
     "training.batch_size": "images",
+    "training.micro_batch": "images",
     "federation.num_rounds": "rounds",
     "federation.local_work.amount": "as `unit` says",
     "federation.min_clients": "clients",
@@ -170,10 +170,18 @@ def leaves(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, FieldInfo
             yield path, field
 
 
+def look_up(settings: Any, keys: list[str], default: Any) -> Any:
+    """Return the value at ``keys``, or ``default`` where the settings do not go so far."""
+    if not keys:
+        return settings
+    known = isinstance(settings, Mapping) and keys[0] in settings
+    return look_up(settings[keys[0]], keys[1:], default) if known else default
+
+
 def row(path: str, field: FieldInfo, base: Mapping[str, Any]) -> str:
     """Return one line of a table; a default that ``conf/base`` sets is the one shown."""
     default = field.get_default(call_default_factory=True)
-    value = read_setting(base, path, default)
+    value = look_up(base, path.split("."), default)
     cells = (
         f"`{path}`",
         field.description or "",

@@ -8,15 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from phoenix_pipeline.checkpoints import (
-    atomic_path,
-    load_tensors,
-    read_json,
-    remove_leftovers,
-    save_tensors,
-    write_json,
-)
+from phoenix_pipeline.checkpoints import atomic_path, load_tensors, remove_leftovers, save_tensors
 from phoenix_pipeline.errors import CheckpointError, StorageError
+from phoenix_pipeline.json_files import read_json, write_json
 
 DTYPES = [
     torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.int64,

@@ -15,9 +15,9 @@ import pytest
 import yaml
 
 import phoenix_pipeline as phoenix
-from phoenix_pipeline.checkpoints import read_json
 from phoenix_pipeline.config import ArmSettings, ModelConfig
 from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.json_files import read_json
 from phoenix_pipeline.registry import KINDS, _import, foreign_names, load_extensions, register
 
 ROOT = Path(__file__).parents[1]

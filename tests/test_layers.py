@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "phoenix_pipeline"
 LAYERS = (
     {"config", "seeding", "errors", "registry", "offline", "quantities"},
     {"checkpoints", "file_locks", "hardware", "progress", "threads"},
-    {"child_process", "images"},
+    {"child_process", "images", "json_files"},
     {"optimization"},
     {"diffusion", "gan"},
     {"families"},

@@ -20,7 +20,7 @@ from phoenix_pipeline.config import (
     ServerOptimizerConfig,
     TrainingConfig,
 )
-from phoenix_pipeline.config.component import Component
+from phoenix_pipeline.config.base import Component
 from phoenix_pipeline.config.compression import DownlinkConfig, UplinkConfig
 from phoenix_pipeline.diffusion import noise as forward_process
 from phoenix_pipeline.diffusion.noise import NoiseSchedule, build_scheduler
@@ -37,7 +37,7 @@ from phoenix_pipeline.metrics.extractors import available_extractors
 from phoenix_pipeline.optimization.learning_rate import _COURSES, learning_rate_at
 from phoenix_pipeline.optimization.precision import _AUTOCAST, autocast
 from phoenix_pipeline.partitioning import partition_clients
-from phoenix_pipeline.partitioning.schemes import SCHEMES
+from phoenix_pipeline.partitioning.clients import SCHEMES
 
 CPU = torch.device("cpu")
 WEIGHTS = {"w": torch.zeros(2)}

@@ -6,7 +6,6 @@ Nothing here uses pickle, and torch is imported only where tensors are handled.
 import hashlib
 import json
 import os
-import re
 import secrets
 import shutil
 import time
@@ -23,8 +22,8 @@ if TYPE_CHECKING:
 
 # Of an exported model: settings and origin, whatever kind of model it is.
 METADATA_FILE = "phoenix.json"
+
 _STALE_AFTER_S = 24 * 3600.0
-_MAYBE_HALF_A_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
 # Ours, and those that safetensors writes first.
 _LEFTOVERS = (".*.????????.partial*", ".tmp??????")
 
@@ -58,40 +57,6 @@ def atomic_path(final: Path) -> Iterator[Path]:
         raise
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as indented JSON; NumPy numbers and arrays are allowed, NaN is not.
-
-    Raises StorageError when it cannot be written in full.
-    """
-    try:
-        text = json.dumps(value, indent=2, allow_nan=False, default=_plain)
-    except ValueError as error:
-        raise StorageError(
-            f"{path} was not written: {error}; JSON has only finite numbers"
-        ) from error
-    with atomic_path(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
-
-
-def read_json(path: Path) -> Any:
-    """Read JSON; raises CheckpointError when the file is missing or broken.
-
-    Broken is also what Python reads and nothing can write again: half of a character.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-        value = json.loads(text)
-        if _MAYBE_HALF_A_CHARACTER.search(text):
-            json.dumps(value, ensure_ascii=False).encode()
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
-    except RecursionError as error:
-        raise CheckpointError(f"{path} is not usable JSON: it is nested too deep") from error
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not valid JSON: {error}") from error
-    return value
-
-
 def save_tensors(path: Path, tensors: Mapping[str, "Tensor"], metadata: Mapping[str, Any]) -> None:
     """Write tensors of any dtype, device and layout as safetensors.
 
@@ -102,7 +67,7 @@ def save_tensors(path: Path, tensors: Mapping[str, "Tensor"], metadata: Mapping[
     from safetensors.torch import save_file
 
     plain = _detach(tensors)
-    text = json.dumps(metadata, default=_plain)
+    text = json.dumps(metadata, default=plain_value)
     header = {"format": "pt", "metadata": text, "sha256": _checksum(plain, text)}
     with atomic_path(path) as temporary:
         try:
@@ -174,6 +139,13 @@ def _detach(tensors: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:
     return plain
 
 
+def plain_value(value: Any) -> Any:
+    """Return a NumPy number or array as JSON takes it; raises TypeError for anything else."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} cannot be stored as JSON")
+
+
 def _checksum(tensors: Mapping[str, "Tensor"], metadata: str) -> str:
     import torch
 
@@ -182,12 +154,6 @@ def _checksum(tensors: Mapping[str, "Tensor"], metadata: str) -> str:
         digest.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
         digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _plain(value: Any) -> Any:
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    raise TypeError(f"{type(value).__name__} cannot be stored as JSON")
 
 
 def _flush(path: Path) -> None:

@@ -15,6 +15,7 @@ from phoenix_pipeline.checkpoints import load_tensors
 from phoenix_pipeline.errors import FederationError, SettingsError
 from phoenix_pipeline.federated.wire import join
 from phoenix_pipeline.images import ImageSet, write_images
+from tests.federated.adapted import make_base
 from tests.federated.tiny import UNET, federate
 
 GIVEN = {
@@ -40,6 +41,20 @@ def node(tmp_path: Path) -> str:
     write_images(ImageSet(pixels), tmp_path / "images.parquet")
     state = tmp_path / "state"
     return f'client-id=0 data="{tmp_path}/images.parquet" state-folder="{state}" device="cpu"'
+
+
+def test_adapters_are_rehearsed_on_the_base_of_the_site(tmp_path: Path, node: str) -> None:
+    pytest.importorskip("peft")
+    lora = {"rank": 2, "target_modules": ["conv1"]}
+    model = {**GIVEN["model"], "lora": lora, "start_from": "/at/the/coordinator"}
+    given = {**GIVEN, "model": model}
+    with pytest.raises(SettingsError, match="set base-model"):
+        dry_run(node, tmp_path / "out", given)
+    base = make_base(tmp_path / "base", 77)
+    dry_run(f'{node} base-model="{base}"', tmp_path / "out", given)
+    sent, _ = load_tensors(tmp_path / "out" / ARRAYS_FILE)
+    expected = _job(given, "fedavg", base).settings.build_network().state_dict()
+    assert sent["float32"].numel() == sum(array.numel() for array in expected.values())
 
 
 def test_the_arrays_are_those_of_a_round(tmp_path: Path, node: str) -> None:

@@ -15,8 +15,9 @@ from benchmarks.field_habits import EncodedImages
 from benchmarks.harness import Options, Row
 from phoenix_pipeline.config import TrainingConfig
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
+from phoenix_pipeline.errors import FederationError
 from phoenix_pipeline.images import encode_png, to_model_range
-from tests.federated.tiny import job
+from tests.federated.tiny import job, settings
 
 QUICK = Options(quick=True, repetitions=1)
 
@@ -131,6 +132,12 @@ def test_an_attacker_turns_its_update_round(tmp_path: Path) -> None:
         torch.testing.assert_close(turned[name], expected, rtol=0.0, atol=1e-6)
 
 
+def test_an_attackers_training_may_diverge_too(tmp_path: Path) -> None:
+    told = job(rounds=1, settings=settings(learning_rate=1e30, lr_warmup=0.0))
+    with pytest.raises(FederationError, match="loss became nan"):
+        poisoning.train(told, "2 turned", tmp_path)
+
+
 def test_a_claimed_count_outweighs_the_others_unless_it_is_capped(tmp_path: Path) -> None:
     told = job(rounds=1)
     start = told.settings.build_network().state_dict()["conv_in.weight"]
@@ -144,6 +151,6 @@ def test_a_claimed_count_outweighs_the_others_unless_it_is_capped(tmp_path: Path
 
 
 def test_the_table_gives_means_ranges_and_runs_that_ended() -> None:
-    scores = {"iid/mean/none/0": 1.0, "iid/mean/none/1": 2.0, "iid/mean/2 scaled/0": None}
-    row = poisoning.table(scores).splitlines()[2]
-    assert row.startswith("| iid | mean | 1.50 (1.00-2.00) | ended | - |")
+    scores = {"iid/median/none/0": 1.0, "iid/median/none/1": 2.0, "iid/median/2 scaled/0": None}
+    row = poisoning.table(scores).splitlines()[4]
+    assert row.startswith("| iid | median | 1.50 (1.00-2.00) | ended | - |")

@@ -16,13 +16,14 @@ from phoenix_pipeline.config import (
     UNetConfig,
 )
 from phoenix_pipeline.diffusion.batches import Batch
-from phoenix_pipeline.diffusion.conditioning import EMBEDDING, Condition
+from phoenix_pipeline.diffusion.conditioning import Condition
 from phoenix_pipeline.diffusion.dp_sgd import per_image_gradients
 from phoenix_pipeline.diffusion.guidance import Guidance
 from phoenix_pipeline.diffusion.sampling import sample_images
 from phoenix_pipeline.diffusion.unet import build_unet
 from phoenix_pipeline.diffusion.unet_inference import predict_at
 from phoenix_pipeline.families.diffusion import DiffusionFamily
+from phoenix_pipeline.optimization.class_rows import EMBEDDING
 from phoenix_pipeline.optimization.corrections import StepPull
 from phoenix_pipeline.optimization.work import ClientTask, LocalWork
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from diffusers import DDPMPipeline, UNet2DModel
 
-from phoenix_pipeline.checkpoints import read_json
 from phoenix_pipeline.config import NoiseConfig
 from phoenix_pipeline.diffusion.export import export_pipeline, load_unet
 from phoenix_pipeline.errors import CheckpointError
+from phoenix_pipeline.json_files import read_json
 
 WEIGHTS = Path("unet", "diffusion_pytorch_model.safetensors")
 

@@ -4,12 +4,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from phoenix_pipeline.config import (
-    ArmSettings,
-    FederationConfig,
-    ModelConfig,
-    TrainingConfig,
-)
+from phoenix_pipeline.config import ArmSettings, FederationConfig, ModelConfig, TrainingConfig
 from phoenix_pipeline.diffusion.unet import build_unet, feature_map_sides
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.families.by_image_size import (

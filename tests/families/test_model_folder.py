@@ -15,18 +15,16 @@ from phoenix_pipeline.errors import CheckpointError
 from phoenix_pipeline.families.model_folder import (
     assemble_client,
     load_network,
-    read_metadata,
+    read_description,
     weights_digest,
     write_models,
 )
+from tests.written import network_settings, training_record
 
 MODEL = ModelConfig(
     unet=UNetConfig(block_out_channels=(8,), attention_resolutions=(), norm_num_groups=4)
 )
-METADATA: dict[str, Any] = {
-    "settings": {"model": MODEL.model_dump(mode="json"), "channels": 1, "image_size": 8, "seed": 3},
-    "num_examples": {"0": 30, "4": 10},
-}
+METADATA = training_record(network_settings(MODEL))
 
 
 def states(seed: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -59,7 +57,7 @@ def test_a_global_model_alone_is_the_familys_own_layout(tmp_path: Path) -> None:
     network = build_unet(MODEL.unet, 1, 8, 9)
     write_models(tmp_path / "arm", network.state_dict(), [], network, METADATA)
     assert not list((tmp_path / "arm").glob("*body*"))
-    assert read_metadata(tmp_path / "arm")["clients"] == []
+    assert read_description(tmp_path / "arm")["clients"] == []
     loaded = load_network(tmp_path / "arm").state_dict()
     assert all(torch.equal(loaded[n], t) for n, t in network.state_dict().items())
 
@@ -110,9 +108,9 @@ def test_layers_that_do_not_complete_the_body_are_refused(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("content", "missing"),
     [
-        ({"name": "phoenix", "version": 3}, "settings, clients, has_global_model, settings.model"),
-        ([1, 2], "settings, clients"),
-        ({"settings": 7, "clients": [], "has_global_model": True}, "settings.model"),
+        ({"name": "phoenix", "version": 3}, "usable arm, weights, rounds, settings and 1"),
+        ([1, 2], "usable content"),
+        ({"settings": 7, "clients": [], "has_global_model": True}, "usable arm.*, settings"),
     ],
 )
 def test_a_description_of_another_program_is_one_line(
@@ -120,7 +118,15 @@ def test_a_description_of_another_program_is_one_line(
 ) -> None:
     (tmp_path / "phoenix.json").write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match=f"another program or version: it has no {missing}"):
-        read_metadata(tmp_path)
+        read_description(tmp_path)
+
+
+def test_a_model_of_an_earlier_version_is_refused(tmp_path: Path) -> None:
+    told = {**METADATA, "clients": [], "has_global_model": True, "weights_digest": "abcd"}
+    del told["epsilon"]
+    (tmp_path / "phoenix.json").write_text(json.dumps(told))
+    with pytest.raises(CheckpointError, match=r"no usable epsilon; make it again"):
+        read_description(tmp_path)
 
 
 def test_the_digest_is_of_the_weights_not_of_the_order_in_a_header(tmp_path: Path) -> None:

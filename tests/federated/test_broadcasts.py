@@ -82,7 +82,9 @@ def test_other_machines_get_the_first_broadcast_whole(same_start: bool, kind: st
     initial["conv_in.bias"] = initial["conv_in.bias"].nextafter(initial["conv_in.bias"] + 1.0)
     asked = ConfigRecord({"round": 1, **config})
     if kind == "full":
-        assert same(dict(receive(record, asked, told, ClientState(), initial).weights), run.raw)
+        assert same(
+            dict(receive(record, asked, told, ClientState(), initial, initial).weights), run.raw
+        )
     else:
         with pytest.raises(FederationError, match="fingerprint"):
-            receive(record, asked, told, ClientState(), initial)
+            receive(record, asked, told, ClientState(), initial, initial)

@@ -11,12 +11,12 @@ from flwr.app import Message, RecordDict
 from torch import Tensor
 
 from phoenix_pipeline.config import ModelConfig, ThresholdFilterConfig
-from phoenix_pipeline.diffusion.conditioning import EMBEDDING
 from phoenix_pipeline.families.diffusion import DiffusionFamily
 from phoenix_pipeline.federated.records import ClientSettings
 from phoenix_pipeline.federated.sites import StoredSites
 from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.metrics.monitoring import build_monitor_reference
+from phoenix_pipeline.optimization.class_rows import EMBEDDING
 from phoenix_pipeline.optimization.work import LocalWork
 from phoenix_pipeline.seeding import derive_seed
 from tests.federated.tiny import (

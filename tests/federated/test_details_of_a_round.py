@@ -17,17 +17,13 @@ from phoenix_pipeline.diffusion.training import train_locally
 from phoenix_pipeline.diffusion.unet import build_unet
 from phoenix_pipeline.federated import client_app
 from phoenix_pipeline.federated.client_app import _plan_work
-from phoenix_pipeline.federated.client_score import score_own_model
 from phoenix_pipeline.federated.client_state import ClientState
 from phoenix_pipeline.federated.privacy.example_level import noise_multiplier
 from phoenix_pipeline.federated.records import ARRAYS, CONFIG, count_bytes, pack_arrays
 from phoenix_pipeline.federated.run_state import RunState
 from phoenix_pipeline.federated.strategy import PhoenixStrategy
-from phoenix_pipeline.federated.transport import (
-    ServerTransport,
-    receive,
-    send,
-)
+from phoenix_pipeline.federated.threshold_filter import score_own_model
+from phoenix_pipeline.federated.transport import ServerTransport, receive, send
 from phoenix_pipeline.metrics.monitoring import build_monitor_reference
 from phoenix_pipeline.optimization.work import LocalWork
 from phoenix_pipeline.seeding import derive_seed
@@ -114,7 +110,7 @@ def test_clients_with_the_same_update_round_it_differently() -> None:
         server.open_round(current, [client], ArrayRecord())
         record, config = server.write(client)
         asked = ConfigRecord({"round": current, **config})
-        got = receive(record, asked, told, ClientState(), reference).weights
+        got = receive(record, asked, told, ClientState(), reference, reference).weights
         arrays = send(moved, got, asked, told, ClientState(), client)
         return {name: array.data for name, array in arrays.items()}
 

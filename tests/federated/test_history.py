@@ -8,8 +8,7 @@ import pandas as pd
 import pytest
 
 from phoenix_pipeline.errors import CheckpointError
-from phoenix_pipeline.federated.history import History
-from phoenix_pipeline.federated.round_table import ABSENT, Row, new_row
+from phoenix_pipeline.federated.history import ABSENT, History, Row, new_row
 
 
 def rows(number: int, **changes: object) -> list[Row]:

@@ -12,26 +12,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from flwr.app import (
-    Array,
-    ArrayRecord,
-    ConfigRecord,
-    Error,
-    Message,
-    MetricRecord,
-    RecordDict,
-)
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.common.constant import SUPERLINK_NODE_ID
 from flwr.supercore.task_identity import TaskIdentity
 
 from phoenix_pipeline.config import LinkConfig
 from phoenix_pipeline.errors import FederationError
-from phoenix_pipeline.federated.aggregation.weighted_mean import WeightedMean
-from phoenix_pipeline.federated.client_answers import read_introduction
+from phoenix_pipeline.federated.aggregation.means import WeightedMean
+from phoenix_pipeline.federated.client_answers import Asked, read_introduction, read_reply
+from phoenix_pipeline.federated.history import new_row, round_means, with_link_seconds
 from phoenix_pipeline.federated.personal_upload import _read as read_upload
 from phoenix_pipeline.federated.records import pack_arrays, pack_weights, unpack_weights
-from phoenix_pipeline.federated.round_replies import Asked, read_reply
-from phoenix_pipeline.federated.round_table import new_row, round_means, with_link_seconds
 from phoenix_pipeline.federated.wire import Layout
 
 TEMPLATE = {"w": torch.arange(6.0).view(2, 3), "b": torch.zeros(2)}
@@ -136,8 +127,10 @@ def as_rows(count: int, seed: int) -> list[dict[str, Any]]:
     asked = Asked(TEMPLATE, most_images=12, num_examples=12)
     for number in range(count):
         rule = WeightedMean(TEMPLATE)
-        told = read_reply(hostile(draw), asked, lambda r: unpack_weights(r, LAYOUT), rule)
-        rows.append(new_row(1, number, 12) | told)
+        row = new_row(1, number, 12)
+        rows.append(
+            read_reply(hostile(draw), row, asked, lambda r: unpack_weights(r, LAYOUT), rule)
+        )
         if rows[-1]["status"] == "ok":
             assert all(tensor.isfinite().all() for tensor in rule.result().values())
     return rows
@@ -192,14 +185,18 @@ def test_a_score_beyond_all_bounds_is_none_which_is_a_strike(score: float) -> No
     content["metrics"].__dict__["_data"]["score"] = score
     asked = Asked(TEMPLATE, most_images=12, num_examples=12)
     rule = WeightedMean(TEMPLATE)
-    told = read_reply(message(content), asked, lambda r: unpack_weights(r, LAYOUT), rule)
-    assert "status" not in told and math.isnan(told["score"])
+    told = read_reply(
+        message(content), new_row(1, 0, 12), asked, lambda r: unpack_weights(r, LAYOUT), rule
+    )
+    assert told["status"] == "ok" and math.isnan(told["score"])
 
 
 def test_an_honest_answer_is_read() -> None:
     asked = Asked(TEMPLATE, most_images=12, num_examples=7)
     rule = WeightedMean(TEMPLATE)
-    told = read_reply(message(honest()), asked, lambda r: unpack_weights(r, LAYOUT), rule)
+    told = read_reply(
+        message(honest()), new_row(1, 0, 12), asked, lambda r: unpack_weights(r, LAYOUT), rule
+    )
     assert (told["loss"], told["seconds"], told["images_trained"]) == (0.5, 1.5, 12)
     assert rule._total_weight == 7.0
     alone = RecordDict({"metrics": honest()["metrics"]})

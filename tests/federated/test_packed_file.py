@@ -5,7 +5,7 @@ import torch
 
 from phoenix_pipeline.checkpoints import load_metadata, save_tensors
 from phoenix_pipeline.errors import CheckpointError
-from phoenix_pipeline.federated.packed_file import load_packed, save_packed
+from phoenix_pipeline.federated.wire import load_packed, save_packed
 
 
 def test_arrays_come_back_by_name_shape_and_dtype(tmp_path: Path) -> None:

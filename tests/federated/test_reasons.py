@@ -1,6 +1,6 @@
 import pytest
 
-from phoenix_pipeline.federated.reasons import plain_text
+from phoenix_pipeline.federated.client_answers import plain_text
 
 
 @pytest.mark.parametrize(

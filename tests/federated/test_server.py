@@ -8,8 +8,8 @@ import torch
 
 from phoenix_pipeline.diffusion.unet import build_unet
 from phoenix_pipeline.errors import FederationError
-from phoenix_pipeline.federated.packed_file import load_packed
 from phoenix_pipeline.federated.records import pack_arrays, unpack_arrays
+from phoenix_pipeline.federated.wire import load_packed
 from phoenix_pipeline.optimization.work import LocalWork
 from phoenix_pipeline.seeding import derive_seed
 from tests.federated.tiny import (

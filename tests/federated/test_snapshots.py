@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from phoenix_pipeline.diffusion.unet import build_unet
 from phoenix_pipeline.errors import CheckpointError
 from phoenix_pipeline.federated.snapshots import find_snapshots, read_snapshot
-from tests.federated.tiny import federate, interrupt, same, settings
+from tests.federated.tiny import UNET, federate, interrupt, same, settings
 
 EVERY_SECOND = {"every": 2}
 
@@ -40,6 +41,18 @@ def test_starting_over_leaves_none_of_the_earlier_run(tmp_path: Path) -> None:
     federate(tmp_path, rounds=3, snapshots={"every": 1})
     federate(tmp_path, rounds=2, snapshots=EVERY_SECOND, resume=False)
     assert list(find_snapshots(tmp_path)) == [2]
+
+
+def test_given_weights_are_kept_as_round_0(tmp_path: Path) -> None:
+    start = build_unet(UNET, 1, 8, 77).state_dict()
+    options = {"rounds": 3, "snapshots": EVERY_SECOND, "start": start}
+    federate(tmp_path / "whole", **options)
+    kept = find_snapshots(tmp_path / "whole")
+    assert list(kept) == [0, 2, 3]
+    assert same(read_snapshot(kept[0]), dict(start))
+    interrupt(tmp_path / "cut", after=1, **options)
+    federate(tmp_path / "cut", **options)
+    assert list(find_snapshots(tmp_path / "cut")) == [0, 2, 3]
 
 
 def test_clients_models_are_not_at_the_server(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 
 from phoenix_pipeline.config import Group
-from phoenix_pipeline.federated.packed_file import load_packed
+from phoenix_pipeline.federated.wire import load_packed
 from phoenix_pipeline.registry import register
 from phoenix_pipeline.strategies import ClientView, ServerView, Strategy
 from phoenix_pipeline.strategies.strategy import Arrays

@@ -15,11 +15,11 @@ from phoenix_pipeline.federated.client_state import ClientState
 from phoenix_pipeline.federated.compression.codecs import codec_of
 from phoenix_pipeline.federated.compression.partial_updates import assign_halves, sent_names
 from phoenix_pipeline.federated.compression.updates import encoded_bytes
-from phoenix_pipeline.federated.packed_file import load_packed
+from phoenix_pipeline.federated.history import new_row
 from phoenix_pipeline.federated.records import pack_arrays, pack_weights, unpack_arrays
-from phoenix_pipeline.federated.round_table import new_row
 from phoenix_pipeline.federated.run_state import RunState
 from phoenix_pipeline.federated.transport import ServerTransport, receive, send
+from phoenix_pipeline.federated.wire import load_packed
 from tests.federated.tiny import client_table, federate, interrupt, same, settings
 
 INT8 = {"codec": "int8"}
@@ -51,7 +51,7 @@ def test_without_compression_weights_travel_as_they_are(tmp_path: Path) -> None:
     record, config = server.write(0)
     assert record is plain
     state = ClientState()
-    got = receive(plain, ConfigRecord(config), told, state, shared_template()).weights
+    got = receive(plain, ConfigRecord(config), told, state, *2 * (shared_template(),)).weights
     assert same(dict(got), run.raw)
     back = send(dict(got), got, ConfigRecord({"round": 1}), told, state, 0)
     assert back == plain
@@ -69,7 +69,7 @@ def test_a_model_of_another_layout_is_refused_by_the_client(tmp_path: Path) -> N
     # As many values of the same type, under another name.
     other = {name.replace("conv_in", "conv_first"): t for name, t in run.raw.items()}
     with pytest.raises(FederationError, match=r"has the layout .* this client's"):
-        receive(plain, ConfigRecord(config), settings(), ClientState(), other)
+        receive(plain, ConfigRecord(config), settings(), ClientState(), other, other)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_compressed_and_plain_updates_agree_in_expectation() -> None:
         server.open_round(current, [0], ArrayRecord())
         record, config = server.write(0)
         config_record = ConfigRecord({"round": current, **config})
-        got = receive(record, config_record, told, ClientState(), reference).weights
+        got = receive(record, config_record, told, ClientState(), reference, reference).weights
         # A state of its own for each draw: with a kept residual errors would cancel by design.
         sent = send(moved, got, config_record, told, ClientState(), 0)
         for name, tensor in server.read(0, sent).items():
@@ -233,7 +233,7 @@ def test_what_a_server_cannot_decode_is_refused(
     server.open_round(1, [0], ArrayRecord())
     record, config = server.write(0)
     config_record = ConfigRecord({"round": 1, **config})
-    got = receive(record, config_record, told, ClientState(), run.raw).weights
+    got = receive(record, config_record, told, ClientState(), run.raw, run.raw).weights
     sent = send({n: t + 1 for n, t in got.items()}, got, config_record, told, ClientState(), 0)
     assert server.read(0, sent).keys() == run.raw.keys()
     with pytest.raises(FederationError) as error:

@@ -39,14 +39,16 @@ raw_images:
   train: {path: "${runtime_params:train_images, ${globals:train_images}}"}
   test: {path: "${runtime_params:test_images, ${globals:test_images}}"}
 summary:
-  type: phoenix_pipeline.framework.datasets.JsonDataset
+  type: phoenix_pipeline.framework.datasets.WholeFileDataset
+  dataset: json.JSONDataset
   filepath: data/summary.json
 "{arm}.model":
   type: phoenix_pipeline.framework.datasets.FolderDataset
   filepath: data/06_models/{arm}
   metadata: {mlflow: artifact}
 "{arm}.metrics":
-  type: phoenix_pipeline.framework.datasets.JsonDataset
+  type: phoenix_pipeline.framework.datasets.WholeFileDataset
+  dataset: json.JSONDataset
   filepath: data/08_reporting/{arm}/metrics.json
   metadata: {mlflow: metrics}
 """,

@@ -1,36 +1,38 @@
 """Round trips, previews, and what is left on disk when a write fails."""
 
 import base64
+import inspect
 import io
 import json
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from kedro.io import AbstractDataset, DatasetError
+from kedro.io import AbstractDataset, DataCatalog, DatasetError, Version
 from matplotlib.figure import Figure
 from PIL import Image
 
-from phoenix_pipeline.checkpoints import write_json
 from phoenix_pipeline.errors import CheckpointError, DataError, PhoenixError, StorageError
-from phoenix_pipeline.framework.arm_datasets import JsonByArmDataset
 from phoenix_pipeline.framework.datasets import (
-    FigureDataset,
     FolderDataset,
-    JsonDataset,
-    OptionalJsonDataset,
-    PngDataset,
-    SampleFileDataset,
-    TableDataset,
-    TextDataset,
+    JsonByArmDataset,
+    PictureDataset,
+    ReportDataset,
+    WholeFileDataset,
     WrittenByNodeDataset,
+    file_of,
 )
-from phoenix_pipeline.framework.image_datasets import ImageSetDataset, ImageSplitsDataset
-from phoenix_pipeline.framework.report_dataset import ReportDataset
+from phoenix_pipeline.framework.image_datasets import (
+    ImageSetDataset,
+    ImageSplitsDataset,
+    SampleFileDataset,
+)
 from phoenix_pipeline.images import ImageSet, SampleWriter, write_images
+from phoenix_pipeline.json_files import write_json
 
 LIMIT = 1 << 16
 
@@ -78,32 +80,36 @@ def test_a_truncated_image_set_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
 def test_a_table_comes_back_and_previews_its_first_rows(tmp_path: Path, suffix: str) -> None:
     table = pd.DataFrame({"arm": ["a", "b"] * 10, "score": np.arange(20.0)})
-    dataset = TableDataset(filepath=str(tmp_path / f"table{suffix}"))
+    dataset = file_of(tmp_path / f"table{suffix}")
     dataset.save(table)
     pd.testing.assert_frame_equal(dataset.load(), table)
-    preview = dataset.preview(3)
+    preview: Any = dataset.preview(3)
     assert preview["columns"] == ["arm", "score"]
     assert preview["data"] == [["a", 0.0], ["b", 1.0], ["a", 2.0]]
 
 
 def test_json_text_and_pictures(tmp_path: Path) -> None:
-    scores = JsonDataset(filepath=str(tmp_path / "scores.json"))
-    scores.save({"fid": np.float32(0.5), "counts": np.array([1, 2])})
+    scores = WholeFileDataset(filepath=str(tmp_path / "scores.json"), dataset="json.JSONDataset")
+    scores.save({"fid": 0.5, "counts": [1, 2]})
     assert scores.load() == {"fid": 0.5, "counts": [1, 2]}
-    assert json.loads(scores.preview()) == scores.load()
-    text = TextDataset(filepath=str(tmp_path / "report.html"))
+    assert json.loads(str(scores.preview())) == scores.load()
+    text = file_of(tmp_path / "card.md")
     text.save("<p>é</p>")
     assert text.load() == "<p>é</p>"
     text.save("in /caf\udce9/data")
     assert text.load() == r"in /caf\xe9/data"
-    picture = PngDataset(filepath=str(tmp_path / "grid.png"))
+    picture = a_picture(str(tmp_path / "grid.png"))
     pixels = noise((9, 7, 3))
     picture.save(Image.fromarray(pixels))
     shown = Image.open(io.BytesIO(base64.b64decode(picture.preview())))
     assert np.array_equal(np.asarray(shown), pixels)
-    figure = FigureDataset(filepath=str(tmp_path / "figure.png"))
+    figure = WholeFileDataset(
+        filepath=str(tmp_path / "figure.png"),
+        dataset="matplotlib.MatplotlibDataset",
+        if_missing="path",
+    )
     figure.save(Figure(figsize=(1, 1)))
-    assert base64.b64decode(figure.preview()).startswith(b"\x89PNG")
+    assert base64.b64decode(str(figure.preview())).startswith(b"\x89PNG")
     assert figure.load() == tmp_path / "figure.png"
 
 
@@ -111,7 +117,7 @@ def test_the_json_of_all_arms_is_what_their_own_datasets_wrote(tmp_path: Path) -
     every = JsonByArmDataset(filepath=str(tmp_path / "*" / "privacy.json"))
     assert every.load() == {} and not every.exists()
     for arm, auc in (("fedavg", 0.5), ("dcgan", 0.75)):
-        JsonDataset(filepath=str(tmp_path / arm / "privacy.json")).save({"auc": auc})
+        write_json(tmp_path / arm / "privacy.json", {"auc": auc})
     (tmp_path / "figures").mkdir()
     every.save({"nobody": {}})
     assert every.load() == {"dcgan": {"auc": 0.75}, "fedavg": {"auc": 0.5}}
@@ -119,7 +125,7 @@ def test_the_json_of_all_arms_is_what_their_own_datasets_wrote(tmp_path: Path) -
 
 def test_a_missing_input_says_what_writes_it(tmp_path: Path) -> None:
     with pytest.raises(DatasetError) as caught:
-        TableDataset(filepath=str(tmp_path / "partition.parquet")).load()
+        file_of(tmp_path / "partition.parquet").load()
     assert isinstance(cause(caught), DataError)
     assert "an earlier stage writes it" in str(cause(caught))
 
@@ -161,26 +167,38 @@ def test_a_node_writes_its_own_files_and_what_it_leaves_alone_stays(tmp_path: Pa
     assert {path.name for path in dataset.load().iterdir()} == {"a", "b"}
 
 
+def a_file(filepath: str) -> AbstractDataset:
+    return file_of(Path(filepath))
+
+
+def a_json(filepath: str) -> AbstractDataset:
+    return WholeFileDataset(filepath=filepath, dataset="json.JSONDataset")
+
+
+def a_picture(filepath: str) -> PictureDataset:
+    return PictureDataset(filepath=filepath, dataset="pillow.ImageDataset", if_missing="path")
+
+
 @pytest.mark.usefixtures("full_disk")
 @pytest.mark.parametrize(
     ("dataset", "name", "value"),
     [
-        (TableDataset, "t.parquet", pd.DataFrame({"x": noise((2 * LIMIT,))})),
-        (TableDataset, "t.csv", pd.DataFrame({"x": noise((LIMIT,))})),
-        (JsonDataset, "j.json", list(range(LIMIT))),
-        (TextDataset, "t.html", "x" * 2 * LIMIT),
-        (PngDataset, "p.png", Image.fromarray(noise((256, 256, 3)))),
+        (a_file, "t.parquet", pd.DataFrame({"x": noise((2 * LIMIT,))})),
+        (a_file, "t.csv", pd.DataFrame({"x": noise((LIMIT,))})),
+        (a_json, "j.json", list(range(LIMIT))),
+        (a_file, "t.md", "x" * 2 * LIMIT),
+        (a_picture, "p.png", Image.fromarray(noise((256, 256, 3)))),
         (ImageSetDataset, "i.safetensors", ImageSet(noise((64, 3, 32, 32)))),
         (FolderDataset, "f", lambda folder: (folder / "x").write_bytes(b"x" * 2 * LIMIT)),
         (WrittenByNodeDataset, "w.json", lambda path: write_json(path, list(range(LIMIT)))),
     ],
 )
 def test_a_full_disk_leaves_nothing_behind(
-    tmp_path: Path, dataset: type[AbstractDataset], name: str, value: object
+    tmp_path: Path, dataset: Callable[..., AbstractDataset], name: str, value: object
 ) -> None:
     target = tmp_path / "out" / name
     with pytest.raises(DatasetError) as caught:
-        dataset(filepath=str(target)).save(value)  # type: ignore[call-arg]
+        dataset(filepath=str(target)).save(value)
     assert isinstance(cause(caught), StorageError)
     assert "could not be written" in str(cause(caught))
     assert list((tmp_path / "out").iterdir()) == []
@@ -206,10 +224,62 @@ def test_image_splits_from_two_paths_or_one_folder(tmp_path: Path) -> None:
 
 
 def test_a_stage_that_has_not_run_gives_an_empty_dictionary(tmp_path: Path) -> None:
-    dataset = OptionalJsonDataset(filepath=str(tmp_path / "privacy.json"))
+    dataset = WholeFileDataset(
+        filepath=str(tmp_path / "privacy.json"), dataset="json.JSONDataset", if_missing="empty"
+    )
     assert (dataset.load(), dataset.exists()) == ({}, False)
     dataset.save({"scores": {"auc": 0.5}})
     assert (dataset.load(), dataset.exists()) == ({"scores": {"auc": 0.5}}, True)
+
+
+def test_versions_save_args_and_credentials_are_kedros_own(tmp_path: Path) -> None:
+    entry = {
+        "type": "phoenix_pipeline.framework.datasets.WholeFileDataset",
+        "dataset": "pandas.CSVDataset",
+        "filepath": str(tmp_path / "table.csv"),
+        "versioned": True,
+        "save_args": {"sep": ";"},
+        "load_args": {"sep": ";"},
+        "credentials": "disk",
+    }
+    credentials = {"disk": {"user": "me"}}
+    for score in (1, 2):
+        catalog = DataCatalog.from_config(
+            {"table": entry}, credentials, save_version=f"2026-01-0{score}T00.00.00.000Z"
+        )
+        catalog.save("table", pd.DataFrame({"arm": ["a"], "score": [score]}))
+    first, second = sorted((tmp_path / "table.csv").glob("*/table.csv"))
+    assert first.read_text().splitlines() == ["arm;score", "a;1"]
+    assert list(second.parent.iterdir()) == [second]
+    newest = DataCatalog.from_config({"table": entry}, credentials)
+    assert newest.load("table")["score"][0] == 2
+    inner: Any = newest["table"]._at(first)  # type: ignore[index]
+    assert inner._fs.storage_options["user"] == "me"
+
+
+def test_previews_have_the_types_that_kedro_viz_asks_for(tmp_path: Path) -> None:
+    table = {"filepath": str(tmp_path / "t.csv"), "dataset": "pandas.CSVDataset"}
+    previews = {
+        "TablePreview": WholeFileDataset(**table),
+        "JSONPreview": a_json(str(tmp_path / "j.json")),
+        "ImagePreview": a_picture(str(tmp_path / "p.png")),
+    }
+    for name, dataset in previews.items():
+        preview: Any = dataset.preview  # type: ignore[attr-defined]
+        found = inspect.signature(preview).return_annotation
+        assert getattr(found, "__name__", found) == name
+    assert not hasattr(file_of(tmp_path / "card.md"), "preview")
+    assert not hasattr(WholeFileDataset(**table, version=Version(None, None)), "preview")
+
+
+@pytest.mark.parametrize(("name", "content"), [("t.parquet", b"PAR1"), ("t.csv", b"")])
+def test_a_broken_file_is_one_line(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DatasetError) as caught:
+        file_of(tmp_path / name).load()
+    assert isinstance(cause(caught), DataError)
+    said = str(cause(caught))
+    assert said.startswith(f"{tmp_path / name} cannot be read: ") and "\n" not in said
 
 
 def test_samples_are_shown_as_pictures(tmp_path: Path) -> None:
@@ -224,7 +294,7 @@ def test_samples_are_shown_as_pictures(tmp_path: Path) -> None:
 
 
 def test_the_report_is_shown_by_its_first_sentences(tmp_path: Path) -> None:
-    report = ReportDataset(filepath=str(tmp_path / "report.html"))
+    report = ReportDataset(filepath=str(tmp_path / "report.html"), dataset="text.TextDataset")
     report.save('<h1>x</h1><p class="result">phoenix &amp; fedavg.</p><p>More.</p>')
     shown = json.loads(report.preview())
     assert shown == {"what came out": "phoenix & fedavg.", "page": str(tmp_path / "report.html")}

@@ -17,20 +17,12 @@ from phoenix_pipeline.framework.mlflow_model import ImageModel
 from phoenix_pipeline.framework.mlflow_runs import SessionRuns
 from phoenix_pipeline.framework.mlflow_store import TrackingConfig, tracking_uri
 from phoenix_pipeline.pipelines.sampling.export import draw_exported, export_samples
+from tests.written import network_settings, training_record
 
 MODEL = ModelConfig(
     unet=UNetConfig(block_out_channels=(8,), attention_resolutions=(), norm_num_groups=4)
 )
-METADATA: dict[str, Any] = {
-    "settings": {"model": MODEL.model_dump(mode="json"), "channels": 1, "image_size": 8, "seed": 3},
-    "num_examples": {"0": 30},
-    "weights": "ema",
-    "rounds": 2,
-    "written": "2026-01-01T00:00:00+00:00",
-    "disclosure": [],
-    "trained_with": {"partition": {"scheme": "iid"}},
-    "data": {"train_images": "0123"},
-}
+METADATA = training_record(network_settings(MODEL))
 SAMPLING = SamplingConfig(num_steps=3, batch_size=2, sampler="ddim")
 
 

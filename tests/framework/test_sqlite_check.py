@@ -11,9 +11,14 @@ from pathlib import Path
 import pytest
 
 from phoenix_pipeline.errors import SettingsError
-from phoenix_pipeline.framework import sqlite_check
-from phoenix_pipeline.framework.mlflow_store import TrackingConfig, connect, reason_of
-from phoenix_pipeline.framework.sqlite_check import find_problem, sqlite_file
+from phoenix_pipeline.framework import mlflow_store
+from phoenix_pipeline.framework.mlflow_store import (
+    TrackingConfig,
+    connect,
+    find_problem,
+    reason_of,
+    sqlite_file,
+)
 
 
 def make(file: Path, *statements: str) -> Path:
@@ -124,7 +129,7 @@ def test_a_broken_database_is_one_line_at_once(
 def test_a_locked_database_is_told_after_seconds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_check, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(mlflow_store, "PATIENCE_S", 0.1)
     file = mlflow_like(tmp_path / "mlflow.db")
     with closing(sqlite3.connect(file, isolation_level=None)) as holder:
         holder.execute("BEGIN EXCLUSIVE")

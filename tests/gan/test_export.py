@@ -7,11 +7,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from phoenix_pipeline.checkpoints import load_tensors, read_json, save_tensors, write_json
+from phoenix_pipeline.checkpoints import load_tensors, save_tensors
 from phoenix_pipeline.config import DcganConfig, ModelConfig
 from phoenix_pipeline.errors import CheckpointError
 from phoenix_pipeline.families.dcgan import DcganFamily
 from phoenix_pipeline.gan.dcgan import Dcgan
+from phoenix_pipeline.json_files import read_json, write_json
 
 NewGan = Callable[..., Dcgan]
 

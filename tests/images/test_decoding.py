@@ -53,6 +53,29 @@ def test_resizing_crops_the_centre_and_keeps_the_aspect_ratio():
     )
 
 
+def test_padding_keeps_all_of_an_image_on_the_background():
+    wide = encode(Image.fromarray(np.full((8, 32), 90, dtype=np.uint8)))
+    padded = decode(wide, image_size=16, fit="pad", background="#0a0a0a")
+    # 32 x 8 becomes 16 x 4, in the middle of 16 rows.
+    assert (padded[0, 6:10] == 90).all()
+    assert (padded[0, :6] == 10).all() and (padded[0, 10:] == 10).all()
+    colours = Image.new("RGB", (4, 16), (1, 2, 3))
+    tall = decode(encode(colours), image_size=8, fit="pad", background="red")
+    assert (tall[:, 0, 0] == (255, 0, 0)).all() and (tall[:, 4, 4] == (1, 2, 3)).all()
+
+
+def test_stretching_keeps_all_of_an_image_out_of_shape():
+    halves = np.repeat(np.array([[0, 200]], dtype=np.uint8), 32, axis=1).repeat(16, axis=0)
+    stretched = decode(encode(Image.fromarray(halves)), image_size=16, fit="stretch")
+    assert (stretched[0, :, :5] == 0).all() and (stretched[0, :, 11:] == 200).all()
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+def test_a_square_image_is_the_same_whatever_the_fit(fit):
+    big = encode(Image.fromarray(COLOURS.transpose(1, 2, 0)).resize((20, 20)))
+    assert np.array_equal(decode(big, image_size=10, fit=fit), decode(big, image_size=10))
+
+
 # Black, with the given alpha, on white: 255 * (1 - alpha / 255).
 @pytest.mark.parametrize(("alpha", "seen"), [(0, 255), (255, 0), (96, 159)])
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])

@@ -7,7 +7,7 @@ import pytest
 from prdc import compute_prdc
 
 from phoenix_pipeline.errors import SettingsError
-from phoenix_pipeline.metrics import neighbourhoods
+from phoenix_pipeline.metrics import manifold
 from phoenix_pipeline.metrics.manifold import manifold_scores
 
 
@@ -20,7 +20,7 @@ def normal(seed: int, count: int, scale: float = 1.0) -> np.ndarray:
 def test_equals_prdc(
     monkeypatch: pytest.MonkeyPatch, block_values: int, scale: float, nearest_k: int
 ):
-    monkeypatch.setattr(neighbourhoods, "_BLOCK_VALUES", block_values)
+    monkeypatch.setattr(manifold, "_BLOCK_VALUES", block_values)
     real, fake = normal(0, 300), normal(1, 170, scale)
     theirs = compute_prdc(real, fake, nearest_k)
     ours = asdict(manifold_scores(fake, real, nearest_k))
@@ -41,7 +41,7 @@ def test_samples_that_copy_real_images(
     monkeypatch: pytest.MonkeyPatch, block_values: int, noise: float
 ):
     # Each copied k-th neighbour lies at a radius; integers make the ties of the brute force exact.
-    monkeypatch.setattr(neighbourhoods, "_BLOCK_VALUES", block_values)
+    monkeypatch.setattr(manifold, "_BLOCK_VALUES", block_values)
     rng = np.random.default_rng(0)
     real = rng.integers(0, 17, size=(400, 24)).astype(np.float64)
     samples, nearest_k = real[::2], 5
@@ -67,7 +67,7 @@ def test_samples_that_copy_real_images(
 def test_ties_duplicates_and_far_clusters_are_as_in_brute_force(
     monkeypatch: pytest.MonkeyPatch, many: float
 ):
-    monkeypatch.setattr(neighbourhoods, "_MANY", many)
+    monkeypatch.setattr(manifold, "_MANY", many)
     rng = np.random.default_rng(3)
     for _ in range(60):
         n, m, width = rng.integers(8, 60, 3)
@@ -75,7 +75,7 @@ def test_ties_duplicates_and_far_clusters_are_as_in_brute_force(
         real = rng.integers(0, rng.integers(2, 6), (n, width)).astype(np.float64)
         real[: n // 2] += 1000 * rng.integers(0, 2)
         samples = real[rng.integers(0, n, m)] + rng.integers(0, 2) * rng.integers(0, 2, (m, width))
-        monkeypatch.setattr(neighbourhoods, "_BLOCK_VALUES", int(rng.choice([50, 1000, 10**7])))
+        monkeypatch.setattr(manifold, "_BLOCK_VALUES", int(rng.choice([50, 1000, 10**7])))
         limits, own_limits = (
             np.sort(squared_between(points, points), axis=1)[:, nearest_k]
             for points in (real, samples)

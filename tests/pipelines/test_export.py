@@ -3,7 +3,6 @@
 import csv
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,20 +14,12 @@ from phoenix_pipeline.families.model_folder import write_models
 from phoenix_pipeline.images import read_images, read_samples
 from phoenix_pipeline.pipelines.sampling.export import draw_exported, export_samples
 from phoenix_pipeline.seeding import derive_seed
+from tests.written import network_settings, training_record
 
 MODEL = ModelConfig(
     unet=UNetConfig(block_out_channels=(8,), attention_resolutions=(), norm_num_groups=4)
 )
-METADATA: dict[str, Any] = {
-    "settings": {"model": MODEL.model_dump(mode="json"), "channels": 1, "image_size": 8, "seed": 3},
-    "num_examples": {"0": 30, "4": 10},
-    "weights": "ema",
-    "rounds": 2,
-    "written": "2026-01-01T00:00:00+00:00",
-    "disclosure": ["Each client sent weights."],
-    "trained_with": {"partition": {"scheme": "iid"}},
-    "data": {"train_images": "0123"},
-}
+METADATA = training_record(network_settings(MODEL))
 SAMPLING = SamplingConfig(num_steps=2, batch_size=3)
 
 
@@ -72,8 +63,8 @@ def test_a_folder_of_pngs_is_a_data_set_with_a_card(shared: Path, tmp_path: Path
     assert card["sampling"] == {
         "sampler": "dpm_solver++", "num_steps": 2, "timestep_spacing": "trailing"
     }  # fmt: skip
-    assert card["model"]["trained_with"] == {"partition": {"scheme": "iid"}}
-    assert card["model"]["data"] == {"train_images": "0123"}
+    assert card["model"]["trained_with"] == METADATA["trained_with"]
+    assert card["model"]["data"] == METADATA["data"]
     text = (target / "README.md").read_text()
     assert "- Each client sent weights." in text
     assert "2.0% lie closer" in text

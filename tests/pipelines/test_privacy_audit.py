@@ -21,15 +21,23 @@ from phoenix_pipeline.config import (
 )
 from phoenix_pipeline.errors import DataError, SettingsError
 from phoenix_pipeline.families import family_of
-from phoenix_pipeline.families.model_folder import read_metadata, weights_digest, write_models
+from phoenix_pipeline.families.model_folder import read_description, weights_digest, write_models
 from phoenix_pipeline.families.provenance import fingerprint_data
 from phoenix_pipeline.federated.personal_layers import split_personal
 from phoenix_pipeline.federated.records import ClientSettings
 from phoenix_pipeline.images import GLOBAL_MODEL, ImageSet, SampleWriter
-from phoenix_pipeline.pipelines.comparison.results import PARTS, ArmResults, current_audits
+from phoenix_pipeline.pipelines.comparison.results import (
+    PARTS,
+    ArmResults,
+    LeftOut,
+    collect,
+    current_audits,
+    gather,
+)
 from phoenix_pipeline.pipelines.privacy_audit.nodes import audit_privacy
 from phoenix_pipeline.pipelines.privacy_audit.reconstruction import reconstruct_images
 from phoenix_pipeline.pipelines.privacy_audit.subject import Subject
+from tests.written import arm_metrics, network_settings, training_record
 
 DIFFUSION = ModelConfig(
     unet=UNetConfig(block_out_channels=(8,), attention_resolutions=(), norm_num_groups=4),
@@ -69,12 +77,11 @@ def audit(
     told = FederationConfig(**federation)
     settings["compression"] = told.compression.model_dump(mode="json")
     own = personal and model.family == "diffusion"
-    metadata = {
-        "settings": settings,
-        "weights": "ema",
-        "trained_with": {"federation": told.model_dump(mode="json")},
-        "data": fingerprint_data(train, test, CLIENTS),
-    }
+    metadata = training_record(
+        settings,
+        trained_with={"federation": told.model_dump(mode="json")},
+        data=fingerprint_data(train, test, CLIENTS),
+    )
     write_models(
         folder / "model",
         body,
@@ -179,7 +186,7 @@ def test_an_audit_of_another_model_is_left_out(
     tmp_path: Path, images: tuple[ImageSet, ImageSet]
 ) -> None:
     audited = audit(tmp_path, images, DCGAN)
-    description = read_metadata(tmp_path / "model")
+    description = read_description(tmp_path / "model")
 
     def results(description: dict[str, Any]) -> list[ArmResults]:
         others: dict[str, Any] = {part: {} for part in PARTS} | {"description": description}
@@ -189,11 +196,35 @@ def test_an_audit_of_another_model_is_left_out(
     assert current_audits(results(description), audits, "audit") == (audits, [])
     network = family_of(DCGAN).build(DCGAN, 1, 8, 1)
     write_models(tmp_path / "later", {}, [], network, description)
-    current, notes = current_audits(results(read_metadata(tmp_path / "later")), audits, "audit")
+    current, notes = current_audits(results(read_description(tmp_path / "later")), audits, "audit")
     assert current == {}
     assert notes == [
         "The privacy audit of dcgan is of an earlier model and is left out; run again: audit"
     ]
+    earlier = {"dcgan": {name: value for name, value in audited.items() if name != "membership"}}
+    current, (note,) = current_audits(results(description), earlier, "audit")
+    assert current == {}
+    assert "is left out: privacy.json of dcgan" in note and note.endswith("make it again: audit")
+
+
+def test_an_arm_that_an_earlier_version_made_is_left_out_with_the_reason() -> None:
+    scores = arm_metrics({"fid_pixels": 1.0})
+    description = training_record({}, clients=[], has_global_model=True, weights_digest="abcd")
+    made = {"metrics": scores, "description": description}
+    others = {part: {} for part in PARTS if part not in made}
+    assert collect("fedavg")(metrics={}, description={}, **others) == LeftOut("fedavg")
+    old = collect("fedavg")(metrics=scores, description=description, **others)
+    assert isinstance(old, LeftOut)
+    assert "phoenix.json of fedavg" in old.reason and "no usable settings.model" in old.reason
+    settings = network_settings(DCGAN)
+    new = collect("dcgan")(
+        metrics=scores, description={**description, "settings": settings}, **others
+    )
+    assert isinstance(new, ArmResults)
+    found, lines = gather(("fedavg", "dcgan"), {"fedavg": old, "dcgan": new})
+    assert (found, lines) == ([new], [old.reason])
+    with pytest.raises(DataError, match="nothing to compare"):
+        gather(("fedavg",), {"fedavg": old})
 
 
 def test_what_was_trained_is_audited_whatever_the_command_says(
@@ -290,10 +321,10 @@ def test_what_is_rebuilt_is_rebuilt_from_what_the_server_gets(
     plain = ClientSettings(**settings).model_dump(mode="json")
     network = family_of(DIFFUSION).build(DIFFUSION, 1, 8, 0)
     body = dict(network.state_dict())
-    write_models(tmp_path, body, [], network, {"settings": plain, "weights": "ema"})
+    write_models(tmp_path, body, [], network, training_record(plain))
     subject = Subject(
         folder=tmp_path,
-        metadata=read_metadata(tmp_path),
+        metadata=read_description(tmp_path),
         rows={0: np.arange(60), 4: np.arange(60, 120)},
         train=train,
         test=test,

@@ -8,10 +8,11 @@ import pytest
 
 from phoenix_pipeline.config import ArmSettings, RunConfig, SamplingConfig
 from phoenix_pipeline.diffusion.unet import build_unet
-from phoenix_pipeline.families.model_folder import read_metadata, write_models
+from phoenix_pipeline.families.model_folder import read_description, write_models
 from phoenix_pipeline.images import read_samples
-from phoenix_pipeline.pipelines.sampling import nodes, parts
+from phoenix_pipeline.pipelines.sampling import nodes
 from tests.federated.tiny import UNET, settings
+from tests.written import training_record
 
 SAMPLING = SamplingConfig(num_images=10, batch_size=3, num_steps=2)
 
@@ -19,7 +20,7 @@ SAMPLING = SamplingConfig(num_images=10, batch_size=3, num_steps=2)
 @pytest.fixture(params=[(), ("cat", "dog")], ids=["unconditional", "conditional"])
 def models(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two clients' models; a part is written after each batch."""
-    monkeypatch.setattr(parts, "BETWEEN_PARTS_S", 0.0)
+    monkeypatch.setattr(nodes, "BETWEEN_PARTS_S", 0.0)
     names: tuple[str, ...] = request.param
     unet = build_unet(UNET, 1, 8, 0, len(names))
     state = unet.state_dict()
@@ -28,13 +29,11 @@ def models(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     if names:
         model = told.model.model_copy(update={"conditioning": "labels"})
         told = told.model_copy(update={"model": model, "class_names": names})
-    metadata = {
-        "settings": told.model_dump(mode="json"),
-        "class_counts": {"0": [5, 2], "1": [0, 3]},
-        "num_examples": {"0": 7, "1": 3},
-        "written": "today",
-        "weights": "ema",
-    }
+    metadata = training_record(
+        told.model_dump(mode="json"),
+        class_counts={"0": [5, 2], "1": [0, 3]},
+        num_examples={"0": 7, "1": 3},
+    )
     body = {name: tensor for name, tensor in state.items() if name not in layers}
     others = {name: tensor + 0.1 for name, tensor in layers.items()}
     write_models(tmp_path / "model", body, [(0, layers), (1, others)], None, metadata)
@@ -51,7 +50,7 @@ def cut_after(batches: int, monkeypatch: pytest.MonkeyPatch, seen: list[int]) ->
     """Let the next sampling end like a killed process; note how many batches it draws."""
     follow = nodes.follow_plan
 
-    def cut(*arguments: Any) -> Iterator[parts.Batch]:
+    def cut(*arguments: Any) -> Iterator[nodes.Batch]:
         for number, batch in enumerate(follow(*arguments), start=1):
             seen.append(len(batch[0]))
             yield batch
@@ -107,7 +106,7 @@ def test_the_classes_of_the_samples_are_in_their_file(models: Path, tmp_path: Pa
     draw(models, tmp_path / "whole.parquet")
     labels = read_samples(tmp_path / "whole.parquet").labels
     if labels is None:
-        assert not read_metadata(models)["settings"]["class_names"]
+        assert not read_description(models)["settings"]["class_names"]
         return
     # Seven of client 0, which holds five cats and two dogs; three of client 1, which has dogs.
     assert sorted(labels[:7].tolist()) == [0, 0, 0, 0, 0, 1, 1]

@@ -10,14 +10,16 @@ from PIL import Image
 
 from phoenix_pipeline.arms.references import prepare_references, train_label_judge
 from phoenix_pipeline.arms.score_rounds import score_rounds
-from phoenix_pipeline.checkpoints import METADATA_FILE, write_json
+from phoenix_pipeline.checkpoints import METADATA_FILE
 from phoenix_pipeline.config import ArmSettings
 from phoenix_pipeline.diffusion.unet import build_unet
 from phoenix_pipeline.families.diffusion import DiffusionFamily
+from phoenix_pipeline.json_files import write_json
 from phoenix_pipeline.metrics.frechet import frechet_distance, gaussian_statistics
 from phoenix_pipeline.seeding import image_seeds
 from tests.federated.tiny import UNET, federate, settings
 from tests.pipelines.test_evaluation import CONFIG, RUN, digits
+from tests.written import training_record
 
 COUNT = 40
 ARM = ArmSettings.model_validate(
@@ -33,8 +35,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """A run of three rounds whose second and third were kept, with judge and references."""
     folder = tmp_path_factory.mktemp("made")
     run = federate(folder / "checkpoints", rounds=3, snapshots={"every": 2})
-    model = {"settings": settings().model_dump(mode="json"), "clients": [], "has_global_model": 1}
-    write_json(folder / "model" / METADATA_FILE, model)
+    record = training_record(settings().model_dump(mode="json"))
+    model = {"clients": [], "has_global_model": True, "weights_digest": "abcd"}
+    write_json(folder / "model" / METADATA_FILE, {**record, **model})
     train_label_judge(*digits(), CONFIG, RUN)(folder / "judge")
     prepare_references(*digits(), folder / "judge", CONFIG, RUN)(folder / "references")
     return {"folder": folder, "run": run}

@@ -18,6 +18,7 @@ from phoenix_pipeline.config import deep_merge
 from phoenix_pipeline.families.model_folder import weights_digest
 from phoenix_pipeline.images import read_samples
 from tests.pipelines.project_copy import copy_project
+from tests.pipelines.warm_command import run_warm
 
 ARMS = ("centralized", "phoenix", "fedavg", "data_sharing", "personalization", "dcgan")
 
@@ -34,21 +35,14 @@ def kedro_command(project: Path, *arguments: str) -> subprocess.CompletedProcess
 
 
 def kedro_run(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    code = "import sys; from phoenix_pipeline.__main__ import main; sys.exit(main())"
-    return subprocess.run(
-        [sys.executable, "-c", code, "--env", "smoke", *arguments],
-        cwd=project,
-        env={**os.environ, "PYTHONPATH": str(project / "src"), "COLUMNS": "120"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    environment = {**os.environ, "PYTHONPATH": str(project / "src"), "COLUMNS": "120"}
+    return run_warm(project, ["--env", "smoke", *arguments], environment)
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = copy_project(tmp_path_factory.mktemp("smoke") / "project")
-    ended = kedro_run(folder)
+    ended = kedro_command(folder, "run", "--env", "smoke")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "make viz" in ended.stdout + ended.stderr
     return folder
@@ -240,7 +234,8 @@ def test_the_python_interface_gives_the_same_bits(project: Path, arm: str) -> No
     model = phoenix.train(images, clients, arm, **settings)
     made = phoenix.load(project / f"data/smoke/06_models/{arm}")
     assert weights_digest(model.folder) == weights_digest(made.folder)
-    assert model.settings == made.settings
+    of_command = {"run": {**made.settings["run"], "arms_at_a_time": "auto"}}
+    assert model.settings == {**made.settings, **of_command}
     samples = read_samples(project / f"data/smoke/07_model_output/{arm}/samples.parquet")
     assert np.array_equal(model.sample(64), samples.images.images)
     metrics = json.loads((project / f"data/smoke/08_reporting/{arm}/metrics.json").read_text())

@@ -5,6 +5,9 @@ import math
 import pandas as pd
 import pytest
 
+from phoenix_pipeline.metrics.arm_metrics import ArmMetrics
+from tests.written import arm_metrics
+
 NAN = math.nan
 COLUMNS = (
     "round",
@@ -38,16 +41,15 @@ def rounds() -> pd.DataFrame:
 
 
 @pytest.fixture
-def metrics() -> dict[str, dict]:
+def metrics() -> dict[str, ArmMetrics]:
     """Three arms in an order that is not the alphabet's."""
     return {
-        "fedavg": _arm("fedavg", {"fid_pixels": 5.25, "coverage_pixels": 0.5}, [0.7, 0.3]),
+        "fedavg": _arm({"fid_pixels": 5.25, "coverage_pixels": 0.5}, [0.7, 0.3]),
         "centralized": _arm(
-            "centralized",
             {"fid_pixels": 2.5, "coverage_pixels": 0.875, "class_kl": 0.01},
             [0.4, 0.6],
         ),
-        "dcgan": _arm("dcgan", {"fid_pixels": 31.5}, [0.0, 1.0]),
+        "dcgan": _arm({"fid_pixels": 31.5}, [0.0, 1.0]),
     }
 
 
@@ -56,26 +58,16 @@ def floor() -> dict[str, float]:
     return {"fid_pixels": 0.75, "coverage_pixels": 0.96, "num_samples": 100}
 
 
-def _arm(arm: str, scores: dict[str, float], shares: list[float]) -> dict:
-    return {
-        "arm": arm,
-        "conditions": {
-            "reference_split": "train",
-            "num_samples": 200,
-            "num_reference": 1437,
-            "sampler": "ddim",
-            "num_steps": 20,
-            "timestep_spacing": "trailing",
-            "weights": "ema",
-            "seed": 0,
-        },
-        "scores": scores,
-        "class_histogram": {
+def _arm(scores: dict[str, float], shares: list[float]) -> ArmMetrics:
+    return arm_metrics(
+        scores,
+        {"sampler": "ddim", "num_steps": 20, "timestep_spacing": "trailing"},
+        class_histogram={
             "class_names": ["cat", "dog"],
             "counts": [round(200 * share) for share in shares],
             "shares": shares,
             "classifier_test_accuracy": 0.986,
             "classifier_majority_share": 0.25,
         },
-        "skipped": {"fid_inception_v3": "no weights file"},
-    }
+        skipped={"fid_inception_v3": "no weights file"},
+    )

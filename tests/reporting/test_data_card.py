@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from phoenix_pipeline.reporting.data_card import render_data_card
+from phoenix_pipeline.reporting.cards import render_data_card
 
 CARD: dict[str, Any] = {
     "arm": "personalization",

@@ -3,6 +3,7 @@ from typing import Any
 import pytest
 
 from phoenix_pipeline.config import (
+    ArmSettings,
     DpSgdConfig,
     FederationConfig,
     PersonalLayersConfig,
@@ -10,12 +11,13 @@ from phoenix_pipeline.config import (
     ThresholdFilterConfig,
     TrainingConfig,
 )
-from phoenix_pipeline.reporting.disclosure import describe_disclosure
-from phoenix_pipeline.reporting.provenance import (
-    differing_settings,
-    flatten_settings,
-    read_setting,
-)
+from phoenix_pipeline.reporting import disclosure
+from phoenix_pipeline.reporting.provenance import differing_settings, flatten_settings
+
+
+def describe_disclosure(groups: dict[str, Any], epsilon: float | None = None) -> list[str]:
+    """Return what is said of an arm with these ``groups``, the rest as by default."""
+    return disclosure.describe_disclosure(ArmSettings.model_validate(groups), epsilon)
 
 
 def test_default_federation_gives_weights_only() -> None:
@@ -109,12 +111,6 @@ def test_settings_are_flattened_and_compared() -> None:
     }
 
 
-def test_reading_a_setting_that_is_not_there_gives_the_default() -> None:
-    assert read_setting({"a": {"b": 1}}, "a.b") == 1
-    assert read_setting({"a": {"b": 1}}, "a.b.c", "default") == "default"
-    assert read_setting({}, "a") is None
-
-
 def test_client_level_privacy_says_its_epsilon_and_from_whom_it_protects() -> None:
     config = FederationConfig(
         local_work={"unit": "steps", "amount": 5},
@@ -155,9 +151,12 @@ def test_who_learns_the_classes_of_a_client_is_said() -> None:
     own = conditional(personal_layers={"layers": "class_embedding"})
     assert "does not tell which ones it holds" in own
     assert "does not tell" in conditional(federation={"compression": {"partial_update": "udec"}})
-    assert "moves the embeddings of all" in conditional(training={"dp_sgd": {"enabled": True}})
-    noise = {"enabled": True, "placement": "local"}
-    local = conditional(federation={"differential_privacy": noise})
+    assert "moves the embeddings of all" in conditional(
+        training={"dp_sgd": {"enabled": True, "noise_multiplier": 1.0}}
+    )
+    noise = {"enabled": True, "placement": "local", "noise_multiplier": 1.0}
+    work = {"unit": "steps", "amount": 5}
+    local = conditional(federation={"differential_privacy": noise, "local_work": work})
     assert "covered by its noise" in local
     assert "class" not in " ".join(describe_disclosure({"federation": {"pooled": False}}))
 

@@ -1,7 +1,5 @@
 """The share of the gap between federated averaging and the ceiling, by hand."""
 
-from typing import Any
-
 import pandas as pd
 import pytest
 
@@ -9,12 +7,13 @@ from phoenix_pipeline.reporting.caveats import list_caveats
 from phoenix_pipeline.reporting.comparison import FLOOR_NAME, compare_arms, headline_columns
 from phoenix_pipeline.reporting.formatting import format_values
 from phoenix_pipeline.reporting.vocabulary import describe_metric
+from tests.written import arm_metrics
 
 
 def compare(floor: dict[str, float] | None = None, **fids: dict[str, float]) -> pd.DataFrame:
     """Compare arms that have nothing but Frechet distances, by feature space."""
-    metrics: dict[str, Any] = {
-        arm: {"scores": {f"fid_{space}": value for space, value in own.items()}}
+    metrics = {
+        arm: arm_metrics({f"fid_{space}": value for space, value in own.items()})
         for arm, own in fids.items()
     }
     return compare_arms(metrics, {}, floor).set_index("arm")

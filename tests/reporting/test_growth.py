@@ -4,7 +4,7 @@ import base64
 
 import pandas as pd
 
-from phoenix_pipeline.reporting.growth import show_growth
+from phoenix_pipeline.reporting.gallery import show_growth
 from phoenix_pipeline.reporting.score_curves import draw_score_curves
 
 FEDAVG = pd.DataFrame(

@@ -1,6 +1,7 @@
 import pandas as pd
 import pytest
 
+from phoenix_pipeline.metrics.privacy.arm_audit import ArmAudit
 from phoenix_pipeline.reporting.comparison import compare_arms
 from phoenix_pipeline.reporting.gallery import Gallery
 from phoenix_pipeline.reporting.privacy import (
@@ -12,19 +13,19 @@ from phoenix_pipeline.reporting.privacy import (
     skipped_attacks,
 )
 from phoenix_pipeline.reporting.report import render_report
+from tests.written import arm_audit
 
 MISSING = "\N{EN DASH}"
 
 
 @pytest.fixture
-def privacy() -> dict[str, dict]:
+def privacy() -> dict[str, ArmAudit]:
     """Two of the three arms, audited by different attacks."""
     both = {"membership_auc_low": 0.55, "membership_auc_high": 0.65}
     both |= {"membership_tpr": 0.03, "membership_tpr_low": 0.0, "membership_tpr_high": 0.09}
     return {
-        "fedavg": {
-            "conditions": {"num_held_out": 360},
-            "scores": {
+        "fedavg": arm_audit(
+            {
                 **both,
                 "membership_auc": 0.6,
                 "membership_auc_loss": 0.58,
@@ -35,22 +36,20 @@ def privacy() -> dict[str, dict]:
                 "reconstruction_psnr_db": 55.7,
                 "reconstruction_mean_image_psnr_db": 12.1,
             },
-            "blind": {"auc": 0.51, "auc_p_value": 0.4},
-            "reconstruction": {"seen": "int4, difference"},
-            "skipped": {},
-        },
-        "dcgan": {
-            "conditions": {"num_held_out": 360},
-            "scores": {
+            blind={"auc": 0.51, "auc_p_value": 0.4},
+            reconstruction={"scores": {}, "seen": "int4, difference", "images": []},
+        ),
+        "dcgan": arm_audit(
+            {
                 **both,
                 "membership_auc": 0.61,
                 "membership_auc_discriminator": 0.61,
                 "clients_exposed": 0,
                 "clients_attacked": 10,
             },
-            "blind": {"auc": 0.51, "auc_p_value": 0.4},
-            "skipped": {"reconstruction": "it is made for diffusion models"},
-        },
+            blind={"auc": 0.51, "auc_p_value": 0.4},
+            skipped={"reconstruction": "it is made for diffusion models"},
+        ),
     }
 
 

@@ -14,6 +14,7 @@ from phoenix_pipeline.reporting.embedding import figure_data_uri
 from phoenix_pipeline.reporting.gallery import Gallery, tile_square
 from phoenix_pipeline.reporting.report import render_report
 from phoenix_pipeline.reporting.round_figures import draw_filter_decisions, draw_round_curves
+from tests.written import arm_metrics
 
 MISSING = "\N{EN DASH}"
 VOID = {"img", "meta", "br"}
@@ -131,7 +132,7 @@ def test_sections_without_content_are_left_out(arguments) -> None:
 
 def test_names_and_values_are_escaped(arguments, rounds) -> None:
     evil = "<script>alert(1)</script>"
-    metrics = {evil: {"scores": {"fid_pixels": 1.0}, "skipped": {"kid": evil}}}
+    metrics = {evil: arm_metrics({"fid_pixels": 1.0}, skipped={"kid": evil})}
     html = render_report(
         compare_arms(metrics, {evil: rounds}),
         metrics,
@@ -142,7 +143,6 @@ def test_names_and_values_are_escaped(arguments, rounds) -> None:
         disclosures={evil: [evil]},
         notes=[evil],
         links={evil: evil},
-        title=evil,
     )
     assert html.count("<script") == 1
     assert html.count("&lt;script&gt;") > 8

@@ -16,12 +16,12 @@ from PIL import Image
 from phoenix_pipeline.images import encode_png
 from phoenix_pipeline.reporting.comparison import compare_arms
 from phoenix_pipeline.reporting.earlier_runs import EarlierRuns
-from phoenix_pipeline.reporting.gallery import Gallery
-from phoenix_pipeline.reporting.growth import show_growth
+from phoenix_pipeline.reporting.gallery import Gallery, show_growth
 from phoenix_pipeline.reporting.report import render_report
 from phoenix_pipeline.reporting.round_figures import draw_round_curves
 from phoenix_pipeline.reporting.score_curves import draw_score_curves
 from phoenix_pipeline.reporting.score_figures import draw_scores
+from tests.written import arm_metrics
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 BROWSER = next(filter(None, map(shutil.which, NAMES)), None)
@@ -45,8 +45,8 @@ def page(rounds: pd.DataFrame) -> str:
     names = [f"{m}_{s}" for m in ("fid", "kid", "precision", "recall", "coverage") for s in SPACES]
     names += ["class_entropy", "class_kl", "classes_covered", "memorized_share"]
     arms = ("centralized", "fedavg", "personalization")
-    metrics: dict[str, Any] = {
-        arm: {"scores": {name: 12.3456 + 7 * place for name in names}}
+    metrics = {
+        arm: arm_metrics({name: 12.3456 + 7 * place for name in names})
         for place, arm in enumerate(arms)
     }
     timed = rounds.assign(link_seconds=100.0)

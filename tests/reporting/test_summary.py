@@ -3,12 +3,14 @@
 import pandas as pd
 import pytest
 
+from phoenix_pipeline.metrics.arm_metrics import ArmMetrics
 from phoenix_pipeline.reporting.comparison import compare_arms
 from phoenix_pipeline.reporting.summary import summarise
+from tests.written import arm_audit, arm_metrics
 
 
 def compare(rounds: pd.DataFrame, traffic: dict[str, float], **fids: float) -> pd.DataFrame:
-    metrics = {arm: {"scores": {"fid_classifier": fid}} for arm, fid in fids.items()}
+    metrics = {arm: arm_metrics({"fid_classifier": fid}) for arm, fid in fids.items()}
     sent = {
         arm: rounds.assign(bytes_up=rounds["bytes_up"] * share, bytes_down=0)
         for arm, share in traffic.items()
@@ -38,21 +40,21 @@ def test_fedavg_may_be_the_best_and_an_arm_alone(rounds: pd.DataFrame) -> None:
     assert alone == "fedavg reaches a FID (classifier) of 20 (real test images get 0.500)."
 
 
-@pytest.mark.parametrize("metrics", [{}, {"fedavg": {"scores": {}}}])
+@pytest.mark.parametrize("metrics", [{}, {"fedavg": arm_metrics({})}])
 def test_nothing_is_said_without_a_distance(metrics: dict) -> None:
     assert summarise(compare_arms(metrics, {}), []) == []
 
 
 def test_an_attack_is_told_with_what_it_would_get_by_chance() -> None:
-    metrics = {"fedavg": {"scores": {"fid_classifier": 2.0}}}
-    privacy = {"fedavg": {"scores": {"membership_auc": 0.61}}}
+    metrics = {"fedavg": arm_metrics({"fid_classifier": 2.0})}
+    privacy = {"fedavg": arm_audit({"membership_auc": 0.61})}
     *_, attacked = summarise(compare_arms(metrics, {}, privacy=privacy), [])
     assert "AUC of 0.61 (0.5: none)" in attacked
 
 
 def test_models_of_clients_are_told_from_one_model_for_all() -> None:
-    def arm(fid: float, **conditions: int) -> dict:
-        return {"scores": {"fid_classifier": fid}, "conditions": conditions}
+    def arm(fid: float, **conditions: int) -> ArmMetrics:
+        return arm_metrics({"fid_classifier": fid}, conditions)
 
     metrics = {
         "fedavg": arm(20.5),
@@ -76,7 +78,7 @@ def test_no_arm_wins_before_one_draws_images_like_the_real_ones(
 ) -> None:
     name = f"{metric}_classifier"
     metrics = {
-        arm: {"scores": {"fid_classifier": fid, name: own}}
+        arm: arm_metrics({"fid_classifier": fid, name: own})
         for arm, fid, own in (("centralized", 0.6, share), ("fedavg", 0.7, 0.0))
     }
     floor = {"fid_classifier": 0.01, name: 0.7}

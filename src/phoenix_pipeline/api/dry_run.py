@@ -24,11 +24,12 @@ import yaml
 
 from phoenix_pipeline.api.settings import ARM_NAMES, arm_settings, shared_group
 from phoenix_pipeline.arms.setup import client_settings
-from phoenix_pipeline.checkpoints import save_tensors, write_json
-from phoenix_pipeline.config import ARM_GROUPS, ImagesConfig, deep_merge
+from phoenix_pipeline.checkpoints import save_tensors
+from phoenix_pipeline.config import ARM_GROUPS, ArmSettings, ImagesConfig, deep_merge
 from phoenix_pipeline.errors import PhoenixError, SettingsError
 from phoenix_pipeline.families.by_image_size import settle_arm
 from phoenix_pipeline.images import ImageSet
+from phoenix_pipeline.json_files import write_json
 from phoenix_pipeline.offline import stay_offline
 from phoenix_pipeline.reporting.formatting import format_bytes
 
@@ -67,9 +68,10 @@ def dry_run(
         DataError: the images cannot be read.
         FederationError: the site would refuse to take part; says why.
     """
-    from phoenix_pipeline.federated.engines.rehearsal import rehearse
+    from phoenix_pipeline.federated.engines.rehearsal import parse_node_config, rehearse
 
-    job = _job(dict(settings or {}), arm)
+    base = parse_node_config(node_config).base_model
+    job = _job(dict(settings or {}), arm, base)
     with tempfile.TemporaryDirectory(prefix="phoenix-") as state:
         rehearsal = rehearse(job, node_config, Path(state))
     report = _describe(rehearsal, job, arm)
@@ -78,8 +80,11 @@ def dry_run(
     return report
 
 
-def _job(given: dict[str, Any], arm: str) -> "FederatedJob":
-    """Return the run as the coordinator would begin it, without any image."""
+def _job(given: dict[str, Any], arm: str, base: Path | None = None) -> "FederatedJob":
+    """Return the run as the coordinator would begin it, without any image.
+
+    Adapters are on the site's own ``base``: the coordinator's start is not on this machine.
+    """
     from phoenix_pipeline.federated.job import FederatedJob
 
     own = _merged((given.get("arms") or {}).get(arm), given.get(arm))
@@ -95,13 +100,25 @@ def _job(given: dict[str, Any], arm: str) -> "FederatedJob":
     groups["federation"] = _merged({"engine": "deployment"}, groups["federation"])
     chosen = arm_settings(arm, groups)
     blank = _blank_images(images, given.get(_CLASSES))
-    settled = settle_arm(chosen, blank.image_size)
+    settled = settle_arm(_on_base(chosen, base), blank.image_size)
     return FederatedJob(
         images=blank,
         client_images=pd.DataFrame({"client_id": [], "image_index": []}),
         config=settled.federation,
         settings=client_settings(blank, settled, run),
     )
+
+
+def _on_base(settings: ArmSettings, base: Path | None) -> ArmSettings:
+    if not settings.model.lora.rank:
+        return settings
+    if base is None:
+        raise SettingsError(
+            "the run trains adapters on a model that each site has (model.lora); set base-model in "
+            "the node configuration to its folder"
+        )
+    model = settings.model.model_copy(update={"start_from": str(base)})
+    return settings.model_copy(update={"model": model})
 
 
 def _merged(under: Any, over: Any) -> dict[str, Any]:

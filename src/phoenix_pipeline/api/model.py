@@ -21,8 +21,7 @@ from phoenix_pipeline.arms.sampling import (
 from phoenix_pipeline.checkpoints import METADATA_FILE, atomic_path
 from phoenix_pipeline.config import SamplingConfig
 from phoenix_pipeline.errors import DataError, SettingsError
-from phoenix_pipeline.families.model_folder import ROUNDS_FILE, assemble_client, read_metadata
-from phoenix_pipeline.families.provenance import trained_with
+from phoenix_pipeline.families.model_folder import ROUNDS_FILE, assemble_client, read_description
 
 MODEL_FOLDER = "model"
 """Where the model lies in a folder of ``train``."""
@@ -43,17 +42,17 @@ class Model:
     @property
     def settings(self) -> Mapping[str, Mapping[str, Any]]:
         """The complete groups of settings that it was trained with, by name."""
-        return trained_with(read_metadata(self.folder), self.folder.name)
+        return read_description(self.folder)["trained_with"]
 
     @property
     def clients(self) -> tuple[int, ...]:
         """The clients that have a model of their own; empty where all share one."""
-        return tuple(read_metadata(self.folder)["clients"])
+        return tuple(read_description(self.folder)["clients"])
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """The classes of a conditional model, in the order of its labels; empty for any other."""
-        return class_names_of(read_metadata(self.folder))
+        return class_names_of(read_description(self.folder))
 
     @property
     def rounds(self) -> pd.DataFrame:
@@ -112,7 +111,7 @@ class Model:
 
         They follow ``sampling.class_distribution`` and not the seed.
         """
-        metadata = read_metadata(self.folder)
+        metadata = read_description(self.folder)
         plan = plan_main_samples(metadata, num_images, client_id)
         labels = plan_labels(metadata, plan, self._sampling(num_images, sampling))
         return None if labels is None else np.array(labels, dtype=np.int64)
@@ -156,7 +155,7 @@ def load(folder: Path | str, device: str = "auto") -> Model:
     folder = Path(folder)
     if not (folder / METADATA_FILE).exists() and (folder / MODEL_FOLDER).is_dir():
         folder = folder / MODEL_FOLDER
-    read_metadata(folder)
+    read_description(folder)
     return Model(folder, device)
 
 

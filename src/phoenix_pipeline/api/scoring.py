@@ -8,9 +8,7 @@ import numpy as np
 from phoenix_pipeline.api.data import Images
 from phoenix_pipeline.api.settings import Settings, shared_group
 from phoenix_pipeline.arms.references import (
-    find_extractors,
-    load_judge,
-    load_references,
+    load_yardstick,
     prepare_references,
     train_label_judge,
 )
@@ -56,18 +54,16 @@ def _score(
 ) -> Scores:
     train, test = images.train, images.test
     train_label_judge(train, test, config, run)(folder / _JUDGE)
-    judge = load_judge(folder / _JUDGE, train, test, config, run)
     prepare_references(train, test, folder / _JUDGE, config, run)(folder / _REFERENCES)
-    extractors, skipped = find_extractors(train, judge, config, run)
-    references = load_references(folder / _REFERENCES, extractors, train, test, config)
-    with progress_bar("evaluating", len(samples) * len(extractors)) as advance:
+    held = load_yardstick(train, test, folder / _JUDGE, folder / _REFERENCES, config, run)
+    with progress_bar("evaluating", len(samples) * len(held.extractors)) as advance:
         return score_samples(
             samples,
-            references,
-            judge,
-            extractors,
+            held.references,
+            held.judge,
+            held.extractors,
             config,
             seed=run.seed,
-            skipped=skipped,
+            skipped=held.skipped,
             progress=advance,
         )

@@ -39,7 +39,7 @@ def train(
 ) -> Model:
     """Train ``arm`` over ``clients``; return its model.
 
-    The other groups are those of docs/parameters.md: each is a dict of what differs from the
+    All other arguments are groups of docs/parameters.md: each is a dict of what differs from the
     defaults of the arm, such as ``federation={"num_rounds": 4}`` or ``run={"seed": 1}``.
 
     Args:
@@ -50,14 +50,6 @@ def train(
             training that was cut off goes on there when it is called again. None: a temporary
             folder, which goes away with the model; see ``Model.save``.
         on_round: called with the number of each round and its means, restored rounds included.
-        run: seed and device.
-        shared_pool: the Data Sharing Strategy.
-        model: the network.
-        training: local training.
-        federation: rounds, local work, aggregation, compression, privacy.
-        personal_layers: layers that stay with the clients.
-        threshold_filter: which clients are disconnected.
-        sampling: how the model is sampled where :meth:`Model.sample` is not told otherwise.
 
     Raises:
         SettingsError: in one line, for what is unknown, not allowed, or contradicts each other.

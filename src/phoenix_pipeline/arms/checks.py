@@ -3,6 +3,7 @@
 All raise a SettingsError that says what is allowed; a stored run raises a CheckpointError.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from phoenix_pipeline.federated.records import ClientSettings
+
+# What families other than diffusion leave as it is.
+_PLAIN_TRAINING = {
+    "loss_weighting": "none",
+    "timestep_distribution": "uniform",
+    "noise_assignment": "random",
+    "micro_batch": None,
+    "gradient_checkpointing": False,
+}
 
 
 def check_clients(federation: FederationConfig, clients: list[int]) -> None:
@@ -140,7 +150,9 @@ def check_rule(settings: ArmSettings, layers: tuple[str, ...]) -> None:
 
     federation, rows = settings.federation, family_of(settings.model).class_layers
     shared = any(not is_personal(layer, layers) for layer in rows)
-    conditional = settings.model.conditioning == "labels" and shared
+    # Adapters leave the embedding of classes as it is.
+    conditional = settings.model.conditioning == "labels" and not settings.model.lora.rank
+    conditional &= shared
     if conditional and federation.aggregation.rule != "mean":
         raise SettingsError(
             f"federation.aggregation.rule {federation.aggregation.rule} takes all clients for "
@@ -150,16 +162,27 @@ def check_rule(settings: ArmSettings, layers: tuple[str, ...]) -> None:
         )
 
 
-# What a model without timesteps must leave as it is.
-_OF_TIMESTEPS = {
-    "loss_weighting": "none",
-    "timestep_distribution": "uniform",
-    "noise_assignment": "random",
-}
+def check_lora(settings: ArmSettings) -> None:
+    """Refuse adapters without a start, and of a family that has none."""
+    from phoenix_pipeline.families import family_of
+
+    model = settings.model
+    if not model.lora.rank:
+        return
+    if not family_of(model).adaptable:
+        raise SettingsError(
+            f"model.lora.rank is {model.lora.rank}, but models of model.family {model.family} have "
+            "no adapters; set model.lora.rank: 0 for this arm"
+        )
+    if model.start_from is None:
+        raise SettingsError(
+            f"model.lora.rank is {model.lora.rank}, but model.start_from is null: there is nothing "
+            "to adapt; name the folder of a trained model, or set model.lora.rank: 0"
+        )
 
 
 def check_loss(settings: ArmSettings) -> None:
-    """Refuse DP-SGD, weights of timesteps and a choice of noise in a model that has none."""
+    """Refuse DP-SGD and what only the training of diffusion models does in other models."""
     from phoenix_pipeline.families import family_of
 
     training, family = settings.training, family_of(settings.model)
@@ -171,11 +194,11 @@ def check_loss(settings: ArmSettings) -> None:
     if family.predicts_noise:
         _check_weights_of_timesteps(settings)
         return
-    for name, value in _OF_TIMESTEPS.items():
+    for name, value in _PLAIN_TRAINING.items():
         if (asked := getattr(training, name)) != value:
             raise SettingsError(
                 f"training.{name} is {asked}, which is for diffusion models, but model.family is "
-                f"{settings.model.family}; set training.{name}: {value} for this arm"
+                f"{settings.model.family}; set training.{name}: {json.dumps(value)} for this arm"
             )
 
 

@@ -5,7 +5,8 @@ refuses what was made from others.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from phoenix_pipeline.config import EvaluationConfig, RunConfig
 from phoenix_pipeline.errors import CheckpointError
 from phoenix_pipeline.hardware import resolve_device
 from phoenix_pipeline.images import ImageSet
+from phoenix_pipeline.metrics.arm_metrics import Evaluated
 from phoenix_pipeline.metrics.classifier import (
     LabelJudge,
     classifier_fingerprint,
@@ -118,6 +120,43 @@ def prepare_references(
     return write
 
 
+@dataclass(frozen=True, eq=False)
+class Yardstick:
+    """What samples are held against: a judge where there are classes, and real images' statistics.
+
+    ``references``: of each of the ``extractors``, by its name. ``skipped``: why others cannot be
+    had.
+    """
+
+    judge: LabelJudge | None
+    extractors: Sequence[FeatureExtractor]
+    references: Mapping[str, ReferenceStatistics]
+    skipped: Mapping[str, str]
+
+
+def load_yardstick(
+    train: ImageSet,
+    test: ImageSet,
+    judge_folder: Path,
+    reference_folder: Path,
+    config: EvaluationConfig,
+    run: RunConfig,
+    spaces: Collection[str] | None = None,
+) -> Yardstick:
+    """Return what :func:`train_label_judge` and :func:`prepare_references` have left.
+
+    ``spaces``: names of the extractors to take; None: all.
+
+    Raises:
+        CheckpointError: something is missing, or was made from other images or settings.
+    """
+    judge = load_judge(judge_folder, train, test, config, run)
+    found, skipped = find_extractors(train, judge, config, run)
+    extractors = [each for each in found if spaces is None or each.name in spaces]
+    references = load_references(reference_folder, extractors, train, test, config)
+    return Yardstick(judge, extractors, references, skipped)
+
+
 def score_floor(
     train: ImageSet,
     test: ImageSet,
@@ -127,12 +166,10 @@ def score_floor(
     run: RunConfig,
 ) -> dict[str, Any]:
     """Return the scores of real images of the split that is not the reference, and how made."""
-    judge = load_judge(judge_folder, train, test, config, run)
-    extractors, skipped = find_extractors(train, judge, config, run)
-    references = load_references(reference_folder, extractors, train, test, config)
+    held = load_yardstick(train, test, judge_folder, reference_folder, config, run)
     other = test if config.reference_split == "train" else train
     floor = score_real_images(
-        other.images, references, judge, config, seed=run.seed, skipped=skipped
+        other.images, held.references, held.judge, config, seed=run.seed, skipped=held.skipped
     )
     return {
         "scores": floor.scores,
@@ -141,7 +178,7 @@ def score_floor(
     }
 
 
-def scored_with(train: ImageSet, test: ImageSet, config: EvaluationConfig) -> dict[str, Any]:
+def scored_with(train: ImageSet, test: ImageSet, config: EvaluationConfig) -> Evaluated:
     """Return what scores must have in common to be compared: settings, and digests of images."""
     return {
         "evaluation": config.model_dump(mode="json"),

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from phoenix_pipeline.families.classes import (
     labels_by_number,
     spread_labels,
 )
+from phoenix_pipeline.families.provenance import ModelDescription
 from phoenix_pipeline.hardware import resolve_device
 from phoenix_pipeline.images import GLOBAL_MODEL, apportion
 from phoenix_pipeline.progress import progress_bar
@@ -28,11 +29,11 @@ if TYPE_CHECKING:
 Batch = tuple[np.ndarray, int, list[int], list[int] | None]
 
 
-def plan_samples(metadata: Mapping[str, Any], num_images: int) -> dict[int, int]:
+def plan_samples(metadata: ModelDescription, num_images: int) -> dict[int, int]:
     """Return how many images come from which client's model, -1 being the global one.
 
-    ``metadata``: of ``model_folder.read_metadata``. Clients draw in proportion to what they hold;
-    where there is a global model beside theirs, it draws as many again.
+    Clients draw in proportion to what they hold; where there is a global model beside theirs, it
+    draws as many again.
 
     Raises:
         SettingsError: there is no complete model.
@@ -56,7 +57,7 @@ def plan_samples(metadata: Mapping[str, Any], num_images: int) -> dict[int, int]
 
 
 def plan_main_samples(
-    metadata: Mapping[str, Any], num_images: int, client_id: int | None = None
+    metadata: ModelDescription, num_images: int, client_id: int | None = None
 ) -> dict[int, int]:
     """Return how many images each model draws, ``num_images`` in all.
 
@@ -68,7 +69,7 @@ def plan_main_samples(
     """
     if client_id is None:
         # An arm with client models is sampled by these; its average is one for comparison.
-        main = {**metadata, "has_global_model": not metadata["clients"]}
+        main: ModelDescription = {**metadata, "has_global_model": not metadata["clients"]}
         return plan_samples(main, num_images)
     if client_id not in metadata["clients"]:
         has = ", ".join(map(str, metadata["clients"])) or "none; all share one model"
@@ -77,7 +78,7 @@ def plan_main_samples(
 
 
 def plan_labels(
-    metadata: Mapping[str, Any],
+    metadata: ModelDescription,
     plan: Mapping[int, int],
     sampling: SamplingConfig,
     asked: Sequence[int | str] | None = None,
@@ -103,9 +104,9 @@ def plan_labels(
     return [label for part in parts for label in part.tolist()]
 
 
-def class_names_of(metadata: Mapping[str, Any]) -> tuple[str, ...]:
+def class_names_of(metadata: ModelDescription) -> tuple[str, ...]:
     """Return the classes of a conditional model in the order of its labels; empty for any other."""
-    return tuple(metadata["settings"].get("class_names", ()))
+    return tuple(metadata["settings"]["class_names"])
 
 
 def follow_plan(
@@ -168,7 +169,7 @@ def follow_model(
     plan: Mapping[int, int],
     seeds: Iterable[int],
     model_folder: Path,
-    metadata: Mapping[str, Any],
+    metadata: ModelDescription,
     sampling: SamplingConfig,
     device: str,
     labels: Sequence[int | str] | None = None,
@@ -177,14 +178,14 @@ def follow_model(
 
     ``labels``: the class of each image, by number or name; None: as ``sampling`` says.
     """
-    told = metadata["settings"]
+    settings = metadata["settings"]
     return follow_plan(
         plan,
         seeds,
         model_folder,
-        ModelConfig.model_validate(told["model"]),
+        ModelConfig.model_validate(settings["model"]),
         sampling,
-        (told["channels"], told["image_size"], told["image_size"]),
+        (settings["channels"], settings["image_size"], settings["image_size"]),
         resolve_device(device),
         labels=plan_labels(metadata, plan, sampling, labels),
     )
@@ -207,9 +208,9 @@ def draw_images(
         CheckpointError: ``client_id`` has no model.
         SettingsError: there is no complete model.
     """
-    from phoenix_pipeline.families.model_folder import read_metadata
+    from phoenix_pipeline.families.model_folder import read_description
 
-    metadata = read_metadata(model_folder)
+    metadata = read_description(model_folder)
     plan = plan_main_samples(metadata, num_images, client_id)
     seeds = image_seeds(seed, "sample", num_images)
     batches = follow_model(plan, seeds, model_folder, metadata, sampling, device, labels)

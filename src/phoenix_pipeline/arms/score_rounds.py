@@ -4,14 +4,15 @@ import io
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from phoenix_pipeline.arms.references import find_extractors, load_judge, load_references
+from phoenix_pipeline.arms.references import load_yardstick
 from phoenix_pipeline.arms.sampling import plan_labels
 from phoenix_pipeline.config import ArmSettings, EvaluationConfig, ModelConfig, RunConfig
+from phoenix_pipeline.families.provenance import ModelDescription
 from phoenix_pipeline.hardware import resolve_device
 from phoenix_pipeline.images import GLOBAL_MODEL, ImageSet
 from phoenix_pipeline.metrics.feature_extractor import extract_features
@@ -21,7 +22,6 @@ from phoenix_pipeline.reporting.gallery import tile_square
 from phoenix_pipeline.seeding import image_seeds
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
 logger = logging.getLogger(__name__)
@@ -61,19 +61,15 @@ def score_rounds(
         if arm.federation.snapshots.every:
             logger.info("no weights were kept by round: %s", _why_none(arm))
         return pd.DataFrame()
-    judge = load_judge(judge_folder, train, test, config, run)
-    extractors = [
-        each for each in find_extractors(train, judge, config, run)[0] if each.name in CHEAP_SPACES
-    ]
-    references = load_references(reference_folder, extractors, train, test, config)
+    held = load_yardstick(train, test, judge_folder, reference_folder, config, run, CHEAP_SPACES)
     rows = []
     for number, images in _draw(found, model_folder, arm, run):
         distances = {
             extractor.name: frechet_distance(
                 gaussian_statistics(extract_features(extractor, images, config.batch_size)),
-                references[extractor.name].statistics,
+                held.references[extractor.name].statistics,
             )
-            for extractor in extractors
+            for extractor in held.extractors
         }
         row = {"round": number, **_cost(rounds, number), "num_samples": len(images)}
         rows.append({**row, **distances, "grid": _png(images[:_GRID_IMAGES])})
@@ -105,9 +101,9 @@ def _draw(
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yield each kept round with images of its weights, uint8 [N, C, H, W]."""
     from phoenix_pipeline.families import family_of
-    from phoenix_pipeline.families.model_folder import read_metadata
+    from phoenix_pipeline.families.model_folder import read_description
 
-    metadata = read_metadata(model_folder)
+    metadata = read_description(model_folder)
     settings = metadata["settings"]
     model = ModelConfig.model_validate(settings["model"])
     shape = (settings["channels"], settings["image_size"], settings["image_size"])
@@ -116,7 +112,7 @@ def _draw(
     labels = plan_labels(metadata, {GLOBAL_MODEL: count}, arm.sampling)
     with progress_bar("samples by round", len(found) * count) as advance:
         for number, file in found.items():
-            network = _load(file, model, settings).to(device)
+            network = load_snapshot(file, metadata).to(device)
             batches = []
             for batch in family_of(model).sample_images(
                 network, model, arm.sampling, shape, seeds, device, labels=labels
@@ -126,15 +122,11 @@ def _draw(
             yield number, np.concatenate(batches)
 
 
-def _load(file: Path, model: ModelConfig, settings: Mapping[str, Any]) -> "nn.Module":
+def load_snapshot(file: Path, metadata: ModelDescription) -> "nn.Module":
     """Return the network with the kept weights; a discriminator of the clients' own is left out."""
-    from phoenix_pipeline.families import family_of
+    from phoenix_pipeline.families.model_folder import build_as_trained
     from phoenix_pipeline.federated.snapshots import read_snapshot
 
-    classes = len(settings.get("class_names", ()))
-    network = family_of(model).build(
-        model, settings["channels"], settings["image_size"], settings["seed"], classes
-    )
-    kept: dict[str, torch.Tensor] = read_snapshot(file)
-    network.load_state_dict({**network.state_dict(), **kept})
+    network = build_as_trained(metadata)
+    network.load_state_dict({**network.state_dict(), **read_snapshot(file)})
     return network.eval()

@@ -8,6 +8,7 @@ import pandas as pd
 from phoenix_pipeline.arms.checks import (
     check_clients,
     check_conditioning,
+    check_lora,
     check_loss,
     check_personalization,
     check_pool,
@@ -15,7 +16,7 @@ from phoenix_pipeline.arms.checks import (
     check_stored,
     check_threshold,
 )
-from phoenix_pipeline.config import ArmSettings, RunConfig
+from phoenix_pipeline.config import ArmSettings, ModelConfig, RunConfig
 from phoenix_pipeline.families.by_image_size import list_settled, settle_arm
 from phoenix_pipeline.hardware import resolve_device
 from phoenix_pipeline.images import ImageSet
@@ -85,6 +86,7 @@ def check_arm(
     filtering, pool = settings.threshold_filter, settings.shared_pool
     check_conditioning(train, settings)
     check_loss(settings)
+    check_lora(settings)
     network = _build(train, settings, run)
     layers = _layers_that_stay(network, settings)
     check_rule(settings, layers)
@@ -103,15 +105,18 @@ def check_arm(
     check_threshold(filtering, train, test, run)
     start = load_start(train, settings, run)
     if federation.resume:
-        told = _client_settings(train, layers, settings, run)
-        check_stored(checkpoints, told, federation, filtering, pool, start)
-    return {**_summarise(network, layers, train), "settled": list_settled(given, settings)}
+        of_clients = _client_settings(train, network, layers, settings, run)
+        check_stored(checkpoints, of_clients, federation, filtering, pool, start)
+    summary = _summarise(network, settings.model, layers, train)
+    return {**summary, "settled": list_settled(given, settings)}
 
 
 def load_start(
     train: ImageSet, settings: ArmSettings, run: RunConfig
 ) -> "dict[str, Tensor] | None":
     """Return the weights of ``model.start_from``, which fit the model; None where there are none.
+
+    Adapters do not move them: their network is built with them, and nobody is sent any.
 
     ``settings`` are without ``auto``.
 
@@ -121,11 +126,17 @@ def load_start(
     """
     from phoenix_pipeline.families import family_of
 
-    if settings.model.start_from is None:
+    if settings.model.start_from is None or settings.model.lora.rank:
         return None
     folder = Path(settings.model.start_from).expanduser()
     network = _build(train, settings, run)
     return family_of(settings.model).load_start(folder, network, settings.model)
+
+
+def find_base(settings: ArmSettings) -> Path | None:
+    """Return the folder of what adapters are trained on; None without adapters."""
+    start = settings.model.start_from
+    return Path(start).expanduser().resolve() if start and settings.model.lora.rank else None
 
 
 def client_settings(train: ImageSet, settings: ArmSettings, run: RunConfig) -> "ClientSettings":
@@ -135,13 +146,19 @@ def client_settings(train: ImageSet, settings: ArmSettings, run: RunConfig) -> "
         SettingsError: the model does not fit the images.
     """
     settings = settle_arm(settings, train.image_size)
-    layers = _layers_that_stay(_build(train, settings, run), settings)
-    return _client_settings(train, layers, settings, run)
+    network = _build(train, settings, run)
+    layers = _layers_that_stay(network, settings)
+    return _client_settings(train, network, layers, settings, run)
 
 
 def _client_settings(
-    train: ImageSet, layers: tuple[str, ...], settings: ArmSettings, run: RunConfig
+    train: ImageSet,
+    network: "nn.Module",
+    layers: tuple[str, ...],
+    settings: ArmSettings,
+    run: RunConfig,
 ) -> "ClientSettings":
+    from phoenix_pipeline.families import family_of
     from phoenix_pipeline.federated.records import ClientSettings
 
     return ClientSettings(
@@ -157,6 +174,7 @@ def _client_settings(
         compression=settings.federation.compression,
         strategies=settings.federation.strategies,
         class_names=_class_names(train, settings),
+        base_digest=family_of(settings.model).base_digest(network),
     )
 
 
@@ -185,12 +203,17 @@ def _layers_that_stay(network: "nn.Module", settings: ArmSettings) -> tuple[str,
     return layers_that_stay(layers, settings.federation, settings.model, names)
 
 
-def _summarise(network: "nn.Module", layers: tuple[str, ...], train: ImageSet) -> dict[str, Any]:
+def _summarise(
+    network: "nn.Module", model: ModelConfig, layers: tuple[str, ...], train: ImageSet
+) -> dict[str, Any]:
+    from phoenix_pipeline.families import family_of
     from phoenix_pipeline.federated.personal_layers import is_personal
 
     sizes = {name: weight.numel() for name, weight in network.named_parameters()}
+    at_rest = family_of(model).arrays_at_rest(network).values()
     return {
         "num_parameters": sum(sizes.values()),
+        "num_parameters_at_rest": sum(array.numel() for array in at_rest),
         "num_personal_parameters": sum(
             size for name, size in sizes.items() if is_personal(name, layers)
         ),

@@ -5,26 +5,29 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
 
 from phoenix_pipeline import __version__
 from phoenix_pipeline.arms.model_card import write_model_card
-from phoenix_pipeline.arms.setup import client_settings, load_start
+from phoenix_pipeline.arms.setup import client_settings, find_base, load_start
 from phoenix_pipeline.child_process import lent_process
 from phoenix_pipeline.config import ArmSettings, Group, RunConfig
 from phoenix_pipeline.families.by_image_size import settle_arm
-from phoenix_pipeline.families.classes import CLASS_COUNTS
-from phoenix_pipeline.families.provenance import DATA, TRAINED_WITH, fingerprint_data
+from phoenix_pipeline.families.provenance import (
+    NETWORK_SETTINGS,
+    DataDigests,
+    TrainingRecord,
+    fingerprint_data,
+)
 from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.progress import progress_bar
 from phoenix_pipeline.reporting.disclosure import describe_disclosure
 
 if TYPE_CHECKING:
     from phoenix_pipeline.federated.job import FederatedJob, FederatedResult
-    from phoenix_pipeline.federated.records import ClientSettings
 
 Weights = Literal["ema", "raw"]
 OnRound = Callable[[int, Mapping[str, float]], None]
@@ -76,14 +79,11 @@ def train_arm(
     result = _run(job, arm, checkpoints, on_round or _tell_nobody)
     held = trained_images(job, result)
     groups = {"run": run, **data_groups}
-    told = {name: group.model_dump(mode="json") for name, group in groups.items()}
-    metadata = {"arm": arm, **_describe(job, result, settings, told)}
-    metadata[DATA] = fingerprint_data(train, test, held)
-    if counts := _class_counts(job, held):
-        metadata[CLASS_COUNTS] = counts
+    data = fingerprint_data(train, test, held)
+    record = _describe(arm, job, result, settings, groups, data, _class_counts(job, held))
 
     def write(folder: Path) -> None:
-        _write(folder, result, job.settings, metadata)
+        _write(folder, result, job, record)
 
     return TrainedArm(write, result.rounds, held)
 
@@ -100,13 +100,13 @@ def trained_images(job: "FederatedJob", result: "FederatedResult") -> pd.DataFra
     return pd.DataFrame({"client_id": np.repeat(sites, counts)}).assign(**unknown)
 
 
-def _class_counts(job: "FederatedJob", held: pd.DataFrame) -> dict[int, list[int]]:
+def _class_counts(job: "FederatedJob", held: pd.DataFrame) -> dict[str, list[int]]:
     """Return each client's images by class, of a conditional model; empty where nobody knows."""
     labels, classes = job.images.labels, len(job.settings.class_names)
     if not classes or labels is None or job.config.engine == "deployment":
         return {}
     return {
-        int(str(client)): np.bincount(labels[rows], minlength=classes).tolist()
+        str(client): np.bincount(labels[rows], minlength=classes).tolist()
         for client, rows in held.groupby("client_id")["image_index"]
     }
 
@@ -140,6 +140,7 @@ def _build_job(
         warmup_steps=settings.shared_pool.warmup_steps,
         final_average=_weights(settings) if settings.personal_layers.final_average else None,
         start=load_start(train, settings, run),
+        base=find_base(settings),
     )
 
 
@@ -175,9 +176,7 @@ def _train_here(
     from phoenix_pipeline.federated.server import train_federated
 
     announce_time(job)
-    return train_federated(
-        job, checkpoints, on_round=on_round, on_reply=lambda server_round, row: advance(1)
-    )
+    return train_federated(job, checkpoints, on_round, on_reply=lambda: advance(1))
 
 
 def _tell_nobody(server_round: int, means: Mapping[str, float]) -> None:
@@ -185,43 +184,53 @@ def _tell_nobody(server_round: int, means: Mapping[str, float]) -> None:
 
 
 def _describe(
+    arm: str,
     job: "FederatedJob",
     result: "FederatedResult",
     settings: ArmSettings,
-    data_groups: dict[str, dict[str, Any]],
-) -> dict[str, Any]:
+    data_groups: Mapping[str, Group],
+    data: DataDigests,
+    class_counts: dict[str, list[int]],
+) -> TrainingRecord:
     """Return what stays with the models: settings, origin, and what left the clients."""
-    told = {**data_groups, **settings.model_dump(mode="json")}
+    groups = {**data_groups, **dict(settings)}
     epsilon = float(result.rounds["epsilon"].max())
-    return {
+    record: TrainingRecord = {
+        "arm": arm,
         "weights": _weights(settings),
         "rounds": job.config.num_rounds,
-        "settings": job.settings.model_dump(mode="json"),
-        TRAINED_WITH: told,
+        "settings": NETWORK_SETTINGS.validate_python(job.settings.model_dump(mode="json")),
+        "trained_with": {name: group.model_dump(mode="json") for name, group in groups.items()},
+        "data": data,
         "epsilon": epsilon if math.isfinite(epsilon) else None,
-        "disclosure": describe_disclosure(told, None if math.isnan(epsilon) else epsilon),
-        "num_examples": dict(result.num_examples),
+        "disclosure": describe_disclosure(settings, None if math.isnan(epsilon) else epsilon),
+        "num_examples": {str(client): count for client, count in result.num_examples.items()},
         "phoenix_pipeline": __version__,
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+    if class_counts:
+        record["class_counts"] = class_counts
+    return record
 
 
 def _write(
-    folder: Path, result: "FederatedResult", settings: "ClientSettings", metadata: dict[str, Any]
+    folder: Path, result: "FederatedResult", job: "FederatedJob", record: TrainingRecord
 ) -> None:
     """Write the global model, or the shared body and what completes it at each client."""
+    from phoenix_pipeline.families import family_of
     from phoenix_pipeline.families.model_folder import write_models
+    from phoenix_pipeline.federated.base_weights import open_network
     from phoenix_pipeline.federated.personal_layers import samples_are_personal
 
-    averaged = metadata["weights"] == "ema"
+    settings, averaged = job.settings, record["weights"] == "ema"
     shared = result.ema if averaged else result.raw
     personal = samples_are_personal(settings.personal_layers, settings.model)
-    network = None
-    if not personal or result.averaged_personal is not None:
-        network = settings.build_network()
-        completing = result.averaged_personal or {}
-        network.load_state_dict({**network.state_dict(), **shared, **completing})
+    network = open_network(settings, job.base)
+    body = {**family_of(settings.model).arrays_at_rest(network), **shared}
+    completing = result.averaged_personal or {}
+    network.load_state_dict({**network.state_dict(), **shared, **completing})
+    has_global = not personal or result.averaged_personal is not None
     states = ((c, result.client_state(c)) for c in (result.connected if personal else ()))
     layers = ((c, s.personal_ema if averaged else s.personal) for c, s in states)
-    write_models(folder, shared, layers, network, metadata)
+    write_models(folder, body, layers, network if has_global else None, record)
     write_model_card(folder)

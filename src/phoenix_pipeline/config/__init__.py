@@ -28,12 +28,18 @@ from phoenix_pipeline.config.evaluation import (
 )
 from phoenix_pipeline.config.federation import (
     FederationConfig,
-    LocalWorkConfig,
     PersonalLayersConfig,
     ThresholdFilterConfig,
 )
+from phoenix_pipeline.config.local_work import LocalWorkConfig
 from phoenix_pipeline.config.merging import deep_merge
-from phoenix_pipeline.config.model import DcganConfig, ModelConfig, NoiseConfig, UNetConfig
+from phoenix_pipeline.config.model import (
+    DcganConfig,
+    LoraConfig,
+    ModelConfig,
+    NoiseConfig,
+    UNetConfig,
+)
 from phoenix_pipeline.config.privacy import PrivacyAuditConfig
 from phoenix_pipeline.config.training import TrainingConfig
 
@@ -58,6 +64,7 @@ __all__ = [
     "JudgeFileConfig",
     "LinkConfig",
     "LocalWorkConfig",
+    "LoraConfig",
     "ModelConfig",
     "NoiseConfig",
     "PartitionConfig",

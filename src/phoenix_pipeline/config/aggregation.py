@@ -5,8 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from phoenix_pipeline.config.base import Group, Positive
-from phoenix_pipeline.config.component import Component
+from phoenix_pipeline.config.base import Component, Group, Positive
 
 _DEFAULT_RATES = {
     "fedavg": 1.0,
@@ -17,23 +16,34 @@ _DEFAULT_RATES = {
 }
 _RULES = ("mean", "median", "trimmed_mean", "krum", "multi_krum")
 # A median of fewer is their mean.
-_FEWEST_FOR_A_MEDIAN = 3
+FEWEST_FOR_A_MEDIAN = 3
+# Medians of the last round, which `auto` clips beyond.
+_CLIPPED_BEYOND = 2.0
 
 
 class ClipNormConfig(Group):
     """Largest L2 norm of a client's update, which is its weights less the round's global ones."""
 
-    bound: float | None = Field(
-        None,
-        gt=0.0,
-        description="Longer updates are scaled down to this norm, in `unit`; null: no clipping.",
+    bound: Annotated[float, Field(gt=0.0)] | Literal["auto"] | None = Field(
+        "auto",
+        description="Longer updates are scaled down to this norm, in `unit`; null: no clipping; "
+        "`auto`: 2 in `last_median` for rule `mean`, which no honest update of the digits reaches. "
+        "There is none for pooled data, `usplit`, central privacy, and strategies that send arrays "
+        "of their own (`scaffold`).",
     )
     unit: Literal["absolute", "median", "last_median"] = Field(
         "absolute",
         description="`absolute`, or multiples of the `median` norm of the round's updates, for "
         "which the server holds all replies, or of that of the last round (`last_median`): it "
-        "holds one reply at a time but in the first round.",
+        "holds one reply at a time, but 16 in the first round, and allows for learning rates that "
+        "have grown since. A client of more images than the median one's has as many times the "
+        "bound.",
     )
+
+    @property
+    def is_asked_for(self) -> bool:
+        """Whether somebody set a bound, which then has to go with everything else."""
+        return self.bound not in (None, "auto")
 
 
 class AggregationConfig(Group):
@@ -65,6 +75,13 @@ class AggregationConfig(Group):
     )
     clip_norm: ClipNormConfig = ClipNormConfig()
 
+    def settled_clip_norm(self, takes_whole_replies: bool) -> ClipNormConfig:
+        """Return the clipping without `auto`, of a federation whose mean takes whole replies."""
+        if self.clip_norm.bound != "auto":
+            return self.clip_norm
+        bound = _CLIPPED_BEYOND if takes_whole_replies and self.rule == "mean" else None
+        return ClipNormConfig(bound=bound, unit="last_median")
+
     @property
     def required_replies(self) -> int:
         """The fewest usable replies of a round that the rule can do its work with.
@@ -72,7 +89,7 @@ class AggregationConfig(Group):
         A rule of someone else refuses too few replies itself.
         """
         required = {
-            "median": _FEWEST_FOR_A_MEDIAN,
+            "median": FEWEST_FOR_A_MEDIAN,
             # With fewer nothing is cut.
             "trimmed_mean": math.ceil(1.0 / self.trim_fraction - 1e-9),
             "krum": 2 * self.num_byzantine + 3,
@@ -80,8 +97,8 @@ class AggregationConfig(Group):
                 2 * self.num_byzantine + 3, (self.num_selected or 0) + self.num_byzantine
             ),
         }.get(self.rule, 1)
-        clips_by_median = self.clip_norm.bound is not None and self.clip_norm.unit == "median"
-        return max(required, _FEWEST_FOR_A_MEDIAN if clips_by_median else 1)
+        clips_by_median = self.clip_norm.is_asked_for and self.clip_norm.unit == "median"
+        return max(required, FEWEST_FOR_A_MEDIAN if clips_by_median else 1)
 
 
 class ServerOptimizerConfig(Group):

@@ -1,18 +1,24 @@
 """What every parameter group is made of."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
     ModelWrapValidatorHandler,
     PrivateAttr,
     SerializerFunctionWrapHandler,
     model_serializer,
     model_validator,
 )
+from pydantic_core import CoreSchema, PydanticKnownError, core_schema
+
+from phoenix_pipeline.registry import foreign_names
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
@@ -72,3 +78,30 @@ class Group(BaseModel):
             del without.__dict__[name]
         shown: dict[str, Any] = handler(without)
         return {**shown, **dict.fromkeys(sorted(self._auto), AUTO)}
+
+
+@dataclass(frozen=True)
+class Component:
+    """Mark of a text field: ``kind`` as in ``registry``, ``own`` the names of our components."""
+
+    kind: str
+    own: tuple[str, ...]
+
+    def check(self, name: str) -> str:
+        """Return ``name`` if there is such a component; others are a validation error."""
+        if name in self.own or name in foreign_names(self.kind):
+            return name
+        names = [repr(known) for known in (*self.own, *foreign_names(self.kind))]
+        raise PydanticKnownError(
+            "literal_error", {"expected": f"{', '.join(names[:-1])} or {names[-1]}"}
+        )
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self.check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> Mapping[str, Any]:
+        return {"type": "string", "enum": list(self.own)}

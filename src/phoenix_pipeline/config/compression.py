@@ -4,8 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from phoenix_pipeline.config.base import Group
-from phoenix_pipeline.config.component import Component
+from phoenix_pipeline.config.base import Component, Group
 
 # Its rounding is not right on average: what is left out must be sent later.
 _NEAREST = "uniform"

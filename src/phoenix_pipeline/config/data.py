@@ -5,8 +5,7 @@ from typing import Annotated, Any, Literal
 from PIL import ImageColor
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
-from phoenix_pipeline.config.base import Fraction, Group, Positive
-from phoenix_pipeline.config.component import Component
+from phoenix_pipeline.config.base import Component, Fraction, Group, Positive
 
 
 def _check_colour(value: str) -> str:
@@ -29,6 +28,7 @@ Colour = Annotated[str, AfterValidator(_check_colour)]
 Window = Annotated[
     tuple[float, float], BeforeValidator(_split_window), AfterValidator(_check_window)
 ]
+Fit = Literal["crop", "pad", "stretch"]
 
 
 _SCHEMES = ("iid", "pathological", "dirichlet", "quantity")
@@ -77,9 +77,14 @@ class ImagesConfig(Group):
     channels: Literal[1, 3] | None = Field(
         None, description="1 (grey) or 3 (RGB) to convert to; null: as stored."
     )
+    fit: Fit = Field(
+        "crop",
+        description="How images that are not square become so, with `image_size`: `crop` keeps the "
+        "middle, `pad` all of it on `background`, `stretch` all of it out of shape.",
+    )
     background: Colour = Field(
         "white",
-        description="Colour, by name or `#rrggbb`, that transparent images are put on.",
+        description="Colour, by name or `#rrggbb`, that transparent and padded images are put on.",
     )
     window: Window | None = Field(
         None,

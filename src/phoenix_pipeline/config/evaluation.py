@@ -4,8 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from phoenix_pipeline.config.base import Fraction, Group, Positive
-from phoenix_pipeline.config.component import Component
+from phoenix_pipeline.config.base import Component, Fraction, Group, Positive
 
 Share = Annotated[float, Field(ge=0.0)]
 

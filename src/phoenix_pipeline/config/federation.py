@@ -5,30 +5,17 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from phoenix_pipeline.config.aggregation import AggregationConfig, ServerOptimizerConfig
+from phoenix_pipeline.config.aggregation import (
+    AggregationConfig,
+    ClipNormConfig,
+    ServerOptimizerConfig,
+)
 from phoenix_pipeline.config.base import Group, Positive
 from phoenix_pipeline.config.compression import CompressionConfig, LinkConfig
 from phoenix_pipeline.config.differential_privacy import DifferentialPrivacyConfig
 from phoenix_pipeline.config.engines import DeploymentConfig, RayConfig, Rounds
+from phoenix_pipeline.config.local_work import LocalWorkConfig
 from phoenix_pipeline.config.snapshots import SnapshotsConfig
-
-
-class LocalWorkConfig(Group):
-    """How much each client trains in a round."""
-
-    BY_IMAGE_SIZE: ClassVar[tuple[str, ...]] = ("amount",)
-
-    unit: Literal["epochs", "steps", "images_per_round"] = Field(
-        "images_per_round",
-        description="`epochs` over the client's images; `steps` per client; `images_per_round`: "
-        "over all clients of the round, divided in proportion to what they hold.",
-    )
-    amount: float = Field(
-        11520,
-        gt=0.0,
-        description="How many of these units; `auto`: images by their size, so that all rounds "
-        "together train on as many as docs/own-data.md lists, however many rounds there are.",
-    )
 
 
 class FederationConfig(Group):
@@ -132,7 +119,7 @@ class FederationConfig(Group):
 
     @model_validator(mode="after")
     def _averages_halves(self) -> Self:
-        clipped = self.aggregation.clip_norm.bound is not None or self.differential_privacy.enabled
+        clipped = self.aggregation.clip_norm.is_asked_for or self.differential_privacy.enabled
         if self.compression.is_split and (self.aggregation.rule != "mean" or clipped):
             raise ValueError(
                 "partial update usplit averages each array over those who sent it, but rule "
@@ -142,6 +129,13 @@ class FederationConfig(Group):
                 "federation.compression.partial_update: full"
             )
         return self
+
+    @property
+    def clip_norm(self) -> ClipNormConfig:
+        """The clipping of each round: what was set, or what `auto` stands for here."""
+        private = self.differential_privacy.is_central
+        whole = not (self.pooled or self.compression.is_split or private)
+        return self.aggregation.settled_clip_norm(whole)
 
     @property
     def waits_for_released_layers(self) -> bool:
@@ -168,7 +162,7 @@ class FederationConfig(Group):
                 "all data; set federation.differential_privacy.enabled or federation.pooled to "
                 "false, or use training.dp_sgd"
             )
-        combined = self.aggregation.rule != "mean" or self.aggregation.clip_norm.bound is not None
+        combined = self.aggregation.rule != "mean" or self.aggregation.clip_norm.is_asked_for
         if privacy.is_central and combined:
             raise ValueError(
                 "differential_privacy with placement central is an aggregation of its own, which "
@@ -246,8 +240,8 @@ class PersonalLayersConfig(Group):
     layers: str | tuple[str, ...] | None = Field(
         None,
         description="What stays on the client: a preset (`output`, `last_up_block`, "
-        "`decoder`, `time_embedding`, `class_embedding`), a list of U-Net prefixes, or null for "
-        "none.",
+        "`decoder`, `time_embedding`, `class_embedding`; with LoRA `adapters`), a list of U-Net "
+        "prefixes, or null for none.",
     )
     final_average: bool = Field(
         False, description="Upload personal layers once, at the end, to export one model as well."

@@ -6,8 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from phoenix_pipeline.config.base import Group, Positive
-from phoenix_pipeline.config.component import Component
+from phoenix_pipeline.config.base import Component, Group, Positive
 from phoenix_pipeline.registry import Registry
 
 # How often guidance hides labels in the literature: 0.1 to 0.2 (Ho and Salimans).
@@ -78,6 +77,27 @@ class NoiseConfig(Group):
         return self
 
 
+class LoraConfig(Group):
+    """Low-rank adapters (LoRA, arXiv 2106.09685): with `rank` above 0 only they are trained and
+    sent; the weights of `start_from` stay as they are and never travel.
+    """
+
+    rank: int = Field(0, ge=0, description="Rank of the adapters; 0: none, all weights train.")
+    alpha: float | None = Field(
+        None, gt=0.0, description="Adapters count `alpha / rank` times; null: `rank`, so once."
+    )
+    target_modules: tuple[str, ...] = Field(
+        ("to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2"),
+        min_length=1,
+        description="Linear layers and convolutions that get one, by the end of their names.",
+    )
+    freeze_a: bool = Field(
+        False,
+        description="Of an adapter's two factors B A, A stays as drawn from the seed, and only B "
+        "is trained and sent (FFA-LoRA, arXiv 2403.12313).",
+    )
+
+
 class DcganConfig(Group):
     """DCGAN (Radford et al., arXiv 1511.06434); three keys may be `auto`, by image size."""
 
@@ -136,6 +156,7 @@ class ModelConfig(Group):
     )
     unet: UNetConfig = UNetConfig()
     noise: NoiseConfig = NoiseConfig()
+    lora: LoraConfig = LoraConfig()
     dcgan: DcganConfig = DcganConfig()
 
     def further(self) -> dict[str, Group]:

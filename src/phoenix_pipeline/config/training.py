@@ -14,9 +14,18 @@ _MIN_SNR_GAMMA = 5.0
 class TrainingConfig(Group):
     """Local training, the same in one place and at every client."""
 
-    BY_IMAGE_SIZE: ClassVar[tuple[str, ...]] = ("batch_size", "learning_rate")
+    BY_IMAGE_SIZE: ClassVar[tuple[str, ...]] = ("batch_size", "learning_rate", "micro_batch")
 
     batch_size: Positive = Field(64, description="Images per step; `auto`: by image size.")
+    micro_batch: Positive | None = Field(
+        None,
+        description="Images that pass the network at a time, where a batch takes too much memory: "
+        "their gradients add up to the batch's; null: all; `auto`: by image size.",
+    )
+    gradient_checkpointing: bool = Field(
+        False,
+        description="Keep less of the forward pass, and compute it again for the backward pass.",
+    )
     learning_rate: float = Field(
         1e-3, gt=0.0, description="Peak AdamW step size; `auto`: by image size."
     )
@@ -84,6 +93,18 @@ class TrainingConfig(Group):
                 "dp_sgd does not allow; set training.noise_assignment: random"
             )
         return self
+
+    @model_validator(mode="after")
+    def _memory_is_saved_once(self) -> Self:
+        if self.dp_sgd.enabled and (self.gradient_checkpointing or self._is_divided()):
+            raise ValueError(
+                "dp_sgd takes gradients of so many images at a time as memory allows; leave out "
+                "training.micro_batch and training.gradient_checkpointing"
+            )
+        return self
+
+    def _is_divided(self) -> bool:
+        return "micro_batch" not in self.auto and self.micro_batch is not None
 
     @model_validator(mode="after")
     def _gradients_can_be_taken_apart(self) -> Self:

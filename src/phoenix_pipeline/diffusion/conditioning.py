@@ -7,16 +7,19 @@ arXiv 2207.12598).
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from phoenix_pipeline.optimization.class_rows import EMBEDDING, rows_not_held
+from phoenix_pipeline.optimization.class_rows import rows_not_held
 
 
 def null_class(unet: nn.Module) -> int:
     """Return the row of the null class: the last of the embedding of a conditional network."""
-    return int(unet.get_parameter(EMBEDDING).shape[0]) - 1
+    # Its array need not be a parameter.
+    embedding: Any = unet.class_embedding
+    return int(embedding.num_embeddings) - 1
 
 
 @dataclass(frozen=True)

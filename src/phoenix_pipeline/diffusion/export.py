@@ -5,14 +5,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
-from phoenix_pipeline.checkpoints import METADATA_FILE, atomic_path, write_json
+from phoenix_pipeline.checkpoints import METADATA_FILE, atomic_path
 from phoenix_pipeline.config import NoiseConfig
+from phoenix_pipeline.diffusion.lora import (
+    adapter_arrays,
+    has_adapters,
+    merge_adapters,
+    peft_settings,
+)
 from phoenix_pipeline.diffusion.noise import build_scheduler
 from phoenix_pipeline.errors import CheckpointError
+from phoenix_pipeline.json_files import write_json
 
 if TYPE_CHECKING:
     from diffusers import UNet2DModel
+
+# diffusers' name of it.
+ADAPTERS_FILE = "pytorch_lora_weights.safetensors"
 
 
 def export_pipeline(
@@ -20,7 +31,8 @@ def export_pipeline(
 ) -> None:
     """Write ``folder`` so that ``DDPMPipeline.from_pretrained(folder)`` loads it.
 
-    The weights are safetensors; ``phoenix.json`` holds ``metadata``. A folder of that name is
+    The weights are safetensors; ``phoenix.json`` holds ``metadata``. Adapters are merged, and lie
+    by themselves in :data:`ADAPTERS_FILE`, as diffusers names them. A folder of that name is
     replaced when the new one is complete.
 
     Raises:
@@ -28,10 +40,24 @@ def export_pipeline(
     """
     from diffusers import DDPMPipeline
 
-    pipeline: Any = DDPMPipeline(unet=unet, scheduler=build_scheduler(noise))
+    pipeline: Any = DDPMPipeline(unet=merge_adapters(unet), scheduler=build_scheduler(noise))
     with atomic_path(folder) as temporary:
         pipeline.save_pretrained(temporary, safe_serialization=True)
+        if has_adapters(unet):
+            _save_adapters(temporary, unet)
         write_json(temporary / METADATA_FILE, dict(metadata))
+
+
+def _save_adapters(folder: Path, unet: nn.Module) -> None:
+    """Write :data:`ADAPTERS_FILE`, with peft's settings in its header."""
+    from diffusers.loaders import StableDiffusionLoraLoaderMixin
+
+    StableDiffusionLoraLoaderMixin.save_lora_weights(
+        folder,
+        unet_lora_layers=adapter_arrays(unet),
+        unet_lora_adapter_metadata=peft_settings(unet),
+        weight_name=ADAPTERS_FILE,
+    )
 
 
 def load_unet(folder: Path) -> "UNet2DModel":

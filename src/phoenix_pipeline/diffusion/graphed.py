@@ -35,6 +35,8 @@ def why_not_graphed(config: TrainingConfig) -> str | None:
         return "training.dp_sgd has batches of different sizes"
     if config.precision == "fp16":
         return "training.precision fp16 looks for gradients that are not finite"
+    if config.micro_batch is not None or config.gradient_checkpointing:
+        return "training.micro_batch and training.gradient_checkpointing save memory"
     if config.noise_assignment == "immiscible":
         return "training.noise_assignment immiscible is decided on the CPU"
     return None
@@ -98,7 +100,7 @@ class GraphedSteps:
         batch = draw_batch(self._pixels, schedule, config, self._condition, self.generator)
         scaler = gradient_scaler(self._pixels.device, config)
         loss_of = partial(error_of, network, batch)
-        descend = partial(backpropagate, self._weights, loss_of, config, scaler)
+        descend = partial(backpropagate, self._weights, [loss_of], config, scaler)
         self._loss.copy_(run_compiled(descend) if config.compile is True else descend())
 
     def _compute_move(self, config: TrainingConfig) -> None:

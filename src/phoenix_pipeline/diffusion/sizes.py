@@ -28,6 +28,7 @@ class _SizePreset:
     pooled_batch_size: int
     aligned_batch_size: int
     learning_rate: float
+    micro_batch: int | None = None
 
 
 # The first row is the digits'.
@@ -37,7 +38,7 @@ _PRESETS = (
     _SizePreset(48, (16, 32, 64), 32, 32, 32, 1e-3),
     _SizePreset(96, (16, 32, 64, 64), 16, 16, 16, 1e-3),
     _SizePreset(160, (16, 32, 64, 64, 128), 16, 16, 16, 1e-3),
-    _SizePreset(256, (16, 32, 32, 64, 64, 128), 8, 8, 8, 5e-4),
+    _SizePreset(256, (16, 32, 32, 64, 64, 128), 8, 8, 8, 5e-4, micro_batch=2),
 )
 
 
@@ -74,7 +75,9 @@ def settle_training(
     rate = preset.learning_rate * (_ALIGNED_RATE if aligned else 1.0)
     batch_size = preset.aligned_batch_size if aligned else preset.batch_size
     batch_size = preset.pooled_batch_size if pooled else batch_size
-    return training.settled(batch_size=batch_size, learning_rate=rate)
+    # DP-SGD divides its batches itself.
+    micro_batch = None if training.dp_sgd.enabled else preset.micro_batch
+    return training.settled(batch_size=batch_size, learning_rate=rate, micro_batch=micro_batch)
 
 
 def _preset_for(image_size: int) -> _SizePreset:

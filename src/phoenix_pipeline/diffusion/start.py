@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from phoenix_pipeline.checkpoints import read_json
 from phoenix_pipeline.config import NoiseConfig
 from phoenix_pipeline.diffusion.export import load_unet
 from phoenix_pipeline.diffusion.noise import FLOW, build_scheduler
 from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.json_files import read_json
 
 _SCHEDULER = Path("scheduler") / "scheduler_config.json"
 # What the forward process is; other keys of a scheduler are about sampling.

@@ -6,13 +6,13 @@ Between the two, and after them, a federation's strategies change gradients and 
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from phoenix_pipeline.config import TrainingConfig
-from phoenix_pipeline.diffusion.batches import Batch, draw_batch, mean_error
+from phoenix_pipeline.diffusion.batches import Batch, draw_batch, mean_error, split_batch
 from phoenix_pipeline.diffusion.conditioning import Condition
 from phoenix_pipeline.diffusion.dp_sgd import set_private_gradients
 from phoenix_pipeline.diffusion.dropout import set_dropout_generators
@@ -38,9 +38,9 @@ class Steps(Protocol):
         """Return Adam's moments, named as in :func:`adam_state`; nobody else writes to them."""
 
 
-# From the indices of a batch's images, what gives its mean loss, a scalar; the batch is drawn once,
-# with random numbers of the generator.
-DrawLoss = Callable[[Tensor, torch.Generator], Callable[[], Tensor]]
+# From the indices of a batch's images, what gives the parts of its mean loss, scalars that add up
+# to it; the batch is drawn once, with random numbers of the generator.
+DrawLoss = Callable[[Tensor, torch.Generator], Sequence[Callable[[], Tensor]]]
 
 
 class LossSteps:
@@ -66,8 +66,8 @@ class LossSteps:
 
     def set_gradients(self, indices: Tensor) -> Tensor:
         """Set gradients, which are scaled no more."""
-        loss_of = self._draw_loss(indices, self.generator)
-        descend = partial(backpropagate, self._weights, loss_of, self._config, self._scaler)
+        parts = self._draw_loss(indices, self.generator)
+        descend = partial(backpropagate, self._weights, parts, self._config, self._scaler)
         loss = run_compiled(descend) if self._config.compile is True else descend()
         self._scaler.unscale_(self._optimizer)
         return loss
@@ -89,7 +89,7 @@ class EagerSteps(LossSteps):
 
     def __init__(
         self,
-        unet: nn.Module,
+        unet: Any,
         images: Tensor,
         work: LocalWork,
         schedule: NoiseSchedule,
@@ -102,6 +102,8 @@ class EagerSteps(LossSteps):
         self._images, self._work = images, work
         self._schedule, self._condition = schedule, condition
         set_dropout_generators(unet, [self.generator])
+        if config.gradient_checkpointing:
+            unet.enable_gradient_checkpointing()
 
     def set_gradients(self, indices: Tensor) -> Tensor:
         """Set gradients, which are scaled no more; with ``training.dp_sgd`` private ones."""
@@ -117,13 +119,24 @@ class EagerSteps(LossSteps):
         pixels = self._images[indices]
         return draw_batch(pixels, self._schedule, self._config, condition, self.generator)
 
-    def _draw_error(self, indices: Tensor, generator: torch.Generator) -> Callable[[], Tensor]:
-        return partial(error_of, self._network, self._draw(indices))
+    def _draw_error(
+        self, indices: Tensor, generator: torch.Generator
+    ) -> Sequence[Callable[[], Tensor]]:
+        batch, size = self._draw(indices), self._config.micro_batch
+        if size is None or size >= len(indices):
+            return [partial(error_of, self._network, batch)]
+        parts = split_batch(batch, size)
+        return [partial(_share_of, self._network, part, len(indices)) for part in parts]
 
 
 def error_of(unet: nn.Module, batch: Batch) -> Tensor:
     """Return the mean squared error of what ``unet`` predicts of ``batch``."""
     return mean_error(unet(*batch.inputs, return_dict=False)[0].float(), batch)
+
+
+def _share_of(unet: nn.Module, part: Batch, size: int) -> Tensor:
+    """Return what ``part`` adds to the mean error of a batch of ``size`` images."""
+    return error_of(unet, part) * (len(part.t) / size)
 
 
 def build_optimizer(
@@ -156,17 +169,20 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
 
 def backpropagate(
     weights: Sequence[nn.Parameter],
-    loss_of: Callable[[], Tensor],
+    parts: Sequence[Callable[[], Tensor]],
     config: TrainingConfig,
     scaler: torch.amp.GradScaler,
 ) -> Tensor:
-    """Return the loss; ``weights`` get its scaled gradient."""
+    """Return the loss, the sum of its ``parts``; ``weights`` get its scaled gradient."""
     for weight in weights:
         weight.grad = None
-    with autocast(weights[0].device, config.precision):
-        loss = loss_of()
-    scaler.scale(loss).backward()
-    return loss.detach()
+    losses = []
+    for loss_of in parts:
+        with autocast(weights[0].device, config.precision):
+            loss = loss_of()
+        scaler.scale(loss).backward()
+        losses.append(loss.detach())
+    return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
 
 def clip(weights: list[nn.Parameter], config: TrainingConfig) -> None:

@@ -73,7 +73,9 @@ def settle_training(
 
     ``pooled``: one client has all images; ``aligned``: clients follow the last global step.
     """
-    return family_of(model).settle_training(training, image_size, pooled=pooled, aligned=aligned)
+    settled = family_of(model).settle_training(training, image_size, pooled=pooled, aligned=aligned)
+    # Families that know of no micro batches have none.
+    return settled.settled(micro_batch=None)
 
 
 def settle_federation(

@@ -1,16 +1,15 @@
 """Which class each sample of a conditional model is to show."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from phoenix_pipeline.config import ModelConfig, SamplingConfig
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.families.components import family_of
+from phoenix_pipeline.families.provenance import ModelDescription
 from phoenix_pipeline.images import GLOBAL_MODEL
 
-CLASS_COUNTS = "class_counts"
 # (sqrt(5) - 1) / 2: its multiples, modulo 1, fill [0, 1) as evenly as any sequence does.
 _GOLDEN = 0.6180339887498949
 
@@ -54,7 +53,7 @@ def _refuse_classes(sampling: SamplingConfig) -> None:
 
 
 def class_shares(
-    metadata: Mapping[str, Any], sampling: SamplingConfig, client_id: int = GLOBAL_MODEL
+    metadata: ModelDescription, sampling: SamplingConfig, client_id: int = GLOBAL_MODEL
 ) -> np.ndarray:
     """Return the shares [classes] of the model of ``client_id``, up to a factor.
 
@@ -62,7 +61,7 @@ def class_shares(
     are left out, and if nothing is left, it draws as it was trained.
 
     Args:
-        metadata: of ``model_folder.read_metadata``.
+        metadata: of ``model_folder.read_description``.
         sampling: ``class_distribution``.
         client_id: whose model; -1 for the one that all share.
 
@@ -70,7 +69,7 @@ def class_shares(
         SettingsError: nobody knows what the model was trained on.
     """
     chosen, names = sampling.class_distribution, metadata["settings"]["class_names"]
-    counts = metadata.get(CLASS_COUNTS)
+    counts = metadata.get("class_counts")
     if counts is None and chosen == "as_training":
         raise SettingsError(
             "sampling.class_distribution is as_training, but of the sites of a deployment nobody "
@@ -130,7 +129,7 @@ def _counts(counts: Mapping[str, Sequence[int]], client_id: int) -> np.ndarray:
     return np.asarray(counts[str(client_id)], dtype=float)
 
 
-def _embedding_is_personal(metadata: Mapping[str, Any]) -> bool:
+def _embedding_is_personal(metadata: ModelDescription) -> bool:
     settings = metadata["settings"]
     family = family_of(ModelConfig.model_validate(settings["model"]))
     drawn = [name for name in family.class_layers if name.split(".")[0] not in family.undrawn]

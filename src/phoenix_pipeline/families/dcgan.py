@@ -172,7 +172,7 @@ class DcganFamily(Family):
 
     def describe_sent(self, settings: Mapping[str, Any]) -> str:
         """Return whether the discriminator was sent too."""
-        if settings.get("federate") == "generator":
+        if settings.get("dcgan", {}).get("federate") == "generator":
             return "the weights of its generator; its discriminator stayed with it"
         return "the weights of its generator and discriminator"
 

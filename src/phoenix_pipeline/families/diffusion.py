@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from phoenix_pipeline.config import ModelConfig, NoiseConfig, SamplingConfig, TrainingConfig
+from phoenix_pipeline.diffusion.layer_presets import OUTPUT, layer_presets
 from phoenix_pipeline.diffusion.sizes import settle_training, settle_unet
 from phoenix_pipeline.families.family import Family
 
@@ -19,14 +20,6 @@ if TYPE_CHECKING:
     from phoenix_pipeline.errors import TrainingError
     from phoenix_pipeline.optimization.work import ClientTask, LocalResult, LocalWork
 
-_OUTPUT = ("conv_norm_out", "conv_out")
-_PRESETS = {
-    "output": _OUTPUT,
-    "last_up_block": ("up_blocks.{last}", *_OUTPUT),
-    "decoder": ("up_blocks", *_OUTPUT),
-    "time_embedding": ("time_embedding",),
-    "class_embedding": ("class_embedding",),
-}
 # Tables of the forward process and of its copies, for each timestep.
 _TIMESTEP_BYTES = 64
 
@@ -38,21 +31,38 @@ class DiffusionFamily(Family):
     conditional = True
     guided = True
     predicts_noise = True
+    adaptable = True
     private = True
     library = "diffusers"
     parts: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "encoder": ("conv_in", "time_embedding", "class_embedding", "down_blocks"),
         "bottleneck": ("mid_block",),
-        "decoder": ("up_blocks", *_OUTPUT),
+        "decoder": ("up_blocks", *OUTPUT),
     }
 
     def build(
         self, model: ModelConfig, channels: int, image_size: int, seed: int, num_classes: int = 0
     ) -> "nn.Module":
-        """Return the U-Net; its weights depend on ``seed`` alone."""
+        """Return the U-Net; its weights depend on ``seed`` alone.
+
+        With adapters their base are the weights of ``model.start_from``; without a start it has
+        the right names and shapes.
+
+        Raises:
+            SettingsError: settings do not fit the images, or the start.
+            CheckpointError: the start holds no complete network.
+        """
         from phoenix_pipeline.diffusion.unet import build_unet
 
-        return build_unet(model.unet, channels, image_size, seed, num_classes)
+        unet: nn.Module = build_unet(model.unet, channels, image_size, seed, num_classes)
+        if not model.lora.rank:
+            return unet
+        from phoenix_pipeline.diffusion.lora import add_adapters
+
+        if model.start_from:
+            folder = Path(model.start_from).expanduser()
+            unet.load_state_dict(self.load_start(folder, unet, model))
+        return add_adapters(unet, model.lora, seed)
 
     def count_layers(self, model: ModelConfig, image_size: int) -> int:
         """Count the residual blocks on both sides of every level."""
@@ -96,8 +106,10 @@ class DiffusionFamily(Family):
         labels: Sequence[int] | None = None,
     ) -> "Iterator[np.ndarray]":
         """Yield uint8 batches; see :func:`phoenix_pipeline.diffusion.sampling.sample_images`."""
+        from phoenix_pipeline.diffusion.lora import merge_adapters
         from phoenix_pipeline.diffusion.sampling import sample_images
 
+        network = merge_adapters(network)
         return sample_images(
             network, model.noise, sampling, image_shape, seeds, device, num_steps, labels
         )
@@ -146,14 +158,8 @@ class DiffusionFamily(Family):
         return train_stacked(network, tasks, schedule, training, conditions)
 
     def personal_presets(self, model: ModelConfig) -> Mapping[str, tuple[str, ...]]:
-        """Return layers by name, from the output inwards.
-
-        ``output`` is the output normalisation and convolution, ``last_up_block`` that and the last
-        upsampling block, ``decoder`` that and all upsampling blocks, ``time_embedding`` the
-        embedding of the timestep, ``class_embedding`` that of the class of a conditional model.
-        """
-        last = len(model.unet.block_out_channels) - 1
-        return {n: tuple(p.format(last=last) for p in layers) for n, layers in _PRESETS.items()}
+        """See :mod:`phoenix_pipeline.diffusion.layer_presets`."""
+        return layer_presets(model)
 
     def load_start(
         self, folder: Path, network: "nn.Module", model: ModelConfig
@@ -163,10 +169,31 @@ class DiffusionFamily(Family):
 
         return load_start(folder, network, model.noise)
 
+    def arrays_at_rest(self, network: "nn.Module") -> "dict[str, Tensor]":
+        """Return the base of a network with adapters."""
+        from phoenix_pipeline.diffusion.lora import arrays_at_rest
+
+        return arrays_at_rest(network)
+
+    def base_digest(self, network: "nn.Module") -> str:
+        """Return the digest of the base; "" without adapters."""
+        from phoenix_pipeline.diffusion.lora import base_digest
+
+        return base_digest(network)
+
+    def complete(
+        self, network: "nn.Module", arrays: "Mapping[str, Tensor]", misfit: str
+    ) -> "nn.Module":
+        """Return the network with these arrays, its adapters merged into their base."""
+        from phoenix_pipeline.diffusion.lora import merge_adapters, wake
+
+        wake(network)
+        return merge_adapters(super().complete(network, arrays, misfit))
+
     def export(
         self, folder: Path, network: "nn.Module", model: ModelConfig, metadata: Mapping[str, Any]
     ) -> None:
-        """Write diffusers' folder layout."""
+        """Write diffusers' folder layout; of adapters merged, and beside it the adapters alone."""
         from phoenix_pipeline.diffusion.export import export_pipeline
 
         export_pipeline(folder, network, model.noise, metadata)
@@ -183,6 +210,17 @@ class DiffusionFamily(Family):
         names += ["eta"] if sampling["sampler"] == "ddim" else []
         names += ["guidance_scale", "class_distribution"] if conditional else []
         return {name: sampling[name] for name in names}
+
+    def describe_sent(self, settings: Mapping[str, Any]) -> str:
+        """Return whether all weights were sent or adapters alone."""
+        lora = settings.get("lora", {})
+        if not lora.get("rank"):
+            return super().describe_sent(settings)
+        factors = "one factor of the" if lora["freeze_a"] else "the"
+        return (
+            f"{factors} low-rank adapters of its model (LoRA, rank {lora['rank']}); the weights "
+            "below them were read at each site and never sent"
+        )
 
     def describe_use(self, conditional: bool) -> list[str]:
         """Return how diffusers loads the folder, without this package."""

@@ -39,6 +39,7 @@ class Family(ABC):
     ``guided``: it learns images without a label as well, for classifier-free guidance.
     ``predicts_noise``: it is a diffusion model: it has ``model.noise``, weights of timesteps, and
     attacks that read the loss at a timestep.
+    ``adaptable``: it trains low-rank adapters on a start (``model.lora``).
     ``private``: it trains by gradients of single images (``training.dp_sgd``).
     ``why_not_compiled``: what rules out compiling where ``auto`` decides; None: nothing.
     ``presets``: prefixes of personal layers by the name of a preset.
@@ -54,6 +55,7 @@ class Family(ABC):
     class_layers: ClassVar[tuple[str, ...]] = (CLASS_EMBEDDING,)
     guided: ClassVar[bool] = False
     predicts_noise: ClassVar[bool] = False
+    adaptable: ClassVar[bool] = False
     private: ClassVar[bool] = False
     why_not_compiled: ClassVar[str | None] = None
     parts: ClassVar[Mapping[str, tuple[str, ...]]] = {}
@@ -119,7 +121,9 @@ class Family(ABC):
         self, model: ModelConfig, sampling: SamplingConfig, channels: int, image_size: int
     ) -> None:
         """Raise SettingsError for what cannot work, before any expensive work."""
-        self.build(model, channels, image_size, seed=0)
+        # A start is read, and refused, with the classes that the images have.
+        plain = model.model_copy(update={"start_from": None})
+        self.build(plain, channels, image_size, seed=0)
 
     def settle_model(self, model: ModelConfig, image_size: int) -> ModelConfig:
         """Return ``model`` with values for what is ``auto`` in the family's own settings."""
@@ -173,6 +177,26 @@ class Family(ABC):
             "model.start_from: null for this arm"
         )
 
+    def arrays_at_rest(self, network: "nn.Module") -> "dict[str, Tensor]":
+        """Return the arrays that are no part of the network's state: the base of adapters."""
+        return {}
+
+    def base_digest(self, network: "nn.Module") -> str:
+        """Return a digest of :meth:`arrays_at_rest`; "" where there are none."""
+        return ""
+
+    def complete(
+        self, network: "nn.Module", arrays: "Mapping[str, Tensor]", misfit: str
+    ) -> "nn.Module":
+        """Return ``network`` with all of its ``arrays``, those at rest as well, to draw with.
+
+        Raises:
+            CheckpointError: they are not its arrays; says ``misfit``, and the first reason.
+        """
+        from phoenix_pipeline.families.model_folder import fill
+
+        return fill(network, arrays, misfit)
+
     def export(
         self, folder: Path, network: "nn.Module", model: ModelConfig, metadata: Mapping[str, Any]
     ) -> None:
@@ -189,10 +213,10 @@ class Family(ABC):
             CheckpointError: the weights are missing, or do not fit ``phoenix.json`` beside them.
         """
         from phoenix_pipeline.checkpoints import load_tensors
-        from phoenix_pipeline.families.model_folder import build_network, fill, read_metadata
+        from phoenix_pipeline.families.model_folder import build_network, fill, read_description
 
         tensors, _ = load_tensors(folder / _WEIGHTS_FILE)
-        network = build_network(read_metadata(folder)["settings"])
+        network = build_network(read_description(folder)["settings"])
         return fill(network, tensors, f"{folder / _WEIGHTS_FILE} does not fit phoenix.json")
 
     def describe_sampling(self, sampling: Mapping[str, Any], conditional: bool) -> dict[str, Any]:
@@ -202,7 +226,7 @@ class Family(ABC):
     def describe_sent(self, settings: Mapping[str, Any]) -> str:
         """Return what of a model each client sends, in words that follow "each client sent".
 
-        ``settings``: the group ``model.<name>`` as it was in training.
+        ``settings``: the group ``model`` as it was in training, as far as it is known.
         """
         return "the weights of the whole model"
 

@@ -9,29 +9,28 @@ import json
 from collections.abc import Iterable, Mapping
 from hashlib import file_digest, sha256
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
-from phoenix_pipeline.checkpoints import (
-    METADATA_FILE,
-    atomic_path,
-    load_tensors,
-    read_json,
-    save_tensors,
-    write_json,
-)
+from phoenix_pipeline.checkpoints import METADATA_FILE, atomic_path, load_tensors, save_tensors
 from phoenix_pipeline.config import ModelConfig
 from phoenix_pipeline.errors import CheckpointError
 from phoenix_pipeline.families import family_of
+from phoenix_pipeline.families.provenance import (
+    MODEL_DESCRIPTION,
+    ModelDescription,
+    NetworkSettings,
+    TrainingRecord,
+)
 from phoenix_pipeline.images import GLOBAL_MODEL
+from phoenix_pipeline.json_files import check_content, read_json, write_json
 
 # Tables beside the models: rounds by client, and who trained on what.
 ROUNDS_FILE, CLIENT_IMAGES_FILE = "rounds.parquet", "client_images.parquet"
 _BODY = "shared_body.safetensors"
+# Adapters as training knows them; the layout beside them has them merged.
+_TRAINED = "adapters.safetensors"
 _CLIENTS = "clients"
-_NOTED = ("settings", "clients", "has_global_model")
-_SETTINGS = ("model", "channels", "image_size")
 
 
 def write_models(
@@ -39,7 +38,7 @@ def write_models(
     body: Mapping[str, Tensor],
     personal: Iterable[tuple[int, Mapping[str, Tensor]]],
     global_network: nn.Module | None,
-    metadata: Mapping[str, Any],
+    metadata: TrainingRecord,
 ) -> None:
     """Write the arm's models; the folder is complete or as it was.
 
@@ -48,12 +47,14 @@ def write_models(
         body: shared arrays by name; written unless there is only a global model.
         personal: (client_id, personal arrays), one client at a time in memory.
         global_network: a complete network, or None where only clients have one.
-        metadata: ``settings`` (model, channels, image_size, seed) and whatever a reader may need.
+        metadata: of the training.
     """
     with atomic_path(folder) as temporary:
         if global_network is not None:
             model = ModelConfig.model_validate(metadata["settings"]["model"])
             family_of(model).export(temporary, global_network, model, metadata)
+            if family_of(model).arrays_at_rest(global_network):
+                save_tensors(temporary / _TRAINED, global_network.state_dict(), {})
         clients = []
         for client_id, arrays in personal:
             save_tensors(_client_file(temporary, client_id), arrays, {"client_id": client_id})
@@ -66,28 +67,14 @@ def write_models(
         write_json(temporary / METADATA_FILE, described)
 
 
-def read_metadata(folder: Path) -> dict[str, Any]:
-    """Return what :func:`write_models` noted.
-
-    ``clients``, ``has_global_model`` and ``weights_digest`` (see :func:`weights_digest`) are there
-    as well.
+def read_description(folder: Path) -> ModelDescription:
+    """Return what :func:`write_models` noted beside the models.
 
     Raises:
         CheckpointError: there is no such file, or another program wrote it.
     """
     path = Path(folder) / METADATA_FILE
-    metadata = read_json(path)
-    noted = metadata if isinstance(metadata, dict) else {}
-    settings = noted.get("settings")
-    known = settings if isinstance(settings, dict) else {}
-    missing = [name for name in _NOTED if name not in noted]
-    missing += [f"settings.{name}" for name in _SETTINGS if name not in known]
-    if missing:
-        raise CheckpointError(
-            f"{path} is of another program or version: it has no {', '.join(missing)}; name the "
-            "folder of an arm of this project, or train it again"
-        )
-    return noted
+    return check_content(read_json(path), MODEL_DESCRIPTION, path)
 
 
 def weights_digest(folder: Path) -> str:
@@ -110,7 +97,7 @@ def load_network(folder: Path, client_id: int = GLOBAL_MODEL) -> nn.Module:
         CheckpointError: there is no such model; names those that there are.
     """
     folder = Path(folder)
-    metadata = read_metadata(folder)
+    metadata = read_description(folder)
     settings = metadata["settings"]
     model = ModelConfig.model_validate(settings["model"])
     if client_id == GLOBAL_MODEL and metadata["has_global_model"]:
@@ -120,16 +107,58 @@ def load_network(folder: Path, client_id: int = GLOBAL_MODEL) -> nn.Module:
     body, _ = load_tensors(folder / _BODY)
     layers, _ = load_tensors(_client_file(folder, client_id))
     misfit = f"the layers of client {client_id} do not complete the shared body in {folder}"
-    return fill(build_network(settings), {**body, **layers}, misfit)
+    return family_of(model).complete(build_network(settings), {**body, **layers}, misfit)
 
 
-def build_network(settings: Mapping[str, Any]) -> nn.Module:
-    """Return the network that ``settings`` of :func:`read_metadata` describe, untrained."""
+def build_network(settings: NetworkSettings) -> nn.Module:
+    """Return the network that ``settings`` of :func:`read_description` describe, untrained."""
     model = ModelConfig.model_validate(settings["model"])
-    classes = len(settings.get("class_names", ()))
+    classes = len(settings["class_names"])
     return family_of(model).build(
         model, settings["channels"], settings["image_size"], settings["seed"], classes
     )
+
+
+def build_as_trained(metadata: ModelDescription) -> nn.Module:
+    """Return the network as it was when its training began.
+
+    Adapters are on the weights of ``model.start_from``, which are read again.
+
+    Raises:
+        SettingsError, CheckpointError: these weights are gone, or others.
+    """
+    settings = metadata["settings"]
+    known = settings.get("base_digest")
+    if not known:
+        return build_network(settings)
+    start = metadata["trained_with"]["model"]["start_from"]
+    model = {**settings["model"], "start_from": start}
+    network = build_network({**settings, "model": model})
+    found = family_of(ModelConfig.model_validate(model)).base_digest(network)
+    if found != known:
+        raise CheckpointError(
+            f"{start} has other weights ({found}) than those that the adapters were trained on "
+            f"({known}); put these back there, or train again"
+        )
+    return network
+
+
+def load_as_trained(folder: Path, client_id: int = GLOBAL_MODEL) -> nn.Module:
+    """Return :func:`load_network` in the form that training changes: adapters are not merged.
+
+    Raises:
+        CheckpointError: see :func:`load_network` and :func:`build_as_trained`.
+    """
+    metadata = read_description(folder)
+    if not metadata["settings"].get("base_digest"):
+        return load_network(folder, client_id)
+    network = build_as_trained(metadata)
+    files = [folder / _TRAINED]
+    if client_id != GLOBAL_MODEL:
+        files = [folder / _BODY, _client_file(folder, client_id)]
+    found = {name: array for file in files for name, array in load_tensors(file)[0].items()}
+    trained = {name: found[name] for name in network.state_dict() if name in found}
+    return fill(network, trained, f"the adapters in {folder} do not fit phoenix.json")
 
 
 def fill(network: nn.Module, tensors: Mapping[str, Tensor], misfit: str) -> nn.Module:
@@ -154,9 +183,9 @@ def assemble_client(folder: Path, client_id: int, target: Path) -> None:
     Raises:
         CheckpointError: there is no such client.
     """
-    metadata = read_metadata(folder)
+    record: ModelDescription = {**read_description(folder), "client_id": client_id}
     network = load_network(folder, client_id)
-    write_models(target, {}, (), network, {**metadata, "client_id": client_id})
+    write_models(target, {}, (), network, record)
 
 
 def _client_file(folder: Path, client_id: int) -> Path:
@@ -167,7 +196,7 @@ def _name(client_id: int) -> str:
     return "global model" if client_id == GLOBAL_MODEL else f"model of client {client_id}"
 
 
-def _names(metadata: Mapping[str, Any]) -> str:
+def _names(metadata: ModelDescription) -> str:
     ids = list(map(str, metadata["clients"]))
     clients = [f"models of clients {', '.join(ids)}"] if ids else []
     return " and ".join([*clients, *(["the global model"] if metadata["has_global_model"] else [])])

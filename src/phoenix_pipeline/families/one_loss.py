@@ -79,9 +79,11 @@ class OneLossFamily(Family):
         shared = {n: p for n, p in network.named_parameters() if n in work.from_server}
         network.train()
 
-        def draw_loss(indices: "Tensor", generator: "torch.Generator") -> "Callable[[], Tensor]":
+        def draw_loss(
+            indices: "Tensor", generator: "torch.Generator"
+        ) -> "Sequence[Callable[[], Tensor]]":
             x_0 = prepare_batch(images[indices], training, generator)
-            return partial(self.loss, network, x_0, model, generator)
+            return [partial(self.loss, network, x_0, model, generator)]
 
         steps = LossSteps(network, draw_loss, images.device, work, training, optimizer_state)
         losses = descend(steps, corrections_of(shared, work), work, training, images)

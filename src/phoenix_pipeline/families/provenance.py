@@ -5,38 +5,83 @@ there: the parameters of today's command may be others.
 """
 
 import hashlib
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, NotRequired
 
 import numpy as np
 import pandas as pd
+from pydantic import ConfigDict, TypeAdapter, with_config
+from typing_extensions import TypedDict
 
-from phoenix_pipeline.errors import CheckpointError, DataError
+from phoenix_pipeline.errors import DataError
 from phoenix_pipeline.images import ImageSet
 
-TRAINED_WITH = "trained_with"
-DATA = "data"
-_TRAIN, _TEST, _CLIENTS = "train_images", "test_images", "client_images"
+
+class DataDigests(TypedDict):
+    """16 hex digits each, of the training images, the held-out ones, and who trained on what."""
+
+    train_images: str
+    test_images: str
+    client_images: str
 
 
-def trained_with(metadata: Mapping[str, Any], arm: str) -> dict[str, dict[str, Any]]:
-    """Return the complete parameter groups that an arm was trained with, by their names.
+@with_config(ConfigDict(extra="allow"))
+class NetworkSettings(TypedDict):
+    """What clients were told, as far as it is needed to build and read the network.
 
-    ``metadata``: the content of its ``phoenix.json``.
-
-    Raises:
-        CheckpointError: a version that did not write them made the model.
+    ``model``: of a ``ModelConfig``. ``class_names``: of a conditional model, else empty.
+    ``base_digest``: of the weights that adapters are on, else empty.
     """
-    if TRAINED_WITH not in metadata:
-        raise CheckpointError(
-            f"the model of {arm} does not say what it was trained with: an earlier version of this "
-            f"project made it; train it again: kedro run --pipelines {arm}"
-        )
-    settings: dict[str, dict[str, Any]] = metadata[TRAINED_WITH]
-    return settings
+
+    model: dict[str, Any]
+    channels: int
+    image_size: int
+    seed: int
+    personal_layers: list[str]
+    class_names: list[str]
+    base_digest: NotRequired[str]
 
 
-def fingerprint_data(train: ImageSet, test: ImageSet, clients: pd.DataFrame) -> dict[str, str]:
+class TrainingRecord(TypedDict):
+    """What a training says of itself.
+
+    ``trained_with``: the complete groups of settings, by name. ``epsilon``: None without
+    differential privacy. ``num_examples``: images by client. ``class_counts``: images by client and
+    class, of a conditional model where somebody knows them. ``written``: when, in ISO 8601.
+    """
+
+    arm: str
+    weights: Literal["ema", "raw"]
+    rounds: int
+    settings: NetworkSettings
+    trained_with: dict[str, dict[str, Any]]
+    data: DataDigests
+    epsilon: float | None
+    disclosure: list[str]
+    num_examples: dict[str, int]
+    class_counts: NotRequired[dict[str, list[int]]]
+    phoenix_pipeline: str
+    written: str
+
+
+@with_config(ConfigDict(extra="allow"))
+class ModelDescription(TrainingRecord):
+    """The content of ``phoenix.json``: of a training, and of the models that lie beside it.
+
+    ``clients``: those with a model of their own. ``client_id``: whose model this is, if it was put
+    together for one client.
+    """
+
+    clients: list[int]
+    has_global_model: bool
+    weights_digest: str
+    client_id: NotRequired[int]
+
+
+NETWORK_SETTINGS = TypeAdapter(NetworkSettings)
+MODEL_DESCRIPTION = TypeAdapter(ModelDescription)
+
+
+def fingerprint_data(train: ImageSet, test: ImageSet, clients: pd.DataFrame) -> DataDigests:
     """Return a digest each of the training images, the held-out ones, and who trained on what.
 
     ``clients``: client_id and image_index, a row for each image of each client.
@@ -44,22 +89,20 @@ def fingerprint_data(train: ImageSet, test: ImageSet, clients: pd.DataFrame) -> 
     rows = clients.reindex(columns=["client_id", "image_index"]).to_numpy("int64")
     table = np.ascontiguousarray(rows)
     return {
-        _TRAIN: train.fingerprint()[:16],
-        _TEST: test.fingerprint()[:16],
-        _CLIENTS: hashlib.sha256(table.tobytes()).hexdigest()[:16],
+        "train_images": train.fingerprint()[:16],
+        "test_images": test.fingerprint()[:16],
+        "client_images": hashlib.sha256(table.tobytes()).hexdigest()[:16],
     }
 
 
-def check_data(
-    metadata: Mapping[str, Any], train: ImageSet, test: ImageSet, clients: pd.DataFrame
-) -> None:
-    """Refuse images, or a table of who holds them, that are not those of the training.
+def check_data(known: DataDigests, train: ImageSet, test: ImageSet, clients: pd.DataFrame) -> None:
+    """Refuse images, or a table of who holds them, that are not those of the training, ``known``.
 
     Raises:
         DataError: names which of them changed, and the way back.
     """
-    found, known = fingerprint_data(train, test, clients), metadata[DATA]
-    changed = [name for name in found if found[name] != known[name]]
+    found = fingerprint_data(train, test, clients)
+    changed = [name for name, digest in found.items() if (name, digest) not in known.items()]
     if changed:
         raise DataError(
             f"{' and '.join(changed)} changed since the model was trained; make them again with "

@@ -1,19 +1,24 @@
-"""The one parser of what clients say: types, ranges and sizes; whatever else is their failure.
+"""What clients say: the one parser of it, and whether the replies of a round are enough.
 
-A client may send anything. What comes out of here can be averaged, planned with and written to
-``rounds.parquet``; everything else is a :class:`FederationError` of that client, which costs it the
-round and nobody else anything.
+A client may send anything. What comes out of here can be averaged, planned with, shown and written
+to ``rounds.parquet``; everything else is a :class:`FederationError` of that client, which costs it
+the round and nobody else anything.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+import re
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from torch import Tensor
 
+from phoenix_pipeline.config import FederationConfig
 from phoenix_pipeline.errors import FederationError
+from phoenix_pipeline.federated.aggregation import Aggregation
+from phoenix_pipeline.federated.history import ABSENT, Row
 from phoenix_pipeline.federated.records import ARRAYS, METRICS, check_size, count_bytes
 
 # Client ids are int32 in the tables of who holds what.
@@ -23,6 +28,13 @@ MOST_IMAGES = 10**9
 _LARGEST = 1e15
 # About four months.
 _LONGEST_S = 1e7
+
+# Characters of a reason that is kept and shown.
+_LONGEST_REASON = 300
+# Sequences that move a terminal's cursor, colour it, or set its title (ECMA-48).
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~])")
+# Control, format (text direction among them), surrogate, private and unassigned characters.
+_HIDDEN = "C"
 
 Number = int | float
 
@@ -149,3 +161,85 @@ def _show(value: object) -> str:
     if type(value) is float or (type(value) is int and abs(value) < 10**18):
         return f"{value:.10g}"
     return "too long to show" if type(value) is int else f"a {type(value).__name__}"
+
+
+def plain_text(text: str) -> str:
+    """Return ``text`` in one line of at most 300 characters, without what no reader would see."""
+    # What is cut is not even looked at: a client may send megabytes.
+    start = _ESCAPES.sub("", text[: 4 * _LONGEST_REASON])
+    spaced = "".join(" " if char.isspace() else char for char in start)
+    seen = "".join(char for char in spaced if unicodedata.category(char)[0] != _HIDDEN)
+    line = " ".join(seen.split())
+    return line if len(line) <= _LONGEST_REASON else line[: _LONGEST_REASON - 3] + "..."
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What bounds a client's reply.
+
+    ``template`` are the server's weights, ``most_images`` what the client was asked to train on,
+    and ``num_examples`` how many images it counts for at most.
+    """
+
+    template: Mapping[str, Tensor]
+    most_images: int
+    num_examples: int
+
+
+def read_reply(
+    message: Message,
+    row: Row,
+    asked: Asked,
+    read_weights: Callable[[ArrayRecord], Mapping[str, Tensor]],
+    rule: Aggregation,
+) -> Row:
+    """Add a reply to ``rule``; return its ``row`` with what it says, or why it cannot be used.
+
+    ``read_weights`` decodes the reply's arrays, once their size is known to be harmless.
+    """
+    size = 0
+    try:
+        with clients_fault():
+            content, size = open_answer(message, (ARRAYS, METRICS), asked.template)
+            report = read_report(content[METRICS], asked.most_images)
+            counted = min(report.num_examples, asked.num_examples)
+            rule.add(read_weights(content[ARRAYS]), float(counted))
+    except FederationError as error:
+        reason = plain_text(str(error))
+        return {**row, "bytes_up": size, "status": "failed", "reason": reason}
+    return {
+        **row,
+        "bytes_up": size,
+        "images_trained": report.images_trained,
+        "loss": report.loss,
+        "seconds": report.seconds,
+        "score": report.score,
+    }
+
+
+def check_usable(config: FederationConfig, current: int, rows: Sequence[Row]) -> None:
+    """Raise FederationError, with the first reasons, if too few of ``rows`` can be used."""
+    rule = config.aggregation
+    needs = {
+        f"federation.min_clients is {config.min_clients}": config.min_clients,
+        f"federation.aggregation.rule {rule.rule} needs {rule.required_replies}": (
+            rule.required_replies
+        ),
+    }
+    said, fewest = max(needs.items(), key=lambda need: need[1])
+    if config.differential_privacy.is_central:
+        # Chance may choose few, which is no failure.
+        fewest = min(fewest, sum(row["status"] != ABSENT for row in rows))
+    bad = [row for row in rows if row["status"] != "ok"]
+    usable = len(rows) - len(bad)
+    if usable < fewest:
+        raise FederationError(
+            f"round {current}: {usable} of {len(rows)} clients gave a usable reply, {said} "
+            f"({say_reasons(bad)})"
+        )
+
+
+def say_reasons(rows: Sequence[Row]) -> str:
+    """Return what the first three of ``rows`` say."""
+    said = [f"client {row['client_id']}: {row['reason']}" for row in rows[:3]]
+    return "; ".join(said) or "the others were disconnected"

@@ -12,7 +12,8 @@ from flwr.common.constant import ErrorCode
 from torch import Tensor
 
 from phoenix_pipeline.errors import FederationError, PhoenixError
-from phoenix_pipeline.federated.client_score import score_own_model
+from phoenix_pipeline.federated.base_weights import open_network
+from phoenix_pipeline.federated.client_model import ClientModel, ThreadModels
 from phoenix_pipeline.federated.client_state import ClientState
 from phoenix_pipeline.federated.privacy.example_level import noise_multiplier
 from phoenix_pipeline.federated.records import (
@@ -29,12 +30,12 @@ from phoenix_pipeline.federated.records import (
 )
 from phoenix_pipeline.federated.site_errors import SiteRefusal
 from phoenix_pipeline.federated.sites import Site
+from phoenix_pipeline.federated.threshold_filter import score_own_model
 from phoenix_pipeline.federated.transport import receive, send
-from phoenix_pipeline.federated.workbench import Bench, Workbench
 from phoenix_pipeline.metrics.monitoring import MonitorReference
 from phoenix_pipeline.optimization.work import LocalResult, LocalWork
 from phoenix_pipeline.seeding import derive_seed
-from phoenix_pipeline.strategies import ClientView, Strategies
+from phoenix_pipeline.strategies import ClientView
 
 logger = logging.getLogger(__name__)
 
@@ -53,16 +54,16 @@ def build_client_app(
     None: with the error's own text, which is for simulations.
     """
     app = ClientApp(mods=[on_error or answer_errors])
-    workbench = Workbench()
+    models = ThreadModels()
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
         settings = read_settings(message)
         site = open_site(message, context)
-        bench = workbench.prepare(settings, site.images.device)
-        begun = begin_round(message.content, settings, site, bench)
-        result = bench.family.train_locally(
-            bench.network,
+        model = models.prepare(settings, site.images.device, site.base)
+        begun = begin_round(message.content, settings, site, model)
+        result = model.family.train_locally(
+            model.network,
             site.images,
             begun.work,
             settings.model,
@@ -87,9 +88,11 @@ def build_client_app(
 
     @app.query(DESCRIBE_QUERY)
     def describe(message: Message, context: Context) -> Message:
-        site = open_site(message, context)
+        site, settings = open_site(message, context), read_settings(message)
         if site.demands:
-            site.demands.check_settings(read_settings(message))
+            site.demands.check_settings(settings)
+        if settings.base_digest:
+            open_network(settings, site.base)
         metrics = MetricRecord(
             {
                 "client-id": site.client_id,
@@ -117,14 +120,13 @@ def answer_errors(
 
 @dataclass(frozen=True)
 class ClientRound:
-    """One client between the message of a round and its reply: ``bench`` is to be trained."""
+    """One client between the message of a round and its reply: ``model`` is to be trained."""
 
     content: RecordDict
     settings: ClientSettings
     site: Site
-    bench: Bench
+    model: ClientModel
     state: ClientState
-    strategies: Strategies
     view: ClientView
     work: LocalWork
 
@@ -136,15 +138,17 @@ class ClientRound:
 
 
 def begin_round(
-    content: RecordDict, settings: ClientSettings, site: Site, bench: Bench
+    content: RecordDict, settings: ClientSettings, site: Site, model: ClientModel
 ) -> ClientRound:
-    """Read the message, and make ``bench`` the client's model."""
+    """Read the message, and make ``model`` the client's model."""
     config = content[CONFIG]
     state = site.load_state(int(config["round"]))
     initial = unpack_arrays(content[INITIAL_PERSONAL]) if INITIAL_PERSONAL in content else None
-    earlier, strategies = state.last_broadcast, Strategies.of(settings.strategies)
-    received = receive(content[ARRAYS], config, settings, state, bench.initial_shared)
-    bench.load(received.weights, state.personal or initial)
+    earlier, strategies = state.last_broadcast, model.strategies
+    received = receive(
+        content[ARRAYS], config, settings, state, model.initial_payload, model.initial_shared
+    )
+    model.load(received.weights, state.personal or initial)
     work = _plan_work(config, settings, site, frozenset(received.weights))
     view = ClientView(
         received.weights, work, settings.training, received.told, state.strategies, earlier
@@ -153,24 +157,24 @@ def begin_round(
     if strategies.need_earlier_broadcast:
         state.keep_broadcast(received.payload, work.progress_start)
     if site.demands:
-        site.demands.check_network(settings, bench.network)
+        site.demands.check_network(settings, model.network)
         if REFERENCE in content:
             site.demands.check_score(settings)
         site.demands.begin_round(settings, work, len(site.images))
-    return ClientRound(content, settings, site, bench, state, strategies, view, work)
+    return ClientRound(content, settings, site, model, state, view, work)
 
 
 def finish_round(begun: ClientRound, result: LocalResult) -> RecordDict:
     """Keep what the client keeps; return its shared arrays and its report about the round."""
     content, settings, site = begun.content, begun.settings, begun.site
-    bench, state = begun.bench, begun.state
+    model, state = begun.model, begun.state
     config, server_round = content[CONFIG], int(content[CONFIG]["round"])
-    if bench.personal:
-        state.keep_personal(bench.personal, settings.training.ema_horizon)
-    trained: Mapping[str, Tensor] = bench.shared
-    if begun.strategies.chosen:
+    if model.personal:
+        state.keep_personal(model.personal, settings.training.ema_horizon)
+    trained: Mapping[str, Tensor] = model.shared
+    if model.strategies.chosen:
         on_cpu = {name: array.detach().cpu() for name, array in trained.items()}
-        state.strategies, sent = begun.strategies.after_training(begun.view, on_cpu)
+        state.strategies, sent = model.strategies.after_training(begun.view, on_cpu)
         trained = {**trained, **sent} if sent else trained
     arrays = send(trained, begun.view.received, config, settings, state, site.client_id)
     site.save_state(server_round, int(config["oldest-checkpoint"]), state)
@@ -186,7 +190,7 @@ def finish_round(begun: ClientRound, result: LocalResult) -> RecordDict:
         metrics["loss"] = result.loss
     if REFERENCE in content:
         reference = MonitorReference.from_arrays(unpack_arrays(content[REFERENCE]))
-        metrics["score"] = score_own_model(reference, settings, site, bench, server_round)
+        metrics["score"] = score_own_model(reference, settings, site, model, server_round)
     return RecordDict({ARRAYS: arrays, METRICS: metrics})
 
 
@@ -224,7 +228,7 @@ def _seed(settings: ClientSettings, role: str, client: int, server_round: int) -
 
 def read_settings(message: Message) -> ClientSettings:
     """Return the settings that came with ``message``; raises FederationError if none did."""
-    told = message.content[CONFIG]
-    if "settings" not in told:
+    config = message.content[CONFIG]
+    if "settings" not in config:
         raise FederationError("the message has no settings")
-    return ClientSettings.model_validate_json(str(told["settings"]))
+    return ClientSettings.model_validate_json(str(config["settings"]))

@@ -1,21 +1,117 @@
-"""The rows of all rounds so far: a table per round in memory, a line per round on disk.
+"""The rows of ``rounds.parquet``, one per round and client: what they say, in memory and on disk.
 
-The file only grows, so that a checkpoint costs what its own rounds cost; a checkpoint says how much
-of the file belongs to it.
+The file on disk has a line per round and only grows, so that a checkpoint costs what its own rounds
+cost; a checkpoint says how much of the file belongs to it.
 """
 
 import hashlib
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import pandas as pd
 
+from phoenix_pipeline.config import LinkConfig
 from phoenix_pipeline.errors import CheckpointError, StorageError
-from phoenix_pipeline.federated.round_table import ABSENT, SERVER, Row, new_row
+
+WARM_UP_ROUND = 0
+SERVER = -1
+ABSENT = "absent"
+
+
+class Row(TypedDict):
+    """One client in one round, as ``docs/architecture.md`` describes it; what is not known is NaN.
+
+    ``status``: ``ok``, ``failed`` or :data:`ABSENT`; ``reason``: why, or "".
+    """
+
+    round: int
+    client_id: int
+    num_examples: int
+    steps: int
+    images_trained: int
+    loss: float
+    seconds: float
+    bytes_up: int
+    bytes_down: int
+    status: str
+    score: float
+    threshold: float
+    epsilon: float
+    strikes: int
+    connected: bool
+    reason: str
+
+
+_COLUMNS = list(Row.__annotations__)
+
+
+def new_row(server_round: int, client_id: int, num_examples: int) -> Row:
+    """Return the row of a client from which nothing has been heard yet."""
+    return {
+        "round": server_round,
+        "client_id": client_id,
+        "num_examples": num_examples,
+        "steps": 0,
+        "images_trained": 0,
+        "loss": math.nan,
+        "seconds": math.nan,
+        "bytes_up": 0,
+        "bytes_down": 0,
+        "status": "ok",
+        "score": math.nan,
+        "threshold": math.nan,
+        "epsilon": math.nan,
+        "strikes": 0,
+        "connected": True,
+        "reason": "",
+    }
+
+
+def with_link_seconds(table: pd.DataFrame, link: LinkConfig) -> pd.DataFrame:
+    """Return ``table`` with ``link_seconds``: how long a row's bytes take, one message each way.
+
+    NaN where nothing was sent, or no link is simulated.
+    """
+    if link.uplink_mbit_s is None or link.downlink_mbit_s is None:
+        return table.assign(link_seconds=float("nan"))
+    down = table["bytes_down"] * 8e-6 / link.downlink_mbit_s
+    up = table["bytes_up"] * 8e-6 / link.uplink_mbit_s
+    messages = 1 + (table["bytes_up"] > 0)
+    seconds = down + up + messages * link.latency_ms / 1000
+    return table.assign(link_seconds=seconds.where(table["bytes_down"] > 0))
+
+
+def round_means(table: pd.DataFrame) -> dict[str, float]:
+    """Return the totals of one round's rows, and its loss, weighted by example counts.
+
+    ``loss`` is that of those who tell one, NaN if nobody does. ``link_seconds`` is that of the
+    slowest client, whom the round waits for.
+    """
+    usable = table[table["status"] == "ok"]
+    with_loss = usable[usable["loss"].notna()]
+    weights = with_loss["num_examples"] / with_loss["num_examples"].sum()
+    means = {
+        "loss": float((with_loss["loss"] * weights).sum()) if len(with_loss) else float("nan"),
+        "clients": float(len(usable)),
+        "clients_left_out": float(len(table) - len(usable)),
+        "images_trained": float(usable["images_trained"].sum()),
+        "seconds": float(usable["seconds"].sum()),
+        "bytes_up": float(table["bytes_up"].sum()),
+        "bytes_down": float(table["bytes_down"].sum()),
+    }
+    if table["link_seconds"].notna().any():
+        means["link_seconds"] = float(table["link_seconds"].max())
+    if table["score"].notna().any():
+        means["monitor_score"] = float(table["score"].median())
+        means["clients_disconnected"] = float((~table["connected"]).sum())
+    if table["epsilon"].notna().any():
+        means["epsilon"] = float(table["epsilon"].max())
+    return means
 
 
 class History:
@@ -41,7 +137,7 @@ class History:
 
     def add(self, number: int, rows: Sequence[Row]) -> None:
         """Append the rows of round ``number``; Poisson sampling may have chosen nobody."""
-        self._add(number, pd.DataFrame(list(rows), columns=list(new_row(number, SERVER, 0))))
+        self._add(number, pd.DataFrame(list(rows), columns=_COLUMNS))
 
     def of_round(self, number: int) -> pd.DataFrame:
         """Return the rows of round ``number``."""
@@ -51,7 +147,7 @@ class History:
         """Return all rows, in the order in which they were added."""
         filled = [table for table in self._tables.values() if len(table)]
         if not filled:
-            return pd.DataFrame(columns=list(new_row(0, SERVER, 0)))
+            return pd.DataFrame(columns=_COLUMNS)
         return pd.concat(filled, ignore_index=True)
 
     def charge(self, traffic: Mapping[int, tuple[int, int]]) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -54,6 +55,7 @@ class FederatedJob:
         warmup_steps: steps on the pool before round 1.
         start: weights that the training begins with, by name; None: random ones.
         final_average: which personal layers clients upload after the last round; None: none.
+        base: the folder of what adapters are trained on, for clients of this machine.
     """
 
     images: ImageSet
@@ -67,12 +69,15 @@ class FederatedJob:
     warmup_steps: int = 0
     final_average: Literal["ema", "raw"] | None = None
     start: Mapping[str, Tensor] | None = None
+    base: Path | None = None
 
     def identity(self) -> dict[str, Any]:
         """Return everything that the weights depend on; a checkpoint of another is not resumed."""
         rules = self.threshold_filter if self.reference else None
-        told = identify_settings(self.config, self.settings, rules, self.warmup_steps, self.start)
-        return {**told, DATA: self._data()}
+        settings = identify_settings(
+            self.config, self.settings, rules, self.warmup_steps, self.start
+        )
+        return {**settings, DATA: self._data()}
 
     def _data(self) -> str:
         """Return a fingerprint of the images and of who holds them.

@@ -43,8 +43,16 @@ def personal_prefixes(
 
 
 def is_personal(name: str, prefixes: tuple[str, ...]) -> bool:
-    """Return whether the array ``name`` belongs to a layer of ``prefixes``."""
-    return any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)
+    """Return whether the array ``name`` belongs to a layer of ``prefixes``.
+
+    ``*.`` before a layer's own name stands for wherever it is in the network.
+    """
+    return any(
+        f".{prefix[2:]}." in name
+        if prefix.startswith("*.")
+        else name == prefix or name.startswith(f"{prefix}.")
+        for prefix in prefixes
+    )
 
 
 def samples_are_personal(prefixes: tuple[str, ...], model: ModelConfig) -> bool:

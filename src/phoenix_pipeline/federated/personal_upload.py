@@ -10,12 +10,16 @@ from torch import Tensor
 
 from phoenix_pipeline.errors import FederationError
 from phoenix_pipeline.federated.aggregation import Aggregation, WeightedMean, by_rows
-from phoenix_pipeline.federated.aggregation.replies import ReplyCheck
-from phoenix_pipeline.federated.client_answers import clients_fault, open_answer, read_count
+from phoenix_pipeline.federated.aggregation.rule import ReplyCheck
+from phoenix_pipeline.federated.client_answers import (
+    clients_fault,
+    open_answer,
+    plain_text,
+    read_count,
+)
 from phoenix_pipeline.federated.fleet import Fleet
 from phoenix_pipeline.federated.job import FederatedJob
 from phoenix_pipeline.federated.personal_layers import split_personal
-from phoenix_pipeline.federated.reasons import plain_text
 from phoenix_pipeline.federated.records import (
     ARRAYS,
     CONFIG,
@@ -50,9 +54,9 @@ def ask_for_layers(
     Who keeps them, does not answer, or sends what cannot be such layers is left out with a line.
     """
     # A node counts its images as it reads them for training.
-    told = job.settings.model_dump_json()
+    settings = job.settings.model_dump_json()
     config = ConfigRecord(
-        {"round": job.config.num_rounds, "weights": weights, "run": run_key, "settings": told}
+        {"round": job.config.num_rounds, "weights": weights, "run": run_key, "settings": settings}
     )
     content = RecordDict({CONFIG: config})
     template = _template(job)

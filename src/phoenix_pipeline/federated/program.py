@@ -1,4 +1,4 @@
-"""The program of a federation: initial weights, strategy, server-side EMA, checkpoints.
+"""The program of a federation: initial weights, warm-up, rounds, checkpoints.
 
 It is the same on every engine, and knows none.
 """
@@ -11,29 +11,40 @@ from pathlib import Path
 
 import torch
 from flwr.app import ArrayRecord, MetricRecord
+from torch import nn
 
+from phoenix_pipeline.config import DpSgdConfig
+from phoenix_pipeline.families import family_of
 from phoenix_pipeline.federated.aggregation import check_num_replies
+from phoenix_pipeline.federated.base_weights import open_network
 from phoenix_pipeline.federated.compression.partial_updates import check_split
 from phoenix_pipeline.federated.fleet import Fleet
+from phoenix_pipeline.federated.history import (
+    SERVER,
+    WARM_UP_ROUND,
+    Row,
+    new_row,
+    with_link_seconds,
+)
 from phoenix_pipeline.federated.job import FederatedJob, FederatedResult
-from phoenix_pipeline.federated.monitoring import Monitor
 from phoenix_pipeline.federated.personal_layers import split_personal
 from phoenix_pipeline.federated.personal_upload import average_personal_layers
 from phoenix_pipeline.federated.privacy.checks import check_privacy
 from phoenix_pipeline.federated.privacy.client_level import ClientLevelPrivacy
 from phoenix_pipeline.federated.records import pack_weights, unpack_weights
 from phoenix_pipeline.federated.resuming import CLIENTS_FOLDER, SERVER_FOLDER
-from phoenix_pipeline.federated.round_table import with_link_seconds
 from phoenix_pipeline.federated.round_teller import OnRound, RoundTeller
 from phoenix_pipeline.federated.run_state import RunState
 from phoenix_pipeline.federated.snapshots import keep_snapshot
 from phoenix_pipeline.federated.strategy import OnReply, PhoenixStrategy
+from phoenix_pipeline.federated.threshold_filter import Monitor
 from phoenix_pipeline.federated.transport import beside
-from phoenix_pipeline.federated.warm_up import warm_up
 from phoenix_pipeline.federated.wire import Layout
 from phoenix_pipeline.federated.work_plan import round_size
 from phoenix_pipeline.hardware import resolve_device
+from phoenix_pipeline.optimization.work import LocalWork
 from phoenix_pipeline.quantities import counted
+from phoenix_pipeline.seeding import derive_seed
 from phoenix_pipeline.strategies import Strategies
 
 logger = logging.getLogger(__name__)
@@ -41,7 +52,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Watch:
-    """Who is told of each round's means (restored rounds included), and of every reply.
+    """Who is told of each round's means (restored rounds included), and at every reply.
 
     The last round is told when all is done, with the upload of personal layers after it.
     """
@@ -89,7 +100,8 @@ def run_program(job: FederatedJob, folder: Path, fleet: Fleet, watch: Watch) -> 
 def _begin(job: FederatedJob, folder: Path, device: torch.device) -> RunState:
     """Return the run, resumed or new and warmed up."""
     settings = job.settings
-    network = settings.build_network()
+    # What adapters are trained on is needed where they are trained.
+    network = open_network(settings, job.base) if job.warmup_steps else settings.build_network()
     if job.start is not None:
         network.load_state_dict(dict(job.start))
     check_privacy(
@@ -120,6 +132,7 @@ def _begin(job: FederatedJob, folder: Path, device: torch.device) -> RunState:
         state = {name: tensor.cpu().clone() for name, tensor in network.state_dict().items()}
         shared, personal = split_personal(state, settings.personal_layers)
         run.start_from(shared, personal, row)
+    keep_snapshot(job, run)
     of_images = settings.training.dp_sgd.enabled
     private = of_images or job.config.differential_privacy.enabled
     # A private run that is cut short in round 1 has spent, and must find its ledger again.
@@ -194,3 +207,32 @@ def _log_round(means: Mapping[str, float], done: int, num_rounds: int) -> None:
         counted(int(means["clients"]), "client"),
         means["seconds"],
     )
+
+
+def warm_up(network: nn.Module, job: FederatedJob, device: torch.device) -> Row:
+    """Train ``network`` in place for ``job.warmup_steps`` on the pool; return the round's row.
+
+    The learning rate stays at its peak: its schedule belongs to the rounds.
+    """
+    if job.pool is None:
+        raise ValueError("a warm-up needs a pool")
+    settings = job.settings
+    peak, labels = settings.training.lr_warmup, None
+    if settings.class_names and job.images.labels is not None:
+        labels = torch.from_numpy(job.images.labels[job.pool]).to(device)
+    result = family_of(settings.model).train_locally(
+        network.to(device),
+        torch.from_numpy(job.images.images[job.pool]).to(device),
+        LocalWork(job.warmup_steps, peak, peak, derive_seed(settings.seed, "warm_up")),
+        settings.model,
+        # The pool was given away before: noise would hide nothing of it.
+        settings.training.model_copy(update={"dp_sgd": DpSgdConfig()}),
+        labels=labels,
+    )
+    logger.info("warm-up on %s pool images: loss %.4f", len(job.pool), result.loss)
+    return {
+        **new_row(WARM_UP_ROUND, SERVER, len(job.pool)),
+        "images_trained": result.images_trained,
+        "loss": result.loss,
+        "seconds": result.seconds,
+    }

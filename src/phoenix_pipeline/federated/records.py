@@ -52,6 +52,7 @@ class ClientSettings(Group):
     """What every client must know to train: sent with each message as JSON.
 
     ``class_names``: of a conditional model, in the order of its labels; empty for any other.
+    ``base_digest``: of the weights that adapters are trained on, which every site has; "" without.
     """
 
     model: ModelConfig
@@ -67,9 +68,13 @@ class ClientSettings(Group):
     local_noise: LocalNoise | None = None
     secret_noise: bool = False
     class_names: tuple[str, ...] = ()
+    base_digest: str = ""
 
     def build_network(self) -> nn.Module:
-        """Return the network with its initial weights, which depend on ``seed`` alone."""
+        """Return the network with its initial weights, which depend on ``seed`` alone.
+
+        Adapters are without their base then: :func:`~federated.base_weights.open_network`.
+        """
         return family_of(self.model).build(
             self.model, self.channels, self.image_size, self.seed, len(self.class_names)
         )

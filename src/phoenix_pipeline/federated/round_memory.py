@@ -43,12 +43,16 @@ def round_bytes(settings: ClientSettings, num_images: int, enough: int) -> int:
         return total
     with torch.device("meta"):
         network = settings.build_network()
-        saved = _SavedBytes(network.state_dict().values())
+        everything = [*network.parameters(), *network.buffers()]
+        saved = _SavedBytes(everything)
         with torch.autograd.graph.saved_tensors_hooks(saved.add, lambda kept: kept):
             images = family.run_once(network, settings.channels, settings.image_size)
     weights = sum(own.nbytes for own in network.state_dict().values())
+    # What adapters are trained on is there once.
+    total += sum(own.nbytes for own in everything) - weights
     at_a_time = max(
-        settings.training.batch_size, settings.monitor_samples // _SAMPLES_PER_TRAINED_IMAGE
+        settings.training.micro_batch or settings.training.batch_size,
+        settings.monitor_samples // _SAMPLES_PER_TRAINED_IMAGE,
     )
     copies = _COPIES_OF_WEIGHTS + _COPIES_OF_STRATEGY * len(settings.strategies)
     total += copies * weights + saved.total * at_a_time // images

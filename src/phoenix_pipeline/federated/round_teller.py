@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 
 from phoenix_pipeline.config import LinkConfig
-from phoenix_pipeline.federated.round_table import round_means, with_link_seconds
+from phoenix_pipeline.federated.history import round_means, with_link_seconds
 from phoenix_pipeline.federated.run_state import RunState
 
 OnRound = Callable[[int, Mapping[str, float]], None]
@@ -24,7 +24,7 @@ class RoundTeller:
         self._link = link
         self._num_rounds = num_rounds
         self._on_round = on_round
-        self._told: dict[int, dict[str, float]] = {}
+        self._means_told: dict[int, dict[str, float]] = {}
 
     def means(self, number: int) -> dict[str, float]:
         """Return the totals and the loss of round ``number``."""
@@ -40,8 +40,8 @@ class RoundTeller:
 
         A client that did not take part in the last round has its upload in an earlier one's row.
         """
-        for number in self._told:
-            before, now = self._told[number], self.means(number)
+        for number in self._means_told:
+            before, now = self._means_told[number], self.means(number)
             changed = {name: value for name, value in now.items() if _differs(before, name, value)}
             if changed and self._on_round:
                 self._on_round(number, changed)
@@ -50,8 +50,8 @@ class RoundTeller:
 
     def _tell(self, number: int) -> None:
         if self._on_round:
-            self._told[number] = self.means(number)
-            self._on_round(number, self._told[number])
+            self._means_told[number] = self.means(number)
+            self._on_round(number, self._means_told[number])
 
 
 def _differs(before: Mapping[str, float], name: str, value: float) -> bool:

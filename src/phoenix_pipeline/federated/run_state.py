@@ -8,10 +8,9 @@ from typing import Any
 from torch import Tensor
 
 from phoenix_pipeline.errors import CheckpointError
-from phoenix_pipeline.federated.history import History
-from phoenix_pipeline.federated.packed_file import load_packed, save_packed
+from phoenix_pipeline.federated.history import WARM_UP_ROUND, History, Row
 from phoenix_pipeline.federated.resuming import checkpoints, is_resumable, unreadable
-from phoenix_pipeline.federated.round_table import WARM_UP_ROUND, Row
+from phoenix_pipeline.federated.wire import load_packed, save_packed
 from phoenix_pipeline.optimization.ema import ema_decay, update_ema
 
 logger = logging.getLogger(__name__)

@@ -27,7 +27,7 @@ def train_federated(
         job: images, clients and settings.
         folder: checkpoints and client states of this arm.
         on_round: told each round's means, restored rounds included.
-        on_reply: told every reply as it comes.
+        on_reply: called at every reply.
 
     Raises:
         FederationError: a round had too few usable replies; the last checkpoint stands.

@@ -38,6 +38,8 @@ SENTENCES = {
     "noise-not-secret": "the run's noise follows a seed, and it accepts secret noise only",
     "epsilon-spent": "the round would spend more epsilon than it accepts",
     "layers-not-kept": "the run asks for layers that it keeps to itself",
+    "no-base": "the run trains adapters, and it was given no base-model",
+    "other-base": "its base model has other weights than the server's",
     "too-much-work": "the round asks for more work than it accepts",
     "too-much-memory": "the run would take more memory than it gives",
 }
@@ -91,8 +93,8 @@ def reason_of(error: Error) -> str:
     code, _, _ = (error.reason or "").partition(":")
     if code in SENTENCES:
         return _reason(code)
-    told = _FLOWERS.get(error.code, "no error that this program knows")
-    return f"{told} (Flower's error {error.code})"
+    meaning = _FLOWERS.get(error.code, "no error that this program knows")
+    return f"{meaning} (Flower's error {error.code})"
 
 
 def code_of(error: Exception) -> str:

@@ -17,8 +17,8 @@ from phoenix_pipeline.checkpoints import atomic_path
 from phoenix_pipeline.errors import CheckpointError
 from phoenix_pipeline.federated.client_state import ClientState
 from phoenix_pipeline.federated.kept_states import KeptStates
-from phoenix_pipeline.federated.packed_file import load_packed, save_packed
 from phoenix_pipeline.federated.site_demands import SiteDemands
+from phoenix_pipeline.federated.wire import load_packed, save_packed
 from phoenix_pipeline.images import ImageSet
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,8 @@ class Site:
 
     ``labels``: int64 [N] beside them; None where there are none, or nobody asks for them.
     ``releases_personal_layers``: whether it hands them to a server that asks; ``demands``: what a
-    message must keep to; ``kept``: what the clients of this process keep in memory.
+    message must keep to; ``kept``: what the clients of this process keep in memory. ``base``: the
+    folder of what adapters are trained on.
     """
 
     client_id: int
@@ -44,6 +45,7 @@ class Site:
     demands: SiteDemands | None = None
     labels: Tensor | None = None
     kept: KeptStates | None = None
+    base: Path | None = None
 
     def load_state(self, before_round: int) -> ClientState:
         """Return what was kept in the newest round before ``before_round``; empty if nothing.
@@ -110,8 +112,10 @@ class InMemorySites:
         device: torch.device,
         state_folder: Path,
         kept: KeptStates | None = None,
+        base: Path | None = None,
     ) -> None:
         """Take the images; with ``kept`` what clients keep is in files at checkpoints only."""
+        self._base = base
         self._images = torch.from_numpy(images.images).to(device)
         self._labels = None if images.labels is None else torch.from_numpy(images.labels).to(device)
         self._indices = _indices_of(client_images)
@@ -140,7 +144,7 @@ class InMemorySites:
         indices = torch.from_numpy(self._indices[client_id]).to(self._images.device)
         labels = None if self._labels is None else self._labels[indices]
         images, folder = self._images[indices], self._state_folder
-        return Site(client_id, images, folder, labels=labels, kept=self._kept)
+        return Site(client_id, images, folder, labels=labels, kept=self._kept, base=self._base)
 
     def __call__(self, message: Message, context: Context) -> Site:
         """Return the site of the node that ``context`` belongs to."""
@@ -150,7 +154,10 @@ class InMemorySites:
 class StoredSites:
     """All sites of a simulation in a folder: each process maps the images that it needs."""
 
-    def __init__(self, folder: Path, device: torch.device, state_folder: Path) -> None:
+    def __init__(
+        self, folder: Path, device: torch.device, state_folder: Path, base: Path | None = None
+    ) -> None:
+        self._base = base
         self._images = np.load(folder / _IMAGES, mmap_mode="r", allow_pickle=False)
         path = folder / _LABELS
         self._labels = np.load(path, allow_pickle=False) if path.exists() else None
@@ -191,7 +198,7 @@ class StoredSites:
         if self._labels is not None:
             labels = torch.from_numpy(self._labels[indices]).to(self._device)
         images = torch.from_numpy(self._images[indices]).to(self._device)
-        return Site(client_id, images, self._state_folder, labels=labels)
+        return Site(client_id, images, self._state_folder, labels=labels, base=self._base)
 
 
 def _indices_of(client_images: pd.DataFrame) -> dict[int, np.ndarray]:

@@ -1,5 +1,7 @@
 """Averaged weights of the global model by round, from which scores over the rounds are drawn.
 
+Round 0 is what a federation that starts from given weights begins with.
+
 Training writes them and nothing more. They lie with the server's checkpoints and go with them when
 a run starts over; a round that is run again after a kill writes the same file again.
 """
@@ -19,8 +21,13 @@ _PREFIX = "after-round-"
 
 
 def keep_snapshot(job: FederatedJob, run: RunState) -> None:
-    """Write the average after the round that ``run`` has come to, if ``job`` asks for it."""
+    """Write the average after the round that ``run`` has come to, if ``job`` asks for it.
+
+    Before round 1 these are given weights, a warm-up included; random ones say nothing.
+    """
     every, done = job.config.snapshots.every, run.rounds_done
+    if done == 0 and job.start is None and job.base is None:
+        return
     if not every or samples_are_personal(job.settings.personal_layers, job.settings.model):
         return
     if done % every == 0 or done == job.config.num_rounds:

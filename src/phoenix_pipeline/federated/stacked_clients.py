@@ -26,9 +26,9 @@ from phoenix_pipeline.federated.client_app import (
     finish_round,
     read_settings,
 )
+from phoenix_pipeline.federated.client_model import ClientModel, ThreadModels
 from phoenix_pipeline.federated.records import REFERENCE, ClientSettings
 from phoenix_pipeline.federated.sites import Site
-from phoenix_pipeline.federated.workbench import Bench, Workbench
 from phoenix_pipeline.hardware import available_memory
 from phoenix_pipeline.optimization.work import ClientTask, LocalResult
 
@@ -52,7 +52,7 @@ class StackedClients:
 
     def __init__(self, open_site: OpenSite, threads: int = 1) -> None:
         self._open_site = open_site
-        self._workbench = Workbench(compiles=False)
+        self._models = ThreadModels(compiles=False)
         self._threads = threads
 
     def __call__(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
@@ -81,8 +81,9 @@ class StackedClients:
 
     def _open(self, message: Message, context: Context, slot: int, count: int) -> "_Opened":
         settings, site = read_settings(message), self._open_site(message, context)
-        bench = self._workbench.prepare_slots(settings, site.images.device, count)[slot]
-        return _Opened(settings, site, bench)
+        device = site.images.device
+        model = self._models.prepare_slots(settings, device, count, site.base)[slot]
+        return _Opened(settings, site, model)
 
     @contextmanager
     def _each_in_a_thread(
@@ -115,7 +116,7 @@ class StackedClients:
 class _Opened:
     settings: ClientSettings
     site: Site
-    bench: Bench
+    model: ClientModel
 
 
 def _begin(message: Message, context: Context, opened: _Opened | Message) -> ClientRound | Message:
@@ -123,7 +124,7 @@ def _begin(message: Message, context: Context, opened: _Opened | Message) -> Cli
         return opened
 
     def begin(message: Message, context: Context) -> ClientRound:
-        return begin_round(message.content, opened.settings, opened.site, opened.bench)
+        return begin_round(message.content, opened.settings, opened.site, opened.model)
 
     return answer_errors(message, context, begin)
 
@@ -133,7 +134,7 @@ def _train(begun: Sequence[ClientRound]) -> list[LocalResult | TrainingError]:
         return []
     tasks = [
         ClientTask(
-            {**r.bench.shared, **r.bench.personal},
+            {**r.model.shared, **r.model.personal},
             r.site.images,
             r.work,
             r.moments,
@@ -141,8 +142,8 @@ def _train(begun: Sequence[ClientRound]) -> list[LocalResult | TrainingError]:
         )
         for r in begun
     ]
-    bench, settings = begun[0].bench, begun[0].settings
-    return bench.family.train_stacked(bench.network, tasks, settings.model, settings.training)
+    model, settings = begun[0].model, begun[0].settings
+    return model.family.train_stacked(model.network, tasks, settings.model, settings.training)
 
 
 def _finish(

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import chain
+from statistics import median
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
@@ -22,8 +23,10 @@ from phoenix_pipeline.federated.aggregation import (
     build_aggregation,
     check_num_replies,
 )
+from phoenix_pipeline.federated.aggregation.clipping import norm_of_this_round
+from phoenix_pipeline.federated.client_answers import Asked, check_usable, read_reply, say_reasons
 from phoenix_pipeline.federated.fleet import RollCall, all_present
-from phoenix_pipeline.federated.monitoring import Monitor
+from phoenix_pipeline.federated.history import ABSENT, Row, new_row
 from phoenix_pipeline.federated.privacy.plan import PrivacyPlan
 from phoenix_pipeline.federated.records import (
     ARRAYS,
@@ -35,15 +38,9 @@ from phoenix_pipeline.federated.records import (
     pack_arrays,
     pack_weights,
 )
-from phoenix_pipeline.federated.round_replies import (
-    Asked,
-    check_usable,
-    read_reply,
-    say_reasons,
-)
-from phoenix_pipeline.federated.round_table import ABSENT, Row, new_row
 from phoenix_pipeline.federated.run_state import RunState
 from phoenix_pipeline.federated.server_optimizer import ServerOptimizer
+from phoenix_pipeline.federated.threshold_filter import Monitor
 from phoenix_pipeline.federated.transport import ServerTransport, apart
 from phoenix_pipeline.federated.work_plan import plan_steps
 from phoenix_pipeline.quantities import counted
@@ -51,7 +48,7 @@ from phoenix_pipeline.strategies import ServerView, Strategies
 
 logger = logging.getLogger(__name__)
 
-OnReply = Callable[[int, Row], None]
+OnReply = Callable[[], None]
 
 
 class PhoenixStrategy(FedAvg):
@@ -74,7 +71,7 @@ class PhoenixStrategy(FedAvg):
         self._optimizer = ServerOptimizer.of(config.server_optimizer, settings)
         self._strategies = Strategies.of(settings.strategies)
         self._privacy = PrivacyPlan(config, settings, sizes, run.history, run.folder)
-        self._told = self._privacy.settings_for_clients().model_dump_json()
+        self._settings_json = self._privacy.settings_for_clients().model_dump_json()
         # Not copied: clients may join between rounds.
         self._clients = nodes
         self._sizes = sizes
@@ -137,7 +134,7 @@ class PhoenixStrategy(FedAvg):
         """
         away, gone = self._roll_call(current), self._run.history.disconnected
         self._absent = [
-            new_row(current, client, self._sizes[client]) | {"status": ABSENT, "reason": reason}
+            {**new_row(current, client, self._sizes[client]), "status": ABSENT, "reason": reason}
             for client, reason in sorted(away.items())
             if client not in gone
         ]
@@ -162,13 +159,17 @@ class PhoenixStrategy(FedAvg):
         current = self._run.rounds_done + 1
         private = self._privacy.round(current, self._run.clip_norm)
         expected = self._transport.expected
-        last, seed = self._run.clip_norm, self._settings.seed
-        rule = build_aggregation(self._config, expected, seed, current, private, last)
+        last = norm_of_this_round(
+            self._run.clip_norm, self._settings.training, current, self._config.num_rounds
+        )
+        usual, seed = median(self._sizes.values()), self._settings.seed
+        more = len(expected) > len(self._run.raw)
+        rule = build_aggregation(self._config, expected, seed, current, private, last, usual, more)
         rows = []
         for row in chain((self._read(reply, current, rule) for reply in replies), self._absent):
             rows.append(row)
             if self._on_reply:
-                self._on_reply(current, row)
+                self._on_reply()
         usable = [row for row in rows if row["status"] == "ok"]
         check_usable(self._config, current, rows)
         weights, self._run.strategies = self._follow(rule.result(), usable, current)
@@ -184,9 +185,9 @@ class PhoenixStrategy(FedAvg):
         self._run.rounds_done = current
         self._run.history.add(current, rows)
         self._run.server_optimizer = moments
-        told = [row for row in usable if not math.isnan(row["loss"])]
-        sizes = [row["num_examples"] for row in told]
-        total = sum(n * row["loss"] for n, row in zip(sizes, told, strict=True))
+        with_loss = [row for row in usable if not math.isnan(row["loss"])]
+        sizes = [row["num_examples"] for row in with_loss]
+        total = sum(n * row["loss"] for n, row in zip(sizes, with_loss, strict=True))
         loss = total / sum(sizes) if sizes else float("nan")
         return pack_weights(weights), MetricRecord({"loss": loss, "clients": len(usable)})
 
@@ -214,10 +215,10 @@ class PhoenixStrategy(FedAvg):
 
     def _content(self, client: int, current: int, steps: int) -> RecordDict:
         """Return what ``client``, with ``steps`` to make, is sent in round ``current``."""
-        arrays, told = self._transport.write(client)
+        arrays, described = self._transport.write(client)
         config = ConfigRecord(
             {
-                "settings": self._told,
+                "settings": self._settings_json,
                 "round": current,
                 "run": self._run.key,
                 "oldest-checkpoint": self._run.oldest_checkpoint,
@@ -225,7 +226,7 @@ class PhoenixStrategy(FedAvg):
                 "run-steps": steps * self._config.num_rounds,
                 "progress-start": (current - 1) / self._config.num_rounds,
                 "progress-end": current / self._config.num_rounds,
-                **told,
+                **described,
             }
         )
         content = RecordDict({ARRAYS: arrays, CONFIG: config})
@@ -244,8 +245,9 @@ class PhoenixStrategy(FedAvg):
             row["steps"] * self._settings.training.batch_size,
             self._sizes[client],
         )
-        told = read_reply(message, asked, partial(self._transport.read, client), rule)
-        return row | told | {"bytes_up": self._wire_bytes(told.get("bytes_up", 0))}
+        row = read_reply(message, row, asked, partial(self._transport.read, client), rule)
+        row["bytes_up"] = self._wire_bytes(row["bytes_up"])
+        return row
 
     def _wire_bytes(self, size: int) -> int:
         """Return what crosses the wire; nothing does where all data lies in one place."""

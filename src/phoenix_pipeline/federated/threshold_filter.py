@@ -1,15 +1,31 @@
-"""Threshold Filtering: which clients are disconnected, from the scores that they send.
+"""Threshold Filtering: a client scores its own model, and the server decides who is disconnected.
 
-Pure decisions: nothing here knows of messages or models. The score is
-:func:`phoenix_pipeline.metrics.monitoring.monitor_score`; larger is worse.
+The score is :func:`phoenix_pipeline.metrics.monitoring.monitor_score`; larger is worse.
+:func:`decide` knows neither messages nor models.
 """
 
+import logging
 import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from phoenix_pipeline.config import ThresholdFilterConfig
+import numpy as np
+import torch
+from flwr.app import ArrayRecord
+
+from phoenix_pipeline.config import SamplingConfig, ThresholdFilterConfig
+from phoenix_pipeline.errors import TrainingError
+from phoenix_pipeline.families.classes import spread_labels
+from phoenix_pipeline.federated.client_model import ClientModel
+from phoenix_pipeline.federated.history import History, Row
+from phoenix_pipeline.federated.records import ClientSettings, pack_arrays
+from phoenix_pipeline.federated.sites import Site
+from phoenix_pipeline.metrics.monitoring import MonitorReference, monitor_score
+from phoenix_pipeline.quantities import counted
+from phoenix_pipeline.seeding import image_seeds
+
+logger = logging.getLogger(__name__)
 
 MIN_SCORES = 3
 # Makes the median absolute deviation of a Gaussian its standard deviation.
@@ -103,3 +119,76 @@ def _judge(client: int, score: float, threshold: float, before: int, num_finite:
 
 def _badness(score: float) -> float:
     return score if math.isfinite(score) else math.inf
+
+
+class Monitor:
+    """Hands out the reference statistics and judges the scores that come back."""
+
+    def __init__(self, config: ThresholdFilterConfig, reference: MonitorReference) -> None:
+        self._config = config
+        self.record: ArrayRecord = pack_arrays(reference.arrays())
+
+    def is_due(self, server_round: int) -> bool:
+        """Return whether clients are checked in this round."""
+        return server_round % self._config.monitor_every == 0
+
+    def judge(
+        self, server_round: int, rows: Sequence[Row], earlier: History, num_clients: int
+    ) -> None:
+        """Write threshold, strikes and verdict into this round's ``rows``."""
+        strikes = earlier.strikes
+        for row in rows:
+            row["strikes"] = strikes.get(row["client_id"], 0)
+        checked = {row["client_id"]: row for row in rows if row["status"] == "ok"}
+        if not self.is_due(server_round) or not checked:
+            return
+        scores = {client: row["score"] for client, row in checked.items()}
+        connected = num_clients - len(earlier.disconnected)
+        decisions = decide(scores, strikes, connected, self._config)
+        logger.info(
+            "round %s: the threshold filter checked %s by their samples: %s above the threshold",
+            server_round,
+            counted(len(decisions), "client"),
+            sum(not decision.score <= decision.threshold for decision in decisions),
+        )
+        for decision in decisions:
+            row = checked[decision.client_id]
+            row["threshold"], row["strikes"] = decision.threshold, decision.strikes
+            row["connected"], row["reason"] = decision.connected, decision.reason
+            if not decision.connected:
+                logger.warning(
+                    "round %s: client %s is disconnected: %s",
+                    server_round,
+                    decision.client_id,
+                    decision.reason,
+                )
+
+
+def score_own_model(
+    reference: MonitorReference,
+    settings: ClientSettings,
+    site: Site,
+    model: ClientModel,
+    server_round: int,
+) -> float:
+    """Return how far samples of the client's own model, as just trained, are from real images.
+
+    A model that cannot be sampled has no score: NaN, which is a strike.
+    """
+    model.put_into_network()
+    count = settings.monitor_samples
+    seeds = list(image_seeds(settings.seed, "monitor", count, site.client_id, server_round))
+    shape = (settings.channels, settings.image_size, settings.image_size)
+    sampling = SamplingConfig(num_images=count, batch_size=count, num_steps=settings.monitor_steps)
+    labels = None
+    if settings.class_names and site.labels is not None:
+        held = torch.bincount(site.labels, minlength=len(settings.class_names))
+        labels = spread_labels(held.cpu().numpy(), count).tolist()
+    batches = model.family.sample_images(
+        model.network, settings.model, sampling, shape, seeds, site.images.device, labels=labels
+    )
+    try:
+        return monitor_score(np.concatenate(list(batches)), reference)
+    except TrainingError as error:
+        logger.warning("client %s cannot be scored: %s", site.client_id, error)
+        return math.nan

@@ -9,7 +9,7 @@ fingerprint of the layout or, with compression, of the weights that it leads to,
 broadcast, and which arrays the client is to send.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,12 +25,7 @@ from phoenix_pipeline.federated.compression.broadcast import (
 )
 from phoenix_pipeline.federated.compression.codecs import codec_of
 from phoenix_pipeline.federated.compression.partial_updates import assign_halves, sent_names
-from phoenix_pipeline.federated.compression.updates import (
-    apply_update,
-    decode,
-    difference,
-    encode,
-)
+from phoenix_pipeline.federated.compression.updates import apply_update, decode, difference, encode
 from phoenix_pipeline.federated.privacy.local_noise import privatize
 from phoenix_pipeline.federated.records import (
     ClientSettings,
@@ -106,8 +101,8 @@ class ServerTransport:
         kind, arrays = self._broadcast.arrays_for(client in self._holders)
         if kind not in self._packed:
             self._packed[kind] = pack_arrays(arrays)
-        told = {_KIND: kind, _FINGERPRINT: self._broadcast.fingerprint}
-        return self._packed[kind], told | {_SENDS: self._sends[client]}
+        described = {_KIND: kind, _FINGERPRINT: self._broadcast.fingerprint}
+        return self._packed[kind], described | {_SENDS: self._sends[client]}
 
     def read(self, client: int, record: ArrayRecord) -> Arrays:
         """Return the client's payload: the server's own arrays, moved by the client's update.
@@ -156,9 +151,9 @@ def beside(weights: Arrays, further: Arrays) -> Arrays:
     return {**weights, **further} if further else weights
 
 
-def apart(payload: Arrays, weights: Arrays) -> tuple[Arrays, Arrays]:
-    """Return the arrays of ``payload`` that are named as in ``weights``, and the others."""
-    if payload.keys() == weights.keys():
+def apart(payload: Arrays, weights: Collection[str]) -> tuple[Arrays, Arrays]:
+    """Return the arrays of ``payload`` that are named in ``weights``, and the others."""
+    if payload.keys() == set(weights):
         return payload, {}
     further = {name: array for name, array in payload.items() if name not in weights}
     return {name: payload[name] for name in weights}, further
@@ -170,36 +165,37 @@ def receive(
     settings: ClientSettings,
     state: ClientState,
     initial: Arrays,
+    initial_shared: Collection[str],
 ) -> Received:
     """Return what a client was sent; ``state`` keeps what it must.
 
-    ``initial``: the network's initial shared arrays; without compression their layout will do.
+    ``initial``: the payload before round 1, of which ``initial_shared`` are weights; without
+    compression its layout will do.
 
     Raises:
         FederationError: the message is for another network, or see :func:`receive_broadcast`.
     """
-    start = beside(initial, Strategies.of(settings.strategies).told_like(initial))
     if not settings.compression.is_active:
-        layout = Layout.of(start)
+        layout = Layout.of(initial)
         if layout.fingerprint != config[_LAYOUT]:
             raise FederationError(
                 f"the server's model has the layout {config[_LAYOUT]}, this client's "
                 f"{layout.fingerprint}; both need the same version of this project and of diffusers"
             )
         payload: Arrays = unpack_weights(record, layout)
-        return Received(payload, *apart(payload, initial))
+        return Received(payload, *apart(payload, initial_shared))
     down = settings.compression.down
     reference = receive_broadcast(
         str(config[_KIND]),
         unpack_arrays(record),
         str(config[_FINGERPRINT]),
-        state.broadcast or start,
-        start,
+        state.broadcast or initial,
+        initial,
         down,
     )
     if down.relative_to == "last_broadcast":
         state.broadcast = reference
-    return Received(reference, *apart(reference, initial))
+    return Received(reference, *apart(reference, initial_shared))
 
 
 def send(

@@ -1,6 +1,7 @@
 """One flat vector per dtype: hundreds of small arrays would cost more than their bytes do.
 
-Names and shapes are not sent. Both sides know them from the settings, as a :class:`Layout`.
+In messages names and shapes are not sent: both sides know them from the settings, as a
+:class:`Layout`. Files of what is kept between rounds have them among their metadata.
 """
 
 import hashlib
@@ -8,13 +9,18 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Size, Tensor
 
-from phoenix_pipeline.errors import FederationError
+from phoenix_pipeline.checkpoints import load_tensors, save_tensors
+from phoenix_pipeline.errors import CheckpointError, FederationError
 
 Shapes = Mapping[str, tuple[Size, torch.dtype]]
+# Names, shapes and dtypes, among the metadata.
+_ARRAYS = "arrays"
 
 
 @dataclass(frozen=True)
@@ -132,3 +138,32 @@ def is_finite(tensor: Tensor) -> bool:
 
 def _key(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
+
+
+def save_packed(path: Path, arrays: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Write ``arrays`` on any device, and ``metadata``, with a sha256 over all of it.
+
+    Raises:
+        StorageError: the file cannot be written in full.
+    """
+    joined = join({name: array.detach().cpu() for name, array in arrays.items()})
+    described = {
+        name: (list(shape), str(dtype).removeprefix("torch."))
+        for name, (shape, dtype) in joined.layout.shapes.items()
+    }
+    save_tensors(path, joined.vectors, {**metadata, _ARRAYS: described})
+
+
+def load_packed(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the arrays, which are parts of one vector per dtype, and the metadata.
+
+    Raises:
+        CheckpointError: the file is missing, truncated, altered or of another origin.
+    """
+    vectors, metadata = load_tensors(path)
+    try:
+        described = metadata.pop(_ARRAYS).items()
+        layout = Layout({n: (Size(shape), getattr(torch, kind)) for n, (shape, kind) in described})
+        return dict(Joined(vectors, layout)), metadata
+    except (KeyError, FederationError) as error:
+        raise CheckpointError(f"{path} holds other arrays than it describes: {error}") from error

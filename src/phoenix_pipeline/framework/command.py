@@ -1,14 +1,22 @@
-"""What every command does: errors in one line, requests to end, and how it logs."""
+"""What every command does: errors in one line, requests to end, and how it logs.
 
+It logs as ``conf/logging.yml`` says, wherever it was started; through rich on a terminal.
+"""
+
+import logging
+import os
 import sys
+import tarfile
 import traceback
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
+import yaml
 from kedro.framework.cli.utils import _split_params, split_string
+from kedro.framework.project import configure_logging, settings
 
-from phoenix_pipeline.framework.console import use_console
 from phoenix_pipeline.framework.error_lines import (
     INTERNAL_ERROR,
     describe,
@@ -21,6 +29,42 @@ from phoenix_pipeline.framework.secrets import without_secrets
 from phoenix_pipeline.framework.stop_signals import end_with_parent, stopped_like_ctrl_c
 from phoenix_pipeline.framework.unknown_user import ensure_user
 from phoenix_pipeline.images import encodable
+
+_FILE = "logging.yml"
+
+
+def use_console(conf_source: str | None, verbose: bool) -> None:
+    """Log through rich on a terminal, below its progress bars; plain lines elsewhere.
+
+    Kedro itself looks for ``conf/logging.yml`` in the working directory only.
+    """
+    text = _logging_file(conf_source or str(project_folder() / settings.CONF_SOURCE))
+    if text and not os.environ.get("KEDRO_LOGGING_CONFIG"):
+        configure_logging(yaml.safe_load(text))
+    root = logging.getLogger()
+    logging.captureWarnings(True)
+    if verbose:
+        logging.getLogger("kedro").setLevel(logging.INFO)
+        logging.getLogger("py.warnings").setLevel(logging.WARNING)
+    if sys.stderr.isatty():
+        from rich.logging import RichHandler
+
+        root.handlers = [RichHandler(show_path=False, log_time_format="%X")]
+
+
+def _logging_file(conf_source: str) -> str | None:
+    """Return the file's text, from a folder or from the archive that ``kedro package`` makes."""
+    path = Path(conf_source)
+    if path.is_dir():
+        file = path / _FILE
+        return file.read_text(encoding="utf-8") if file.is_file() else None
+    if path.is_file() and tarfile.is_tarfile(path):
+        with tarfile.open(path) as archive:
+            for member in archive:
+                content = archive.extractfile(member) if Path(member.name).name == _FILE else None
+                if content:
+                    return content.read().decode("utf-8")
+    return None
 
 
 class OneLineCommand(click.Command):

@@ -5,30 +5,160 @@ saved to the arm's MLflow run (see ``tracking.py``). Heavy libraries are importe
 """
 
 import base64
-import io
+import html
+import json
+import re
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, TypeVar
 
-from kedro.io import AbstractDataset
-from kedro_datasets._typing import ImagePreview, JSONPreview, TablePreview
+from kedro.io import AbstractDataset, AbstractVersionedDataset, DatasetError, Version
+from kedro_datasets._typing import ImagePreview, JSONPreview
 
-from phoenix_pipeline.checkpoints import (
-    atomic_path,
-    read_json,
-    write_json,
-)
+from phoenix_pipeline.checkpoints import atomic_path
 from phoenix_pipeline.errors import DataError, StorageError
 from phoenix_pipeline.images import encodable
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.figure import Figure
-    from PIL.Image import Image
+from phoenix_pipeline.json_files import read_json
 
 In = TypeVar("In")
 Out = TypeVar("Out")
 Metadata = dict[str, Any] | None
+
+# By the kind of dataset: what is saved with unless the catalog says otherwise.
+_SAVE_ARGS: dict[str, dict[str, Any]] = {
+    "pandas.ParquetDataset": {"index": False},
+    "json.JSONDataset": {"indent": 2, "allow_nan": False},
+    "matplotlib.MatplotlibDataset": {"format": "png", "dpi": 120, "bbox_inches": "tight"},
+}
+_BY_SUFFIX = {
+    ".csv": "pandas.CSVDataset",
+    ".parquet": "pandas.ParquetDataset",
+    ".png": "matplotlib.MatplotlibDataset",
+    ".md": "text.TextDataset",
+    ".tex": "text.TextDataset",
+}
+_SENTENCES = re.compile(r'<p class="result">(.*?)</p>', re.DOTALL)
+
+
+class WholeFileDataset(AbstractVersionedDataset[Any, Any]):
+    """A file of a dataset of Kedro's own: complete or absent, and a broken one is told in a line.
+
+    Names in files that are no Unicode are escaped in text.
+    """
+
+    def __init__(
+        self,
+        *,
+        filepath: str,
+        dataset: str,
+        if_missing: Literal["error", "empty", "path"] = "error",
+        version: Version | None = None,
+        metadata: Metadata = None,
+        **arguments: Any,
+    ) -> None:
+        """Take a path, made absolute under the project by Kedro, and free-form metadata.
+
+        Args:
+            filepath: where the file is.
+            dataset: its kind, such as ``pandas.ParquetDataset``.
+            if_missing: what to load where there is no file: ``error``, something ``empty`` of its
+                kind, or the ``path``, which is then loaded in any case, for those who copy it.
+            version: which version to load and save; None: the one file.
+            metadata: free-form.
+            arguments: of the kind of dataset: ``save_args``, ``load_args``, ``credentials``, ...
+        """
+        super().__init__(PurePosixPath(filepath), version)
+        self.metadata = metadata
+        self._kind, self._if_missing, self._arguments = dataset, if_missing, arguments
+
+    @property
+    def preview(self) -> Callable[..., object]:
+        """The kind's own preview; AttributeError where it has none, or there is no version yet."""
+        try:
+            standard: Any = self._at(self._get_load_path())
+        except DatasetError as error:
+            raise AttributeError(str(error)) from error
+        preview: Callable[..., object] = standard.preview
+        return preview
+
+    def load(self) -> Any:
+        """Return the content; raises DataError for a file that is broken or not there."""
+        path = Path(self._get_load_path() if self._version else self._filepath)
+        if self._if_missing == "path":
+            return path
+        if not path.exists():
+            return self._missing(path)
+        try:
+            return self._at(path).load()
+        except DatasetError as error:
+            lines = str(error.__cause__ or error).splitlines() or [""]
+            raise DataError(
+                f"{path} cannot be read: {lines[0]}; delete it and run again"
+            ) from error
+
+    def save(self, data: Any) -> None:
+        """Write the file; raises StorageError where that is not possible in full."""
+        with atomic_path(Path(self._get_save_path())) as temporary:
+            try:
+                self._at(temporary).save(encodable(data) if isinstance(data, str) else data)
+            except DatasetError as error:
+                raise error.__cause__ or error from error
+
+    def _at(self, path: Path | PurePosixPath) -> AbstractDataset[Any, Any]:
+        """Return the standard dataset of ``path``."""
+        own = {**_SAVE_ARGS.get(self._kind, {}), **self._arguments.get("save_args", {})}
+        saving = {"save_args": own} if own else {}
+        config = {**self._arguments, **saving, "type": self._kind, "filepath": str(path)}
+        return AbstractDataset.from_config(path.name, config)
+
+    def _missing(self, path: Path) -> Any:
+        if self._if_missing == "error":
+            raise _missing_input(path)
+        if self._kind.startswith("pandas."):
+            import pandas as pd
+
+            return pd.DataFrame()
+        return {} if self._kind.startswith("json.") else ""
+
+    def _exists(self) -> bool:
+        try:
+            return Path(self._get_load_path()).exists()
+        except DatasetError:
+            return False
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._filepath), "dataset": self._kind, "version": self._version}
+
+
+def file_of(path: Path) -> WholeFileDataset:
+    """Return the dataset of a table, a figure or a text by its suffix."""
+    return WholeFileDataset(filepath=str(path), dataset=_BY_SUFFIX[path.suffix])
+
+
+class PictureDataset(WholeFileDataset):
+    """A ``pillow.ImageDataset`` that kedro-viz shows; to be loaded as a path."""
+
+    @property
+    def preview(self) -> Callable[[], ImagePreview]:
+        """Return the PNG in base64."""
+        return self._show
+
+    def _show(self) -> ImagePreview:
+        return ImagePreview(base64.b64encode(self.load().read_bytes()).decode("ascii"))
+
+
+class ReportDataset(WholeFileDataset):
+    """The report; kedro-viz cannot show a page, so it shows the sentences at the page's top."""
+
+    @property
+    def preview(self) -> Callable[[], JSONPreview]:
+        """Return what came out, and where the page lies."""
+        return self._show
+
+    def _show(self) -> JSONPreview:
+        found = _SENTENCES.search(self.load())
+        sentence = html.unescape(found[1]) if found else ""
+        return JSONPreview(json.dumps({"what came out": sentence, "page": str(self._filepath)}))
 
 
 class FileDataset(AbstractDataset[In, Out]):
@@ -39,11 +169,6 @@ class FileDataset(AbstractDataset[In, Out]):
         self._filepath = Path(filepath)
         self.metadata = metadata
 
-    @property
-    def path(self) -> Path:
-        """The file or folder."""
-        return self._filepath
-
     def _exists(self) -> bool:
         return self._filepath.exists()
 
@@ -52,10 +177,7 @@ class FileDataset(AbstractDataset[In, Out]):
 
     def _existing(self) -> Path:
         if not self._filepath.exists():
-            raise DataError(
-                f"{self._filepath} does not exist; an earlier stage writes it: run `kedro run`, or "
-                f"`kedro run --pipelines` with that stage as well"
-            )
+            raise _missing_input(self._filepath)
         return self._filepath
 
 
@@ -102,136 +224,26 @@ class WrittenByNodeDataset(FileDataset[Callable[[Path], None], Path]):
         data(self._filepath)
 
 
-class SampleFileDataset(WrittenByNodeDataset):
-    """A file that a node's function writes; those who read it tell what to do where there is none.
+class JsonByArmDataset(FileDataset[dict[str, Any], dict[str, Any]]):
+    """The JSON files of all arms as one dictionary; a dataset of its own writes each of them.
 
-    So a comparison can leave out an arm that has no samples.
+    ``filepath`` has ``*`` in place of the arm's folder.
     """
 
-    def load(self) -> Path:
-        """Return the path, whether the file is there or not."""
-        return self._filepath
+    def load(self) -> dict[str, Any]:
+        """Return arm -> content, of the arms whose file is there."""
+        name, root = self._filepath.name, self._filepath.parents[1]
+        return {path.parent.name: read_json(path) for path in sorted(root.glob(f"*/{name}"))}
 
-    def preview(self, num_images: int = 36) -> ImagePreview:
-        """Return some of the samples, spread evenly, as a PNG in base64."""
-        from phoenix_pipeline.images import image_grid, pick_evenly, read_samples
+    def save(self, data: dict[str, Any]) -> None:
+        """Keep the files as they are: their own datasets have written them."""
 
-        buffer = io.BytesIO()
-        image_grid(pick_evenly(read_samples(self._filepath), num_images)).save(buffer, "PNG")
-        return ImagePreview(base64.b64encode(buffer.getvalue()).decode("ascii"))
-
-
-class JsonDataset(FileDataset[Any, Any]):
-    """Anything that JSON can hold; NumPy numbers too, NaN not."""
-
-    def load(self) -> Any:
-        """Return the parsed file."""
-        return read_json(self._existing())
-
-    def save(self, data: Any) -> None:
-        """Write indented JSON."""
-        write_json(self._filepath, data)
-
-    def preview(self) -> JSONPreview:
-        """Return the file's text."""
-        return JSONPreview(self._filepath.read_text(encoding="utf-8"))
+    def _exists(self) -> bool:
+        return bool(self.load())
 
 
-class OptionalJsonDataset(JsonDataset):
-    """JSON of a stage or an arm that may not have run: an empty dictionary where it has not."""
-
-    def load(self) -> Any:
-        """Return the parsed file, or ``{}``."""
-        return super().load() if self._filepath.exists() else {}
-
-
-class TableDataset(FileDataset["pd.DataFrame", "pd.DataFrame"]):
-    """A table: Parquet or CSV by the file's suffix."""
-
-    def load(self) -> "pd.DataFrame":
-        """Return the table; raises DataError when the file is broken."""
-        import pandas as pd
-
-        path = self._existing()
-        try:
-            return pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
-        except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise DataError(f"{path} is not a readable table: {reason}; delete it") from error
-
-    def save(self, data: "pd.DataFrame") -> None:
-        """Write the table without its index."""
-        with atomic_path(self._filepath) as temporary:
-            if temporary.suffix == ".csv":
-                data.to_csv(temporary, index=False)
-            else:
-                data.to_parquet(temporary, index=False)
-
-    def preview(self, nrows: int = 10) -> TablePreview:
-        """Return the first rows; bytes are left out."""
-        rows = self.load().head(nrows)
-        simple = rows.map(lambda value: "..." if isinstance(value, dict | bytes) else value)
-        return TablePreview(simple.to_dict(orient="split"))
-
-
-class OptionalTableDataset(TableDataset):
-    """A table of an arm that may not have run: one without rows and columns where it has not."""
-
-    def load(self) -> "pd.DataFrame":
-        """Return the table, or an empty one."""
-        import pandas as pd
-
-        return super().load() if self._filepath.exists() else pd.DataFrame()
-
-
-class _ImageFileDataset(FileDataset[In, Path]):
-    """A PNG for people."""
-
-    def load(self) -> Path:
-        """Return the path, for those who copy the file, whether it is there or not."""
-        return self._filepath
-
-    def preview(self) -> ImagePreview:
-        """Return the PNG in base64."""
-        return ImagePreview(base64.b64encode(self._filepath.read_bytes()).decode("ascii"))
-
-
-class FigureDataset(_ImageFileDataset["Figure"]):
-    """A matplotlib figure as PNG."""
-
-    def save(self, data: "Figure") -> None:
-        """Draw the figure."""
-        buffer = io.BytesIO()
-        data.savefig(buffer, format="png", dpi=120, bbox_inches="tight")
-        with atomic_path(self._filepath) as temporary:
-            temporary.write_bytes(buffer.getvalue())
-
-
-class PngDataset(_ImageFileDataset["Image"]):
-    """A Pillow image as PNG."""
-
-    def save(self, data: "Image") -> None:
-        """Encode the image."""
-        with atomic_path(self._filepath) as temporary:
-            data.save(temporary, format="PNG")
-
-
-class TextDataset(FileDataset[str, str]):
-    """UTF-8 text, such as an HTML report."""
-
-    def load(self) -> str:
-        """Return the text."""
-        return self._existing().read_text(encoding="utf-8")
-
-    def save(self, data: str) -> None:
-        """Write the text; bytes of file names that are no text are escaped."""
-        with atomic_path(self._filepath) as temporary:
-            temporary.write_text(encodable(data), encoding="utf-8")
-
-
-class OptionalTextDataset(TextDataset):
-    """Text of an arm that may not have run: an empty one where it has not."""
-
-    def load(self) -> str:
-        """Return the text, or ``""``."""
-        return super().load() if self._filepath.exists() else ""
+def _missing_input(path: Path) -> DataError:
+    return DataError(
+        f"{path} does not exist; an earlier stage writes it: run `kedro run`, or `kedro run "
+        "--pipelines` with that stage as well"
+    )

@@ -1,17 +1,20 @@
-"""Kedro datasets for images: the user's own, read only, and decoded ones.
+"""Kedro datasets for images: the user's own, read only, decoded ones, and samples.
 
 The classes below are named in ``conf/base/catalog.yml``.
 """
 
+import base64
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from kedro.io import AbstractDataset
+from kedro_datasets._typing import ImagePreview
 
 from phoenix_pipeline.checkpoints import load_tensors, save_tensors
 from phoenix_pipeline.errors import CheckpointError, StorageError
-from phoenix_pipeline.framework.datasets import FileDataset, Metadata
+from phoenix_pipeline.framework.datasets import FileDataset, Metadata, WrittenByNodeDataset
 from phoenix_pipeline.images import ImageSet, ImageSource, find_image_source, find_splits
 
 
@@ -78,3 +81,22 @@ class ImageSetDataset(FileDataset[ImageSet, ImageSet]):
             arrays["labels"] = data.labels
         tensors = {name: torch.tensor(array) for name, array in arrays.items()}
         save_tensors(self._filepath, tensors, {"class_names": list(data.class_names)})
+
+
+class SampleFileDataset(WrittenByNodeDataset):
+    """A file that a node's function writes; those who read it tell what to do where there is none.
+
+    So a comparison can leave out an arm that has no samples.
+    """
+
+    def load(self) -> Path:
+        """Return the path, whether the file is there or not."""
+        return self._filepath
+
+    def preview(self, num_images: int = 36) -> ImagePreview:
+        """Return some of the samples, spread evenly, as a PNG in base64."""
+        from phoenix_pipeline.images import image_grid, pick_evenly, read_samples
+
+        buffer = io.BytesIO()
+        image_grid(pick_evenly(read_samples(self._filepath), num_images)).save(buffer, "PNG")
+        return ImagePreview(base64.b64encode(buffer.getvalue()).decode("ascii"))

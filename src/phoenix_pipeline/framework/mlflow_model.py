@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from phoenix_pipeline.checkpoints import METADATA_FILE, read_json
 from phoenix_pipeline.config import SamplingConfig
 from phoenix_pipeline.errors import SettingsError
 
@@ -27,11 +26,13 @@ def describe_model(folder: Path, run_id: str, artifact: str, sampling: Mapping[s
     from mlflow.pyfunc import add_to_model
     from mlflow.types.schema import ColSpec, Schema, TensorSpec
 
-    settings = read_json(folder / METADATA_FILE)["settings"]
+    from phoenix_pipeline.families.model_folder import read_description
+
+    settings = read_description(folder)["settings"]
     side = settings["image_size"]
     images = TensorSpec(np.dtype("uint8"), (-1, settings["channels"], side, side), "images")
     # Of a conditional model a row may name the one class that it is to draw.
-    label = [ColSpec("long", "label", required=False)] if settings.get("class_names") else []
+    label = [ColSpec("long", "label", required=False)] if settings["class_names"] else []
     model = Model(
         artifact_path=artifact,
         run_id=run_id,

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from phoenix_pipeline.arms.model_card import write_model_card
-from phoenix_pipeline.checkpoints import read_json
 from phoenix_pipeline.config import RunConfig, SamplingConfig
 from phoenix_pipeline.config.settings_errors import hint
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.families.model_folder import assemble_client
 from phoenix_pipeline.framework.project import open_config
+from phoenix_pipeline.metrics.arm_metrics import read_metrics
 
 
 def check_arm(arm: str, arms: Sequence[str]) -> None:
@@ -73,11 +73,11 @@ def export_arm(
 
 def _scores(metrics_file: Path, model: Path) -> dict[str, float] | None:
     """Return the arm's scores; None where it has none, or has those of an earlier model."""
-    from phoenix_pipeline.families.model_folder import read_metadata
+    from phoenix_pipeline.families.model_folder import read_description
 
     if not metrics_file.is_file():
         return None
-    metrics = read_json(metrics_file)
-    current = read_metadata(model)["weights_digest"]
-    scored = metrics["conditions"].get("weights_digest")
-    return dict(metrics["scores"]) if scored == current else None
+    metrics = read_metrics(metrics_file)
+    current = read_description(model)["weights_digest"]
+    scored = metrics["conditions"]["weights_digest"]
+    return metrics["scores"] if scored == current else None

@@ -4,17 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from phoenix_pipeline.checkpoints import (
-    METADATA_FILE,
-    atomic_path,
-    load_tensors,
-    read_json,
-    save_tensors,
-    write_json,
-)
+from phoenix_pipeline.checkpoints import METADATA_FILE, atomic_path, load_tensors, save_tensors
 from phoenix_pipeline.config import ModelConfig
 from phoenix_pipeline.errors import CheckpointError, SettingsError
 from phoenix_pipeline.gan.dcgan import Dcgan, build_dcgan
+from phoenix_pipeline.json_files import read_json, write_json
 
 CONFIG_FILE = "config.json"
 _NETWORKS = ("generator", "discriminator")

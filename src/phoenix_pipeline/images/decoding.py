@@ -1,4 +1,4 @@
-"""One image file to uint8 pixels: header first, upright, converted, then cropped and resized."""
+"""One image file to uint8 pixels: header first, upright, converted, made square and resized."""
 
 import io
 from dataclasses import dataclass
@@ -32,8 +32,9 @@ class DecodedImage:
 def decode_image(data: bytes, config: ImagesConfig) -> DecodedImage:
     """Decode an image file as ``config`` says; see docs/own-data.md for every conversion.
 
-    ``images.image_size`` scales the shorter side (antialiased bicubic) and crops the centre; None
-    keeps the size, which must be square then. Sizes are checked before pixels are read.
+    ``images.image_size`` scales (antialiased bicubic), and ``images.fit`` says what becomes of
+    images that are not square; None keeps the size, which must be square then. Sizes are checked
+    before pixels are read.
 
     Raises:
         BrokenImageError: the bytes cannot be decoded.
@@ -52,12 +53,22 @@ def decode_image(data: bytes, config: ImagesConfig) -> DecodedImage:
     converted, conversions = to_eight_bits(image, config)
     side = config.image_size
     if side is not None and converted.size != (side, side):
-        converted = ImageOps.fit(converted, (side, side), Image.Resampling.BICUBIC)
+        converted = _fit(converted, side, config)
     pixels = np.asarray(converted)
     return DecodedImage(
         pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1),
         (*conversions, *([FRAMES] if frames else [])),
     )
+
+
+def _fit(image: Image.Image, side: int, config: ImagesConfig) -> Image.Image:
+    """Return ``image`` as a square of ``side`` pixels."""
+    square, method = (side, side), Image.Resampling.BICUBIC
+    if config.fit == "pad":
+        return ImageOps.pad(image, square, method, color=config.background)
+    if config.fit == "stretch":
+        return image.resize(square, method)
+    return ImageOps.fit(image, square, method)
 
 
 def _check_header(image: Image.Image, config: ImagesConfig) -> None:
@@ -72,7 +83,7 @@ def _check_header(image: Image.Image, config: ImagesConfig) -> None:
     if config.image_size is None and (width != height or not MIN_SIDE <= width <= MAX_SIDE):
         raise DataError(
             f"is {width}x{height} px; images must be square, {MIN_SIDE} to {MAX_SIDE} px: set "
-            f"images.image_size to crop and resize all of them"
+            f"images.image_size to resize all of them, and images.fit to crop, pad or stretch them"
         )
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Literal
 
 from phoenix_pipeline.errors import DataError
-from phoenix_pipeline.images.class_folders import list_classes
 from phoenix_pipeline.images.folders import (
     Folder,
     check_complete,
     count_left_out,
+    list_classes,
     read_folder,
     split_of_folder,
     split_of_shard,
@@ -79,7 +79,8 @@ def find_splits(path: Path | str) -> tuple[ImageSource, ImageSource | None]:
             "train; name its folder or file alone to train on it"
         )
     if test is None and validation is not None:
-        return train, _with_remark(validation, "the validation split is the test split")
+        remarks = (*validation.remarks, "the validation split is the test split")
+        return train, replace(validation, remarks=remarks)
     if validation is not None:
         unused = {"of the validation split (there is a test split)": len(validation.files)}
         train = replace(train, left_out={**train.left_out, **unused})
@@ -243,7 +244,3 @@ def _left_out_beside(given: Folder, sources: list[Path]) -> Counter[str]:
         ),
         Counter(),
     )
-
-
-def _with_remark(source: ImageSource, remark: str) -> ImageSource:
-    return replace(source, remarks=(*source.remarks, remark))

@@ -139,7 +139,7 @@ class ImageStack:
         side = self._images.shape[2]  # type: ignore[union-attr]
         return DataError(
             f"{name} is {width}x{height} px, unlike {self._first} with {side}x{side} px; set "
-            f"images.image_size ({MIN_SIDE} to {MAX_SIDE}) to crop and resize all of them"
+            f"images.image_size ({MIN_SIDE} to {MAX_SIDE}) to resize all of them"
         )
 
     def _check_broken(self) -> None:

@@ -9,11 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from phoenix_pipeline.metrics.feature_extractor import (
-    FeatureExtractor,
-    as_rgb,
-    fingerprint_weights,
-)
+from phoenix_pipeline.metrics.feature_extractor import FeatureExtractor, as_rgb, fingerprint_weights
 from phoenix_pipeline.metrics.feature_space import FeatureSpace, SpaceInputs
 
 EXTRA = "efficientnet"

@@ -5,13 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from phoenix_pipeline.errors import DataError, SettingsError
-from phoenix_pipeline.metrics.metric import (
-    FIDELITY,
-    FeatureInputs,
-    FeatureScores,
-    Headline,
-    Metric,
-)
+from phoenix_pipeline.metrics.metric import FIDELITY, FeatureInputs, FeatureScores, Headline, Metric
 
 _ROWS_AT_A_TIME = 4096
 

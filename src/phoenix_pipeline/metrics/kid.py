@@ -9,13 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from phoenix_pipeline.errors import SettingsError
-from phoenix_pipeline.metrics.metric import (
-    FIDELITY,
-    FeatureInputs,
-    FeatureScores,
-    Headline,
-    Metric,
-)
+from phoenix_pipeline.metrics.metric import FIDELITY, FeatureInputs, FeatureScores, Headline, Metric
 from phoenix_pipeline.seeding import numpy_generator
 
 

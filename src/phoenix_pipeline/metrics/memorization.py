@@ -11,13 +11,7 @@ import numpy as np
 
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.metrics.distances import nearest_distances
-from phoenix_pipeline.metrics.metric import (
-    COPIES,
-    FeatureInputs,
-    FeatureScores,
-    Headline,
-    Metric,
-)
+from phoenix_pipeline.metrics.metric import COPIES, FeatureInputs, FeatureScores, Headline, Metric
 
 NEIGHBOURS = 50
 PERCENTILE = 1.0

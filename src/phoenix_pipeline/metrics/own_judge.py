@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from phoenix_pipeline.checkpoints import read_json, write_json
 from phoenix_pipeline.config import ClassifierConfig, JudgeFileConfig
 from phoenix_pipeline.errors import CheckpointError, DataError, SettingsError
 from phoenix_pipeline.images import ImageSet
+from phoenix_pipeline.json_files import read_json, write_json
 from phoenix_pipeline.metrics.classifier import LabelJudge, labels_of, majority_share
 from phoenix_pipeline.metrics.network_file import SETTING, FileNetwork, open_network
 

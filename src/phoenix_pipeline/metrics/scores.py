@@ -12,11 +12,7 @@ from phoenix_pipeline.metrics.class_histogram import ClassHistogram, class_histo
 from phoenix_pipeline.metrics.classifier import LabelJudge
 from phoenix_pipeline.metrics.components import class_scores, feature_scores
 from phoenix_pipeline.metrics.extractors import NO_JUDGE
-from phoenix_pipeline.metrics.feature_extractor import (
-    FeatureExtractor,
-    Progress,
-    extract_features,
-)
+from phoenix_pipeline.metrics.feature_extractor import FeatureExtractor, Progress, extract_features
 from phoenix_pipeline.metrics.metric import COVERAGE, ClassInputs, FeatureInputs, Metric
 from phoenix_pipeline.metrics.reference import ReferenceStatistics
 from phoenix_pipeline.seeding import numpy_generator
@@ -105,17 +101,14 @@ def score_real_images(
     config: EvaluationConfig,
     *,
     seed: int,
-    num_images: int | None = None,
     skipped: Mapping[str, str] | None = None,
 ) -> Scores:
     """Score real images of the split that is not the reference: the floor of every metric.
 
-    ``images`` is that split, uint8 [N, C, H, W]. ``num_images`` is how many samples the floor is
-    compared with: distances fall with the number of images, so as many are used, or all that there
-    are (``Scores.num_images`` says how many).
+    ``images`` is that split, uint8 [N, C, H, W]. ``Scores.num_images`` says how many were used:
+    distances fall with their number.
     """
-    available = [len(images), *(len(r.held_out_features) for r in references.values())]
-    count = min(available if num_images is None else [*available, num_images])
+    count = min([len(images), *(len(r.held_out_features) for r in references.values())])
     tally = _Tally(skipped)
     for name, reference in references.items():
         inputs = FeatureInputs(reference.held_out_features[:count], reference, config, seed)

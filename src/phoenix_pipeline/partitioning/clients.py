@@ -1,14 +1,56 @@
-"""Divide images among clients by one of the schemes, and check what it gives."""
+"""Who holds which image: the schemes, and the table that they make."""
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from phoenix_pipeline.config import PartitionConfig
 from phoenix_pipeline.errors import DataError, SettingsError
-from phoenix_pipeline.partitioning.schemes import SCHEMES
-from phoenix_pipeline.registry import look_up
+from phoenix_pipeline.images import apportion
+from phoenix_pipeline.partitioning.dirichlet import divide_dirichlet
+from phoenix_pipeline.partitioning.pathological import divide_pathological
+from phoenix_pipeline.registry import Registry, look_up
+from phoenix_pipeline.seeding import numpy_generator
 
 UNLABELLED = -1
+
+
+class Scheme(NamedTuple):
+    """How images are divided, and whether their labels are needed for it."""
+
+    divide: Callable[[np.ndarray, PartitionConfig, int], np.ndarray]
+    needs_labels: bool
+
+
+def divide_evenly(labels: np.ndarray, config: PartitionConfig, seed: int) -> np.ndarray:
+    """Deal shuffled images in turn (flwr-datasets' IidPartitioner would not shuffle)."""
+    order = numpy_generator(seed, "partition_iid").permutation(len(labels))
+    client_of = np.empty(len(labels), dtype=np.int64)
+    client_of[order] = np.arange(len(labels)) % config.num_clients
+    return client_of
+
+
+def divide_by_quantity(labels: np.ndarray, config: PartitionConfig, seed: int) -> np.ndarray:
+    """Deal shuffled images in Dirichlet-distributed amounts on top of the minimum for everyone."""
+    generator = numpy_generator(seed, "partition_quantity")
+    shares = generator.dirichlet(np.full(config.num_clients, config.quantity_alpha))
+    spare = len(labels) - config.num_clients * config.min_images_per_client
+    sizes = config.min_images_per_client + apportion(shares, spare)
+    client_of = np.repeat(np.arange(config.num_clients), sizes)
+    return generator.permutation(client_of)
+
+
+SCHEMES = Registry(
+    "partition_schemes",
+    {
+        "iid": Scheme(divide_evenly, needs_labels=False),
+        "pathological": Scheme(divide_pathological, needs_labels=True),
+        "dirichlet": Scheme(divide_dirichlet, needs_labels=True),
+        "quantity": Scheme(divide_by_quantity, needs_labels=False),
+    },
+)
 
 
 def partition_clients(

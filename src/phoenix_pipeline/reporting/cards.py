@@ -1,4 +1,4 @@
-"""Cards of models and samples: a README.md with the metadata that Hugging Face reads.
+"""Cards of models, of their samples and of exported images: the metadata that Hugging Face reads.
 
 All they say is from what lies beside the model: ``phoenix.json`` and the scores of its samples.
 """
@@ -6,8 +6,9 @@ All they say is from what lies beside the model: ``phoenix.json`` and the scores
 from collections.abc import Mapping
 from typing import Any
 
-from phoenix_pipeline.errors import CheckpointError
 from phoenix_pipeline.families import find_family
+from phoenix_pipeline.families.provenance import ModelDescription
+from phoenix_pipeline.metrics.arm_metrics import ArmMetrics
 from phoenix_pipeline.metrics.components import describe
 from phoenix_pipeline.reporting.formatting import MISSING, format_values
 
@@ -21,23 +22,25 @@ _CONDITIONS = (
     "num_samples", "num_reference", "reference_split", "sampler", "num_steps", "timestep_spacing",
     "guidance_scale", "class_distribution", "weights", "seed",
 )  # fmt: skip
-_TOLD = ("arm", "trained_with", "data", "disclosure", "epsilon")
 _WITHOUT_MEMORISATION = (
     "A generated image can resemble a training image. Whether this model's samples do was not "
     "measured."
 )
 
+_NO_GUARANTEE = (
+    "No differential privacy was applied by this export. A generated image can resemble a training "
+    "image, above all where there are few of these: look at the memorisation score before "
+    "publishing."
+)
 
-def render_model_card(
-    description: Mapping[str, Any], metrics: Mapping[str, Any] | None = None
-) -> str:
+
+def render_model_card(description: ModelDescription, metrics: ArmMetrics | None = None) -> str:
     """Return the card of a model's folder.
 
     Args:
         description: of its ``phoenix.json``.
         metrics: of its samples' ``metrics.json``; None: nobody has scored it, or an earlier model.
     """
-    _check(description)
     family = description["settings"]["model"]["family"]
     front = {
         "license": licence_of(description),
@@ -52,14 +55,11 @@ def render_model_card(
     return "\n".join([*lines, *_limits(metrics), ""])
 
 
-def render_sample_card(
-    description: Mapping[str, Any], metrics: Mapping[str, Any], num_images: int
-) -> str:
+def render_sample_card(description: ModelDescription, metrics: ArmMetrics, num_images: int) -> str:
     """Return the card of the folder of an arm's samples; see :func:`render_model_card`.
 
     ``num_images``: in ``samples.parquet``.
     """
-    _check(description)
     front = sample_front_matter(licence_of(description), num_images, "samples.parquet")
     facts = {"samples": f"{num_images:,}", **_facts(description)}
     lines = [*front, f"# Samples of {description['arm']}", ""]
@@ -93,10 +93,9 @@ def sample_front_matter(
     )
 
 
-def licence_of(description: Mapping[str, Any]) -> str | None:
+def licence_of(description: ModelDescription) -> str | None:
     """Return the licence that the user chose for the training; None where none was chosen."""
-    run: Mapping[str, Any] = description["trained_with"].get("run", {})
-    licence: str | None = run.get("licence")
+    licence: str | None = description["trained_with"]["run"]["licence"]
     return licence
 
 
@@ -109,24 +108,14 @@ def front_matter(values: Mapping[str, Any]) -> list[str]:
     return ["---", *text.splitlines(), "---", ""]
 
 
-def _check(description: Mapping[str, Any]) -> None:
-    """Raise CheckpointError for a model that does not say what a card has to."""
-    missing = [name for name in _TOLD if name not in description]
-    if missing:
-        raise CheckpointError(
-            f"the model's phoenix.json has no {', '.join(missing)}, which its card needs: an "
-            "earlier version of this project made it; train it again"
-        )
-
-
 def _size(num_images: int) -> str:
     return next((name for bound, name in _SIZES if num_images < bound), _LARGEST)
 
 
-def _facts(description: Mapping[str, Any]) -> dict[str, str]:
+def _facts(description: ModelDescription) -> dict[str, str]:
     settings, counts = description["settings"], description["num_examples"]
     side, colours = settings["image_size"], "RGB" if settings["channels"] == 3 else "grey"
-    classes, epsilon = settings.get("class_names", ()), description.get("epsilon")
+    classes, epsilon = settings["class_names"], description["epsilon"]
     return {
         "arm": description["arm"],
         "images": f"{side} x {side} pixels, {colours}",
@@ -141,7 +130,7 @@ def _facts(description: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _use(description: Mapping[str, Any]) -> list[str]:
+def _use(description: ModelDescription) -> list[str]:
     settings = description["settings"]
     family = find_family(settings["model"]["family"])
     python = [
@@ -149,16 +138,16 @@ def _use(description: Mapping[str, Any]) -> list[str]:
         'images = phoenix.load(".").sample(16)',
     ]
     if description["has_global_model"]:
-        python = family.describe_use(bool(settings.get("class_names"))) or python
+        python = family.describe_use(bool(settings["class_names"])) or python
     return ["## Use", "", "```python", *python, "```"]
 
 
-def _disclosure(description: Mapping[str, Any]) -> list[str]:
+def _disclosure(description: ModelDescription) -> list[str]:
     sentences = [f"- {sentence}" for sentence in description["disclosure"]]
     return ["## What left the clients", "", *sentences]
 
 
-def _scores(metrics: Mapping[str, Any] | None) -> list[str]:
+def _scores(metrics: ArmMetrics | None) -> list[str]:
     if metrics is None:
         return ["## Scores", "", "Its samples have not been scored."]
     rows = {}
@@ -168,18 +157,18 @@ def _scores(metrics: Mapping[str, Any] | None) -> list[str]:
             rows[f"{metric.title} (`{name}`)"] = f"{format_values([value], metric)[0]} | " + (
                 metric.phrase
             )
-    conditions = metrics["conditions"]
-    told = [f"{key} {_show(conditions[key])}" for key in _CONDITIONS if key in conditions]
+    conditions: Mapping[str, object] = metrics["conditions"]
+    shown = [f"{key} {_show(conditions[key])}" for key in _CONDITIONS if key in conditions]
     head = ["| score | value | what it says |", "|---|---|---|"]
     table = [f"| {name} | {value} |" for name, value in rows.items()]
-    return ["## Scores", "", f"Conditions: {', '.join(told)}.", "", *head, *table]
+    return ["## Scores", "", f"Conditions: {', '.join(shown)}.", "", *head, *table]
 
 
 def _show(value: object) -> str:
     return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def _limits(metrics: Mapping[str, Any] | None) -> list[str]:
+def _limits(metrics: ArmMetrics | None) -> list[str]:
     share = metrics["scores"].get("memorized_share") if metrics else None
     sentence = _WITHOUT_MEMORISATION
     if share is not None:
@@ -197,3 +186,46 @@ def _table(rows: Mapping[str, str]) -> list[str]:
 
 def _cell(value: str) -> str:
     return value.replace("|", "\\|") or MISSING
+
+
+def render_data_card(card: Mapping[str, Any]) -> str:
+    """Return the card of ``data_card.json`` as text; see ``pipelines/sampling/export.py``."""
+    model = card["model"]
+    side = card["image_size"]
+    colours = "RGB" if card["channels"] == 3 else "grey"
+    rows = {
+        "images": f"{card['num_images']:,}, {side} x {side} pixels, {colours}",
+        "arm": card["arm"],
+        "model": f"{model['family']}, {model['weights']} weights, {model['rounds']} rounds, "
+        f"training seed {model['training_seed']}",
+        "trained": f"{model['trained']}, on {model['training_images']:,} images at the clients "
+        "(shared ones counted at each)",
+        "sampling": ", ".join(f"{name} {value}" for name, value in card["sampling"].items()),
+        "seed": card["seed"],
+        "drawn from": _origin(card["images_per_model"]),
+        "made by": f"phoenix-pipeline {card['phoenix_pipeline']}, {card['written']}",
+    }
+    front = sample_front_matter(card["licence"], card["num_images"], card["data_files"])
+    lines = [*front, "# Generated images", "", "A model drew every image here."]
+    lines += ["", "| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())]
+    lines += ["", "## What left the clients while the model was trained", ""]
+    lines += [f"- {sentence}" for sentence in card["disclosure"]]
+    lines += ["", "## Privacy", "", _NO_GUARANTEE, "", _memorisation(card["scores"])]
+    lines += ["", "The settings of the model in full are in `data_card.json`.", ""]
+    return "\n".join(lines)
+
+
+def _origin(images_per_model: Mapping[str, int]) -> str:
+    if list(images_per_model) == ["-1"]:
+        return "the global model"
+    return ", ".join(f"client {name}: {count:,}" for name, count in images_per_model.items())
+
+
+def _memorisation(scores: Mapping[str, float]) -> str:
+    share = scores.get("memorized_share")
+    if share is None:
+        return "Memorisation score: not measured for this model."
+    return (
+        f"Memorisation score of this model's evaluated samples: {share:.1%} lie closer to one "
+        "training image than 99 % of held-out images do (about 1 % is what unseen images get)."
+    )

@@ -1,10 +1,10 @@
 """What a reader must know before believing a score, derived from how the scores were made."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import pandas as pd
 
+from phoenix_pipeline.metrics.arm_metrics import ArmMetrics
 from phoenix_pipeline.reporting.comparison import FLOOR_NAME
 from phoenix_pipeline.reporting.formatting import DOUBTFUL
 from phoenix_pipeline.reporting.gap_closed import doubtful_shares
@@ -35,14 +35,14 @@ def list_caveats(table: pd.DataFrame) -> list[str]:
     return caveats
 
 
-def skipped_metrics(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+def skipped_metrics(metrics: Mapping[str, ArmMetrics]) -> dict[str, list[str]]:
     """Return what was not measured: ``"metric: reason"`` -> the arms that it applies to.
 
     ``metrics``: arm -> its ``metrics.json``.
     """
     skipped: dict[str, list[str]] = {}
     for arm, values in metrics.items():
-        for name, reason in (values.get("skipped") or {}).items():
+        for name, reason in values["skipped"].items():
             skipped.setdefault(f"{name}: {reason}", []).append(arm)
     return skipped
 

@@ -18,9 +18,7 @@ from phoenix_pipeline.reporting.claims import (
 from phoenix_pipeline.reporting.formatting import format_values
 from phoenix_pipeline.reporting.run_totals import CONDITIONS
 from phoenix_pipeline.reporting.sweep_tables import summarize, with_spread
-from phoenix_pipeline.reporting.vocabulary import (
-    describe_metric,
-)
+from phoenix_pipeline.reporting.vocabulary import describe_metric
 
 TABLES = {
     "Fidelity": FIDELITY,

@@ -3,18 +3,17 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from phoenix_pipeline.metrics.arm_metrics import ArmMetrics
 from phoenix_pipeline.metrics.components import FINAL_AVERAGE
 from phoenix_pipeline.reporting.formatting import MISSING, format_values
-from phoenix_pipeline.reporting.vocabulary import (
-    describe_metric,
-)
+from phoenix_pipeline.reporting.vocabulary import describe_metric
 
 _NAMED_CLASSES = 5
 _SMALLEST_NAMED_SHARE = 0.05
 
 
 def describe_client_models(
-    metrics: Mapping[str, Mapping[str, Any]], headline: Sequence[str]
+    metrics: Mapping[str, ArmMetrics], headline: Sequence[str]
 ) -> list[dict[str, Any]]:
     """Return what the report shows of every arm that has scores by client.
 
@@ -30,12 +29,13 @@ def describe_client_models(
             "averaged": _averaged_rows(values["scores"], headline),
         }
         for arm, values in metrics.items()
-        if values.get("clients")
+        if values["clients"]
     ]
 
 
-def _client_rows(values: Mapping[str, Any]) -> list[list[str]]:
-    names = (values.get("class_histogram") or {}).get("class_names", [])
+def _client_rows(values: ArmMetrics) -> list[list[str]]:
+    histogram = values["class_histogram"]
+    names = histogram["class_names"] if histogram else []
     clients = sorted(values["clients"].items(), key=lambda item: int(item[0]))
     distances = format_values(
         [scores.get("fid_pixels") for _, scores in clients], describe_metric("fid_pixels")

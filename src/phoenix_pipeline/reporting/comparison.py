@@ -3,16 +3,21 @@
 Figures and HTML are drawn from the same table elsewhere.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from phoenix_pipeline.metrics.arm_metrics import ArmMetrics
 from phoenix_pipeline.metrics.components import feature_spaces, space_of
+from phoenix_pipeline.metrics.metric import GROUPS, Metric
+from phoenix_pipeline.metrics.privacy.arm_audit import ArmAudit
 from phoenix_pipeline.metrics.scores import SCORES as JUDGE_QUALITY
 from phoenix_pipeline.reporting.formatting import DOUBTFUL, MISSING, finite, format_values
 from phoenix_pipeline.reporting.gap_closed import add_gap_closed, doubtful_shares
 from phoenix_pipeline.reporting.run_totals import CONDITIONS, COSTS, OTHER_SETTINGS, run_totals
+from phoenix_pipeline.reporting.start_shares import add_start_shares
 from phoenix_pipeline.reporting.vocabulary import describe_metric
 
 FLOOR_NAME = "real test images"
@@ -29,17 +34,19 @@ _INTEGERS = {m.name for m in (*COSTS, *CONDITIONS) if m.kind in ("count", "bytes
 
 
 def compare_arms(
-    metrics: Mapping[str, Mapping[str, Any]],
+    metrics: Mapping[str, ArmMetrics],
     rounds: Mapping[str, pd.DataFrame],
     floor: Mapping[str, float] | None = None,
     pooled: Collection[str] = (),
-    privacy: Mapping[str, Mapping[str, Any]] | None = None,
+    privacy: Mapping[str, ArmAudit] | None = None,
     marks: Mapping[str, str] | None = None,
+    by_round: Mapping[str, pd.DataFrame] | None = None,
 ) -> pd.DataFrame:
     """Put all arms into one table.
 
     Columns: ``arm``; every score, in the order in which they first appear; the share of the gap
-    that is closed (:func:`~phoenix_pipeline.reporting.gap_closed.add_gap_closed`); what the run
+    that is closed (:func:`~phoenix_pipeline.reporting.gap_closed.add_gap_closed`), and what is left
+    of the distance of given weights (:mod:`~phoenix_pipeline.reporting.start_shares`); what the run
     cost (``run_totals.COSTS``); how good the classifier is; the conditions of the scores. What an
     arm does not have is missing, never text.
 
@@ -49,20 +56,20 @@ def compare_arms(
     ``pooled``: arms whose images lie in one place; nothing crosses a wire there, so they have no
     traffic rather than one of 0 bytes. ``privacy``: arm -> its ``privacy.json``, where there is
     one; its scores follow the others. ``marks``: arm -> the settings in which it is not of today's;
-    any make a column of text, ``other_settings``.
+    any make a column of text, ``other_settings``. ``by_round``: arm -> its scores by round.
     """
     arms = [*metrics, *(arm for arm in rounds if arm not in metrics)]
-    rows = [_arm_row(arm, metrics.get(arm, {}), rounds.get(arm)) for arm in arms]
+    rows = [_arm_row(arm, metrics.get(arm), rounds.get(arm)) for arm in arms]
     for row in rows:
         if row["arm"] in pooled:
             row.update(dict.fromkeys(TRAFFIC_COLUMNS))
-    audits = [audit.get("scores", {}) for audit in (privacy or {}).values()]
+    audits = privacy or {}
     for row in rows:
-        audit = (privacy or {}).get(row["arm"], {})
-        row.update(finite(audit.get("scores", {})))
-        row[SEEN] = (audit.get("reconstruction") or {}).get("seen")
-    scores = [m.get("scores", {}) for m in metrics.values()]
-    names = list(dict.fromkeys(name for found in (*scores, *audits) for name in found))
+        if audit := audits.get(row["arm"]):
+            row.update(finite(audit["scores"]))
+            row[SEEN] = audit["reconstruction"]["seen"] if audit["reconstruction"] else None
+    scored = [found["scores"] for found in (*metrics.values(), *audits.values())]
+    names = list(dict.fromkeys(name for scores in scored for name in scores))
     if floor:
         names = list(dict.fromkeys([*names, *floor]))
         rows.append({"arm": FLOOR_NAME, **finite(floor)})
@@ -79,7 +86,8 @@ def compare_arms(
             table[column] = table[column].astype("Int64")
         elif column in names:
             table[column] = table[column].astype("float64")
-    return add_gap_closed(table, before=_COSTS[0], beside=(FLOOR_NAME,))
+    table = add_gap_closed(table, before=_COSTS[0], beside=(FLOOR_NAME,))
+    return add_start_shares(table, by_round or {}, before=_COSTS[0])
 
 
 def marked_arms(table: pd.DataFrame) -> dict[str, str]:
@@ -132,16 +140,15 @@ def format_table(table: pd.DataFrame, width: int = TERMINAL_WIDTH) -> str:
     return "\n".join(lines)
 
 
-def _arm_row(arm: str, metrics: Mapping[str, Any], rounds: pd.DataFrame | None) -> dict[str, Any]:
-    conditions = metrics.get("conditions", {})
-    histogram = metrics.get("class_histogram") or {}
-    return {
-        "arm": arm,
-        **{name: histogram.get(name) for name in _JUDGE},
-        **finite(metrics.get("scores", {})),
-        **(run_totals(rounds) if rounds is not None else {}),
-        **{name: conditions.get(name) for name in _CONDITIONS},
-    }
+def _arm_row(arm: str, metrics: ArmMetrics | None, rounds: pd.DataFrame | None) -> dict[str, Any]:
+    row: dict[str, Any] = {"arm": arm}
+    if metrics:
+        histogram: Mapping[str, object] = metrics["class_histogram"] or {}
+        conditions: Mapping[str, object] = metrics["conditions"]
+        row |= {name: histogram.get(name) for name in _JUDGE}
+        row |= finite(metrics["scores"])
+        row |= {name: conditions.get(name) for name in _CONDITIONS}
+    return row if rounds is None else row | run_totals(rounds)
 
 
 def _space_rank(name: str) -> int:
@@ -176,3 +183,34 @@ def _width(block: list[str]) -> int:
 
 def _line_width(blocks: list[list[str]]) -> int:
     return sum(map(_width, blocks)) + 2 * (len(blocks) - 1)
+
+
+def table_view(table: pd.DataFrame, columns: Sequence[str], pooled: set[str]) -> dict[str, Any]:
+    """Return ``groups`` (name, span), ``columns`` (metrics) and ``rows`` (arm, cells).
+
+    A cell is its text, whether it is the best, and the value that it is sorted by.
+    """
+    described = sorted((describe_metric(c) for c in columns), key=lambda m: GROUPS.index(m.group))
+    texts = [format_values(list(table[m.name]), m) for m in described]
+    best = [_best_places(table, m, pooled) for m in described]
+    sorted_by = [["" if pd.isna(value) else value for value in table[m.name]] for m in described]
+    cells = list(zip(texts, best, sorted_by, strict=True))
+    rows = [
+        (str(arm), [(text[i], i in places, values[i]) for text, places, values in cells])
+        for i, arm in enumerate(table["arm"])
+    ]
+    spans = [(group, sum(m.group == group for m in described)) for group in GROUPS]
+    return {"groups": [s for s in spans if s[1]], "columns": described, "rows": rows}
+
+
+def _best_places(table: pd.DataFrame, metric: Metric, pooled: set[str]) -> set[int]:
+    """Return the rows with the best value among arms that train without pooling the images."""
+    if metric.better is None:
+        return set()
+    rivals = ~table["arm"].isin({*pooled, FLOOR_NAME}).to_numpy()
+    values = table[metric.name].to_numpy(dtype="float64", na_value=np.nan)
+    compared = values[rivals & ~np.isnan(values)]
+    if len(compared) < 2 or compared.min() == compared.max():
+        return set()
+    best = compared.min() if metric.better == "lower" else compared.max()
+    return {int(i) for i in np.flatnonzero(rivals & (values == best))}

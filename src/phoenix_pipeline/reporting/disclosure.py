@@ -1,22 +1,22 @@
-"""What left the clients in each arm, and what differential privacy promises, in plain words."""
+"""What left the clients in an arm, and what differential privacy promises, in plain words."""
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
-from phoenix_pipeline.errors import SettingsError
-from phoenix_pipeline.families import find_family
-from phoenix_pipeline.reporting.class_disclosure import describe_classes
-from phoenix_pipeline.reporting.provenance import read_setting
+from phoenix_pipeline.config import ArmSettings, DifferentialPrivacyConfig, DpSgdConfig
+from phoenix_pipeline.families import CLASS_EMBEDDING, family_of
 from phoenix_pipeline.strategies import Strategies
 
-_CLIENTS = "federation.differential_privacy"
-_IMAGES = "training.dp_sgd"
 _NUMBERS = (
     "With them went numbers: how many images it holds and how many it trained on, its mean "
     "training loss, and the seconds that training took."
 )
+_POOLED = (
+    "All images of all clients were pooled in one place: nothing stayed private. This arm is the "
+    "ceiling to compare with, not a federation. Nothing crosses a wire while it trains, so it has "
+    "no traffic."
+)
 _SPLIT = "In each round it sent either the encoder's or the decoder's half of them."
+# By partial update. Both leave the encoder, with the embedding of classes, at the client.
 _KEPT = {
     "ulatdec": "The encoder of its model stayed with it",
     "udec": "The encoder and the bottleneck of its model stayed with it",
@@ -30,69 +30,68 @@ _CODECS = {
 }
 
 
-def describe_disclosure(settings: Mapping[str, Any], epsilon: float | None = None) -> list[str]:
+def describe_disclosure(arm: ArmSettings, epsilon: float | None = None) -> list[str]:
     """Return sentences on what one arm's clients gave away, most telling first.
 
-    ``settings``: the arm's resolved parameter groups (``federation``, ``model``, ``shared_pool``,
-    ``personal_layers``, ...), nested as in the configuration. ``epsilon``: spent in the run, of the
-    client with the largest; None where it is not known.
+    ``epsilon``: spent in the run, of the client with the largest; None where it is not known.
     """
-    if read_setting(settings, "federation.pooled", False):
-        pooled = (
-            "All images of all clients were pooled in one place: nothing stayed private. This arm "
-            "is the ceiling to compare with, not a federation. Nothing crosses a wire while it "
-            "trains, so it has no traffic."
-        )
-        return [pooled, *_promise(settings, epsilon)]
-    sentences = [_weights(settings), _NUMBERS, *_compression(settings), *_strategies(settings)]
-    if read_setting(settings, "shared_pool.beta", 0.0) > 0:
-        sentences.insert(0, _pool(settings))
-    if read_setting(settings, "threshold_filter.enabled", False):
-        every = read_setting(settings, "threshold_filter.monitor_every", 1)
+    if arm.federation.pooled:
+        return [_POOLED, *_start(arm), *_promise(arm, epsilon)]
+    strategies = Strategies.of(arm.federation.strategies).disclosures()
+    sentences = [_weights(arm), _NUMBERS, *_compression(arm), *strategies]
+    if arm.shared_pool.beta:
+        sentences.insert(0, _pool(arm))
+    if arm.threshold_filter.enabled:
+        every = arm.threshold_filter.monitor_every
         sentences.append(
-            f"Every {_times(every)} each client also sent one number, its score: how far the "
-            "samples of its own model are from reference statistics that the server hands out."
+            f"Every {'round' if every == 1 else f'{every} rounds'} each client also sent one "
+            "number, its score: how far the samples of its own model are from reference statistics "
+            "that the server hands out."
         )
-    if start := read_setting(settings, "model.start_from"):
-        sentences.append(
-            f"Training began with given weights ({start}): nothing here says or limits what those "
-            "tell of the images that they were trained on."
-        )
-    if classes := describe_classes(settings):
-        sentences.append(classes)
-    if _has_client_models(settings):
-        sentences.append(_sampled(settings))
-    return [*sentences, *_promise(settings, epsilon)]
+    sentences += _start(arm)
+    if arm.model.conditioning != "none":
+        sentences.append(_classes(arm))
+    if _has_client_models(arm):
+        sentences.append(_sampled(arm))
+    return [*sentences, *_promise(arm, epsilon)]
 
 
-def _weights(settings: Mapping[str, Any]) -> str:
-    stays = "its own images never left it"
-    name = read_setting(settings, "model.family", "diffusion")
-    if layers := read_setting(settings, "personal_layers.layers"):
+def _weights(arm: ArmSettings) -> str:
+    if layers := arm.personal_layers.layers:
         named = layers if isinstance(layers, str) else ", ".join(layers)
         sent = f"the weights of the shared layers; its personal layers ({named}) stayed with it"
-        sent += _until(settings)
-    elif _scheme(settings) in _KEPT:
+        sent += _until(arm)
+    elif _partial_update(arm) in _KEPT:
         sent = "the weights of a part of its model"
     else:
-        sent = find_family(name).describe_sent(read_setting(settings, f"model.{name}", {}))
-    if _gave_images(settings):
-        stays = "the rest of its images never left it"
-    return f"After each round, each client sent {sent}; {stays}."
+        sent = family_of(arm.model).describe_sent(arm.model.model_dump(mode="json"))
+    stays = "the rest of its images" if _gave_images(arm) else "its own images"
+    return f"After each round, each client sent {sent}; {stays} never left it."
 
 
-def _has_client_models(settings: Mapping[str, Any]) -> bool:
+def _start(arm: ArmSettings) -> list[str]:
+    """Return what is not known of weights that were given."""
+    if not arm.model.start_from:
+        return []
+    sentence = (
+        f"Training began with given weights ({arm.model.start_from}): nothing here says or limits "
+        "what those tell of the images that they were trained on."
+    )
+    if _promise(arm, None):
+        sentence += " The privacy stated here is of the images that were trained on since."
+    return [sentence]
+
+
+def _has_client_models(arm: ArmSettings) -> bool:
     """Whether each client draws from layers of its own; a GAN's discriminator draws nothing."""
-    layers = read_setting(settings, "personal_layers.layers") or ()
-    undrawn = find_family(read_setting(settings, "model.family", "diffusion")).undrawn
-    named = [layers] if isinstance(layers, str) else layers
-    drawn = any(layer.split(".")[0] not in undrawn for layer in named)
-    return drawn or _scheme(settings) in _KEPT
+    undrawn = family_of(arm.model).undrawn
+    drawn = any(layer.split(".")[0] not in undrawn for layer in _personal_layers(arm))
+    return drawn or _partial_update(arm) in _KEPT
 
 
-def _sampled(settings: Mapping[str, Any]) -> str:
+def _sampled(arm: ArmSettings) -> str:
     """Return where the samples of clients' own models were drawn."""
-    if read_setting(settings, "federation.engine", "in_process") == "deployment":
+    if arm.federation.engine == "deployment":
         return (
             "The arm's samples were drawn at the coordinator, from the layers of those clients "
             "whose nodes released them."
@@ -104,12 +103,11 @@ def _sampled(settings: Mapping[str, Any]) -> str:
     )
 
 
-def _compression(settings: Mapping[str, Any]) -> list[str]:
-    scheme = _scheme(settings)
-    codec = read_setting(settings, "federation.compression.up.codec", "none")
+def _compression(arm: ArmSettings) -> list[str]:
+    scheme, codec = _partial_update(arm), arm.federation.compression.up.codec
     sentences = [_SPLIT] if scheme == "usplit" else []
     if scheme in _KEPT:
-        sentences.append(f"{_KEPT[scheme]}{_until(settings)}.")
+        sentences.append(f"{_KEPT[scheme]}{_until(arm)}.")
     if codec != "none":
         written = _CODECS.get(codec, f"written by the codec {codec}")
         sentences.append(
@@ -118,42 +116,33 @@ def _compression(settings: Mapping[str, Any]) -> list[str]:
     return sentences
 
 
-def _strategies(settings: Mapping[str, Any]) -> list[str]:
-    """Return what strategies say of themselves; one that is not installed here is named."""
-    sentences = []
-    for name, told in (read_setting(settings, "federation.strategies", {}) or {}).items():
-        try:
-            sentences += Strategies.of({name: told}).disclosures()
-        except SettingsError:
-            sentences.append(f"What the strategy {name} sends is not known here.")
-    return sentences
+def _partial_update(arm: ArmSettings) -> str:
+    return arm.federation.compression.partial_update
 
 
-def _scheme(settings: Mapping[str, Any]) -> str:
-    return str(read_setting(settings, "federation.compression.partial_update", "full"))
+def _personal_layers(arm: ArmSettings) -> tuple[str, ...]:
+    """Return the layers as they are written: prefixes, or the name of a preset."""
+    layers = arm.personal_layers.layers or ()
+    return (layers,) if isinstance(layers, str) else layers
 
 
-def _until(settings: Mapping[str, Any]) -> str:
+def _until(arm: ArmSettings) -> str:
     """Return how long personal layers stayed with the client."""
-    if read_setting(settings, "personal_layers.final_average", False):
+    if arm.personal_layers.final_average:
         return " until they were uploaded once, at the end, to be averaged"
-    if read_setting(settings, "federation.engine", "in_process") == "deployment":
+    if arm.federation.engine == "deployment":
         return " unless its own node released them, once, at the end"
     return ""
 
 
-def _gave_images(settings: Mapping[str, Any]) -> bool:
-    return (
-        read_setting(settings, "shared_pool.beta", 0.0) > 0
-        and read_setting(settings, "shared_pool.source", "clients") == "clients"
-    )
+def _gave_images(arm: ArmSettings) -> bool:
+    return arm.shared_pool.beta > 0 and arm.shared_pool.source == "clients"
 
 
-def _pool(settings: Mapping[str, Any]) -> str:
-    beta = read_setting(settings, "shared_pool.beta", 0.0)
-    alpha = read_setting(settings, "shared_pool.alpha", 1.0)
-    if _gave_images(settings):
-        if not read_setting(settings, "shared_pool.keep_private_copy", True):
+def _pool(arm: ArmSettings) -> str:
+    alpha, beta = arm.shared_pool.alpha, arm.shared_pool.beta
+    if _gave_images(arm):
+        if not arm.shared_pool.keep_private_copy:
             beta /= 1.0 + beta  # of what clients had before they gave it away
         return (
             f"Before training, {beta:.0%} of all clients' images were put into a shared pool, of "
@@ -165,20 +154,54 @@ def _pool(settings: Mapping[str, Any]) -> str:
     )
 
 
-def _times(rounds: int) -> str:
-    return "round" if rounds == 1 else f"{rounds} rounds"
+def _classes(arm: ArmSettings) -> str:
+    """Return what the server learns of a client's classes, and how the drawn ones are known."""
+    said = _of_update(arm)
+    if arm.sampling.class_distribution == "as_training":
+        said += (
+            " The samples have the classes of the training images, whose numbers this simulation "
+            "knows; no client sent them."
+        )
+    return said
 
 
-def _promise(settings: Mapping[str, Any], epsilon: float | None) -> list[str]:
-    """Return the statement of a run with these settings; nothing without differential privacy.
+def _of_update(arm: ArmSettings) -> str:
+    kept = _personal_layers(arm)
+    own = CLASS_EMBEDDING in kept or all(
+        any(f"{layer}.".startswith(f"{prefix}.") for prefix in kept)
+        for layer in family_of(arm.model).class_layers
+    )
+    if own or _partial_update(arm) in _KEPT:
+        return "The embedding of classes stayed with it, and does not tell which ones it holds."
+    if arm.model.lora.rank:
+        return "The embedding of classes is not trained, and does not tell which ones it holds."
+    if arm.training.dp_sgd.enabled:
+        return (
+            "Which classes it holds is hidden as its images are: the noise moves the embeddings of "
+            "all classes."
+        )
+    privacy = arm.federation.differential_privacy
+    if privacy.enabled and not privacy.is_central:
+        return "Which classes it holds is covered by its noise, like all else in its update."
+    return (
+        "Its update tells the server which classes it holds: the embeddings of the others do not "
+        "move, and are averaged without it."
+    )
 
-    ``epsilon``: spent in the run, of the client with the largest; None where it is not known.
-    """
-    if read_setting(settings, f"{_CLIENTS}.enabled", False):
-        central = read_setting(settings, f"{_CLIENTS}.placement", "central") == "central"
-        return [_of_clients(_amount(settings, _CLIENTS, epsilon), central) + _seeded(settings)]
-    if read_setting(settings, f"{_IMAGES}.enabled", False):
-        return [_of_images(_amount(settings, _IMAGES, epsilon), settings) + _seeded(settings)]
+
+def _promise(arm: ArmSettings, epsilon: float | None) -> list[str]:
+    """Return the statement of a run with these settings; nothing without differential privacy."""
+    of_clients, of_images = arm.federation.differential_privacy, arm.training.dp_sgd
+    seeded = ""
+    if not arm.federation.has_secret_noise:
+        seeded = (
+            " The noise follows the run's seed, as a simulation may: whoever knows the seed can "
+            "take it off again."
+        )
+    if of_clients.enabled:
+        return [_of_clients(_amount(of_clients, epsilon), of_clients.is_central) + seeded]
+    if of_images.enabled:
+        return [_of_images(_amount(of_images, epsilon), arm) + seeded]
     return []
 
 
@@ -197,44 +220,23 @@ def _of_clients(amount: str, central: bool) -> str:
     )
 
 
-def _of_images(amount: str, settings: Mapping[str, Any]) -> str:
+def _of_images(amount: str, arm: ArmSettings) -> str:
     sentence = (
         f"Example-level differential privacy (DP-SGD), {amount}, at the client with the largest: "
         "who sees a client's weights, the server included, can hardly tell whether one image was "
         "among its images. It does not hide what many of them have in common, and losses and "
         "numbers of images are not covered."
     )
-    if (
-        read_setting(settings, "shared_pool.beta", 0.0) > 0
-        and read_setting(settings, "shared_pool.source", "clients") == "clients"
-    ):
+    if _gave_images(arm):
         sentence += " Images that were put into the shared pool are not covered either."
     return sentence
 
 
-def _seeded(settings: Mapping[str, Any]) -> str:
-    """Return a warning where noise can be derived from the run's seed."""
-    deployed = read_setting(settings, "federation.engine", "in_process") == "deployment"
-    secret = read_setting(settings, "federation.secret_noise")
-    if secret or (secret is None and deployed):
-        return ""
-    return (
-        " The noise follows the run's seed, as a simulation may: whoever knows the seed can take "
-        "it off again."
-    )
-
-
-def _amount(settings: Mapping[str, Any], group: str, epsilon: float | None) -> str:
+def _amount(private: DifferentialPrivacyConfig | DpSgdConfig, epsilon: float | None) -> str:
     """Return epsilon and delta in words."""
-    delta = read_setting(settings, f"{group}.delta", 0.0)
-    if epsilon is None:
-        target = read_setting(settings, f"{group}.target_epsilon")
-        if target is None:
-            noise = read_setting(settings, f"{group}.noise_multiplier")
-            if noise:
-                return f"noise multiplier {noise:g}, delta {delta:g}"
-            return "without noise and so without any guarantee"
-        epsilon = target
-    if math.isinf(epsilon):
+    spent = private.target_epsilon if epsilon is None else epsilon
+    if spent is None and private.noise_multiplier:
+        return f"noise multiplier {private.noise_multiplier:g}, delta {private.delta:g}"
+    if spent is None or math.isinf(spent):
         return "without noise and so without any guarantee"
-    return f"epsilon {epsilon:.3g} at delta {delta:g}"
+    return f"epsilon {spent:.3g} at delta {private.delta:g}"

@@ -10,9 +10,7 @@ from matplotlib.ticker import LogLocator
 from phoenix_pipeline.errors import DataError
 from phoenix_pipeline.reporting.figure_style import ALARM, INK, MUTED, new_figure, style_axes
 from phoenix_pipeline.reporting.formatting import format_bytes
-from phoenix_pipeline.reporting.vocabulary import (
-    describe_metric,
-)
+from phoenix_pipeline.reporting.vocabulary import describe_metric
 
 ALLOWED_LOSS = 1.1
 

@@ -1,12 +1,12 @@
 """What an audit found: as rows beside fidelity, as a figure, and as caveats."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from phoenix_pipeline.metrics.privacy.arm_audit import ArmAudit
 from phoenix_pipeline.metrics.privacy.attack import ATTACKS
 from phoenix_pipeline.reporting.comparison import FLOOR_NAME, SEEN, headline_columns
 from phoenix_pipeline.reporting.figure_style import (
@@ -18,9 +18,7 @@ from phoenix_pipeline.reporting.figure_style import (
     style_axes,
 )
 from phoenix_pipeline.reporting.formatting import MISSING, format_values
-from phoenix_pipeline.reporting.vocabulary import (
-    describe_metric,
-)
+from phoenix_pipeline.reporting.vocabulary import describe_metric
 
 _SIGNIFICANT = 0.05
 _ENOUGH_HELD_OUT = 300
@@ -83,7 +81,7 @@ def format_privacy(table: pd.DataFrame) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def privacy_caveats(privacy: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def privacy_caveats(privacy: Mapping[str, ArmAudit]) -> list[str]:
     """Return what a reader must know before believing the audits; nothing without any.
 
     ``privacy``: arm -> its ``privacy.json``.
@@ -96,7 +94,7 @@ def privacy_caveats(privacy: Mapping[str, Mapping[str, Any]]) -> list[str]:
         "The strongest of several attacks is shown; an interval is that of one attack and one "
         "training, not of other seeds.",
     ]
-    alike = [a.get("blind") for a in privacy.values()]
+    alike = [a["blind"] for a in privacy.values()]
     if suspect := [blind for blind in alike if blind and blind["auc_p_value"] < _SIGNIFICANT]:
         caveats.append(
             "Training and held-out images can be told apart without any model (AUC "
@@ -139,11 +137,11 @@ def draw_trade(table: pd.DataFrame) -> Figure | None:
     return figure
 
 
-def skipped_attacks(privacy: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+def skipped_attacks(privacy: Mapping[str, ArmAudit]) -> dict[str, list[str]]:
     """Return what was not attacked: ``"what: reason"`` -> the arms that it applies to."""
     skipped: dict[str, list[str]] = {}
     for arm, audit in privacy.items():
-        for what, reason in audit.get("skipped", {}).items():
+        for what, reason in audit["skipped"].items():
             skipped.setdefault(f"{what.replace('_', ' ')}: {reason}", []).append(arm)
     return skipped
 

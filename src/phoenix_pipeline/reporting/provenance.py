@@ -144,16 +144,6 @@ def differing_settings(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, d
     return {key: row for key, row in rows.items() if len(set(row.values())) > 1}
 
 
-def read_setting(settings: Mapping[str, Any], key: str, default: Any = None) -> Any:
-    """Return the value at a dotted ``key``, or ``default`` where the settings do not go so far."""
-    value: Any = settings
-    for part in key.split("."):
-        if not isinstance(value, Mapping) or part not in value:
-            return default
-        value = value[part]
-    return value
-
-
 def _write(value: Any) -> str:
     if value is None:
         return "null"

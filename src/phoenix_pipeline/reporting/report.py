@@ -6,22 +6,27 @@ Everything in it is inlined; opening it asks no other machine for anything.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from matplotlib.figure import Figure
 
-from phoenix_pipeline.metrics.metric import GROUPS, PRIVACY, Metric
+from phoenix_pipeline.metrics.arm_metrics import ArmMetrics
+from phoenix_pipeline.metrics.metric import PRIVACY
+from phoenix_pipeline.metrics.privacy.arm_audit import ArmAudit
 from phoenix_pipeline.reporting.caveats import list_caveats, skipped_metrics
 from phoenix_pipeline.reporting.client_models import describe_client_models
-from phoenix_pipeline.reporting.comparison import FLOOR_NAME, headline_columns, marked_arms
+from phoenix_pipeline.reporting.comparison import (
+    FLOOR_NAME,
+    headline_columns,
+    marked_arms,
+    table_view,
+)
 from phoenix_pipeline.reporting.earlier_runs import EarlierRuns
 from phoenix_pipeline.reporting.embedding import figure_data_uri, image_data_uri, text_data_uri
 from phoenix_pipeline.reporting.figure_style import arm_styles
 from phoenix_pipeline.reporting.formatting import DOUBTFUL, format_values
-from phoenix_pipeline.reporting.gallery import MOST_CLASSES, Gallery
+from phoenix_pipeline.reporting.gallery import MOST_CLASSES, Gallery, Growth
 from phoenix_pipeline.reporting.gap_closed import doubtful_shares
-from phoenix_pipeline.reporting.growth import Growth
 from phoenix_pipeline.reporting.latex import latex_table, latex_title
 from phoenix_pipeline.reporting.privacy import (
     privacy_caveats,
@@ -29,18 +34,13 @@ from phoenix_pipeline.reporting.privacy import (
     privacy_titles,
     skipped_attacks,
 )
-from phoenix_pipeline.reporting.provenance import (
-    differing_settings,
-    flatten_settings,
-    read_setting,
-)
+from phoenix_pipeline.reporting.provenance import differing_settings, flatten_settings
 from phoenix_pipeline.reporting.summary import summarise
-from phoenix_pipeline.reporting.vocabulary import (
-    describe_metric,
-)
+from phoenix_pipeline.reporting.vocabulary import describe_metric
 
 AUDIT = "kedro run --pipelines privacy_audit,comparison"
 TEMPLATE = "report.html.j2"
+_TITLE = "Phoenix: federated diffusion, arm by arm"
 # Sections that show figures, in the order of the page: the part of a figure's key before ":".
 FIGURE_SECTIONS = (
     "scores",
@@ -65,76 +65,102 @@ _SHOWN_WIDTH = 260
 
 def render_report(
     table: pd.DataFrame,
-    metrics: Mapping[str, Mapping[str, Any]],
+    metrics: Mapping[str, ArmMetrics],
     *,
     run: Mapping[str, object],
     figures: Mapping[str, Figure],
     gallery: Gallery,
     settings: Mapping[str, Mapping[str, Any]],
     disclosures: Mapping[str, Sequence[str]],
-    privacy: Mapping[str, Mapping[str, Any]] | None = None,
+    privacy: Mapping[str, ArmAudit] | None = None,
     growth: Growth | None = None,
     earlier: EarlierRuns | None = None,
     cards: Mapping[str, Mapping[str, str]] | None = None,
     notes: Sequence[str] = (),
     links: Mapping[str, str] | None = None,
-    title: str = "Phoenix: federated diffusion, arm by arm",
 ) -> str:
     """Return the report as one self-contained HTML document.
 
-    ``table``: from :func:`~phoenix_pipeline.reporting.comparison.compare_arms`. ``metrics``: arm ->
-    its ``metrics.json``. ``run``: facts for the head of the page, label -> value (date, seed, data
-    set, partition, ...). ``figures``: key -> figure; a key is one of :data:`FIGURE_SECTIONS`, or
-    ``"<section>:<caption>"`` for several in a section; any other key is shown under "More" with
-    the key as its caption. ``settings``: arm -> the nested parameters that it was made with.
-    ``disclosures``: arm -> sentences on what left its clients, as they were written with its model.
-    ``privacy``: arm -> its ``privacy.json``, of the arms that were audited and whose scores are in
-    ``table``. ``growth``: samples by round. ``earlier``: other models of the past.
-    ``cards``: arm -> label -> Markdown of a model's or its samples' card, to save.
-    ``notes``: what a reader must know first. ``links``: label -> command or path, shown as text.
+    ``table``: from :func:`~phoenix_pipeline.reporting.comparison.compare_arms`. ``metrics``: by
+    arm. ``run``: facts for the head of the page, label -> value (date, seed, data set, ...).
+    ``figures``: key -> figure; a key is one of :data:`FIGURE_SECTIONS`, or
+    ``"<section>:<caption>"`` for several in a section; any other key is shown under "More" with the
+    key as its caption.
+    ``settings``: arm -> the nested parameters that it was made with. ``disclosures``: arm ->
+    sentences on what left its clients, as they were written with its model. ``privacy``: of the
+    arms that were audited and whose scores are in ``table``. ``growth``: samples by round.
+    ``earlier``: other models of the past. ``cards``: arm -> label -> Markdown of a model's or its
+    samples' card, to save. ``notes``: what a reader must know first. ``links``: label -> command or
+    path, shown as text.
     """
-    pooled = {a for a, nested in settings.items() if read_setting(nested, "federation.pooled")}
+    flat = {arm: flatten_settings(nested) for arm, nested in settings.items()}
+    pooled = {arm for arm, own in flat.items() if own.get("federation.pooled") == "true"}
     headline = headline_columns(table)
-    everything = [c for c in table.columns if c != "arm" and table[c].notna().any()]
-    shown = _table_view(table, headline, pooled)
     return _load_template().render(
-        title=title,
+        title=_TITLE,
         summary=summarise(table, pooled),
         notes=notes,
-        marks=marked_arms(table),
-        doubtful=DOUBTFUL if doubtful_shares(table) else "",
-        csv=text_data_uri("text/csv", table.to_csv(index=False)),
         run=run,
-        styles=arm_styles(arm for arm in table["arm"] if arm != FLOOR_NAME),
-        floor_name=FLOOR_NAME,
-        pooled=[arm for arm in table["arm"] if arm in pooled],
-        headline=shown,
-        latex=text_data_uri("application/x-tex", _latex(shown)),
-        everything=_table_view(table, everything, pooled),
-        glossary=_glossary(headline),
-        cards=_sample_cards(table, gallery, headline),
-        shrunk=any(grid.width > _SHOWN_WIDTH for grid in gallery.drawn.values()),
-        class_names=gallery.class_names[:MOST_CLASSES] if gallery.by_class else (),
+        **_scores(table, headline, pooled),
+        **_pictures(table, headline, gallery),
         client_models=describe_client_models(metrics, headline),
         figures=_figure_views(figures),
         growth=growth,
         earlier=earlier,
-        downloads={
-            arm: {label: text_data_uri("text/markdown", text) for label, text in own.items()}
-            for arm, own in (cards or {}).items()
-        },
+        downloads=_downloads(cards or {}),
         disclosures=_disclosures(table, disclosures, pooled),
-        audited=privacy_rows(table),
-        audit_titles=privacy_titles(table),
-        audit_glossary=_glossary(_SHOWN_OF_AUDITS).get(PRIVACY, {}),
-        audit_command=AUDIT,
+        **_audits(table),
         differing=differing_settings(settings),
-        complete={arm: flatten_settings(nested) for arm, nested in settings.items()},
+        complete=flat,
         caveats=[*list_caveats(table), *privacy_caveats(privacy or {})],
         skipped={**skipped_metrics(metrics), **skipped_attacks(privacy or {})},
         num_arms=len(metrics),
         links=links or {},
     )
+
+
+def _scores(table: pd.DataFrame, headline: Sequence[str], pooled: set[str]) -> dict[str, Any]:
+    """Return the tables of scores, their glossary, and how arms are marked in them."""
+    everything = [c for c in table.columns if c != "arm" and table[c].notna().any()]
+    shown = table_view(table, headline, pooled)
+    return {
+        "marks": marked_arms(table),
+        "doubtful": DOUBTFUL if doubtful_shares(table) else "",
+        "csv": text_data_uri("text/csv", table.to_csv(index=False)),
+        "styles": arm_styles(arm for arm in table["arm"] if arm != FLOOR_NAME),
+        "floor_name": FLOOR_NAME,
+        "pooled": [arm for arm in table["arm"] if arm in pooled],
+        "headline": shown,
+        "latex": text_data_uri("application/x-tex", _latex(shown)),
+        "everything": table_view(table, everything, pooled),
+        "glossary": _glossary(headline),
+    }
+
+
+def _pictures(table: pd.DataFrame, headline: Sequence[str], gallery: Gallery) -> dict[str, Any]:
+    """Return the samples of each arm, and how they are shown."""
+    return {
+        "cards": _sample_cards(table, gallery, headline),
+        "shrunk": any(grid.width > _SHOWN_WIDTH for grid in gallery.drawn.values()),
+        "class_names": gallery.class_names[:MOST_CLASSES] if gallery.by_class else (),
+    }
+
+
+def _audits(table: pd.DataFrame) -> dict[str, Any]:
+    """Return the table of audits, and what makes them."""
+    return {
+        "audited": privacy_rows(table),
+        "audit_titles": privacy_titles(table),
+        "audit_glossary": _glossary(_SHOWN_OF_AUDITS).get(PRIVACY, {}),
+        "audit_command": AUDIT,
+    }
+
+
+def _downloads(cards: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
+    return {
+        arm: {label: text_data_uri("text/markdown", text) for label, text in own.items()}
+        for arm, own in cards.items()
+    }
 
 
 def _load_template() -> Template:
@@ -148,41 +174,10 @@ def _load_template() -> Template:
     return environment.get_template(TEMPLATE)
 
 
-def _table_view(table: pd.DataFrame, columns: Sequence[str], pooled: set[str]) -> dict[str, Any]:
-    """Return ``groups`` (name, span), ``columns`` (metrics) and ``rows`` (arm, cells).
-
-    A cell is its text, whether it is the best, and the value that it is sorted by.
-    """
-    described = sorted((describe_metric(c) for c in columns), key=lambda m: GROUPS.index(m.group))
-    texts = [format_values(list(table[m.name]), m) for m in described]
-    best = [_best_places(table, m, pooled) for m in described]
-    sorted_by = [["" if pd.isna(value) else value for value in table[m.name]] for m in described]
-    cells = list(zip(texts, best, sorted_by, strict=True))
-    rows = [
-        (str(arm), [(text[i], i in places, values[i]) for text, places, values in cells])
-        for i, arm in enumerate(table["arm"])
-    ]
-    spans = [(group, sum(m.group == group for m in described)) for group in GROUPS]
-    return {"groups": [s for s in spans if s[1]], "columns": described, "rows": rows}
-
-
 def _latex(view: Mapping[str, Any]) -> str:
     titles = ["arm", *map(latex_title, view["columns"])]
     rows = [(arm, [(text, best) for text, best, _ in cells]) for arm, cells in view["rows"]]
     return latex_table(titles, rows)
-
-
-def _best_places(table: pd.DataFrame, metric: Metric, pooled: set[str]) -> set[int]:
-    """Return the rows with the best value among arms that train without pooling the images."""
-    if metric.better is None:
-        return set()
-    rivals = ~table["arm"].isin({*pooled, FLOOR_NAME}).to_numpy()
-    values = table[metric.name].to_numpy(dtype="float64", na_value=np.nan)
-    compared = values[rivals & ~np.isnan(values)]
-    if len(compared) < 2 or compared.min() == compared.max():
-        return set()
-    best = compared.min() if metric.better == "lower" else compared.max()
-    return {int(i) for i in np.flatnonzero(rivals & (values == best))}
 
 
 def _glossary(columns: Iterable[str]) -> dict[str, dict[str, tuple[str, str]]]:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from PIL import Image
 
+from phoenix_pipeline.metrics.arm_metrics import ArmMetrics, Histogram
 from phoenix_pipeline.reporting.figure_style import (
     INK,
     MUTED,
@@ -48,7 +49,7 @@ def draw_grids(grids: Mapping[str, Image.Image | np.ndarray]) -> Figure:
 
 
 def draw_class_histograms(
-    metrics: Mapping[str, Mapping[str, Any]], training_shares: Sequence[float] | None = None
+    metrics: Mapping[str, ArmMetrics], training_shares: Sequence[float] | None = None
 ) -> Figure:
     """Draw the share of each class among the samples: by class name, and sorted (Figures 4, 5).
 
@@ -56,7 +57,7 @@ def draw_class_histograms(
     no arm has one, the figure says so.
     ``training_shares``: the same of the training images, in the order of ``class_names``.
     """
-    histograms = {a: m["class_histogram"] for a, m in metrics.items() if m.get("class_histogram")}
+    histograms = {a: found for a, m in metrics.items() if (found := m["class_histogram"])}
     if not histograms:
         return draw_sentence("No class histogram: there are no labels to train a classifier on.")
     count = len(histograms)
@@ -92,7 +93,7 @@ def draw_class_histograms(
 def _draw_by_class(
     axes: Axes,
     arm: str,
-    histogram: Mapping[str, Any],
+    histogram: Histogram,
     color: str,
     training_shares: Sequence[float] | None,
 ) -> None:

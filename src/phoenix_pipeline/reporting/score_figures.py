@@ -17,10 +17,7 @@ from phoenix_pipeline.reporting.figure_style import (
     style_axes,
 )
 from phoenix_pipeline.reporting.formatting import MISSING, format_values
-from phoenix_pipeline.reporting.vocabulary import (
-    GAP_CLOSED,
-    describe_metric,
-)
+from phoenix_pipeline.reporting.vocabulary import GAP_CLOSED, describe_metric
 
 _PER_ROW = 4
 _DARK = 0.5

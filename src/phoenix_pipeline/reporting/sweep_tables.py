@@ -5,11 +5,10 @@ from typing import Any
 
 import pandas as pd
 
+from phoenix_pipeline.metrics.arm_metrics import ArmMetrics
 from phoenix_pipeline.reporting.comparison import compare_arms
 from phoenix_pipeline.reporting.formatting import format_values
-from phoenix_pipeline.reporting.vocabulary import (
-    describe_metric,
-)
+from phoenix_pipeline.reporting.vocabulary import describe_metric
 
 RUNS = "runs"
 
@@ -17,7 +16,7 @@ RUNS = "runs"
 def cell_table(
     cell: str,
     values: Mapping[str, Any],
-    metrics: Mapping[str, Mapping[str, Any]],
+    metrics: Mapping[str, ArmMetrics],
     rounds: Mapping[str, pd.DataFrame],
 ) -> pd.DataFrame:
     """Return the comparison of one cell's arms, with the cell's name and its axes in front.

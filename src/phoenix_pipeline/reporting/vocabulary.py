@@ -21,8 +21,19 @@ GAP_CLOSED = Metric(
     credible=(-1.0, 1.5),
 )
 
+# Named by its beginning; see `start_shares`.
+LEFT_OF_START = Metric(
+    "left_of_start_",
+    "Left of start",
+    "FID after the last round over that of the given weights that round 1 began with, both of the "
+    "few samples of the scores by round: below 1 the training added something",
+    "lower",
+    FIDELITY,
+    headline=Headline(11, keep=1),
+)
+
 
 def describe_metric(name: str) -> Metric:
     """Return what is known about a column of the comparison; unknown names get no direction."""
-    known = describe(name, (*RUN_METRICS, GAP_CLOSED))
+    known = describe(name, (*RUN_METRICS, GAP_CLOSED, LEFT_OF_START))
     return known or Metric(name, name.replace("_", " "), "")

@@ -19,8 +19,13 @@ from phoenix_pipeline.optimization.corrections import (
     GradientPull,
     ProximalPull,
 )
-from phoenix_pipeline.strategies.strategy import Arrays, ClientView, ServerView, Strategy
-from phoenix_pipeline.strategies.weights import trained_like
+from phoenix_pipeline.strategies.strategy import (
+    Arrays,
+    ClientView,
+    ServerView,
+    Strategy,
+    trained_like,
+)
 
 
 class FedDynSettings(Group):

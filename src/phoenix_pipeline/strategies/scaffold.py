@@ -17,8 +17,13 @@ from phoenix_pipeline.config import ArmSettings, Group
 from phoenix_pipeline.config.base import Fraction
 from phoenix_pipeline.optimization.corrections import Arrange, BindCorrection, StepPull
 from phoenix_pipeline.optimization.learning_rate import sum_of_rates
-from phoenix_pipeline.strategies.strategy import Arrays, ClientView, ServerView, Strategy
-from phoenix_pipeline.strategies.weights import trained_like
+from phoenix_pipeline.strategies.strategy import (
+    Arrays,
+    ClientView,
+    ServerView,
+    Strategy,
+    trained_like,
+)
 
 
 class ScaffoldSettings(Group):

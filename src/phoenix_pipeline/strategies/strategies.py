@@ -1,16 +1,60 @@
-"""All strategies of a run together: their arrays side by side, in the order of the settings."""
+"""The strategies that there are, and all those of a run together.
 
+Each is in a module of this package or in another package. Arrays of several lie side by side, in
+the order of the settings.
+"""
+
+import importlib
+import pkgutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
+from pydantic import ValidationError
 from torch import Tensor
 
+from phoenix_pipeline import strategies
 from phoenix_pipeline.config import ArmSettings
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.optimization.corrections import BindCorrection
-from phoenix_pipeline.strategies.components import build_strategies
+from phoenix_pipeline.registry import Registry, look_up
 from phoenix_pipeline.strategies.strategy import Arrays, ClientView, ServerView, Strategy
+
+_SETTING = "federation.strategies"
+
+
+@cache
+def known_strategies() -> Registry[type[Strategy]]:
+    """Return the strategies by name."""
+    for module in pkgutil.iter_modules(strategies.__path__, f"{strategies.__name__}."):
+        importlib.import_module(module.name)
+    package = f"{strategies.__name__}."
+    own = {c.name: c for c in Strategy.__subclasses__() if c.__module__.startswith(package)}
+    return Registry("strategies", dict(sorted(own.items())))
+
+
+def build_strategies(chosen: Mapping[str, Mapping[str, Any]]) -> list[Strategy]:
+    """Return the strategies that ``federation.strategies`` asks for, in its order.
+
+    Raises:
+        SettingsError: a name, a key or a value is not allowed.
+    """
+    return [_build(name, told) for name, told in chosen.items()]
+
+
+def _build(name: str, told: Mapping[str, Any] | None) -> Strategy:
+    strategy = look_up(known_strategies(), name, _SETTING)
+    try:
+        settings = strategy.Settings.model_validate(told or {})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, (_SETTING, name, *first["loc"])))
+        allowed = ", ".join(strategy.Settings.model_fields) or "no keys"
+        raise SettingsError(
+            f"{where}: {first['msg']}, got {first['input']!r}; {name} has {allowed}"
+        ) from error
+    return strategy(settings)
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from phoenix_pipeline.config import ArmSettings, Group, TrainingConfig
 from phoenix_pipeline.optimization.corrections import BindCorrection
 from phoenix_pipeline.optimization.work import LocalWork
 
+_BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 Arrays = Mapping[str, Tensor]
+
+
+def is_state(name: str, array: Tensor) -> bool:
+    """Return whether ``array`` is no trained weight: a BatchNorm statistic, or not floating."""
+    return not array.is_floating_point() or name.rpartition(".")[2] in _BUFFERS
+
+
+def trained_like(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return zeros like those of ``weights`` that are trained."""
+    return {n: torch.zeros_like(a) for n, a in weights.items() if not is_state(n, a)}
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from tests.federated.tiny import client_table, federate, job, make_images, setti
 SIZES = (6,) * 10
 POISONERS = (3, 7)
 RULES: list[dict[str, Any]] = [
+    {},
     {"rule": "median"},
     {"rule": "trimmed_mean"},
     {"rule": "krum", "num_byzantine": 2},
@@ -68,8 +69,9 @@ def harm(result: FederatedResult, clean: dict[str, torch.Tensor]) -> float:
     return off / update
 
 
-def test_fedavg_is_ruined(tmp_path: Path, clean: dict[str, torch.Tensor]) -> None:
-    assert harm(federate_ten(tmp_path, -10.0), clean) > 50.0
+def test_fedavg_without_a_bound_is_ruined(tmp_path: Path, clean: dict[str, torch.Tensor]) -> None:
+    unbounded = {"clip_norm": {"bound": None}}
+    assert harm(federate_ten(tmp_path, -10.0, aggregation=unbounded), clean) > 50.0
 
 
 @pytest.mark.parametrize("rule", RULES, ids=str)

@@ -14,8 +14,8 @@ from flwr.supercore.task_identity import TaskIdentity
 from pydantic import ValidationError
 
 from phoenix_pipeline.config import DcganConfig, ModelConfig, ServerOptimizerConfig
-from phoenix_pipeline.federated.packed_file import load_packed
 from phoenix_pipeline.federated.server_optimizer import ServerOptimizer
+from phoenix_pipeline.federated.wire import load_packed
 from tests.federated.tiny import federate, interrupt, same, settings
 
 NAMES = ("w", "b")

@@ -4,12 +4,7 @@ from torch import Tensor
 
 from phoenix_pipeline.errors import TrainingError
 from phoenix_pipeline.federated.compression.codecs import Codec, Fp16, Int4, Int8, TopK
-from phoenix_pipeline.federated.compression.updates import (
-    apply_update,
-    decode,
-    difference,
-    encode,
-)
+from phoenix_pipeline.federated.compression.updates import apply_update, decode, difference, encode
 
 SHAPES = {"conv.weight": (8, 4, 3, 3), "conv.bias": (8,)}
 

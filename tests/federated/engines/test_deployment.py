@@ -18,6 +18,8 @@ from phoenix_pipeline.errors import FederationError, SettingsError
 from phoenix_pipeline.federated.engines.superlink import SuperLink, is_loopback
 from phoenix_pipeline.federated.job import FederatedResult
 from phoenix_pipeline.images import ImageSet
+from tests.federated.adapted import make_base
+from tests.federated.adapted import told as adapter_settings
 from tests.federated.engines.loopback import START_S, Consortium, run
 from tests.federated.test_conditional import conditional, told
 from tests.federated.test_conditional import images as conditional_images
@@ -105,6 +107,30 @@ def test_nodes_label_their_own_images_in_the_order_of_the_server(tmp_path: Path)
         apart = train(consortium, tmp_path / "apart", **options)
     whole = conditional(tmp_path / "here", rounds=1, threads_per_client=1)
     assert same(apart.raw, whole.raw)
+
+
+@pytest.mark.slow
+def test_adapters_are_trained_on_the_base_of_each_site(tmp_path: Path) -> None:
+    """Site 1 has another base: it is refused, and the others go on without it."""
+    pytest.importorskip("peft")
+    base, other = (make_base(tmp_path / f"base{seed}", seed) for seed in (77, 78))
+    told = adapter_settings(base)
+    with Consortium(tmp_path / "consortium") as consortium:
+        for client, folder in ((0, base), (1, other), (2, base)):
+            consortium.make_key(f"site{client}")
+            own = {"base_model": f'"{folder}"'}
+            consortium.start_node(f"site{client}", site(client), client, **own)
+        options = {"settings": told, "rounds": 1}
+        asked = consortium.config(num_nodes=2)
+        apart = train(consortium, tmp_path / "apart", deployment=asked, **options)
+        assert "other-base: its base model has other weights" in consortium.log("site1")
+    rows = client_table(SIZES)
+    two = {"images": make_images(sum(SIZES)), "client_images": rows[rows["client_id"] != 1]}
+    here = federate(
+        tmp_path / "here", settings=told, base=base, rounds=1, threads_per_client=1, **two
+    )
+    assert set(apart.num_examples) == {0, 2}
+    assert same(apart.raw, here.raw)
 
 
 def align_names(images: ImageSet, names: tuple[str, ...]) -> ImageSet:

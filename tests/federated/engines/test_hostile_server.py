@@ -26,9 +26,8 @@ from phoenix_pipeline.federated.records import (
     pack_arrays,
     pack_weights,
 )
-from phoenix_pipeline.federated.site_demands import SiteDemands
+from phoenix_pipeline.federated.site_demands import Release, SiteDemands, SpentEpsilon
 from phoenix_pipeline.federated.site_errors import SiteRefusal, answer_with_code
-from phoenix_pipeline.federated.spent_epsilon import Release, SpentEpsilon
 from phoenix_pipeline.federated.wire import Layout
 from phoenix_pipeline.images import encode_png, write_images
 from phoenix_pipeline.metrics.monitoring import build_monitor_reference

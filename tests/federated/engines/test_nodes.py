@@ -65,6 +65,11 @@ def test_the_shared_pool_is_a_file_of_the_node(folder: Path) -> None:
     assert torch.equal(site.images, torch.from_numpy(make_images(8).images))
 
 
+def test_a_base_model_is_named_by_the_node_alone(folder: Path) -> None:
+    assert open_with(folder).base is None
+    assert open_with(folder, **{"base-model": str(folder / "base")}).base == folder / "base"
+
+
 def test_images_are_resized_as_the_run_wants_them(folder: Path) -> None:
     other = settings().model_copy(update={"image_size": 16, "channels": 3})
     site = open_with(folder, {"settings": other.model_dump_json()})

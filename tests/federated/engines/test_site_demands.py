@@ -17,12 +17,7 @@ from phoenix_pipeline.federated.privacy.accountant import epsilon_spent
 from phoenix_pipeline.federated.records import ClientSettings, LocalNoise
 from phoenix_pipeline.federated.round_memory import round_bytes
 from phoenix_pipeline.federated.site_demands import SiteDemands
-from phoenix_pipeline.federated.site_errors import (
-    SENTENCES,
-    SiteRefusal,
-    answer_with_code,
-    code_of,
-)
+from phoenix_pipeline.federated.site_errors import SENTENCES, SiteRefusal, answer_with_code, code_of
 from phoenix_pipeline.images import count_images, write_images
 from phoenix_pipeline.optimization.work import LocalWork
 from tests.federated.tiny import make_images, settings

@@ -11,6 +11,7 @@ import yaml
 
 from phoenix_pipeline.framework.sweeps.cells import Cell
 from phoenix_pipeline.framework.sweeps.plan import Sweep
+from tests.written import arm_metrics
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -60,9 +61,17 @@ class Arithmetic:
         score += cell.parameters["run"]["seed"]
         file = folder.metrics_file(arm)
         file.parent.mkdir(parents=True, exist_ok=True)
-        histogram = {"class_names": ["a", "b"], "shares": [0.75, 0.25]}
-        scores = {"scores": {"fid_pixels": score}, "class_histogram": histogram}
-        file.write_text(json.dumps(scores))
+        histogram = {
+            "class_names": ["a", "b"],
+            "counts": [3, 1],
+            "shares": [0.75, 0.25],
+            "training_shares": [0.5, 0.5],
+            "classifier": "trained here",
+            "classifier_test_accuracy": 0.9,
+            "classifier_majority_share": 0.5,
+        }
+        metrics = arm_metrics({"fid_pixels": score}, class_histogram=histogram)
+        file.write_text(json.dumps(metrics))
         rounds = folder.path / f"06_models/{arm}/rounds.parquet"
         rounds.parent.mkdir(parents=True, exist_ok=True)
         columns = ["round", "client_id", "images_trained", "bytes_up", "bytes_down", "seconds"]

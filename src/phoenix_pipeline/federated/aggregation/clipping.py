@@ -5,22 +5,35 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from phoenix_pipeline.federated.aggregation.replies import ReplyCheck, to_dtype, widened
-from phoenix_pipeline.federated.aggregation.rule import Aggregation
+from phoenix_pipeline.config import TrainingConfig
+from phoenix_pipeline.config.aggregation import FEWEST_FOR_A_MEDIAN
+from phoenix_pipeline.federated.aggregation.rule import Aggregation, ReplyCheck, to_dtype, widened
+from phoenix_pipeline.optimization.learning_rate import sum_of_rates
+
+# At which the learning rate of a round is read.
+_POINTS = 16
 
 
 class ClippedUpdates:
     """Scales updates down to norm ``bound`` on their way into ``rule``; holds one reply at a time.
 
     An update is a reply less ``template``, over all arrays; its norm is over the floating-point
-    ones. BatchNorm's statistics are clipped with the weights, so that they are no way round.
+    ones. BatchNorm's statistics are clipped with the weights, so that they are no way round. A
+    reply of more than ``usual_weight`` may be as many times as long: its client made more steps.
     """
 
-    def __init__(self, rule: Aggregation, template: Mapping[str, Tensor], bound: float) -> None:
+    def __init__(
+        self,
+        rule: Aggregation,
+        template: Mapping[str, Tensor],
+        bound: float,
+        usual_weight: float | None = None,
+    ) -> None:
         self._rule = rule
         self._template = template
         self._check = ReplyCheck(template)
         self._bound = bound
+        self._usual_weight = usual_weight
         self._norms: list[float] = []
 
     def add(self, arrays: Mapping[str, Tensor], weight: float) -> None:
@@ -30,8 +43,12 @@ class ClippedUpdates:
             FederationError: see :class:`ReplyCheck`.
         """
         self._check(arrays, weight)
-        norm = update_norm(arrays, self._template)
-        self._rule.add(clip_update(arrays, self._template, norm, self._bound), weight)
+        self.take(arrays, weight, update_norm(arrays, self._template))
+
+    def take(self, arrays: Mapping[str, Tensor], weight: float, norm: float) -> None:
+        """Do so with ``arrays`` that were checked, and whose update has ``norm``."""
+        bound = self._bound * slack(weight, self._usual_weight)
+        self._rule.add(clip_update(arrays, self._template, norm, bound), weight)
         self._norms.append(norm)
 
     def result(self) -> dict[str, Tensor]:
@@ -39,42 +56,94 @@ class ClippedUpdates:
         return self._rule.result()
 
     def next_clip_norm(self) -> float | None:
-        """Return the median norm of this round's updates before clipping; None if it is 0."""
-        return median_norm(self._norms) or None
+        """Return the median norm before clipping; None if it is 0, or of too few to say."""
+        return norm_to_hand_on(self._norms)
 
 
 class MedianClippedUpdates:
-    """Scales updates down to ``multiple`` of their median norm; holds all replies until then."""
+    """Scales updates down to ``multiple`` of their median norm; holds the replies until then.
 
-    def __init__(self, rule: Aggregation, template: Mapping[str, Tensor], multiple: float) -> None:
+    After ``most_held`` replies their median bounds the later ones too, which are then passed on.
+    """
+
+    def __init__(
+        self,
+        rule: Aggregation,
+        template: Mapping[str, Tensor],
+        multiple: float,
+        usual_weight: float | None = None,
+        most_held: int | None = None,
+    ) -> None:
         self._rule = rule
         self._template = template
         self._check = ReplyCheck(template)
         self._multiple = multiple
+        self._usual_weight = usual_weight
+        self._most_held = most_held
         self._replies: list[tuple[Mapping[str, Tensor], float, float]] = []
+        self._norms: list[float] = []
+        self._clipped: ClippedUpdates | None = None
 
     def add(self, arrays: Mapping[str, Tensor], weight: float) -> None:
-        """Keep one client's ``arrays``, unless they are refused.
+        """Keep or pass on one client's ``arrays``, unless they are refused.
 
         Raises:
             FederationError: see :class:`ReplyCheck`.
         """
         self._check(arrays, weight)
-        self._replies.append((arrays, weight, update_norm(arrays, self._template)))
+        norm = update_norm(arrays, self._template)
+        self._norms.append(norm)
+        if self._clipped is not None:
+            self._clipped.take(arrays, weight, norm)
+            return
+        self._replies.append((arrays, weight, norm))
+        if len(self._replies) == self._most_held:
+            self._clipped = self._pass_on()
 
     def result(self) -> dict[str, Tensor]:
         """Return what the rule makes of the clipped replies."""
-        bound = self._multiple * self._median()
-        for arrays, weight, norm in self._replies:
-            self._rule.add(clip_update(arrays, self._template, norm, bound), weight)
-        return self._rule.result()
+        return (self._clipped or self._pass_on()).result()
 
     def next_clip_norm(self) -> float | None:
-        """Return the median norm of this round's updates before clipping; None if it is 0."""
-        return self._median() or None
+        """Return the median norm before clipping; None if it is 0, or of too few to say."""
+        return norm_to_hand_on(self._norms)
 
-    def _median(self) -> float:
-        return median_norm([norm for _, _, norm in self._replies])
+    def _pass_on(self) -> ClippedUpdates:
+        bound = self._multiple * median_norm(self._norms)
+        clipped = ClippedUpdates(self._rule, self._template, bound, self._usual_weight)
+        for arrays, weight, norm in self._replies:
+            clipped.take(arrays, weight, norm)
+        self._replies.clear()
+        return clipped
+
+
+def slack(weight: float, usual_weight: float | None) -> float:
+    """Return how many times the bound a reply of ``weight`` may be long, at least 1."""
+    return max(1.0, weight / usual_weight) if usual_weight else 1.0
+
+
+def norm_of_this_round(
+    last_norm: float | None, training: TrainingConfig, current: int, num_rounds: int
+) -> float | None:
+    """Return the last round's norm, longer by as much as learning rates have grown since.
+
+    In a warm-up honest updates grow from round to round; that they shrink later is no reason to
+    clip. ``current``: this round, from 1.
+    """
+    if last_norm is None:
+        return None
+    before, now = (
+        sum_of_rates(((end - 1) / num_rounds, end / num_rounds), _POINTS, training)
+        for end in (max(1, current - 1), current)
+    )
+    return last_norm * max(1.0, now / before) if before > 0.0 else last_norm
+
+
+def norm_to_hand_on(norms: Sequence[float]) -> float | None:
+    """Return the bound's unit of the next round; None: that one takes its own."""
+    if len(norms) < FEWEST_FOR_A_MEDIAN:
+        return None
+    return median_norm(norms) or None
 
 
 def median_norm(norms: Sequence[float]) -> float:
@@ -84,12 +153,12 @@ def median_norm(norms: Sequence[float]) -> float:
 
 def update_norm(arrays: Mapping[str, Tensor], template: Mapping[str, Tensor]) -> float:
     """Return the L2 norm of ``arrays - template`` over the floating-point arrays."""
-    squares = [
-        (widened(arrays[name]) - widened(tensor)).square().sum(dtype=torch.float64)
+    norms = [
+        torch.linalg.vector_norm(widened(arrays[name]) - widened(tensor), dtype=torch.float64)
         for name, tensor in template.items()
         if tensor.dtype.is_floating_point
     ]
-    return float(torch.stack(squares).sum().sqrt()) if squares else 0.0
+    return float(torch.linalg.vector_norm(torch.stack(norms))) if norms else 0.0
 
 
 def clip_update(

@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 
 from phoenix_pipeline.errors import FederationError
 from phoenix_pipeline.federated.aggregation.clipping import update_norm
-from phoenix_pipeline.federated.aggregation.replies import ReplyCheck, widened
+from phoenix_pipeline.federated.aggregation.rule import ReplyCheck, widened
 from phoenix_pipeline.optimization.gaussian_mechanism import gaussian_mechanism
 from phoenix_pipeline.seeding import torch_generator
 

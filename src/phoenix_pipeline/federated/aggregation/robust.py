@@ -12,7 +12,7 @@ from torch import Tensor
 
 from phoenix_pipeline.config import AggregationConfig
 from phoenix_pipeline.errors import FederationError
-from phoenix_pipeline.federated.aggregation.replies import ReplyCheck, to_dtype, widened
+from phoenix_pipeline.federated.aggregation.rule import ReplyCheck, to_dtype, widened
 from phoenix_pipeline.registry import look_up
 
 # Coordinates that are sorted at a time: a block of all clients' values stays in the cache.

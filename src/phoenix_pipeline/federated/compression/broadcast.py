@@ -20,12 +20,7 @@ from torch import Generator, Tensor
 from phoenix_pipeline.config.compression import DownlinkConfig
 from phoenix_pipeline.errors import FederationError
 from phoenix_pipeline.federated.compression.codecs import Codec, codec_of
-from phoenix_pipeline.federated.compression.updates import (
-    apply_update,
-    decode,
-    difference,
-    encode,
-)
+from phoenix_pipeline.federated.compression.updates import apply_update, decode, difference, encode
 
 DELTA = "delta"
 FULL = "full"

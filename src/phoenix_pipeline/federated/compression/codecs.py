@@ -15,14 +15,14 @@ from torch import Generator, Size, Tensor
 from phoenix_pipeline.config.compression import CodecConfig
 from phoenix_pipeline.errors import FederationError
 from phoenix_pipeline.federated.compression.channels import Channels, num_channels
-from phoenix_pipeline.federated.compression.nibbles import (
+from phoenix_pipeline.federated.compression.uniform import (
     LARGEST_NIBBLE,
+    Uniform,
     pack_nibbles,
     unpack_nibbles,
 )
-from phoenix_pipeline.federated.compression.uniform import Uniform
 from phoenix_pipeline.registry import Registry, look_up
-from phoenix_pipeline.strategies.weights import is_state
+from phoenix_pipeline.strategies.strategy import is_state
 
 Parts = dict[str, tuple[Size, torch.dtype]]
 # One tensor per array, by the name of the part.

@@ -10,7 +10,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from phoenix_pipeline.checkpoints import read_json, write_json
 from phoenix_pipeline.errors import CheckpointError, FederationError
 from phoenix_pipeline.federated.engines.exchange import (
     JOB_FILE,
@@ -26,6 +25,7 @@ from phoenix_pipeline.federated.engines.superlink import SuperLink
 from phoenix_pipeline.federated.job import FederatedJob, FederatedResult
 from phoenix_pipeline.federated.personal_layers import samples_are_personal
 from phoenix_pipeline.federated.program import Watch
+from phoenix_pipeline.json_files import read_json, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +128,7 @@ def _follow(
             elif kind == "round" and watch.on_round:
                 watch.on_round(number, values)
             elif kind == "reply" and watch.on_reply:
-                watch.on_reply(number, values)
+                watch.on_reply()
         if ended:
             return None
         if time.monotonic() - asked > _ASK_S:

@@ -15,12 +15,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from phoenix_pipeline.checkpoints import load_tensors, read_json, save_tensors, write_json
+from phoenix_pipeline.checkpoints import load_tensors, save_tensors
 from phoenix_pipeline.config import FederationConfig, ThresholdFilterConfig
 from phoenix_pipeline.federated.client_state import ClientState
 from phoenix_pipeline.federated.job import FederatedJob, FederatedResult
 from phoenix_pipeline.federated.records import ClientSettings
 from phoenix_pipeline.images import ImageSet
+from phoenix_pipeline.json_files import read_json, write_json
 from phoenix_pipeline.metrics.monitoring import MonitorReference
 
 # The key of the run configuration that names this folder.
@@ -59,6 +60,7 @@ def write_job(folder: Path, job: FederatedJob) -> None:
             "has_reference": job.reference is not None,
             "warmup_steps": job.warmup_steps,
             "final_average": job.final_average,
+            "base": job.base and str(job.base),
         },
     )
 
@@ -69,8 +71,8 @@ def read_job(folder: Path) -> FederatedJob:
     Raises:
         CheckpointError: the file is missing, truncated or altered.
     """
-    tensors, told = load_tensors(folder / JOB_FILE)
-    settings = ClientSettings.model_validate(told["settings"])
+    tensors, metadata = load_tensors(folder / JOB_FILE)
+    settings = ClientSettings.model_validate(metadata["settings"])
     empty = torch.empty(
         (0, settings.channels, settings.image_size, settings.image_size), dtype=torch.uint8
     )
@@ -83,15 +85,16 @@ def read_job(folder: Path) -> FederatedJob:
     return FederatedJob(
         images=images,
         client_images=pd.DataFrame({"client_id": [], "image_index": []}),
-        config=FederationConfig.model_validate(told["config"]),
+        config=FederationConfig.model_validate(metadata["config"]),
         settings=settings,
-        device=told["device"],
-        threshold_filter=ThresholdFilterConfig.model_validate(told["threshold_filter"]),
-        reference=MonitorReference.from_arrays(tensors) if told["has_reference"] else None,
+        device=metadata["device"],
+        threshold_filter=ThresholdFilterConfig.model_validate(metadata["threshold_filter"]),
+        reference=MonitorReference.from_arrays(tensors) if metadata["has_reference"] else None,
         pool=np.arange(len(pool)) if len(pool) else None,
-        warmup_steps=told["warmup_steps"],
-        final_average=told["final_average"],
+        warmup_steps=metadata["warmup_steps"],
+        final_average=metadata["final_average"],
         start=start or None,
+        base=Path(metadata["base"]) if metadata["base"] else None,
     )
 
 

@@ -28,7 +28,7 @@ def train(job: FederatedJob, folder: Path, watch: Watch) -> FederatedResult:
     device = resolve_device(job.device)
     kept = KeptStates(job.config.is_of_checkpoint, device)
     states = folder / CLIENTS_FOLDER
-    sites = InMemorySites(job.images, job.client_images, device, states, kept)
+    sites = InMemorySites(job.images, job.client_images, device, states, kept, job.base)
     sizes, cores = sites.sizes(), available_cores()
     workers = min(job.config.workers or (cores if device.type == "cpu" else 1), len(sizes))
     app = build_client_app(sites)

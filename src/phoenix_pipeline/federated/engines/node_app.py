@@ -18,7 +18,7 @@ from flwr.app import Context, Message
 from pydantic import Field, ValidationError
 
 from phoenix_pipeline.config import Group, ImagesConfig
-from phoenix_pipeline.config.data import Colour, Window
+from phoenix_pipeline.config.data import Colour, Fit, Window
 from phoenix_pipeline.errors import DataError, FederationError, SettingsError
 from phoenix_pipeline.federated.client_app import build_client_app, read_settings
 from phoenix_pipeline.federated.records import CONFIG
@@ -41,11 +41,19 @@ class NodeConfig(Group):
     shared_pool: Path | None = Field(
         None, description="Images that the consortium agreed to share; trained on like own ones."
     )
+    base_model: Path | None = Field(
+        None, description="Folder of the model that a run with adapters (LoRA) is to be trained on."
+    )
     image_column: str = Field("img", description="Parquet column of the images.")
     label_column: str = Field(
         "label", description="Parquet column of the classes, which a conditional model learns."
     )
-    background: Colour = Field("white", description="Colour that transparent images are put on.")
+    fit: Fit = Field(
+        "crop", description="How images that are not square become so: crop, pad or stretch."
+    )
+    background: Colour = Field(
+        "white", description="Colour that transparent and padded images are put on."
+    )
     window: Window | None = Field(
         None, description="Values of deep grey images that become black and white, `low..high`."
     )
@@ -85,10 +93,11 @@ def open_node(message: Message, context: Context) -> Site:
     node = read_node_config(context)
     if node.threads:
         torch.set_num_threads(node.threads)
-    told = message.content[CONFIG]
+    config = message.content[CONFIG]
     settings = read_settings(message)
     reading = ImagesConfig(
         image_column=node.image_column,
+        fit=node.fit,
         background=node.background,
         window=node.window,
         label_column=node.label_column if settings.class_names else None,
@@ -103,10 +112,11 @@ def open_node(message: Message, context: Context) -> Site:
     return Site(
         node.client_id,
         torch.from_numpy(np.concatenate([part.images for part in parts])).to(device),
-        _state_folder(node, str(told.get("run", ""))),
+        _state_folder(node, str(config.get("run", ""))),
         releases_personal_layers=node.release_personal_layers,
         demands=demands,
         labels=_labels(parts, settings.class_names, device),
+        base=node.base_model,
     )
 
 

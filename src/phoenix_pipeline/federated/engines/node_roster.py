@@ -1,30 +1,35 @@
-"""Who takes part in a deployment: nodes are asked who they are when they are first seen."""
+"""Who takes part in a deployment, and as which client.
+
+Nodes are asked who they are when they are first seen. With node keys, Flower gives each registered
+key a node id for as long as it is registered. So a client id that is bound to a node id is bound to
+a key, also while its site is away.
+"""
 
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from phoenix_pipeline.errors import FederationError
-from phoenix_pipeline.federated.client_answers import Introduction, read_introduction
+from phoenix_pipeline.federated.client_answers import Introduction, plain_text, read_introduction
 from phoenix_pipeline.federated.client_state import ClientState
 from phoenix_pipeline.federated.engines.node_grid import NodeGrid
-from phoenix_pipeline.federated.engines.site_register import SITES_FILE, SiteRegister
 from phoenix_pipeline.federated.fleet import Fleet
 from phoenix_pipeline.federated.job import FederatedJob
 from phoenix_pipeline.federated.personal_layers import samples_are_personal
-from phoenix_pipeline.federated.reasons import plain_text
 from phoenix_pipeline.federated.records import CONFIG, DESCRIBE_QUERY
 from phoenix_pipeline.federated.work_plan import cap_counts
+from phoenix_pipeline.json_files import read_json, write_json
 
 logger = logging.getLogger(__name__)
 
 _ASK_AGAIN_S = 5.0
 # Between rounds; a newcomer that needs longer is asked again before the next one.
 _NEWCOMER_S = 120.0
+SITES_FILE = "sites.json"
 
 
 def open_fleet(grid: Grid, job: FederatedJob, folder: Path) -> Fleet:
@@ -75,7 +80,7 @@ class Roster:
         """
         wait_s, wanted = self._config.wait_for_nodes_s, self._config.num_nodes
         deadline = time.monotonic() + wait_s
-        told = wanted
+        logged = wanted
         while True:
             online = list(self.grid.get_node_ids())
             self._admit(online, max(0.0, deadline - time.monotonic()))
@@ -88,9 +93,9 @@ class Roster:
                     f"federation.deployment.num_nodes is {wanted} ({'; '.join(reasons)}); start "
                     "the others, or raise federation.deployment.wait_for_nodes_s"
                 )
-            if len(self.clients) != told:
-                told = len(self.clients)
-                logger.info("waiting for nodes: %s of %s take part", told, wanted)
+            if len(self.clients) != logged:
+                logged = len(self.clients)
+                logger.info("waiting for nodes: %s of %s take part", logged, wanted)
             time.sleep(min(_ASK_AGAIN_S, wait_s))
 
     def check_releases(self) -> None:
@@ -126,9 +131,9 @@ class Roster:
 
     def _admit(self, online: Collection[int], timeout: float) -> None:
         """Ask the nodes that are new, and take in those that may take part."""
-        told = ConfigRecord({"settings": self._job.settings.model_dump_json()})
+        config = ConfigRecord({"settings": self._job.settings.model_dump_json()})
         messages = [
-            Message(RecordDict({CONFIG: told}), node, f"query.{DESCRIBE_QUERY}")
+            Message(RecordDict({CONFIG: config}), node, f"query.{DESCRIBE_QUERY}")
             for node in sorted(set(online) - self.clients.keys())
         ]
         for reply in self.grid.send_and_receive(messages, timeout=timeout):
@@ -170,3 +175,40 @@ class Roster:
         if self._refused.get(node) != f"node {node}: {reason}":
             self._refused[node] = f"node {node}: {reason}"
             logger.warning("not part of the federation: %s", self._refused[node])
+
+
+class SiteRegister:
+    """Node ids by client id.
+
+    ``listed``: the coordinator's list, which allows no other; empty: ``file`` keeps who came first.
+    """
+
+    def __init__(self, file: Path, listed: Mapping[int, int]) -> None:
+        """Go on with ``file``; raises CheckpointError when it is broken."""
+        self._file = file
+        self._listed = bool(listed)
+        self._nodes = dict(listed)
+        if not listed and file.exists():
+            self._nodes = {int(client): int(node) for client, node in read_json(file).items()}
+
+    def admit(self, client: int, node: int) -> None:
+        """Let ``node`` be ``client``, from now on alone.
+
+        Raises:
+            FederationError: one of them belongs to another; says where that is decided.
+        """
+        where = "federation.deployment.sites" if self._listed else str(self._file)
+        owner = self._nodes.get(client)
+        if owner == node:
+            return
+        if owner is not None:
+            raise FederationError(f"client-id {client} belongs to node {owner} (see {where})")
+        if self._listed:
+            raise FederationError(f"client-id {client} is not in {where}")
+        known = next((c for c, n in self._nodes.items() if n == node), None)
+        if known is not None:
+            raise FederationError(
+                f"it says it is client-id {client}, but was client-id {known} (see {where})"
+            )
+        self._nodes[client] = node
+        write_json(self._file, {str(c): str(n) for c, n in sorted(self._nodes.items())})

@@ -59,7 +59,7 @@ def train(job: FederatedJob, folder: Path, watch: Watch) -> FederatedResult:
     try:
         with _cluster(config, len(sizes), job.config.workers) as workers:
             threads = max(1, int(config.num_cpus_per_client))
-            open_app = partial(_client_app, images, states, device, threads)
+            open_app = partial(_client_app, images, states, device, threads, job.base)
             with RayGrid(open_app, sizes, workers, config) as grid:
                 fleet = Fleet(grid, grid.clients, sizes, sites.state, roll_call)
                 return run_program(job, folder, fleet, watch)
@@ -116,10 +116,12 @@ class RayGrid(LocalGrid):
 
 
 @lru_cache(maxsize=1)
-def _client_app(images: Path, states: Path, device: str, threads: int) -> ClientApp:
+def _client_app(
+    images: Path, states: Path, device: str, threads: int, base: Path | None
+) -> ClientApp:
     """Return an actor's ClientApp; it and its network are kept from message to message."""
     torch.set_num_threads(threads)
-    return build_client_app(StoredSites(images, resolve_device(device), states))
+    return build_client_app(StoredSites(images, resolve_device(device), states, base))
 
 
 @contextmanager

@@ -147,9 +147,9 @@ class _Recorder(LocalGrid):
         Raises:
             FederationError: it would not take part; says why.
         """
-        told = ConfigRecord({"settings": job.settings.model_dump_json()})
+        config = ConfigRecord({"settings": job.settings.model_dump_json()})
         (node_id,) = self.clients
-        message = Message(RecordDict({CONFIG: told}), node_id, f"query.{DESCRIBE_QUERY}")
+        message = Message(RecordDict({CONFIG: config}), node_id, f"query.{DESCRIBE_QUERY}")
         (reply,) = self.send_and_receive([message])
         if reply.has_error():
             raise FederationError(f"this site would not take part: {reply.error.reason}")

@@ -40,7 +40,7 @@ def main(grid: Grid, context: Context) -> None:
     progress = ProgressFile(folder)
     watch = Watch(
         lambda number, means: progress.append("round", number, means),
-        lambda number, row: progress.append("reply", number, row),
+        lambda: progress.append("reply", 0, {}),
     )
     try:
         with relayed_log(progress):

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from phoenix_pipeline.errors import TrainingError
 from phoenix_pipeline.federated.aggregation.clipping import clip_update, update_norm
-from phoenix_pipeline.federated.aggregation.replies import widened
+from phoenix_pipeline.federated.aggregation.rule import widened
 from phoenix_pipeline.federated.records import LocalNoise
 from phoenix_pipeline.optimization.gaussian_mechanism import gaussian_mechanism
 

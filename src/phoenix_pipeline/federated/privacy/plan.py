@@ -1,21 +1,49 @@
 """What differential privacy changes in the rounds: who trains, with what noise, at what epsilon."""
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from phoenix_pipeline.config import FederationConfig
 from phoenix_pipeline.federated.aggregation.private_mean import PrivateRound
-from phoenix_pipeline.federated.history import History
+from phoenix_pipeline.federated.history import ABSENT, History, Row
 from phoenix_pipeline.federated.privacy import example_level
 from phoenix_pipeline.federated.privacy.client_level import ClientLevelPrivacy
-from phoenix_pipeline.federated.privacy.ledger import LEDGER_FILE, Ledger
 from phoenix_pipeline.federated.records import ClientSettings, LocalNoise
-from phoenix_pipeline.federated.round_table import ABSENT, Row
 from phoenix_pipeline.federated.work_plan import poisson_clients, select_clients
+from phoenix_pipeline.json_files import read_json, write_json
 from phoenix_pipeline.seeding import derive_seed
 
 logger = logging.getLogger(__name__)
+
+LEDGER_FILE = "asked.json"
+
+
+class Ledger:
+    """Rounds and steps by client that were ever asked for, finished or not."""
+
+    def __init__(self, file: Path, before: History) -> None:
+        """Go on with ``file``; without one, with the finished rounds of ``before``.
+
+        Raises CheckpointError when the file is broken.
+        """
+        self._file = file
+        self.rounds = Counter(before.rounds_asked)
+        self.steps = Counter(before.steps_asked)
+        if file.exists():
+            stored = read_json(file)
+            self.rounds = Counter({int(client): n for client, n in stored["rounds"].items()})
+            self.steps = Counter({int(client): n for client, n in stored["steps"].items()})
+
+    def begin(self, steps: Mapping[int, int]) -> None:
+        """Charge one more round of ``steps`` by client; on disk when this returns.
+
+        Raises StorageError when it cannot be written: then nothing may be asked.
+        """
+        self.rounds.update(list(steps))
+        self.steps.update(steps)
+        write_json(self._file, {"rounds": self.rounds, "steps": self.steps})
 
 
 def with_noise_to_add(
@@ -58,8 +86,10 @@ class PrivacyPlan:
             self._warn(config.differential_privacy.delta, len(sizes), "clients")
         elif self._dp_sgd.enabled:
             self._warn(self._dp_sgd.delta, min(sizes.values()), "images of the smallest client")
-        told = self.settings_for_clients()
-        self._ledger = Ledger(folder / LEDGER_FILE, before) if told.secret_noise else None
+        settings_of_clients = self.settings_for_clients()
+        self._ledger = (
+            Ledger(folder / LEDGER_FILE, before) if settings_of_clients.secret_noise else None
+        )
 
     @property
     def is_central(self) -> bool:

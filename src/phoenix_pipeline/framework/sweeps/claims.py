@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from PIL.Image import Image
 
 from phoenix_pipeline.errors import SettingsError
-from phoenix_pipeline.framework.datasets import FigureDataset, TextDataset
+from phoenix_pipeline.framework.datasets import file_of
 from phoenix_pipeline.framework.sweeps.plan import Sweep
 from phoenix_pipeline.framework.sweeps.results import collect, track
 from phoenix_pipeline.framework.sweeps.settings import SEED
@@ -49,11 +49,11 @@ def write_claims(sweep: Sweep) -> Path:
     captions = {}
     for name, (caption, draw) in _figures(sweep, table).items():
         files.append(folder / f"{name}.png")
-        FigureDataset(filepath=str(files[-1])).save(draw())
+        file_of(files[-1]).save(draw())
         captions[caption] = files[-1].name
     document = folder / "claims.md"
     text = render_claims(table, PARTITION, SEED, COMMAND, captions)
-    TextDataset(filepath=str(document)).save(text)
+    file_of(document).save(text)
     track(sweep, [document, *files], "report")
     logger.info("the claims: %s", document)
     return document

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from phoenix_pipeline.errors import DataError
-from phoenix_pipeline.framework.datasets import FigureDataset, TableDataset, TextDataset
+from phoenix_pipeline.framework.datasets import file_of
 from phoenix_pipeline.framework.mlflow_runs import SESSION, SessionRuns
 from phoenix_pipeline.framework.project import open_config
 from phoenix_pipeline.framework.settings_tree import flatten
@@ -45,12 +45,12 @@ def publish(sweep: Sweep, table: "pd.DataFrame") -> list[Path]:
     files = []
     for name, content in (("cells", table), ("summary", summary)):
         files.append(sweep.reporting / f"{name}.csv")
-        TableDataset(filepath=str(files[-1])).save(content)
+        file_of(files[-1]).save(content)
     files.append(sweep.reporting / "summary.tex")
-    TextDataset(filepath=str(files[-1])).save(latex_summary(summary))
+    file_of(files[-1]).save(latex_summary(summary))
     for name, (rows, columns, values, part) in _heat_maps(sweep, table).items():
         files.append(sweep.reporting / f"{name}.png")
-        FigureDataset(filepath=str(files[-1])).save(draw_heatmap(part, rows, columns, values))
+        file_of(files[-1]).save(draw_heatmap(part, rows, columns, values))
     return files + _publish_frontier(sweep, table)
 
 
@@ -67,9 +67,9 @@ def _publish_frontier(sweep: Sweep, table: "pd.DataFrame") -> list[Path]:
         content = frontier_table(part, shape.axis, shape.baseline, shape.cost, shape.scores)
         base = sweep.reporting / f"frontier_{arm}"
         files += [base.with_suffix(".csv"), base.with_suffix(".png")]
-        TableDataset(filepath=str(files[-2])).save(content)
+        file_of(files[-2]).save(content)
         figure = draw_frontier(content, shape.axis, shape.baseline, shape.cost, shape.scores)
-        FigureDataset(filepath=str(files[-1])).save(figure)
+        file_of(files[-1]).save(figure)
     return files
 
 

@@ -94,7 +94,7 @@ def _attempt(sweep: Sweep, cell: Cell, arms: tuple[str, ...], execute: Execute) 
 def _check_metric(sweep: Sweep, cell: Cell) -> None:
     """Raise SettingsError for a first metric that the first arm does not have."""
     arm, metric = sweep.config.pipelines[0], sweep.config.metrics[0]
-    scores = sweep.folder(cell).scores(arm)
+    scores = sweep.folder(cell).metrics(arm)["scores"]
     if metric not in scores:
         raise SettingsError(
             f"{metric} is no score of {arm}{hint(metric, scores)}; change metrics of the sweep "

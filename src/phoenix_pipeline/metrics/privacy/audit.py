@@ -1,6 +1,6 @@
 """The audit of one network: who of its training images can be told, client by client."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,7 +38,6 @@ def audit_membership(
     held_out: ImageSet,
     config: PrivacyAuditConfig,
     seed: int,
-    progress: Callable[[int], None] | None = None,
 ) -> MembershipAudit:
     """Attack ``network`` for the images of each client, and of all, against held-out ones.
 
@@ -53,7 +52,6 @@ def audit_membership(
         held_out: images that nobody trained on.
         config: sizes and timesteps.
         seed: of the choice of images and of the noise.
-        progress: told the number of images just done.
     """
     rows = {
         client: _choose(np.unique(owned), config.max_members, seed, "audit_members", client)
@@ -68,7 +66,6 @@ def audit_membership(
             images.images[rows],
             config,
             seed,
-            progress,
             None if images.labels is None else images.labels[rows],
         )
         for images, rows in ((train, everyone), (held_out, others))

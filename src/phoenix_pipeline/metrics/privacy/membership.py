@@ -20,7 +20,6 @@ from phoenix_pipeline.diffusion.noise import NoiseSchedule
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.families import family_of
 from phoenix_pipeline.images import to_model_range
-from phoenix_pipeline.metrics.feature_extractor import Progress
 from phoenix_pipeline.seeding import torch_generator
 
 # A network's prediction, float32 [N, C, H, W], for x_t and t [N].
@@ -39,7 +38,6 @@ def membership_scores(
     images: np.ndarray,
     config: PrivacyAuditConfig,
     seed: int,
-    progress: Progress | None = None,
     labels: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """Return the scores [N] of uint8 ``images`` [N, C, H, W] by attack.
@@ -50,7 +48,6 @@ def membership_scores(
         images: an image's score does not depend on the others.
         config: timesteps and batch size.
         seed: of the noise.
-        progress: told the number of images just done.
         labels: int64 [N], which the attacker knows; a conditional model needs them.
     """
     family, device = family_of(model), next(network.parameters()).device
@@ -71,8 +68,6 @@ def membership_scores(
                 parts[name].append(own(network, x_0, classes).float().cpu())
             for name, attack in attacks.items():
                 parts[name].append(attack(x_0, predictor(network, classes)).float().cpu())
-            if progress:
-                progress(len(batch))
     return {name: torch.cat(values).double().numpy() for name, values in parts.items()}
 
 

@@ -1,13 +1,20 @@
-"""Which images the report shows: samples of each arm, and real ones that nobody trained on."""
+"""Which images the report shows, and a folder of all figures to take along.
 
-from collections.abc import Sequence
+The images are samples of each arm, and real ones that nobody trained on.
+"""
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 from PIL.Image import Image
 
 from phoenix_pipeline.images import ImageSet, image_grid, pick_evenly, read_samples
 from phoenix_pipeline.pipelines.comparison.results import ArmResults
 from phoenix_pipeline.reporting.comparison import FLOOR_NAME
+from phoenix_pipeline.reporting.embedding import figure_pdf, figure_svg
 from phoenix_pipeline.reporting.gallery import Gallery, tile_classes, tile_square
 
 
@@ -42,3 +49,20 @@ def draw_gallery(
 
 def _count(result: ArmResults) -> int:
     return int(result.settings["sampling"]["grid_images"])
+
+
+def write_figures(
+    figures: Mapping[str, Figure], results: Sequence[ArmResults]
+) -> Callable[[Path], None]:
+    """Return a function that fills a folder: figures as SVG and PDF, pictures of arms as PNG."""
+
+    def write(folder: Path) -> None:
+        for name, figure in figures.items():
+            (folder / f"{name}.svg").write_text(figure_svg(figure), encoding="utf-8")
+            (folder / f"{name}.pdf").write_bytes(figure_pdf(figure))
+        for result in results:
+            for name, picture in (("samples", result.grid), ("clients", result.clients_figure)):
+                if picture.is_file():
+                    shutil.copyfile(picture, folder / f"{result.arm}_{name}.png")
+
+    return write

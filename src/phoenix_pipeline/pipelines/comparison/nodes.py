@@ -8,32 +8,25 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from phoenix_pipeline.config import (
-    ARM_GROUPS,
-    SHARED_GROUPS,
-    ArmSettings,
-    PrivacyAuditConfig,
-)
+from phoenix_pipeline.config import ARM_GROUPS, SHARED_GROUPS, ArmSettings
 from phoenix_pipeline.families.by_image_size import settle_arm
 from phoenix_pipeline.images import ImageSet
-from phoenix_pipeline.pipelines.comparison.figures import write_figures
-from phoenix_pipeline.pipelines.comparison.gallery import draw_gallery
+from phoenix_pipeline.metrics.arm_metrics import Histogram
+from phoenix_pipeline.metrics.privacy.arm_audit import ArmAudit
+from phoenix_pipeline.pipelines.comparison.gallery import draw_gallery, write_figures
 from phoenix_pipeline.pipelines.comparison.results import (
     ArmResults,
+    LeftOut,
     current_audits,
     gather,
     outdated_scores,
 )
 from phoenix_pipeline.reporting.comparison import compare_arms, format_table
 from phoenix_pipeline.reporting.earlier_runs import Model, add_runs, show_earlier
-from phoenix_pipeline.reporting.growth import show_growth
+from phoenix_pipeline.reporting.gallery import show_growth
 from phoenix_pipeline.reporting.partition_figure import draw_partition, draw_shared_pool
 from phoenix_pipeline.reporting.privacy import draw_trade, format_privacy
-from phoenix_pipeline.reporting.provenance import (
-    deviations,
-    disagreements,
-    experiment_facts,
-)
+from phoenix_pipeline.reporting.provenance import deviations, disagreements, experiment_facts
 from phoenix_pipeline.reporting.report import AUDIT, render_report
 from phoenix_pipeline.reporting.round_figures import draw_filter_decisions, draw_round_curves
 from phoenix_pipeline.reporting.sample_figures import draw_class_histograms, draw_grids
@@ -47,8 +40,6 @@ logger = logging.getLogger(__name__)
 Compared = tuple[
     pd.DataFrame, str, Figure, Figure, Figure, Figure, Callable[[Path], None], pd.DataFrame
 ]
-# Digests in the conditions of an arm's scores.
-_DATA = ("train_images", "test_images")
 # Settings that may differ without a word: they change the way to a result, not the result.
 _WITHOUT_EFFECT = (
     "run.arms_at_a_time",
@@ -83,7 +74,7 @@ def compare(arms: tuple[str, ...]) -> Callable[..., Compared]:
         test_images: ImageSet,
         audits: dict[str, dict[str, Any]],
         earlier_runs: pd.DataFrame,
-        **found: ArmResults,
+        **found: ArmResults | LeftOut,
     ) -> Compared:
         results, left_out = gather(arms, found)
         privacy, stale = current_audits(results, audits, AUDIT)
@@ -92,11 +83,13 @@ def compare(arms: tuple[str, ...]) -> Callable[..., Compared]:
         notes = [*left_out, *outdated_scores(results), *stale, *other, *notes, *_audits(privacy)]
         for note in notes:
             logger.warning("%s", note)
-        metrics = {r.arm: {"arm": r.arm, **r.metrics} for r in results}
+        metrics = {r.arm: r.metrics for r in results}
         rounds = {r.arm: r.rounds for r in results if len(r.rounds)}
         pooled = [r.arm for r in results if r.is_pooled]
-        table = compare_arms(metrics, rounds, real, pooled, privacy, marks)
-        figures, names = _figures(table, results), _class_names(results)
+        grown = {r.arm: r.by_round for r in results}
+        table = compare_arms(metrics, rounds, real, pooled, privacy, marks, grown)
+        figures, histograms = _figures(table, results), _histograms(results)
+        names = histograms[0]["class_names"] if histograms else []
         gallery, grids = draw_gallery(results, test_images, names)
         models = {r.arm: _model(r) for r in results if r.is_current(r.metrics)}
         runs = add_runs(earlier_runs, table, models)
@@ -106,7 +99,7 @@ def compare(arms: tuple[str, ...]) -> Callable[..., Compared]:
             run=experiment_facts({r.arm: r.settings for r in results}, _num_clients(results)),
             figures={**_shown(figures, names), **_details(results, names)},
             gallery=gallery,
-            growth=show_growth({r.arm: r.by_round for r in results}),
+            growth=show_growth(grown),
             earlier=show_earlier(runs, models),
             cards={r.arm: r.cards for r in results},
             settings={r.arm: r.settings for r in results},
@@ -142,7 +135,11 @@ def _provenance(
     made = {r.arm: r.settings for r in results}
     present = {r.arm: _present(parameters, r) for r in results}
     found = deviations(made, present, ignored)
-    data = {r.arm: {k: r.metrics["conditions"][k] for k in _DATA} for r in results}
+    conditions = {r.arm: r.metrics["conditions"] for r in results}
+    data = {
+        arm: {"train_images": of["train_images"], "test_images": of["test_images"]}
+        for arm, of in conditions.items()
+    }
     marks = {arm: ", ".join(each.values) for each in found for arm in each.arms}
     return marks, [*disagreements(made, data, ignored), *(each.sentence() for each in found)]
 
@@ -171,7 +168,8 @@ def _model(result: ArmResults) -> Model:
 def _figures(table: pd.DataFrame, results: Sequence[ArmResults]) -> dict[str, Figure]:
     """Return the figures over all arms, by name; the first three are always there."""
     metrics = {r.arm: r.metrics for r in results}
-    shares = next((h["training_shares"] for r in results if (h := _histogram(r))), None)
+    histograms = _histograms(results)
+    shares = histograms[0]["training_shares"] if histograms else None
     figures = {
         "scores": draw_scores(table),
         "rounds": draw_round_curves({r.arm: r.rounds for r in results if len(r.rounds)}),
@@ -188,12 +186,8 @@ def _shown(figures: dict[str, Figure], class_names: Sequence[str]) -> dict[str, 
     return {name: f for name, f in figures.items() if class_names or name != "class_histograms"}
 
 
-def _histogram(result: ArmResults) -> dict[str, Any]:
-    return result.metrics.get("class_histogram") or {}
-
-
-def _class_names(results: Sequence[ArmResults]) -> tuple[str, ...]:
-    return next((tuple(h["class_names"]) for r in results if (h := _histogram(r))), ())
+def _histograms(results: Sequence[ArmResults]) -> list[Histogram]:
+    return [found for r in results if (found := r.metrics["class_histogram"])]
 
 
 def _details(results: Sequence[ArmResults], class_names: Sequence[str]) -> dict[str, Figure]:
@@ -229,13 +223,13 @@ def _num_clients(results: Sequence[ArmResults]) -> dict[str, int]:
     return {arm: table["client_id"].nunique() for arm, table in held.items() if len(table)}
 
 
-def _audits(privacy: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _audits(privacy: Mapping[str, ArmAudit]) -> list[str]:
     """Return a sentence for each setting in which audits that stand side by side differ."""
-    told = {
-        arm: {"privacy_audit": {n: audit["conditions"][n] for n in PrivacyAuditConfig.model_fields}}
+    groups = {
+        arm: {"privacy_audit": audit["conditions"]["privacy_audit"]}
         for arm, audit in privacy.items()
     }
-    return disagreements(told, {}, ("privacy_audit.batch_size",))
+    return disagreements(groups, {}, ("privacy_audit.batch_size",))
 
 
 def _present(parameters: Mapping[str, Any], result: ArmResults) -> dict[str, dict[str, Any]]:

@@ -7,8 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from phoenix_pipeline.errors import DataError
-from phoenix_pipeline.families.provenance import TRAINED_WITH, trained_with
+from phoenix_pipeline.errors import CheckpointError, DataError
+from phoenix_pipeline.families.provenance import MODEL_DESCRIPTION, ModelDescription
+from phoenix_pipeline.json_files import check_content
+from phoenix_pipeline.metrics.arm_metrics import ARM_METRICS, ArmMetrics
+from phoenix_pipeline.metrics.privacy.arm_audit import ARM_AUDIT, ArmAudit
 
 # By what the nodes call it: the catalog's name of it.
 PARTS = {
@@ -26,7 +29,7 @@ PARTS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ArmResults:
     """The results of ``arm``; what is missing is empty.
 
@@ -37,13 +40,13 @@ class ArmResults:
     """
 
     arm: str
-    metrics: Mapping[str, Any]
+    metrics: ArmMetrics
+    description: ModelDescription
     rounds: pd.DataFrame
     by_round: pd.DataFrame
     samples: Path
     classes: pd.DataFrame
     trained_images: pd.DataFrame
-    description: Mapping[str, Any]
     grid: Path
     clients_figure: Path
     model_card: str
@@ -53,8 +56,8 @@ class ArmResults:
     def settings(self) -> dict[str, dict[str, Any]]:
         """Return the groups that the arm was made with: trained, sampled and evaluated."""
         conditions = self.metrics["conditions"]
-        made = {name: conditions[name] for name in ("sampling", "evaluation")}
-        return {**trained_with(self.description, self.arm), **made}
+        made = {"sampling": conditions["sampling"], "evaluation": conditions["evaluation"]}
+        return {**self.description["trained_with"], **made}
 
     @property
     def is_pooled(self) -> bool:
@@ -67,66 +70,92 @@ class ArmResults:
         named = {"model card": self.model_card, "sample card": self.sample_card}
         return {label: text for label, text in named.items() if text}
 
-    def is_current(self, result: Mapping[str, Any]) -> bool:
-        """Whether ``result`` (metrics or privacy) is of the model that is there now."""
-        digest = result["conditions"].get("weights_digest")
-        return bool(digest == self.description["weights_digest"])
+    def is_current(self, result: ArmMetrics | ArmAudit) -> bool:
+        """Whether ``result`` is of the model that is there now."""
+        return result["conditions"]["weights_digest"] == self.description["weights_digest"]
 
 
-def collect(arm: str) -> Callable[..., ArmResults]:
+@dataclass(frozen=True)
+class LeftOut:
+    """An arm that cannot be compared; ``reason`` is empty where it was never scored."""
+
+    arm: str
+    reason: str = ""
+
+
+def collect(arm: str) -> Callable[..., ArmResults | LeftOut]:
     """Return the node that puts together what is known of ``arm``; its inputs are ``PARTS``."""
 
-    def collect_results(**parts: Any) -> ArmResults:
-        """Put together what training, sampling, evaluation and audit have left of one arm."""
-        return ArmResults(arm, **parts)
+    def collect_results(
+        metrics: dict[str, Any], description: dict[str, Any], **parts: Any
+    ) -> ArmResults | LeftOut:
+        """Put together what training, sampling, evaluation and audit have left of one arm.
+
+        Scores and models that an earlier version of the project made are left out, and those of a
+        training that was cut off.
+        """
+        if not metrics:
+            return LeftOut(arm)
+        try:
+            return ArmResults(
+                arm,
+                check_content(metrics, ARM_METRICS, f"metrics.json of {arm}"),
+                check_content(description, MODEL_DESCRIPTION, f"phoenix.json of {arm}"),
+                **parts,
+            )
+        except CheckpointError as error:
+            return LeftOut(
+                arm, f"{arm} is left out: {error}: kedro run --pipelines {arm},comparison"
+            )
 
     return collect_results
 
 
 def gather(
-    arms: tuple[str, ...], found: Mapping[str, ArmResults]
+    arms: tuple[str, ...], found: Mapping[str, ArmResults | LeftOut]
 ) -> tuple[list[ArmResults], list[str]]:
     """Return the arms that were scored, in their order, and a line for each that is left out.
 
-    Those whose model does not say what it was trained with are left out: an earlier version of the
-    project, or a training that was cut off, left them. ``found``: results by arm.
+    ``found``: results by arm.
 
     Raises:
         DataError: there is none.
     """
-    results = [found[arm] for arm in arms if found[arm].metrics]
-    silent = [
-        r.arm
-        for r in results
-        if TRAINED_WITH not in r.description or "evaluation" not in r.metrics["conditions"]
-    ]
-    if not results or len(silent) == len(results):
+    each = [found[arm] for arm in arms]
+    results = [result for result in each if isinstance(result, ArmResults)]
+    if not results:
         raise DataError(
             f"there is nothing to compare: none of {', '.join(arms)} has scores with a model that "
             "says how it was made; run one of them: kedro run --pipelines fedavg,comparison"
         )
-    told = [
-        f"{arm} is left out: its model or its scores do not say how they were made; run it again: "
-        f"kedro run --pipelines {arm},comparison"
-        for arm in silent
-    ]
-    return [r for r in results if r.arm not in silent], told
+    return results, [left.reason for left in each if isinstance(left, LeftOut) and left.reason]
 
 
 def current_audits(
-    results: list[ArmResults], audits: Mapping[str, Mapping[str, Any]], command: str
-) -> tuple[dict[str, Mapping[str, Any]], list[str]]:
+    results: list[ArmResults], audits: Mapping[str, dict[str, Any]], command: str
+) -> tuple[dict[str, ArmAudit], list[str]]:
     """Return the audits of the models that are there now, by arm, and a line for each other one.
 
     ``audits``: by arm. ``command``: what audits again.
     """
-    made = [result for result in results if result.arm in audits]
-    stale = [r.arm for r in made if not r.is_current(audits[r.arm])]
-    current = {r.arm: audits[r.arm] for r in made if r.arm not in stale}
-    return current, [
-        f"The privacy audit of {arm} is of an earlier model and is left out; run again: {command}"
-        for arm in stale
-    ]
+    current, left_out = {}, []
+    for result in results:
+        if result.arm not in audits:
+            continue
+        name = f"privacy.json of {result.arm}"
+        try:
+            audit = check_content(audits[result.arm], ARM_AUDIT, name)
+        except CheckpointError as error:
+            left_out.append(f"The privacy audit of {result.arm} is left out: {error}: {command}")
+            continue
+        if result.is_current(audit):
+            current[result.arm] = audit
+        else:
+            left_out.append(
+                f"The privacy audit of {result.arm} is of an earlier model and is left out; run "
+                f"again: {command}"
+            )
+    return current, left_out
 
 
 def outdated_scores(results: list[ArmResults]) -> list[str]:

@@ -1,6 +1,6 @@
 """Score an arm's samples against real images."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,15 +9,22 @@ import numpy as np
 import pandas as pd
 
 from phoenix_pipeline.arms.references import (
-    find_extractors,
-    load_judge,
-    load_references,
+    Yardstick,
+    load_yardstick,
     scored_with,
 )
 from phoenix_pipeline.config import ArmSettings, EvaluationConfig, RunConfig
 from phoenix_pipeline.errors import DataError
 from phoenix_pipeline.families import find_family
 from phoenix_pipeline.images import ImageSet, Samples, read_samples
+from phoenix_pipeline.metrics.arm_metrics import (
+    CONDITIONS,
+    ArmMetrics,
+    ClientScores,
+    Conditions,
+    Evaluated,
+    Histogram,
+)
 from phoenix_pipeline.metrics.classifier import LabelJudge
 from phoenix_pipeline.metrics.client_models import (
     samples_per_client,
@@ -25,8 +32,6 @@ from phoenix_pipeline.metrics.client_models import (
     split_by_origin,
 )
 from phoenix_pipeline.metrics.components import FINAL_AVERAGE
-from phoenix_pipeline.metrics.feature_extractor import FeatureExtractor
-from phoenix_pipeline.metrics.reference import ReferenceStatistics
 from phoenix_pipeline.metrics.scores import Scores, score_samples
 from phoenix_pipeline.pipelines.evaluation.utility import measure_utility
 from phoenix_pipeline.progress import progress_bar
@@ -46,7 +51,7 @@ def evaluate(
     arm: ArmSettings,
     config: EvaluationConfig,
     run: RunConfig,
-) -> tuple[dict[str, Any], pd.DataFrame]:
+) -> tuple[ArmMetrics, pd.DataFrame]:
     """Return the arm's metrics with all that a reader needs beside them, and classes of samples.
 
     An arm with models at its clients is scored by their samples; those of its final average are
@@ -59,32 +64,24 @@ def evaluate(
     """
     samples = _read_drawn(samples_file)
     run = run.model_copy(update={"seed": samples.drawn["seed"]})
-    judge = load_judge(judge_folder, train, test, config, run)
-    extractors, skipped = find_extractors(train, judge, config, run)
-    references = load_references(reference_folder, extractors, train, test, config)
+    held = load_yardstick(train, test, judge_folder, reference_folder, config, run)
     main, averaged = split_by_origin(samples.client_id)
-    total = samples.images.num_images * len(extractors)
+    total = samples.images.num_images * len(held.extractors)
     with progress_bar("evaluating", total) as advance:
-        score = partial(
-            _score, samples, references, judge, extractors, config, run.seed, skipped, advance
-        )
+        score = partial(_score, samples, held, config, run.seed, advance)
         scores = score(main)
         final = score(averaged) if len(averaged) else None
     holders = None if arm.federation.engine == "deployment" else partition
-    useful = measure_utility(samples, judge, train, test, holders, config, run.seed)
-    metrics = {
-        "conditions": {
-            "reference_split": config.reference_split,
-            **_conditions(samples, scores),
-            **scored_with(train, test, config),
-        },
+    useful = measure_utility(samples, held.judge, train, test, holders, config, run.seed)
+    metrics: ArmMetrics = {
+        "conditions": _conditions(samples, scores, scored_with(train, test, config)),
         "scores": {**scores.scores, **useful.scores, **_renamed(final.scores if final else {})},
-        "class_histogram": _histogram(scores, judge),
-        "clients": _clients(samples, extractors, references, judge, config),
+        "class_histogram": _histogram(scores, held.judge),
+        "clients": _clients(samples, held, config),
         "client_utility": useful.clients,
         "skipped": {**scores.skipped, **useful.skipped, **_renamed(final.skipped if final else {})},
     }
-    return metrics, _sample_classes(samples, main, judge)
+    return metrics, _sample_classes(samples, main, held.judge)
 
 
 def _read_drawn(file: Path) -> Samples:
@@ -99,39 +96,39 @@ def _read_drawn(file: Path) -> Samples:
 
 def _score(
     samples: Samples,
-    references: Mapping[str, ReferenceStatistics],
-    judge: LabelJudge | None,
-    extractors: Sequence[FeatureExtractor],
+    held: Yardstick,
     config: EvaluationConfig,
     seed: int,
-    skipped: Mapping[str, str],
     advance: Callable[[int], None],
     rows: np.ndarray,
 ) -> Scores:
     """Return the scores of the samples in ``rows``."""
     return score_samples(
         samples.images.images[rows],
-        references,
-        judge,
-        extractors,
+        held.references,
+        held.judge,
+        held.extractors,
         config,
         seed=seed,
-        skipped=skipped,
+        skipped=held.skipped,
         progress=advance,
         asked=None if samples.labels is None else samples.labels[rows],
     )
 
 
-def _conditions(samples: Samples, scores: Scores) -> dict[str, Any]:
+def _conditions(samples: Samples, scores: Scores, evaluated: Evaluated) -> Conditions:
     """Return how the samples were drawn, and how many were scored against how many."""
     drawn = samples.drawn
-    return {
+    conditions = {
+        "reference_split": evaluated["evaluation"]["reference_split"],
         "num_samples": scores.num_images,
         "num_reference": scores.num_reference,
         **_origin(samples),
         **_how_sampled(samples),
         **{name: drawn[name] for name in ("seed", "weights_digest", "sampling")},
+        **evaluated,
     }
+    return CONDITIONS.validate_python(conditions)
 
 
 def _sample_classes(samples: Samples, main: np.ndarray, judge: LabelJudge | None) -> pd.DataFrame:
@@ -176,27 +173,23 @@ def _how_sampled(samples: Samples) -> dict[str, Any]:
 
 
 def _clients(
-    samples: Samples,
-    extractors: Sequence[FeatureExtractor],
-    references: Mapping[str, ReferenceStatistics],
-    judge: LabelJudge | None,
-    config: EvaluationConfig,
-) -> dict[str, Any]:
+    samples: Samples, held: Yardstick, config: EvaluationConfig
+) -> dict[str, ClientScores]:
     """Return each client's own scores, on pixels: the cheapest features."""
-    pixels = next((e for e in extractors if e.name == _CLIENTS_BY), None)
+    pixels = next((e for e in held.extractors if e.name == _CLIENTS_BY), None)
     if pixels is None:
         return {}
     return score_clients(
         samples.images.images,
         samples.client_id,
         pixels,
-        references[pixels.name],
-        judge,
+        held.references[pixels.name],
+        held.judge,
         config.batch_size,
     )
 
 
-def _histogram(scores: Scores, judge: LabelJudge | None) -> dict[str, Any] | None:
+def _histogram(scores: Scores, judge: LabelJudge | None) -> Histogram | None:
     if scores.histogram is None or judge is None:
         return None
     total = sum(int(count) for count in judge.class_counts)

@@ -8,6 +8,7 @@ import pandas as pd
 
 from phoenix_pipeline.arms.training import train_arm
 from phoenix_pipeline.config import ArmSettings, ImagesConfig, PartitionConfig, RunConfig
+from phoenix_pipeline.families.provenance import ModelDescription
 from phoenix_pipeline.framework.tracking import round_logger
 from phoenix_pipeline.images import ImageSet
 
@@ -45,8 +46,8 @@ def train(
     return trained.write, trained.rounds, trained.trained_images
 
 
-def describe_model(model_folder: Path) -> dict[str, Any]:
+def describe_model(model_folder: Path) -> ModelDescription:
     """Return what the model's own folder says of its training."""
-    from phoenix_pipeline.families.model_folder import read_metadata
+    from phoenix_pipeline.families.model_folder import read_description
 
-    return read_metadata(model_folder)
+    return read_description(model_folder)

@@ -1,12 +1,11 @@
 """The few numbers of an audit that arms are compared by."""
 
 from collections.abc import Mapping
-from typing import Any
 
+from phoenix_pipeline.metrics.privacy.arm_audit import Attacks, Membership
 from phoenix_pipeline.metrics.privacy.intervals import significant
 
 ALL = "all"
-OF_GLOBAL_MODEL, OF_CLIENT_MODELS = "global_model", "client_models"
 _OF_THE_AVERAGE = "final_average."
 _PARTS = {
     "auc": "auc",
@@ -16,24 +15,22 @@ _PARTS = {
     "tpr_low": "tpr_low",
     "tpr_high": "tpr_high",
 }
-# By client, by attack.
-Attacks = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
-def headline_scores(membership: Mapping[str, Attacks]) -> dict[str, float]:
+def headline_scores(membership: Membership) -> dict[str, float]:
     """Return the scores of the models that the arm's samples come from.
 
     Where clients have models of their own and an averaged one was released as well, the scores of
     the latter are there too, under ``final_average.``, as in ``metrics.json``.
     """
-    own, shared = membership[OF_CLIENT_MODELS], membership[OF_GLOBAL_MODEL]
+    own, shared = membership["client_models"], membership["global_model"]
     if not own:
         return _scores(shared)
     averaged = {_OF_THE_AVERAGE + name: value for name, value in _scores(shared).items()}
     return {**_scores(own), **averaged}
 
 
-def strongest_attack(attacks: Mapping[str, Mapping[str, Any]]) -> str:
+def strongest_attack(attacks: Mapping[str, Mapping[str, float]]) -> str:
     """Return the name of the attack with the highest AUC."""
     return max(attacks, key=lambda name: attacks[name]["auc"])
 

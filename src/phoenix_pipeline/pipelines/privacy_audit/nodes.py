@@ -4,7 +4,6 @@ import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,10 +11,17 @@ import pandas as pd
 from phoenix_pipeline.checkpoints import METADATA_FILE
 from phoenix_pipeline.config import FederationConfig, ModelConfig, PrivacyAuditConfig, RunConfig
 from phoenix_pipeline.errors import SettingsError
-from phoenix_pipeline.families.provenance import check_data, trained_with
+from phoenix_pipeline.families.provenance import ModelDescription, check_data
 from phoenix_pipeline.hardware import resolve_device
 from phoenix_pipeline.images import GLOBAL_MODEL, ImageSet, read_samples
 from phoenix_pipeline.metrics.extractors import extract_features, pixel_extractor
+from phoenix_pipeline.metrics.privacy.arm_audit import (
+    ArmAudit,
+    Attacks,
+    AuditConditions,
+    Kind,
+    Membership,
+)
 from phoenix_pipeline.metrics.privacy.attack import AttackResult, match_classes
 from phoenix_pipeline.metrics.privacy.audit import (
     ALL_CLIENTS,
@@ -28,8 +34,6 @@ from phoenix_pipeline.metrics.privacy.blind import blind_attack
 from phoenix_pipeline.metrics.privacy.copies import Copies, find_copies
 from phoenix_pipeline.pipelines.privacy_audit.headline import (
     ALL,
-    OF_CLIENT_MODELS,
-    OF_GLOBAL_MODEL,
     headline_scores,
 )
 from phoenix_pipeline.pipelines.privacy_audit.reconstruction import reconstruct_images
@@ -38,9 +42,6 @@ from phoenix_pipeline.progress import progress_bar
 from phoenix_pipeline.seeding import numpy_generator
 
 logger = logging.getLogger(__name__)
-
-# By model, by client, by attack.
-Membership = dict[str, dict[str, dict[str, Any]]]
 
 
 def audit_privacy(
@@ -51,7 +52,7 @@ def audit_privacy(
     test: ImageSet,
     config: PrivacyAuditConfig,
     run: RunConfig,
-) -> dict[str, Any]:
+) -> ArmAudit | dict[str, object]:
     """Return the audit of an arm: membership per client, copies among samples, reconstruction.
 
     A global model is attacked for the images of each client; a client's own model for that
@@ -63,21 +64,20 @@ def audit_privacy(
         SettingsError: the clients' images are not here.
         DataError: the images are not those of the training.
     """
-    from phoenix_pipeline.families.model_folder import read_metadata
+    from phoenix_pipeline.families.model_folder import read_description
 
     if not (model_folder / METADATA_FILE).is_file():
         logger.warning("%s is not trained: it has no audit", model_folder.name)
         return {}
-    metadata = read_metadata(model_folder)
-    told = trained_with(metadata, model_folder.name)
-    federation = FederationConfig.model_validate(told["federation"])
+    metadata = read_description(model_folder)
+    federation = FederationConfig.model_validate(metadata["trained_with"]["federation"])
     if federation.engine == "deployment":
         raise SettingsError(
             "privacy_audit attacks the images that clients trained on, but federation.engine is "
             "deployment, where they lie at the nodes; audit a simulation of it with "
             "federation.engine in_process or ray"
         )
-    check_data(metadata, train, test, trained_images)
+    check_data(metadata["data"], train, test, trained_images)
     subject = _subject(model_folder, metadata, trained_images, train, test, config, run)
     skipped: dict[str, str] = {}
     membership = _attack(subject, skipped)
@@ -102,7 +102,7 @@ def audit_privacy(
 
 def _subject(
     folder: Path,
-    metadata: Mapping[str, Any],
+    metadata: ModelDescription,
     trained_images: pd.DataFrame,
     train: ImageSet,
     test: ImageSet,
@@ -123,7 +123,7 @@ def _subject(
     )
 
 
-def _conditions(subject: Subject) -> dict[str, Any]:
+def _conditions(subject: Subject) -> AuditConditions:
     from phoenix_pipeline.families.model_folder import weights_digest
 
     return {
@@ -133,18 +133,18 @@ def _conditions(subject: Subject) -> dict[str, Any]:
         "num_held_out": subject.test.num_images,
         "classes_matched": subject.train.labels is not None and subject.test.labels is not None,
         "seed": subject.seed,
-        **subject.config.model_dump(mode="json"),
+        "privacy_audit": subject.config.model_dump(mode="json"),
     }
 
 
 def _attack(subject: Subject, skipped: dict[str, str]) -> Membership:
-    """Return the results of ``global_model`` and ``client_models``, by client and attack."""
-    membership: Membership = {OF_GLOBAL_MODEL: {}, OF_CLIENT_MODELS: {}}
+    """Return the results of the global model and the clients' own, by client and attack."""
+    membership: Membership = {"global_model": {}, "client_models": {}}
     own: list[Mapping[str, Scores]] = []
     models = subject.models()
     with progress_bar("privacy audit", len(models)) as advance:
         for owner, clients in models.items():
-            kind = OF_GLOBAL_MODEL if owner == GLOBAL_MODEL else OF_CLIENT_MODELS
+            kind: Kind = "global_model" if owner == GLOBAL_MODEL else "client_models"
             if reason := subject.cannot_be_attacked(owner):
                 skipped[kind] = reason
                 continue
@@ -158,16 +158,16 @@ def _attack(subject: Subject, skipped: dict[str, str]) -> Membership:
                 subject.seed,
             )
             membership[kind] |= _named(audit)
-            own += audit.scores.values() if kind == OF_CLIENT_MODELS else ()
+            own += audit.scores.values() if kind == "client_models" else ()
             skipped |= {f"{kind} {_name(c)}": reason for c, reason in audit.skipped.items()}
             advance(1)
     if own:
         together = judge_together(own)
-        membership[OF_CLIENT_MODELS][ALL] = {name: asdict(r) for name, r in together.items()}
+        membership["client_models"][ALL] = {name: asdict(r) for name, r in together.items()}
     return membership
 
 
-def _named(audit: MembershipAudit) -> dict[str, dict[str, Any]]:
+def _named(audit: MembershipAudit) -> Attacks:
     return {
         _name(client): {attack: asdict(result) for attack, result in attacks.items()}
         for client, attacks in audit.results.items()

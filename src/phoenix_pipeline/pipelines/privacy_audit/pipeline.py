@@ -8,7 +8,7 @@ from phoenix_pipeline.pipelines.arm import in_namespace, in_stage
 from phoenix_pipeline.pipelines.privacy_audit.nodes import audit_privacy
 
 
-def list_audits(**audits: dict[str, Any]) -> dict[str, Any]:
+def list_audits(**audits: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the audit of each arm, for whoever waits for all of them."""
     return audits
 

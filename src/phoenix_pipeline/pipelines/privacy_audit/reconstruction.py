@@ -14,6 +14,7 @@ from phoenix_pipeline.diffusion.dp_sgd import set_private_gradients
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
 from phoenix_pipeline.families import family_of
 from phoenix_pipeline.images import GLOBAL_MODEL, to_model_range
+from phoenix_pipeline.metrics.privacy.arm_audit import Reconstruction
 from phoenix_pipeline.metrics.privacy.inversion import client_gradient, likeness, reconstruct
 from phoenix_pipeline.pipelines.privacy_audit.subject import Subject
 from phoenix_pipeline.progress import progress_bar
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 def reconstruct_images(
     subject: Subject, skipped: dict[str, str], federation: FederationConfig
-) -> dict[str, Any] | None:
+) -> Reconstruction | None:
     """Return PSNR and SSIM of reconstructions, beside those of the mean training image.
 
     An attacker who reads nothing out of the update can still answer with the mean image. What is
@@ -37,7 +38,7 @@ def reconstruct_images(
         return None
     from phoenix_pipeline.federated.one_step import settings_of_clients
 
-    told = settings_of_clients(subject.told, federation, subject.sizes)
+    settings = settings_of_clients(subject.client_settings, federation, subject.sizes)
     owners = subject.models()
     # Where clients have models of their own, it is these that they update.
     candidates = [
@@ -51,7 +52,7 @@ def reconstruct_images(
     images = []
     with progress_bar("reconstructing", count) as advance:
         for place in generator.choice(len(candidates), size=count, replace=False):
-            images.append(_reconstruct_one(subject, told, federation, *candidates[place]))
+            images.append(_reconstruct_one(subject, settings, federation, *candidates[place]))
             advance(1)
     psnr = float(np.mean([image["psnr_db"] for image in images]))
     of_mean = float(np.mean([image["mean_image_psnr_db"] for image in images]))
@@ -80,7 +81,7 @@ def _why_not(subject: Subject, pooled: bool) -> str:
 
 def _reconstruct_one(
     subject: Subject,
-    told: "ClientSettings",
+    settings: "ClientSettings",
     federation: FederationConfig,
     owner: int,
     client: int,
@@ -89,18 +90,18 @@ def _reconstruct_one(
     """Return how like training image ``row`` its reconstruction and the mean image are."""
     from phoenix_pipeline.federated.one_step import step_noise, update_at_server
 
-    network = subject.network(owner)
+    network = subject.network_as_trained(owner)
     image = _as_tensor(subject.train.images[row]).to(subject.device)
     mean = _as_tensor(subject.train.images.mean(axis=0).round().astype(np.uint8))
     schedule = NoiseSchedule.from_config(subject.model.noise, subject.device)
     generator = torch_generator(subject.seed, "reconstruction", row)
-    step = int(schedule.draw_timesteps(1, told.training.timestep_distribution, generator))
+    step = int(schedule.draw_timesteps(1, settings.training.timestep_distribution, generator))
     epsilon = torch.randn(image.shape, generator=generator).to(subject.device)
     weights = {name: w for name, w in network.named_parameters() if w.requires_grad}
-    noise = step_noise(told, federation, subject.sizes, client)
+    noise = step_noise(settings, federation, subject.sizes, client)
     labels = _labels(subject, row)
-    gradient = _gradient(subject, network, told, noise, schedule, image, step, epsilon, row)
-    update = update_at_server(network, gradient, told, client, subject.rows, row)
+    gradient = _gradient(subject, network, settings, noise, schedule, image, step, epsilon, row)
+    update = update_at_server(network, gradient, settings, client, subject.rows, row)
     sent = [name for name in weights if name in update.arrays]
     # Descent: the gradient is where the weights came from.
     found = [-update.arrays[name].to(subject.device) for name in sent]
@@ -115,7 +116,7 @@ def _reconstruct_one(
 def _gradient(
     subject: Subject,
     network: nn.Module,
-    told: "ClientSettings",
+    settings: "ClientSettings",
     noise: float | None,
     schedule: NoiseSchedule,
     image: Tensor,
@@ -135,7 +136,7 @@ def _gradient(
     noisy, target = schedule.diffuse(x_0, t, epsilon), schedule.target(x_0, t, epsilon)
     batch = Batch(noisy, t, target, labels)
     generator = torch_generator(subject.seed, "reconstruction_noise", row, device=subject.device)
-    set_private_gradients(network, batch, told.training, noise, 1.0, generator)
+    set_private_gradients(network, batch, settings.training, noise, 1.0, generator)
     return {name: weight.grad for name, weight in weights.items() if weight.grad is not None}
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import nn
 
 from phoenix_pipeline.config import ModelConfig, PrivacyAuditConfig
 from phoenix_pipeline.families import family_of
+from phoenix_pipeline.families.provenance import ModelDescription
 from phoenix_pipeline.images import GLOBAL_MODEL, ImageSet
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class Subject:
     """
 
     folder: Path
-    metadata: Mapping[str, Any]
+    metadata: ModelDescription
     rows: Mapping[int, np.ndarray]
     train: ImageSet
     test: ImageSet
@@ -47,8 +48,14 @@ class Subject:
 
         return load_network(self.folder, owner).to(self.device)
 
+    def network_as_trained(self, owner: int) -> nn.Module:
+        """Return the network of ``owner`` in the form whose changes are sent, on the device."""
+        from phoenix_pipeline.families.model_folder import load_as_trained
+
+        return load_as_trained(self.folder, owner).to(self.device)
+
     @property
-    def told(self) -> "ClientSettings":
+    def client_settings(self) -> "ClientSettings":
         """Return what the clients were told when the models were trained."""
         from phoenix_pipeline.federated.records import ClientSettings
 

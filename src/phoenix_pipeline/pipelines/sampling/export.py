@@ -6,22 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from phoenix_pipeline import __version__
-from phoenix_pipeline.arms.sampling import (
-    Batch,
-    class_names_of,
-    follow_model,
-    plan_main_samples,
-)
-from phoenix_pipeline.checkpoints import atomic_path, write_json
+from phoenix_pipeline.arms.sampling import Batch, class_names_of, follow_model, plan_main_samples
+from phoenix_pipeline.checkpoints import atomic_path
 from phoenix_pipeline.config import SamplingConfig
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.families import find_family
-from phoenix_pipeline.families.model_folder import read_metadata
-from phoenix_pipeline.families.provenance import DATA, trained_with
+from phoenix_pipeline.families.model_folder import read_description
+from phoenix_pipeline.families.provenance import ModelDescription
 from phoenix_pipeline.images import PngFolderWriter, SampleWriter
+from phoenix_pipeline.json_files import write_json
 from phoenix_pipeline.progress import progress_bar
-from phoenix_pipeline.reporting.cards import licence_of
-from phoenix_pipeline.reporting.data_card import render_data_card
+from phoenix_pipeline.reporting.cards import licence_of, render_data_card
 from phoenix_pipeline.seeding import image_seeds
 
 if TYPE_CHECKING:
@@ -69,7 +64,7 @@ def export_samples(
     """
     if target.exists():
         raise SettingsError(f"{target} exists and is not overwritten; name a new folder after --to")
-    metadata = read_metadata(model_folder)
+    metadata = read_description(model_folder)
     plan = plan_main_samples(metadata, num_images, client_id)
     card = _describe(metadata, model_folder.name, plan, seed, sampling, scores or {})
     card["licence"] = licence_of(metadata)
@@ -99,7 +94,7 @@ def draw_exported(
     """
     import numpy as np
 
-    metadata = read_metadata(model_folder)
+    metadata = read_description(model_folder)
     plan = plan_main_samples(metadata, num_images)
     asked = None if label is None else [label] * num_images
     batches = _follow(plan, metadata, model_folder, seed, sampling, device, asked)
@@ -108,7 +103,7 @@ def draw_exported(
 
 def _follow(
     plan: Mapping[int, int],
-    metadata: Mapping[str, Any],
+    metadata: ModelDescription,
     model_folder: Path,
     seed: int,
     sampling: SamplingConfig,
@@ -128,7 +123,7 @@ def _writer(
 
 
 def _describe(
-    metadata: Mapping[str, Any],
+    metadata: ModelDescription,
     arm: str,
     plan: Mapping[int, int],
     seed: int,
@@ -157,8 +152,8 @@ def _describe(
             "trained": metadata["written"],
             "training_images": sum(metadata["num_examples"].values()),
             "weights_digest": metadata["weights_digest"],
-            "trained_with": trained_with(metadata, arm),
-            "data": metadata[DATA],
+            "trained_with": metadata["trained_with"],
+            "data": metadata["data"],
         },
         "disclosure": metadata["disclosure"],
         "scores": dict(scores),

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from phoenix_pipeline.federated.client_model import ThreadModels
 from phoenix_pipeline.federated.wire import join
-from phoenix_pipeline.federated.workbench import Workbench
 from phoenix_pipeline.optimization.compilation import is_compiled
 from tests.federated.tiny import settings
 
@@ -34,23 +34,23 @@ class CountCopies(TorchDispatchMode):
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_weights_go_to_a_device_as_one_copy(channels_last: bool) -> None:
     # The device `meta` has no values, but a device's ways of copying.
-    bench = Workbench().prepare(settings(channels_last=channels_last), torch.device("meta"))
-    sent = join({name: torch.zeros(t.shape) for name, t in bench.shared.items()})
+    model = ThreadModels().prepare(settings(channels_last=channels_last), torch.device("meta"))
+    sent = join({name: torch.zeros(t.shape) for name, t in model.shared.items()})
     assert len(sent) > 20
     with CountCopies() as counted:
-        bench.load(sent, None)
+        model.load(sent, None)
     assert counted.copies == 1
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_weights_arrive(channels_last: bool) -> None:
     told = settings(("conv_out",), channels_last=channels_last)
-    bench = Workbench().prepare(told, torch.device("cpu"))
+    model = ThreadModels().prepare(told, torch.device("cpu"))
     generator = torch.Generator().manual_seed(0)
-    sent = {n: torch.randn(t.shape, generator=generator) for n, t in bench.shared.items()}
-    own = {n: torch.randn(t.shape, generator=generator) for n, t in bench.personal.items()}
-    bench.load(join(sent), own)
-    for name, value in bench.network.state_dict().items():
+    sent = {n: torch.randn(t.shape, generator=generator) for n, t in model.shared.items()}
+    own = {n: torch.randn(t.shape, generator=generator) for n, t in model.personal.items()}
+    model.load(join(sent), own)
+    for name, value in model.network.state_dict().items():
         assert torch.equal(value, {**sent, **own}[name]), name
 
 
@@ -59,5 +59,5 @@ def test_the_network_of_stacked_clients_is_not_compiled(
 ) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     told, device = settings(compile=True), torch.device("cpu")
-    assert is_compiled(Workbench().prepare(told, device).network)
-    assert not is_compiled(Workbench(compiles=False).prepare_slots(told, device, 2)[0].network)
+    assert is_compiled(ThreadModels().prepare(told, device).network)
+    assert not is_compiled(ThreadModels(compiles=False).prepare_slots(told, device, 2)[0].network)

@@ -3,33 +3,40 @@
 import threading
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from phoenix_pipeline.families import Family, family_of
+from phoenix_pipeline.federated.base_weights import open_network
 from phoenix_pipeline.federated.personal_layers import split_personal
 from phoenix_pipeline.federated.records import ClientSettings
+from phoenix_pipeline.federated.transport import beside
 from phoenix_pipeline.federated.wire import Joined, join
 from phoenix_pipeline.optimization.compilation import compile_network
+from phoenix_pipeline.strategies import Strategies
 
 # Initial weights come from torch's one generator per process: two builds at once would mix.
 _BUILDING = threading.Lock()
 
 
 @dataclass(frozen=True)
-class Bench:
-    """A network with the verbs of its family, and the personal layers that clients start from.
+class ClientModel:
+    """A network that becomes one client's model after another, and what is the same for all.
 
     ``shared`` and ``personal`` are the network's own arrays, the shared ones on a CPU parts of one
     vector per dtype, as they are in messages. ``initial_shared``: the initial shared
     weights on the CPU; without values where nothing is compressed, since nobody asks for them then.
+    ``initial_payload`` has beside them what the run's ``strategies`` receive.
     """
 
     family: Family
     network: nn.Module
     initial_personal: Mapping[str, Tensor]
     initial_shared: Mapping[str, Tensor]
+    initial_payload: Mapping[str, Tensor]
+    strategies: Strategies
     shared: Mapping[str, Tensor]
     personal: Mapping[str, Tensor]
 
@@ -48,8 +55,8 @@ class Bench:
         if given:
             torch._foreach_copy_([own[name] for name in given], list(given.values()))
 
-    def slot(self) -> "Bench":
-        """Return a bench with arrays of its own beside the network's, for one of several clients.
+    def slot(self) -> "ClientModel":
+        """Return a model with arrays of its own beside the network's, for one of several clients.
 
         The shared ones are parts of one vector per dtype, on any device.
         """
@@ -58,14 +65,14 @@ class Bench:
         return replace(self, shared=shared, personal=personal)
 
     def put_into_network(self) -> None:
-        """Make the network this bench's model; it is already unless this is a :meth:`slot`."""
+        """Make the network this model's model; it is already unless this is a :meth:`slot`."""
         inside = self.network.state_dict()
         own = {**self.shared, **self.personal}
         torch._foreach_copy_([inside[name] for name in own], list(own.values()))
 
 
-class Workbench(threading.local):
-    """Keeps this thread's bench for as long as the settings stay the same.
+class ThreadModels(threading.local):
+    """Keeps this thread's model for as long as the settings stay the same.
 
     ``compiles``: whether its network is compiled where the settings ask for it; who trains several
     clients as one program compiles that program, and not the network in it.
@@ -73,31 +80,39 @@ class Workbench(threading.local):
 
     def __init__(self, compiles: bool = True) -> None:
         self._compiles = compiles
-        self._key: tuple[ClientSettings, torch.device] | None = None
-        self._bench: Bench | None = None
-        self._slots: list[Bench] = []
+        self._key: tuple[ClientSettings, torch.device, Path | None] | None = None
+        self._model: ClientModel | None = None
+        self._slots: list[ClientModel] = []
 
-    def prepare(self, settings: ClientSettings, device: torch.device) -> Bench:
-        """Return the bench of ``settings`` on ``device``."""
-        if self._bench is None or self._key != (settings, device):
+    def prepare(
+        self, settings: ClientSettings, device: torch.device, base: Path | None = None
+    ) -> ClientModel:
+        """Return the model of ``settings`` on ``device``; ``base``: see ``Site``."""
+        if self._model is None or self._key != (settings, device, base):
             compiled = self._compiles and settings.training.compile is True
-            self._bench = _build(settings, device, compiled)
-            self._key = (settings, device)
+            self._model = _build(settings, device, base, compiled)
+            self._key = (settings, device, base)
             self._slots = []
-        return self._bench
+        return self._model
 
     def prepare_slots(
-        self, settings: ClientSettings, device: torch.device, count: int
-    ) -> list[Bench]:
-        """Return ``count`` benches around one network, whose arrays are each their own."""
-        bench = self.prepare(settings, device)
-        self._slots.extend(bench.slot() for _ in range(count - len(self._slots)))
+        self,
+        settings: ClientSettings,
+        device: torch.device,
+        count: int,
+        base: Path | None = None,
+    ) -> list[ClientModel]:
+        """Return ``count`` models around one network, whose arrays are each their own."""
+        model = self.prepare(settings, device, base)
+        self._slots.extend(model.slot() for _ in range(count - len(self._slots)))
         return self._slots[:count]
 
 
-def _build(settings: ClientSettings, device: torch.device, compiled: bool) -> Bench:
+def _build(
+    settings: ClientSettings, device: torch.device, base: Path | None, compiled: bool
+) -> ClientModel:
     with _BUILDING:
-        network = settings.build_network()
+        network = open_network(settings, base)
     shared, _ = split_personal(network.state_dict(), settings.personal_layers)
     initial_shared: Mapping[str, Tensor] = {n: tensor.clone() for n, tensor in shared.items()}
     if not settings.compression.is_active:
@@ -115,8 +130,16 @@ def _build(settings: ClientSettings, device: torch.device, compiled: bool) -> Be
         compile_network(network)
     # Once: walking through the modules for every client costs more than copying the weights.
     own, personal = split_personal(network.state_dict(), settings.personal_layers)
-    return Bench(
-        family_of(settings.model), network, initial, initial_shared, joined or own, personal
+    strategies = Strategies.of(settings.strategies)
+    return ClientModel(
+        family=family_of(settings.model),
+        network=network,
+        initial_personal=initial,
+        initial_shared=initial_shared,
+        initial_payload=beside(initial_shared, strategies.told_like(initial_shared)),
+        strategies=strategies,
+        shared=joined or own,
+        personal=personal,
     )
 
 
