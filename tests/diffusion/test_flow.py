@@ -12,12 +12,13 @@ from torch import Tensor
 
 from phoenix_pipeline.config import DpSgdConfig, NoiseConfig, SamplingConfig, TrainingConfig
 from phoenix_pipeline.diffusion.export import export_pipeline
+from phoenix_pipeline.diffusion.graphed import graphed_steps
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
 from phoenix_pipeline.diffusion.samplers import SAMPLERS
 from phoenix_pipeline.diffusion.sampling import sample_images
 from phoenix_pipeline.diffusion.schedulers import prepare_scheduler
 from phoenix_pipeline.diffusion.stacked import train_stacked
-from phoenix_pipeline.diffusion.training import train_locally
+from phoenix_pipeline.diffusion.training import descend, train_locally
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.optimization.work import ClientTask, LocalWork
 
@@ -214,3 +215,14 @@ def test_diffusers_draws_from_an_exported_flow(tmp_path: Path, new_unet: NewUnet
     pipeline.set_progress_bar_config(disable=True)
     made = pipeline(2, num_inference_steps=3, output_type="np").images
     assert made.shape == (2, 8, 8, 1)
+
+
+def test_steps_at_fixed_places_take_the_same_paths(new_unet: NewUnet, images: Tensor) -> None:
+    schedule, unet, alone = NoiseSchedule.from_config(FLOW, "cpu"), new_unet(), new_unet()
+    config = TrainingConfig(batch_size=4, timestep_distribution="logit_normal")
+    work = LocalWork(3, 0, 1, seed=1)
+    steps = graphed_steps(unet, images, schedule, config, None)
+    steps.begin(images, None, None, work.seed)
+    losses = descend(steps, (), work, config, images)
+    expected = train_locally(alone, images, work, schedule, config)
+    assert float(losses.mean()) == pytest.approx(expected.loss, rel=1e-4)

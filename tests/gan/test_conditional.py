@@ -52,6 +52,12 @@ def test_a_class_lengthens_the_latent_vector() -> None:
     assert rows.shape == (CLASSES, 5)
 
 
+def test_embeddings_begin_as_small_as_all_weights() -> None:
+    gan = build_dcgan(DcganConfig(), 1, 8, 0, 200)
+    for name in ROWS:
+        assert float(gan.get_parameter(name).detach().std()) == pytest.approx(0.02, rel=0.05)
+
+
 def test_only_the_rows_of_classes_that_are_held_move(images: Tensor) -> None:
     gan = network()
     before = {name: gan.get_parameter(name).detach().clone() for name in ROWS}
@@ -64,19 +70,22 @@ def test_only_the_rows_of_classes_that_are_held_move(images: Tensor) -> None:
 
 
 def test_each_class_gets_images_of_its_own() -> None:
-    # Class 0 is black, class 1 white.
-    labels = torch.arange(2).repeat(16)
-    images = (labels * 255).to(torch.uint8).view(-1, 1, 1, 1).expand(32, 1, 8, 8)
+    # Class 0 is dark, class 1 light: grey levels up to 95 and from 159.
+    labels = torch.arange(2).repeat(32)
+    noise = torch.randint(96, (64, 1, 8, 8), generator=torch.Generator().manual_seed(0))
+    images = (noise + labels.view(-1, 1, 1, 1) * 159).to(torch.uint8)
     gan = network(config=DcganConfig(latent_dim=5, base_channels=8, layers_per_resolution=1))
     training = TrainingConfig(batch_size=16, learning_rate=2e-3, lr_schedule="constant")
-    train_locally(gan, images, LocalWork(60, 0.0, 1.0, 0), MODEL.dcgan, training, labels=labels)
+    train_locally(gan, images, LocalWork(100, 0.0, 1.0, 0), MODEL.dcgan, training, labels=labels)
     (drawn,) = sample_images(gan, 40, range(40), "cpu", labels=[0] * 20 + [1] * 20)
-    assert drawn[:20].mean() < 64
-    assert drawn[20:].mean() > 191
+    assert drawn[:20].mean() < 100
+    assert drawn[20:].mean() > 150
 
 
 def test_an_image_depends_on_its_seed_and_class_alone() -> None:
     gan, seeds, labels = network(), [4, 5, 6, 7], [0, 1, 2, 1]
+    # Untrained embeddings are too small for whole grey levels.
+    torch.nn.init.normal_(gan.generator.get_parameter("class_embedding.weight"), std=100.0)
     whole = np.concatenate(list(sample_images(gan, 4, seeds, "cpu", labels)))
     parts = np.concatenate(list(sample_images(gan, 3, seeds, "cpu", labels)))
     np.testing.assert_array_equal(whole, parts)

@@ -5,8 +5,6 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-_INIT_STD = 0.02
-
 
 class ClassGenerator(nn.Module):
     """Makes images of a class: its embedding lengthens the latent vector (arXiv 1411.1784)."""
@@ -34,7 +32,6 @@ class ProjectionDiscriminator(nn.Module):
         self.features = features
         self.head = head
         self.class_embedding = nn.Embedding(num_classes, width)
-        nn.init.normal_(self.class_embedding.weight, 0.0, _INIT_STD)
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
         """Map images [N, C, H, W] and their labels [N] to logits [N], positive for real."""

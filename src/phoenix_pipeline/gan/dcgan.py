@@ -80,9 +80,9 @@ def build_dcgan(
 ) -> Dcgan:
     """Return both networks for ``channels`` x ``image_size`` x ``image_size`` images.
 
-    Weights are drawn from N(0, 0.02), BatchNorm scales from N(1, 0.02), as in the paper. They
-    depend on ``seed`` alone; torch's global generator is left as it was. ``num_classes``: that the
-    networks know; 0: none.
+    Weights and embeddings are drawn from N(0, 0.02), BatchNorm scales from N(1, 0.02), as in the
+    paper. They depend on ``seed`` alone; torch's global generator is left as it was.
+    ``num_classes``: that the networks know; 0: none.
 
     Raises:
         SettingsError: see :func:`check_image_size`.
@@ -162,6 +162,10 @@ def _hidden(
 
 
 def _draw_weights(module: nn.Module) -> None:
+    if isinstance(module, nn.Embedding):
+        # Of torch's own size, N(0, 1), the class drowns the latent vector.
+        nn.init.normal_(module.weight, 0.0, _INIT_STD)
+        return
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.normal_(module.weight, 0.0, _INIT_STD)
     elif isinstance(module, nn.BatchNorm2d):
