@@ -1,7 +1,8 @@
 # Every target works from a fresh clone: it needs Python 3.11 to 3.13, make and a package index.
 # Options go in ARGS: make run ARGS="--env smoke --params federation.num_rounds=2"
 .DEFAULT_GOAL := help
-.PHONY: help run audit cifar10 sweep claims bench gpu-check test test-federation test-all mutants lint \
+.PHONY: help run audit cifar10 sweep claims bench gpu-check test test-federation test-adapters \
+	test-all mutants lint \
 	format ui viz docs sbom lock clean distclean
 
 SUITABLE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
@@ -51,6 +52,11 @@ test-federation: $(READY) ## a federation over TLS on loopback gives the bits of
 		tests/federated/engines/test_deployment.py::test_a_stranger_with_the_authority_reaches_nothing_but_the_nodes_own_paths \
 		tests/federated/engines/test_deployment.py::test_a_site_cannot_unregister_another_nor_register_itself \
 		tests/federated/engines/test_ray.py::test_ray_ends_with_the_bits_of_in_process $(ARGS)
+
+test-adapters: $(READY) ## the tests of model.lora; installs its extra first
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --editable ".[lora]"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(WORKERS) tests/diffusion/test_lora.py \
+		tests/federated/test_adapters.py tests/pipelines/test_adapted_arm.py $(ARGS)
 
 test-all: $(READY) ## all tests
 	@$(BIN)/python -m pytest $(ARGS)

@@ -382,6 +382,8 @@ CASES = {
         {**GAN, "training.timestep_distribution": "logit_normal"},
         [{"training.timestep_distribution": "uniform"}],
     ),
+    "adapters of a GAN": Case({**GAN, "model.lora.rank": 2}, [{"model.lora.rank": 0}]),
+    "nothing to adapt": Case({"model.lora.rank": 2}, [{"model.lora.rank": 0}]),
     "weights of a flow": Case(
         {**FLOW, "training.loss_weighting": "min_snr"},
         [{"training.loss_weighting": "none"}],
@@ -557,6 +559,7 @@ ELSEWHERE = {
     "diffusion/start.py": "tests/diffusion/test_start.py, with folders",
     "families/classes.py: sampling.class_distribution is as_training": "samples of a deployment",
     "federated/privacy/local_noise.py": "a training that diverges",
+    "diffusion/lora.py": "an extra that is not installed",
     "registry.py": "tests/test_extending.py",
     "pipelines/privacy_audit/nodes.py": "a deployment",
 }
