@@ -50,7 +50,7 @@ CHOICES: list[tuple[type[BaseModel], str, Mapping[str, Any], set[str]]] = [
     (TrainingConfig, "lr_schedule", _COURSES, set()),
     (NoiseConfig, "schedule", forward_process._SCHEDULES, set()),
     (NoiseConfig, "prediction_type", forward_process._PREDICTIONS, set()),
-    (NoiseConfig, "prediction_type", _PREDICTIONS, set()),
+    (NoiseConfig, "prediction_type", _PREDICTIONS, {"flow"}),
     (UplinkConfig, "codec", CODECS.own, set()),
     (DownlinkConfig, "codec", CODECS.own, set()),
     (AggregationConfig, "rule", RULES.own, set()),

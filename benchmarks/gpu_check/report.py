@@ -90,7 +90,7 @@ class Report:
 
     def write(self) -> None:
         """Write the file anew."""
-        from phoenix_pipeline.checkpoints import write_json
+        from phoenix_pipeline.json_files import write_json
 
         write_json(self.path, self.as_json())
 
