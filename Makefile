@@ -2,8 +2,7 @@
 # Options go in ARGS: make run ARGS="--env smoke --params federation.num_rounds=2"
 .DEFAULT_GOAL := help
 .PHONY: help run audit cifar10 sweep claims bench gpu-check test test-federation test-adapters \
-	test-all mutants lint \
-	format ui viz docs sbom lock clean distclean
+	test-all mutants lint format ui viz docs sbom lock clean distclean
 
 SUITABLE := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \

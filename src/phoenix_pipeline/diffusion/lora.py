@@ -118,10 +118,9 @@ def merge_adapters(unet: nn.Module) -> nn.Module:
 
 def adapter_arrays(unet: nn.Module) -> dict[str, Tensor]:
     """Return both factors of every adapter, named as peft and diffusers do in files."""
-    arrays = {**dict(unet.named_parameters()), **dict(unet.named_buffers())}
     return {
         name.replace(f".{_ADAPTER}.", "."): array.detach()
-        for name, array in arrays.items()
+        for name, array in _all_arrays(unet).items()
         if ".lora_" in name
     }
 
@@ -150,15 +149,19 @@ def _lay_at_rest(unet: nn.Module, trained: tuple[str, ...]) -> None:
 
 
 def _merged_state(unet: nn.Module) -> dict[str, Tensor]:
-    arrays = {**dict(unet.named_parameters()), **dict(unet.named_buffers())}
     changes = {f"{name}.weight": layer.get_delta_weight(_ADAPTER) for name, layer in _layers(unet)}
     state: dict[str, Tensor] = {}
-    for name, array in arrays.items():
+    for name, array in _all_arrays(unet).items():
         if ".lora_" in name:
             continue
         plain = name.replace(f".{_BASE}.", ".")
         state[plain] = (array + changes[plain] if plain in changes else array).detach().clone()
     return state
+
+
+def _all_arrays(unet: nn.Module) -> dict[str, Tensor]:
+    """Return what is trained and what is at rest, by name."""
+    return {**dict(unet.named_parameters()), **dict(unet.named_buffers())}
 
 
 def _layers(unet: nn.Module) -> Iterator[tuple[str, Any]]:

@@ -75,9 +75,9 @@ def _arms_at_a_time(trainings: Sequence[Node], catalog: CatalogProtocol[Any, Any
     if len(trainings) < 2:
         return 1
     run: RunConfig = catalog.load("params:run")
-    arms: list[ArmSettings] = [catalog.load(f"params:{arm_of(node)}") for node in trainings]
     if run.arms_at_a_time != "auto":
         return min(run.arms_at_a_time, len(trainings))
+    arms: list[ArmSettings] = [catalog.load(f"params:{arm_of(node)}") for node in trainings]
     device = resolve_device(run.device)
     if device.type != "cpu" or any(arm.federation.engine != "in_process" for arm in arms):
         return 1

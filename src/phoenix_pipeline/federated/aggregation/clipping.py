@@ -81,7 +81,6 @@ class MedianClippedUpdates:
         self._usual_weight = usual_weight
         self._most_held = most_held
         self._replies: list[tuple[Mapping[str, Tensor], float, float]] = []
-        self._norms: list[float] = []
         self._clipped: ClippedUpdates | None = None
 
     def add(self, arrays: Mapping[str, Tensor], weight: float) -> None:
@@ -92,29 +91,30 @@ class MedianClippedUpdates:
         """
         self._check(arrays, weight)
         norm = update_norm(arrays, self._template)
-        self._norms.append(norm)
         if self._clipped is not None:
             self._clipped.take(arrays, weight, norm)
             return
         self._replies.append((arrays, weight, norm))
         if len(self._replies) == self._most_held:
-            self._clipped = self._pass_on()
+            self._passed_on()
 
     def result(self) -> dict[str, Tensor]:
         """Return what the rule makes of the clipped replies."""
-        return (self._clipped or self._pass_on()).result()
+        return self._passed_on().result()
 
     def next_clip_norm(self) -> float | None:
         """Return the median norm before clipping; None if it is 0, or of too few to say."""
-        return norm_to_hand_on(self._norms)
+        return self._passed_on().next_clip_norm()
 
-    def _pass_on(self) -> ClippedUpdates:
-        bound = self._multiple * median_norm(self._norms)
-        clipped = ClippedUpdates(self._rule, self._template, bound, self._usual_weight)
-        for arrays, weight, norm in self._replies:
-            clipped.take(arrays, weight, norm)
-        self._replies.clear()
-        return clipped
+    def _passed_on(self) -> ClippedUpdates:
+        """Return what clips by the bound of the replies held, which it has got."""
+        if self._clipped is None:
+            bound = self._multiple * median_norm([norm for _, _, norm in self._replies])
+            self._clipped = ClippedUpdates(self._rule, self._template, bound, self._usual_weight)
+            for arrays, weight, norm in self._replies:
+                self._clipped.take(arrays, weight, norm)
+            self._replies.clear()
+        return self._clipped
 
 
 def slack(weight: float, usual_weight: float | None) -> float:

@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from phoenix_pipeline.config import EvaluationConfig
@@ -90,8 +89,8 @@ def _of_clients(
 ) -> None:
     if partition is None:
         raise SettingsError("nobody knows which images the sites of a deployment hold")
-    client_id, rows = (partition[name].to_numpy() for name in ("client_id", "image_index"))
-    holdings = {int(client): rows[client_id == client] for client in np.unique(client_id)}
+    by_client = partition.groupby("client_id")["image_index"]
+    holdings = {int(str(client)): rows.to_numpy() for client, rows in by_client}
     with progress_bar("utility for clients", len(holdings)) as advance:
         found = client_utilities(
             samples.images.images,
