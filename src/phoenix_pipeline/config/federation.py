@@ -54,6 +54,11 @@ class FederationConfig(Group):
         description="Share of the connected clients that train in a round. They take turns: each "
         "trains once, in an order drawn anew each time, before any trains again.",
     )
+    min_clients_per_round: Positive = Field(
+        1,
+        description="Clients that train in a round at least, if as many are connected, whatever "
+        "`client_fraction` says; not with central differential privacy, which draws by chance.",
+    )
     differential_privacy: DifferentialPrivacyConfig = DifferentialPrivacyConfig()
     secret_noise: bool | None = Field(
         None,

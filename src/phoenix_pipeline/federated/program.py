@@ -69,7 +69,7 @@ def run_program(job: FederatedJob, folder: Path, fleet: Fleet, watch: Watch) -> 
         SettingsError: the aggregation rule, or ``usplit``, needs more clients than there are.
         CheckpointError: ``folder`` has an unfinished run of other settings; nothing was touched.
     """
-    count = round_size(len(fleet.sizes), job.config.client_fraction)
+    count = round_size(len(fleet.sizes), job.config)
     check_num_replies(job.config, count)
     check_split(job.config, count)
     run = _begin(job, folder, resolve_device(job.device))
