@@ -10,7 +10,7 @@ from phoenix_pipeline.federated.program import Watch
 from phoenix_pipeline.federated.round_teller import OnRound
 from phoenix_pipeline.federated.stacked_clients import choose_clients_at_a_time
 from phoenix_pipeline.federated.strategy import OnReply
-from phoenix_pipeline.federated.work_plan import plan_steps
+from phoenix_pipeline.federated.work_plan import plan_steps, round_size
 from phoenix_pipeline.hardware import resolve_device
 from phoenix_pipeline.optimization.break_even import TRAINING
 
@@ -75,5 +75,5 @@ def count_steps(job: FederatedJob) -> int:
     config = job.config
     per_round = sum(plan_steps(sizes, config.local_work, job.settings.training.batch_size).values())
     if config.local_work.unit != "images_per_round":
-        per_round = round(per_round * config.client_fraction)
+        per_round = round(per_round * round_size(len(sizes), config) / len(sizes))
     return config.num_rounds * per_round
