@@ -12,7 +12,6 @@ import torch
 from phoenix_pipeline.config import EvaluationConfig
 from phoenix_pipeline.errors import CheckpointError, DataError, SettingsError
 from phoenix_pipeline.images import ImageSet
-from phoenix_pipeline.metrics.classifier import LabelJudge
 from phoenix_pipeline.metrics.efficientnet import efficientnet_lite0_extractor
 from phoenix_pipeline.metrics.extractors import (
     FeatureExtractor,
@@ -23,6 +22,7 @@ from phoenix_pipeline.metrics.extractors import (
     pixel_extractor,
 )
 from phoenix_pipeline.metrics.frechet import frechet_distance, gaussian_statistics
+from phoenix_pipeline.metrics.label_judge import LabelJudge
 
 CPU = torch.device("cpu")
 

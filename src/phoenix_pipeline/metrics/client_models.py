@@ -4,9 +4,9 @@ import numpy as np
 
 from phoenix_pipeline.images import GLOBAL_MODEL
 from phoenix_pipeline.metrics.arm_metrics import ClientScores
-from phoenix_pipeline.metrics.classifier import LabelJudge
 from phoenix_pipeline.metrics.feature_extractor import FeatureExtractor, extract_features
 from phoenix_pipeline.metrics.frechet import frechet_distance, gaussian_statistics
+from phoenix_pipeline.metrics.label_judge import LabelJudge
 from phoenix_pipeline.metrics.reference import ReferenceStatistics
 
 FEWEST_FOR_A_DISTANCE = 64

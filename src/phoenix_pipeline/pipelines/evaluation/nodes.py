@@ -1,18 +1,13 @@
 """Score an arm's samples against real images."""
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from phoenix_pipeline.arms.references import (
-    Yardstick,
-    load_yardstick,
-    scored_with,
-)
+from phoenix_pipeline.arms.references import load_yardstick, scored_with
 from phoenix_pipeline.config import ArmSettings, EvaluationConfig, RunConfig
 from phoenix_pipeline.errors import DataError
 from phoenix_pipeline.families import find_family
@@ -25,14 +20,14 @@ from phoenix_pipeline.metrics.arm_metrics import (
     Evaluated,
     Histogram,
 )
-from phoenix_pipeline.metrics.classifier import LabelJudge
 from phoenix_pipeline.metrics.client_models import (
     samples_per_client,
     score_clients,
     split_by_origin,
 )
 from phoenix_pipeline.metrics.components import FINAL_AVERAGE
-from phoenix_pipeline.metrics.scores import Scores, score_samples
+from phoenix_pipeline.metrics.label_judge import LabelJudge
+from phoenix_pipeline.metrics.scores import Scores, Yardstick, score_samples
 from phoenix_pipeline.pipelines.evaluation.utility import measure_utility
 from phoenix_pipeline.progress import progress_bar
 
@@ -62,13 +57,23 @@ def evaluate(
     Raises:
         DataError: it does not say so.
     """
-    samples = _read_drawn(samples_file)
+    samples = read_samples(samples_file)
+    if not samples.drawn:
+        raise DataError(
+            f"{samples_file} does not say how its samples were drawn; draw them again: "
+            "kedro run --pipelines sampling"
+        )
     run = run.model_copy(update={"seed": samples.drawn["seed"]})
     held = load_yardstick(train, test, judge_folder, reference_folder, config, run)
     main, averaged = split_by_origin(samples.client_id)
     total = samples.images.num_images * len(held.extractors)
     with progress_bar("evaluating", total) as advance:
-        score = partial(_score, samples, held, config, run.seed, advance)
+
+        def score(rows: np.ndarray) -> Scores:
+            images, asked = samples.images.images[rows], samples.labels
+            asked = None if asked is None else asked[rows]
+            return score_samples(images, held, seed=run.seed, progress=advance, asked=asked)
+
         scores = score(main)
         final = score(averaged) if len(averaged) else None
     holders = None if arm.federation.engine == "deployment" else partition
@@ -82,38 +87,6 @@ def evaluate(
         "skipped": {**scores.skipped, **useful.skipped, **_renamed(final.skipped if final else {})},
     }
     return metrics, _sample_classes(samples, main, held.judge)
-
-
-def _read_drawn(file: Path) -> Samples:
-    samples = read_samples(file)
-    if not samples.drawn:
-        raise DataError(
-            f"{file} does not say how its samples were drawn; draw them again: "
-            "kedro run --pipelines sampling"
-        )
-    return samples
-
-
-def _score(
-    samples: Samples,
-    held: Yardstick,
-    config: EvaluationConfig,
-    seed: int,
-    advance: Callable[[int], None],
-    rows: np.ndarray,
-) -> Scores:
-    """Return the scores of the samples in ``rows``."""
-    return score_samples(
-        samples.images.images[rows],
-        held.references,
-        held.judge,
-        held.extractors,
-        config,
-        seed=seed,
-        skipped=held.skipped,
-        progress=advance,
-        asked=None if samples.labels is None else samples.labels[rows],
-    )
 
 
 def _conditions(samples: Samples, scores: Scores, evaluated: Evaluated) -> Conditions:
