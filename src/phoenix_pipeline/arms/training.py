@@ -219,13 +219,12 @@ def _write(
     """Write the global model, or the shared body and what completes it at each client."""
     from phoenix_pipeline.families import family_of
     from phoenix_pipeline.families.model_folder import write_models
-    from phoenix_pipeline.federated.base_weights import open_network
     from phoenix_pipeline.federated.personal_layers import samples_are_personal
 
     settings, averaged = job.settings, record["weights"] == "ema"
     shared = result.ema if averaged else result.raw
     personal = samples_are_personal(settings.personal_layers, settings.model)
-    network = open_network(settings, job.base)
+    network = settings.open_network(job.base)
     body = {**family_of(settings.model).arrays_at_rest(network), **shared}
     completing = result.averaged_personal or {}
     network.load_state_dict({**network.state_dict(), **shared, **completing})

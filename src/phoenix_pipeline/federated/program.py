@@ -16,7 +16,6 @@ from torch import nn
 from phoenix_pipeline.config import DpSgdConfig
 from phoenix_pipeline.families import family_of
 from phoenix_pipeline.federated.aggregation import check_num_replies
-from phoenix_pipeline.federated.base_weights import open_network
 from phoenix_pipeline.federated.compression.partial_updates import check_split
 from phoenix_pipeline.federated.fleet import Fleet
 from phoenix_pipeline.federated.history import (
@@ -101,7 +100,7 @@ def _begin(job: FederatedJob, folder: Path, device: torch.device) -> RunState:
     """Return the run, resumed or new and warmed up."""
     settings = job.settings
     # What adapters are trained on is needed where they are trained.
-    network = open_network(settings, job.base) if job.warmup_steps else settings.build_network()
+    network = settings.open_network(job.base) if job.warmup_steps else settings.build_network()
     if job.start is not None:
         network.load_state_dict(dict(job.start))
     check_privacy(

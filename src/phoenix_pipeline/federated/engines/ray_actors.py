@@ -55,7 +55,7 @@ def train(job: FederatedJob, folder: Path, watch: Watch) -> FederatedResult:
     images, states = (folder.resolve() / name for name in (_IMAGES_FOLDER, CLIENTS_FOLDER))
     sites = StoredSites.write(images, job.images, job.client_images, states)
     sizes = sites.sizes()
-    roll_call = Attendance.of(job.config, sizes)
+    roll_call = Attendance(job.config, sizes)
     try:
         with _cluster(config, len(sizes), job.config.workers) as workers:
             threads = max(1, int(config.num_cpus_per_client))
