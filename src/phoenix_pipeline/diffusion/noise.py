@@ -20,8 +20,13 @@ _SCHEDULES = {"linear": "linear", "cosine": "squaredcos_cap_v2"}
 FLOW = "flow"
 
 
-def build_scheduler(config: NoiseConfig) -> "DDPMScheduler | FlowMatchEulerDiscreteScheduler":
-    """Return diffusers' scheduler of the process, which travels with the exported model."""
+def build_scheduler(
+    config: NoiseConfig, clips: bool = True
+) -> "DDPMScheduler | FlowMatchEulerDiscreteScheduler":
+    """Return diffusers' scheduler of the process, which travels with the exported model.
+
+    ``clips``: samplers keep what they make of x_0 in [-1, 1], where pixels are and latents are not.
+    """
     from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
 
     if config.prediction_type == FLOW:
@@ -32,7 +37,7 @@ def build_scheduler(config: NoiseConfig) -> "DDPMScheduler | FlowMatchEulerDiscr
         beta_start=config.beta_start,
         beta_end=config.beta_end,
         prediction_type=config.prediction_type,
-        clip_sample=True,
+        clip_sample=clips,
         rescale_betas_zero_snr=config.zero_terminal_snr,
     )
 

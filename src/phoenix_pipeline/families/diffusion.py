@@ -9,6 +9,7 @@ from phoenix_pipeline.config import ModelConfig, NoiseConfig, SamplingConfig, Tr
 from phoenix_pipeline.diffusion.layer_presets import OUTPUT, layer_presets
 from phoenix_pipeline.diffusion.sizes import settle_training, settle_unet
 from phoenix_pipeline.families.family import Family
+from phoenix_pipeline.families.starts import start_folder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,6 +33,7 @@ class DiffusionFamily(Family):
     guided = True
     predicts_noise = True
     adaptable = True
+    latent = True
     private = True
     library = "diffusers"
     parts: ClassVar[Mapping[str, tuple[str, ...]]] = {
@@ -59,8 +61,8 @@ class DiffusionFamily(Family):
             return unet
         from phoenix_pipeline.diffusion.lora import add_adapters
 
-        if model.start_from:
-            folder = Path(model.start_from).expanduser()
+        folder = start_folder(model)
+        if folder:
             unet.load_state_dict(self.load_start(folder, unet, model))
         return add_adapters(unet, model.lora, seed)
 
@@ -105,13 +107,19 @@ class DiffusionFamily(Family):
         num_steps: int | None = None,
         labels: Sequence[int] | None = None,
     ) -> "Iterator[np.ndarray]":
-        """Yield uint8 batches; see :func:`phoenix_pipeline.diffusion.sampling.sample_images`."""
+        """Yield uint8 batches; see :func:`phoenix_pipeline.diffusion.sampling.sample_images`.
+
+        Latents of a network with an autoencoder beside it are decoded.
+        """
         from phoenix_pipeline.diffusion.lora import merge_adapters
         from phoenix_pipeline.diffusion.sampling import sample_images
+        from phoenix_pipeline.latents.attached import autoencoder_of, shape_in
 
+        autoencoder, shape = autoencoder_of(network), shape_in(network, image_shape)
+        decode = autoencoder.decode if autoencoder else None
         network = merge_adapters(network)
         return sample_images(
-            network, model.noise, sampling, image_shape, seeds, device, num_steps, labels
+            network, model.noise, sampling, shape, seeds, device, num_steps, labels, decode
         )
 
     def check(
@@ -195,8 +203,11 @@ class DiffusionFamily(Family):
     ) -> None:
         """Write diffusers' folder layout; of adapters merged, and beside it the adapters alone."""
         from phoenix_pipeline.diffusion.export import export_pipeline
+        from phoenix_pipeline.latents.attached import autoencoder_of
 
-        export_pipeline(folder, network, model.noise, metadata)
+        autoencoder = autoencoder_of(network)
+        beside = autoencoder.network if autoencoder else None
+        export_pipeline(folder, network, model.noise, metadata, beside)
 
     def load(self, folder: Path) -> "nn.Module":
         """Return the U-Net of an exported folder, on the CPU, in evaluation mode."""

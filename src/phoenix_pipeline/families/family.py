@@ -40,6 +40,7 @@ class Family(ABC):
     ``predicts_noise``: it is a diffusion model: it has ``model.noise``, weights of timesteps, and
     attacks that read the loss at a timestep.
     ``adaptable``: it trains low-rank adapters on a start (``model.lora``).
+    ``latent``: it learns latents of an autoencoder as well as pixels (``model.autoencoder``).
     ``private``: it trains by gradients of single images (``training.dp_sgd``).
     ``why_not_compiled``: what rules out compiling where ``auto`` decides; None: nothing.
     ``presets``: prefixes of personal layers by the name of a preset.
@@ -56,6 +57,7 @@ class Family(ABC):
     guided: ClassVar[bool] = False
     predicts_noise: ClassVar[bool] = False
     adaptable: ClassVar[bool] = False
+    latent: ClassVar[bool] = False
     private: ClassVar[bool] = False
     why_not_compiled: ClassVar[str | None] = None
     parts: ClassVar[Mapping[str, tuple[str, ...]]] = {}
@@ -96,6 +98,9 @@ class Family(ABC):
         labels: "Tensor | None" = None,
     ) -> "LocalResult":
         """Train ``network`` in place on uint8 ``images`` [N, C, H, W] of one client.
+
+        A ``latent`` family gets latents instead where the arm has them: float32 [N, c, h, w], or
+        [N, 2, c, h, w] with those of the mirrored images (``training.horizontal_flip``).
 
         ``labels``: int64 [N], which a conditional model needs and others do not read.
         """
