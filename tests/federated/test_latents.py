@@ -51,7 +51,7 @@ def test_the_network_is_that_of_the_latents(autoencoder: Path) -> None:
     assert own.model.autoencoder is None, "no message names a folder"
 
 
-def test_a_folder_of_sites_has_latents_in_place_of_images(tmp_path: Path, autoencoder: Path) -> None:
+def test_a_folder_of_sites_has_latents_and_no_images(tmp_path: Path, autoencoder: Path) -> None:
     latents = SiteLatents.of(told(autoencoder), autoencoder)
     assert latents is not None
     encoded = latents.encode(make_images().images, CPU)

@@ -49,7 +49,9 @@ def told(
 ) -> ClientSettings:
     """Return what clients are told, with the digest of what is in ``autoencoder``."""
     own = client_settings(
-        images or make_images(), arm(autoencoder, model=model or {}), RunConfig(seed=5, device="cpu")
+        images or make_images(),
+        arm(autoencoder, model=model or {}),
+        RunConfig(seed=5, device="cpu"),
     )
     return own.model_copy(
         update={"personal_layers": layers, "training": settings(**training).training}

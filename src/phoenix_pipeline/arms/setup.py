@@ -8,16 +8,15 @@ import pandas as pd
 from phoenix_pipeline.arms.checks import (
     check_clients,
     check_conditioning,
-    check_latents,
     check_lora,
     check_loss,
     check_personalization,
     check_pool,
     check_rule,
-    check_start_latents,
     check_stored,
     check_threshold,
 )
+from phoenix_pipeline.arms.latent_checks import check_latents, check_start_latents
 from phoenix_pipeline.config import ArmSettings, ModelConfig, RunConfig
 from phoenix_pipeline.families.by_image_size import list_settled, settle_arm
 from phoenix_pipeline.families.latents import autoencoder_folder, find_latents

@@ -205,7 +205,9 @@ def _describe(
         "trained_with": {name: group.model_dump(mode="json") for name, group in groups.items()},
         "data": data,
         "epsilon": epsilon if math.isfinite(epsilon) else None,
-        "disclosure": describe_disclosure(settings, None if math.isnan(epsilon) else epsilon),
+        "disclosure": describe_disclosure(
+            settings, None if math.isnan(epsilon) else epsilon, _encoded_pool(job)
+        ),
         "num_examples": {str(client): count for client, count in result.num_examples.items()},
         "phoenix_pipeline": __version__,
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -213,6 +215,13 @@ def _describe(
     if class_counts:
         record["class_counts"] = class_counts
     return record
+
+
+def _encoded_pool(job: "FederatedJob") -> int | None:
+    """Return how many images of clients the autoencoder was trained on, if it says so."""
+    from phoenix_pipeline.latents.origin import read_pool_images
+
+    return read_pool_images(job.autoencoder) if job.autoencoder else None
 
 
 def _write(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -115,6 +116,12 @@ class NoiseSchedule:
 
     def _at(self, t: Tensor) -> tuple[Tensor, Tensor]:
         return self.signal[t].view(-1, 1, 1, 1), self.noise[t].view(-1, 1, 1, 1)
+
+
+@lru_cache(maxsize=8)
+def forward_process(config: NoiseConfig, device: torch.device) -> NoiseSchedule:
+    """Return the tables of ``config``, made once and not for every client and round."""
+    return NoiseSchedule.from_config(config, device)
 
 
 class _Prediction(NamedTuple):

@@ -1,14 +1,14 @@
 """Diffusion models: the U-Net of diffusers, trained to take noise off (``diffusion/``)."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from phoenix_pipeline.config import ModelConfig, NoiseConfig, SamplingConfig, TrainingConfig
+from phoenix_pipeline.config import ModelConfig, SamplingConfig, TrainingConfig
 from phoenix_pipeline.diffusion.layer_presets import OUTPUT, layer_presets
 from phoenix_pipeline.diffusion.sizes import settle_training, settle_unet
 from phoenix_pipeline.families.family import Family
+from phoenix_pipeline.families.provenance import NetworkSettings
 from phoenix_pipeline.families.starts import start_folder
 
 if TYPE_CHECKING:
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from phoenix_pipeline.diffusion.conditioning import Condition
-    from phoenix_pipeline.diffusion.noise import NoiseSchedule
     from phoenix_pipeline.errors import TrainingError
     from phoenix_pipeline.optimization.work import ClientTask, LocalResult, LocalWork
 
@@ -90,10 +88,12 @@ class DiffusionFamily(Family):
         labels: "Tensor | None" = None,
     ) -> "LocalResult":
         """Train in place; see :func:`phoenix_pipeline.diffusion.training.train_locally`."""
+        from phoenix_pipeline.diffusion.conditioning import condition_of
+        from phoenix_pipeline.diffusion.noise import forward_process
         from phoenix_pipeline.diffusion.training import train_locally
 
-        schedule = _forward_process(model.noise, images.device)
-        condition = _condition(network, model, labels)
+        schedule = forward_process(model.noise, images.device)
+        condition = condition_of(network, model, labels)
         return train_locally(network, images, work, schedule, training, optimizer_state, condition)
 
     def sample_images(
@@ -159,10 +159,12 @@ class DiffusionFamily(Family):
         training: TrainingConfig,
     ) -> "list[LocalResult | TrainingError]":
         """Train several clients; see :func:`phoenix_pipeline.diffusion.stacked.train_stacked`."""
+        from phoenix_pipeline.diffusion.conditioning import condition_of
+        from phoenix_pipeline.diffusion.noise import forward_process
         from phoenix_pipeline.diffusion.stacked import train_stacked
 
-        schedule = _forward_process(model.noise, tasks[0].images.device)
-        conditions = [_condition(network, model, task.labels) for task in tasks]
+        schedule = forward_process(model.noise, tasks[0].images.device)
+        conditions = [condition_of(network, model, task.labels) for task in tasks]
         return train_stacked(network, tasks, schedule, training, conditions)
 
     def personal_presets(self, model: ModelConfig) -> Mapping[str, tuple[str, ...]]:
@@ -205,9 +207,8 @@ class DiffusionFamily(Family):
         from phoenix_pipeline.diffusion.export import export_pipeline
         from phoenix_pipeline.latents.attached import autoencoder_of
 
-        autoencoder = autoencoder_of(network)
-        beside = autoencoder.network if autoencoder else None
-        export_pipeline(folder, network, model.noise, metadata, beside)
+        beside = autoencoder_of(network)
+        export_pipeline(folder, network, model.noise, metadata, beside and beside.network)
 
     def load(self, folder: Path) -> "nn.Module":
         """Return the U-Net of an exported folder, on the CPU, in evaluation mode."""
@@ -233,29 +234,17 @@ class DiffusionFamily(Family):
             "below them were read at each site and never sent"
         )
 
-    def describe_use(self, conditional: bool) -> list[str]:
-        """Return how diffusers loads the folder, without this package."""
-        load = ['images = DDPMPipeline.from_pretrained(".")(batch_size=16).images']
+    def describe_use(self, settings: NetworkSettings) -> list[str]:
+        """Return how diffusers loads the folder, without this package.
+
+        Its pipeline of latents knows no shift of them, and no flow.
+        """
+        conditional, latents = bool(settings["class_names"]), settings.get("latents")
+        flow = settings["model"]["noise"]["prediction_type"] == "flow"
+        if latents and (latents["shift"] or flow):
+            return []
+        kind = "LDMPipeline" if latents else "DDPMPipeline"
+        load = [f'images = {kind}.from_pretrained(".")(batch_size=16).images']
         if conditional:
-            network = 'network = DDPMPipeline.from_pretrained(".").unet'
-            load = [network, "# network(x_t, t, classes)"]
-        return ["from diffusers import DDPMPipeline", "", *load]
-
-
-def _condition(
-    network: "nn.Module", model: ModelConfig, labels: "Tensor | None"
-) -> "Condition | None":
-    """Return the classes of a client's images; None for an unconditional network."""
-    from phoenix_pipeline.diffusion.conditioning import Condition, null_class
-
-    if model.conditioning == "none" or labels is None:
-        return None
-    return Condition(labels, null_class(network), model.label_dropout)
-
-
-@lru_cache(maxsize=8)
-def _forward_process(noise: NoiseConfig, device: "torch.device") -> "NoiseSchedule":
-    """Return the tables of the forward process, made once and not for every client and round."""
-    from phoenix_pipeline.diffusion.noise import NoiseSchedule
-
-    return NoiseSchedule.from_config(noise, device)
+            load = [f'network = {kind}.from_pretrained(".").unet', "# network(x_t, t, classes)"]
+        return [f"from diffusers import {kind}", "", *load]

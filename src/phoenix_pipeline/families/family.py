@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from phoenix_pipeline.config import Group, ModelConfig, SamplingConfig, TrainingConfig
 from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.families.provenance import NetworkSettings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -99,9 +100,7 @@ class Family(ABC):
     ) -> "LocalResult":
         """Train ``network`` in place on uint8 ``images`` [N, C, H, W] of one client.
 
-        A ``latent`` family gets latents instead where the arm has them: float32 [N, c, h, w], or
-        [N, 2, c, h, w] with those of the mirrored images (``training.horizontal_flip``).
-
+        Of a ``latent`` family they may be latents, float32 (``optimization.work.prepare_batch``).
         ``labels``: int64 [N], which a conditional model needs and others do not read.
         """
 
@@ -235,8 +234,8 @@ class Family(ABC):
         """
         return "the weights of the whole model"
 
-    def describe_use(self, conditional: bool) -> list[str]:
-        """Return lines of Python that use a model's folder without this package, for its card."""
+    def describe_use(self, settings: NetworkSettings) -> list[str]:
+        """Return lines of Python that use a folder without this package; none: nothing else does."""
         return []
 
     def why_not_attacked(self, layers_away: Sequence[str]) -> str:

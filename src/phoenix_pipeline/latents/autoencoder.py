@@ -35,7 +35,7 @@ class Autoencoder:
         The mean of the posterior, shifted and scaled as the configuration says. Batches have one
         size, the last one is filled up: an image's latents do not depend on the others.
         """
-        shift, scale = _normalisation(self.network)
+        shift, scale = self.space.shift, _scale(self.network)
 
         def compute(part: Tensor) -> Tensor:
             x = to_model_range(part)
@@ -47,7 +47,7 @@ class Autoencoder:
 
     def decode(self, latents: Tensor) -> Tensor:
         """Return images float32 [N, C, H, W], about in [-1, 1], of ``latents`` [N, c, h, w]."""
-        shift, scale = _normalisation(self.network)
+        shift, scale = self.space.shift, _scale(self.network)
 
         def compute(part: Tensor) -> Tensor:
             made: Tensor = self.network.decode(part.float().div(scale).add(shift)).sample
@@ -68,7 +68,7 @@ class Autoencoder:
 def wrap(network: "AutoencoderKL", space: LatentSpace) -> Autoencoder:
     """Return ``network`` laid at rest, with its digest in ``space``."""
     network.eval().requires_grad_(False)
-    known = space.model_copy(update={"digest": _digest(network)})
+    known = space.model_copy(update={"digest": _digest(network, space.shift)})
     return Autoencoder(network, known)
 
 
@@ -102,14 +102,14 @@ def load_autoencoder(folder: Path) -> Autoencoder:
     return wrap(network.float(), space)
 
 
-def _normalisation(network: "AutoencoderKL") -> tuple[float, float]:
+def _scale(network: "AutoencoderKL") -> float:
     config: Any = network.config
-    return float(config.shift_factor or 0.0), float(config.scaling_factor)
+    return float(config.scaling_factor)
 
 
-def _digest(network: "AutoencoderKL") -> str:
+def _digest(network: "AutoencoderKL", shift: float) -> str:
     """Return 32 hex digits of all that latents and images depend on."""
-    digest = sha256(repr(_normalisation(network)).encode())
+    digest = sha256(repr((shift, _scale(network))).encode())
     for name, array in sorted(network.state_dict().items()):
         digest.update(f"{name} {tuple(array.shape)}\n".encode())
         digest.update(array.detach().cpu().contiguous().numpy().tobytes())

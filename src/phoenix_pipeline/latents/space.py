@@ -1,8 +1,10 @@
 """What latents of an autoencoder look like, by its configuration alone; nothing imports torch."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from phoenix_pipeline.config import Group
+from phoenix_pipeline.config import AutoencoderConfig, Group
 from phoenix_pipeline.errors import CheckpointError, SettingsError
 from phoenix_pipeline.json_files import read_json
 
@@ -17,13 +19,21 @@ ImageShape = tuple[int, int, int]
 class LatentSpace(Group):
     """Latents of images with ``in_channels`` have ``channels``, and sides ``factor`` times shorter.
 
-    ``digest``: 32 hex digits of the autoencoder; "" where its configuration alone was read.
+    ``shift`` is taken off what the encoder gives. ``digest``: 32 hex digits of the autoencoder; ""
+    where its configuration alone was read.
     """
 
     in_channels: int
     channels: int
     factor: int
+    shift: float = 0.0
     digest: str = ""
+
+    @classmethod
+    def planned(cls, config: AutoencoderConfig, channels: int) -> "LatentSpace":
+        """Return the latents of an autoencoder of ``config`` for images of ``channels``."""
+        factor = _factor(config.block_out_channels)
+        return cls(in_channels=channels, channels=config.latent_channels, factor=factor)
 
     def check(self, channels: int, image_size: int) -> None:
         """Raise SettingsError for images that the autoencoder does not take; says what would fit.
@@ -49,6 +59,23 @@ class LatentSpace(Group):
         """Return the shape (C, H, W) of the latents of images of that shape."""
         _, height, width = image_shape
         return self.channels, height // self.factor, width // self.factor
+
+
+def space_of(config: Mapping[str, Any]) -> LatentSpace:
+    """Return the latents of an autoencoder by its configuration, without a digest.
+
+    Raises KeyError, TypeError or ValueError for one that lacks something.
+    """
+    return LatentSpace(
+        in_channels=int(config["in_channels"]),
+        channels=int(config["latent_channels"]),
+        factor=_factor(config["block_out_channels"]),
+        shift=float(config.get("shift_factor") or 0.0),
+    )
+
+
+def _factor(block_out_channels: Sequence[int]) -> int:
+    return int(2 ** (len(block_out_channels) - 1))
 
 
 def trained_shape(channels: int, image_size: int, space: LatentSpace | None) -> ImageShape:
@@ -94,12 +121,6 @@ def read_space(folder: Path) -> LatentSpace:
     config = find_autoencoder(folder) / _CONFIG
     content = read_json(config)
     try:
-        return LatentSpace(
-            in_channels=int(content["in_channels"]),
-            channels=int(content["latent_channels"]),
-            factor=2 ** (len(content["block_out_channels"]) - 1),
-        )
+        return space_of(content)
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"{config} is not that of an {KIND}: {error!r}"
-        ) from error
+        raise CheckpointError(f"{config} is not that of an {KIND}: {error!r}") from error
