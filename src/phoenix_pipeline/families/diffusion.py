@@ -207,8 +207,8 @@ class DiffusionFamily(Family):
         from phoenix_pipeline.diffusion.export import export_pipeline
         from phoenix_pipeline.latents.attached import autoencoder_of
 
-        beside = autoencoder_of(network)
-        export_pipeline(folder, network, model.noise, metadata, beside and beside.network)
+        own = autoencoder_of(network)
+        export_pipeline(folder, network, model.noise, metadata, own.network if own else None)
 
     def load(self, folder: Path) -> "nn.Module":
         """Return the U-Net of an exported folder, on the CPU, in evaluation mode."""

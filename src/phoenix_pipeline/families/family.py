@@ -235,7 +235,7 @@ class Family(ABC):
         return "the weights of the whole model"
 
     def describe_use(self, settings: NetworkSettings) -> list[str]:
-        """Return lines of Python that use a folder without this package; none: nothing else does."""
+        """Return lines of Python that use a folder without this package; none: nothing does."""
         return []
 
     def why_not_attacked(self, layers_away: Sequence[str]) -> str:

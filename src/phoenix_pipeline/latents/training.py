@@ -33,7 +33,8 @@ def train_autoencoder(
         TrainingError: the loss is not finite.
     """
     network = _build(config, images.shape[1], seed).to(device)
-    pixels = torch.from_numpy(np.ascontiguousarray(images)).to(device)
+    # A copy has the usual strides, also along a single channel: torch chooses kernels by them.
+    pixels = torch.from_numpy(images.copy()).to(device)
     generator = torch_generator(seed, "autoencoder")
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=config.learning_rate, weight_decay=_WEIGHT_DECAY
