@@ -82,5 +82,5 @@ def test_sides_that_cannot_be_halved_as_often_are_refused() -> None:
     odd = ImageSet(np.zeros((8, 1, 10, 10), np.uint8))
     table = pd.DataFrame({"client_id": [0] * 8, "image_index": range(8), "label": -1})
     deep = AutoencoderConfig(block_out_channels=(8, 8, 8))
-    with pytest.raises(SettingsError, match=r"4 times shorter, .* image_size: 8 or 12"):
+    with pytest.raises(SettingsError, match=r"makes sides 4 times .* 8 or 12, or change auto"):
         train_pool_autoencoder(odd, odd, table, deep, RunConfig(device="cpu"))

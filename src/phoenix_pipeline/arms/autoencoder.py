@@ -38,7 +38,8 @@ def train_pool_autoencoder(
     from phoenix_pipeline.latents.space import LatentSpace
     from phoenix_pipeline.latents.training import reconstruction_psnr, train_autoencoder
 
-    LatentSpace.planned(config, train.channels).check(train.channels, train.image_size)
+    planned = LatentSpace.planned(config, train.channels)
+    planned.check(train.channels, train.image_size, "autoencoder.block_out_channels")
     pool_config = SharedPoolConfig(beta=config.beta, alpha=0.0)
     pool = draw_shared_pool(partition, pool_config, run.seed, train.num_classes).pool
     device = resolve_device(run.device)

@@ -240,7 +240,8 @@ class DiffusionFamily(Family):
         Its pipeline of latents knows no shift of them, and no flow.
         """
         conditional, latents = bool(settings["class_names"]), settings.get("latents")
-        flow = settings["model"]["noise"]["prediction_type"] == "flow"
+        noise = settings["model"].get("noise", {})
+        flow = noise.get("prediction_type") == "flow"
         if latents and (latents["shift"] or flow):
             return []
         kind = "LDMPipeline" if latents else "DDPMPipeline"

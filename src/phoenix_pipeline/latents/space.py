@@ -35,10 +35,10 @@ class LatentSpace(Group):
         factor = _factor(config.block_out_channels)
         return cls(in_channels=channels, channels=config.latent_channels, factor=factor)
 
-    def check(self, channels: int, image_size: int) -> None:
+    def check(self, channels: int, image_size: int, setting: str = SETTING) -> None:
         """Raise SettingsError for images that the autoencoder does not take; says what would fit.
 
-        ``image_size``: their side in pixels.
+        ``image_size``: their side in pixels; ``setting``: what decides on the factor.
         """
         if channels != self.in_channels:
             raise SettingsError(
@@ -50,9 +50,9 @@ class LatentSpace(Group):
             below = image_size // self.factor * self.factor
             fitting = [side for side in (below, below + self.factor) if side]
             raise SettingsError(
-                f"{SETTING} makes sides {self.factor} times shorter, which does not divide "
+                f"{setting} makes sides {self.factor} times shorter, which does not divide "
                 f"{image_size} pixels; set images.image_size: "
-                f"{' or '.join(map(str, fitting))}, or name another autoencoder"
+                f"{' or '.join(map(str, fitting))}, or change {setting}"
             )
 
     def shape_of(self, image_shape: ImageShape) -> ImageShape:
