@@ -20,7 +20,7 @@ class AutoencoderConfig(Group):
         "the clients, and on no other image: these do leave their owners.",
     )
     block_out_channels: tuple[Positive, ...] = Field(
-        (32, 64, 64),
+        (16, 32, 64),
         min_length=2,
         description="Channels at each resolution, from full size down; with three of them latents "
         "have a quarter of the images' side.",
@@ -35,7 +35,7 @@ class AutoencoderConfig(Group):
         "their values, beside the mean absolute error of pixels in [-1, 1].",
     )
     steps: Positive = Field(2000, description="Steps of AdamW; the rate falls to 0 as a cosine.")
-    batch_size: Positive = Field(32, description="Images of a step.")
+    batch_size: Positive = Field(16, description="Images of a step.")
     learning_rate: float = Field(1e-3, gt=0.0, description="Of the first step.")
 
     @model_validator(mode="after")
