@@ -101,9 +101,13 @@ def settle_federation(
         )
     in_all = next(images for side, images in IMAGES_IN_ALL.items() if image_size <= side)
     small = image_size <= _SMALL_SIDE
+    rounds = _ALIGNED_ROUNDS if small and aligned else _ROUNDS
+    if not federation.pooled:
+        # Each client trains in as many rounds, whatever part of them trains at a time.
+        rounds = round(rounds / federation.client_fraction)
     settled = federation.settled(
         threads_per_client=1 if small else None,
-        num_rounds=_ALIGNED_ROUNDS if small and aligned else _ROUNDS,
+        num_rounds=rounds,
         # Noise of no seed must not be drawn twice for a round.
         checkpoint_every=_SHORT_ROUNDS if small and not federation.has_secret_noise else 1,
     )

@@ -171,7 +171,7 @@ def _reply(
 def clients_at_a_time(
     config: FederationConfig, settings: ClientSettings, device: torch.device, num_clients: int
 ) -> int:
-    """Return how many clients a worker trains as one program; a line in the log says why."""
+    """Return how many of a round's ``num_clients`` a worker trains as one program, and log why."""
     count, reason = choose_clients_at_a_time(config, settings, device, num_clients)
     if reason:
         logger.info("each worker trains its clients one after another: %s", reason)

@@ -21,6 +21,7 @@ from phoenix_pipeline.federated.program import Watch, run_program
 from phoenix_pipeline.federated.resuming import CLIENTS_FOLDER
 from phoenix_pipeline.federated.sites import InMemorySites
 from phoenix_pipeline.federated.stacked_clients import StackedClients, clients_at_a_time
+from phoenix_pipeline.federated.work_plan import round_size
 from phoenix_pipeline.hardware import available_cores, resolve_device
 
 
@@ -36,7 +37,8 @@ def train(job: FederatedJob, folder: Path, watch: Watch) -> FederatedResult:
     app = build_client_app(sites)
     threads = job.config.threads_per_client or max(1, cores // workers)
     roll_call = Attendance.of(job.config, sizes)
-    together = clients_at_a_time(job.config, job.settings, device, len(sizes))
+    in_a_round = round_size(len(sizes), job.config)
+    together = clients_at_a_time(job.config, job.settings, device, in_a_round)
     stacked = StackedClients(sites, threads) if together > 1 else None
     with InProcessGrid(app, sizes, workers, threads, together, stacked, device) as grid:
         fleet = Fleet(grid, grid.clients, sizes, sites.state, roll_call, sites.write_states)
