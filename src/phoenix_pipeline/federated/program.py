@@ -26,6 +26,7 @@ from phoenix_pipeline.federated.history import (
     with_link_seconds,
 )
 from phoenix_pipeline.federated.job import FederatedJob, FederatedResult
+from phoenix_pipeline.federated.latents import SiteLatents, as_trained
 from phoenix_pipeline.federated.personal_layers import split_personal
 from phoenix_pipeline.federated.personal_upload import average_personal_layers
 from phoenix_pipeline.federated.privacy.checks import check_privacy
@@ -229,7 +230,7 @@ def warm_up(network: nn.Module, job: FederatedJob, device: torch.device) -> Row:
         labels = torch.from_numpy(job.images.labels[job.pool]).to(device)
     result = family_of(settings.model).train_locally(
         network.to(device),
-        torch.from_numpy(job.images.images[job.pool]).to(device),
+        as_trained(job.images.images[job.pool], SiteLatents.of(settings, job.autoencoder), device),
         LocalWork(job.warmup_steps, peak, peak, derive_seed(settings.seed, "warm_up")),
         settings.model,
         # The pool was given away before: noise would hide nothing of it.

@@ -198,7 +198,7 @@ def choose_clients_at_a_time(
 
 def _keeps_busy(settings: ClientSettings, device: torch.device) -> bool:
     channels = settings.model.unet.block_out_channels[0]
-    values = settings.training.batch_size * settings.image_size**2 * channels
+    values = settings.training.batch_size * settings.trained_shape[1] ** 2 * channels
     return device.type in _BUSY_VALUES and values > _BUSY_VALUES[device.type]
 
 
@@ -222,7 +222,7 @@ def _activations(network: nn.Module, settings: ClientSettings) -> int:
     for module in network.modules():
         if not list(module.children()):
             module.register_forward_hook(count)
-    shape = (1, settings.channels, settings.image_size, settings.image_size)
+    shape = (1, *settings.trained_shape)
     with torch.no_grad():
         timestep = torch.zeros(1, device="meta", dtype=torch.int64)
         classes = (timestep,) if settings.class_names else ()

@@ -16,6 +16,7 @@ from phoenix_pipeline.federated.engines.local_grid import LocalGrid
 from phoenix_pipeline.federated.fleet import Attendance, Fleet
 from phoenix_pipeline.federated.job import FederatedJob, FederatedResult
 from phoenix_pipeline.federated.kept_states import KeptStates
+from phoenix_pipeline.federated.latents import SiteLatents
 from phoenix_pipeline.federated.program import Watch, run_program
 from phoenix_pipeline.federated.resuming import CLIENTS_FOLDER
 from phoenix_pipeline.federated.sites import InMemorySites
@@ -29,7 +30,8 @@ def train(job: FederatedJob, folder: Path, watch: Watch) -> FederatedResult:
     device = resolve_device(job.device)
     kept = KeptStates(job.config.is_of_checkpoint, device)
     states = folder / CLIENTS_FOLDER
-    sites = InMemorySites(job.images, job.client_images, device, states, kept, job.base)
+    latents = SiteLatents.of(job.settings, job.autoencoder)
+    sites = InMemorySites(job.images, job.client_images, device, states, kept, job.base, latents)
     sizes, cores = sites.sizes(), available_cores()
     workers = min(job.config.workers or (cores if device.type == "cpu" else 1), len(sizes))
     app = build_client_app(sites)
