@@ -36,14 +36,9 @@ def train(job: FederatedJob, folder: Path, watch: Watch) -> FederatedResult:
     workers = min(job.config.workers or (cores if device.type == "cpu" else 1), len(sizes))
     app = build_client_app(sites)
     threads = job.config.threads_per_client or max(1, cores // workers)
-<<<<<<< HEAD
-    roll_call = Attendance.of(job.config, sizes)
+    roll_call = Attendance(job.config, sizes)
     in_a_round = round_size(len(sizes), job.config)
     together = clients_at_a_time(job.config, job.settings, device, in_a_round)
-=======
-    roll_call = Attendance(job.config, sizes)
-    together = clients_at_a_time(job.config, job.settings, device, len(sizes))
->>>>>>> house
     stacked = StackedClients(sites, threads) if together > 1 else None
     with InProcessGrid(app, sizes, workers, threads, together, stacked, device) as grid:
         fleet = Fleet(grid, grid.clients, sizes, sites.state, roll_call, sites.write_states)
