@@ -541,7 +541,6 @@ ELSEWHERE = {
     "federated/aggregation/private_mean.py": "no model here has integers beside BatchNorm",
     "metrics/inception.py": "a file of weights",
     "metrics/network_file.py": "tests/metrics/test_own_judge.py, with files",
-    "metrics/own_judge.py": "tests/metrics/test_own_judge.py, with files",
     "metrics/feature_extractor.py": "an argument, no setting",
     "metrics/classifier.py": "an argument, no setting",
     "metrics/monitoring.py: samples": "an argument, no setting",

@@ -5,6 +5,7 @@ from kedro.pipeline import Pipeline
 from phoenix_pipeline.framework.arm_blocks import arm_registry
 from phoenix_pipeline.framework.project import open_config, project_folder
 from phoenix_pipeline.pipelines import (
+    autoencoder,
     comparison,
     evaluation,
     federated_training,
@@ -55,6 +56,8 @@ def build_pipelines(arms: tuple[str, ...]) -> dict[str, Pipeline]:
     return {
         "partition": images,
         **stages,
+        # On request only: `kedro run --pipelines autoencoder`, before arms that learn latents.
+        "autoencoder": images + autoencoder.create_pipeline(),
         "comparison": compared,
         **by_arm,
         "__default__": sum(by_arm.values(), compared),

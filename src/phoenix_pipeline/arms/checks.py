@@ -41,7 +41,7 @@ def check_clients(federation: FederationConfig, clients: list[int]) -> None:
     from phoenix_pipeline.federated.fleet import Attendance
     from phoenix_pipeline.federated.work_plan import round_size
 
-    Attendance.of(federation, clients)
+    Attendance(federation, clients)
     count = round_size(len(clients), federation)
     # With Poisson sampling a round may be smaller, and larger, than planned.
     most = len(clients) if federation.differential_privacy.is_central else count

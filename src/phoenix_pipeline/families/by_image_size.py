@@ -18,6 +18,7 @@ from phoenix_pipeline.config import (
 from phoenix_pipeline.config.base import AUTO
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.families.components import FAMILIES, family_of, find_family
+from phoenix_pipeline.families.latents import latent_side
 
 _ALIGNMENT = "alignment"
 # Up to here networks lose more by dividing a step among cores than they win, and rounds take about
@@ -30,11 +31,15 @@ IMAGES_IN_ALL = {12: 138_240, 20: 98_304, 48: 49_152, 96: 24_576, 160: 12_288, 2
 
 
 def settle_arm(settings: ArmSettings, image_size: int) -> ArmSettings:
-    """Return the groups of an arm without ``auto``.
+    """Return the groups of an arm without ``auto``, which goes by the side of what it learns.
+
+    Of latents that side is the images' over the factor of the autoencoder.
 
     Raises:
         SettingsError: see :func:`settle_federation` and :func:`settle_model`.
+        SettingsError, CheckpointError: see :func:`~phoenix_pipeline.families.latents.latent_side`.
     """
+    image_size = latent_side(settings.model, image_size)
     model = settle_model(settings.model, image_size)
     pooled, pull = settings.federation.pooled, settings.federation.strategies.get(_ALIGNMENT)
     # A share of 0 is no pull.

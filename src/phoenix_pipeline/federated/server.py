@@ -49,7 +49,7 @@ def choose_compiling(job: FederatedJob) -> FederatedJob:
     steps = count_steps(job)
     if why_not is None and job.config.engine == "in_process":
         # A step of several clients is one call of the compiled program.
-        clients = job.client_images["client_id"].nunique()
+        clients = round_size(job.client_images["client_id"].nunique(), job.config)
         steps //= choose_clients_at_a_time(job.config, job.settings, device, clients)[0]
     chosen = TRAINING.pays(steps, device.type, why_not)
     settled = training.model_copy(update={"compile": chosen})

@@ -20,7 +20,7 @@ from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-from phoenix_pipeline.federated.engines.message_grid import MessageGrid
+from phoenix_pipeline.federated.fleet import MessageGrid
 from phoenix_pipeline.federated.sites import CLIENT_ID
 
 logger = logging.getLogger(__name__)

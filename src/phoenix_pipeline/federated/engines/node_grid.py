@@ -12,7 +12,7 @@ from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
-from phoenix_pipeline.federated.engines.message_grid import MessageGrid
+from phoenix_pipeline.federated.fleet import MessageGrid
 from phoenix_pipeline.federated.site_errors import reason_of
 
 logger = logging.getLogger(__name__)

@@ -28,9 +28,12 @@ from phoenix_pipeline.reporting.partition_figure import draw_partition, draw_sha
 from phoenix_pipeline.reporting.privacy import draw_trade, format_privacy
 from phoenix_pipeline.reporting.provenance import deviations, disagreements, experiment_facts
 from phoenix_pipeline.reporting.report import AUDIT, render_report
-from phoenix_pipeline.reporting.round_figures import draw_filter_decisions, draw_round_curves
+from phoenix_pipeline.reporting.round_figures import (
+    draw_filter_decisions,
+    draw_round_curves,
+    draw_score_curves,
+)
 from phoenix_pipeline.reporting.sample_figures import draw_class_histograms, draw_grids
-from phoenix_pipeline.reporting.score_curves import draw_score_curves
 from phoenix_pipeline.reporting.score_figures import draw_scores
 
 logger = logging.getLogger(__name__)

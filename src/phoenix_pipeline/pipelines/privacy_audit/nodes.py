@@ -14,7 +14,8 @@ from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.families.provenance import ModelDescription, check_data
 from phoenix_pipeline.hardware import resolve_device
 from phoenix_pipeline.images import GLOBAL_MODEL, ImageSet, read_samples
-from phoenix_pipeline.metrics.extractors import extract_features, pixel_extractor
+from phoenix_pipeline.metrics.extractors import pixel_extractor
+from phoenix_pipeline.metrics.feature_extractor import extract_features
 from phoenix_pipeline.metrics.privacy.arm_audit import (
     ArmAudit,
     Attacks,
