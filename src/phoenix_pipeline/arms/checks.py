@@ -121,8 +121,16 @@ def check_conditioning(train: ImageSet, settings: ArmSettings) -> None:
             f"model.conditioning is {model.conditioning}, but the training images have no labels; "
             "set images.label_column, use a folder for each class, or set model.conditioning: none"
         )
-    if not family.guided:
-        _check_no_guidance(settings)
+    guidance = (
+        ("model.label_dropout", 0.1, model.label_dropout),
+        ("sampling.guidance_scale", 1.0, settings.sampling.guidance_scale),
+    )
+    for name, plain, asked in guidance:
+        if asked != plain and not family.guided:
+            raise SettingsError(
+                f"{name} is {asked:g}, which is for the guidance of diffusion models, but "
+                f"model.family is {model.family}; set {name}: {plain:g} for this arm"
+            )
     check_classes(model, settings.sampling, train.class_names)
     if federation.engine == "deployment" and settings.sampling.class_distribution == "as_training":
         raise SettingsError(
@@ -130,17 +138,6 @@ def check_conditioning(train: ImageSet, settings: ArmSettings) -> None:
             "nobody knows how many images of each class the sites hold; set it to uniform or to "
             "one share per class"
         )
-
-
-def _check_no_guidance(settings: ArmSettings) -> None:
-    plain = {"model.label_dropout": 0.1, "sampling.guidance_scale": 1.0}
-    asked = (settings.model.label_dropout, settings.sampling.guidance_scale)
-    for (name, value), own in zip(plain.items(), asked, strict=True):
-        if own != value:
-            raise SettingsError(
-                f"{name} is {own:g}, which is for the guidance of diffusion models, but "
-                f"model.family is {settings.model.family}; set {name}: {value:g} for this arm"
-            )
 
 
 def check_rule(settings: ArmSettings, layers: tuple[str, ...]) -> None:
@@ -192,7 +189,13 @@ def check_loss(settings: ArmSettings) -> None:
             f"{family.name} do not give; set training.dp_sgd.enabled: false for this arm"
         )
     if family.predicts_noise:
-        _check_weights_of_timesteps(settings)
+        weighting = training.loss_weighting
+        if settings.model.noise.prediction_type == "flow" and weighting != "none":
+            raise SettingsError(
+                f"training.loss_weighting is {weighting}, which weighs by the signal-to-noise "
+                "ratio of a diffusion process, but model.noise.prediction_type is flow; set "
+                "training.loss_weighting: none, or training.timestep_distribution: logit_normal"
+            )
         return
     for name, value in _PLAIN_TRAINING.items():
         if (asked := getattr(training, name)) != value:
@@ -200,16 +203,6 @@ def check_loss(settings: ArmSettings) -> None:
                 f"training.{name} is {asked}, which is for diffusion models, but model.family is "
                 f"{settings.model.family}; set training.{name}: {json.dumps(value)} for this arm"
             )
-
-
-def _check_weights_of_timesteps(settings: ArmSettings) -> None:
-    kind, weighting = settings.model.noise.prediction_type, settings.training.loss_weighting
-    if kind == "flow" and weighting != "none":
-        raise SettingsError(
-            f"training.loss_weighting is {weighting}, which weighs by the signal-to-noise ratio of "
-            "a diffusion process, but model.noise.prediction_type is flow; set "
-            "training.loss_weighting: none, or training.timestep_distribution: logit_normal"
-        )
 
 
 def check_threshold(

@@ -10,7 +10,7 @@ from phoenix_pipeline.config.aggregation import (
     ServerOptimizerConfig,
 )
 from phoenix_pipeline.config.arm_settings import ARM_GROUPS, SHARED_GROUPS, ArmSettings
-from phoenix_pipeline.config.base import Group
+from phoenix_pipeline.config.base import Group, deep_merge
 from phoenix_pipeline.config.compression import CompressionConfig, LinkConfig
 from phoenix_pipeline.config.data import ImagesConfig, PartitionConfig, RunConfig, SharedPoolConfig
 from phoenix_pipeline.config.differential_privacy import (
@@ -32,7 +32,6 @@ from phoenix_pipeline.config.federation import (
     ThresholdFilterConfig,
 )
 from phoenix_pipeline.config.local_work import LocalWorkConfig
-from phoenix_pipeline.config.merging import deep_merge
 from phoenix_pipeline.config.model import (
     DcganConfig,
     LoraConfig,
