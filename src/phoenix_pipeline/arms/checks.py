@@ -232,7 +232,7 @@ def check_stored(
 ) -> None:
     """Refuse to train where an unfinished run of other settings lies."""
     from phoenix_pipeline.federated.job import identify_settings
-    from phoenix_pipeline.federated.resuming import SERVER_FOLDER, is_resumable
+    from phoenix_pipeline.federated.run_state import SERVER_FOLDER, is_resumable
 
     asked = identify_settings(
         federation, settings, rules if rules.enabled else None, pool.warmup_steps, start

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from phoenix_pipeline.framework.mlflow_model import FILE, describe_model
 from phoenix_pipeline.framework.mlflow_store import TrackingConfig, connect, reason_of
-from phoenix_pipeline.framework.node_times import NodeTimes, now_ms
+from phoenix_pipeline.framework.node_log import NodeTimes, now_ms
 from phoenix_pipeline.framework.run_tags import ARMS, DATA_ROOT, commit_tags
 from phoenix_pipeline.framework.secrets import shown_value, without_secrets
 

@@ -23,14 +23,13 @@ from phoenix_pipeline.metrics.privacy.arm_audit import (
     Membership,
     headline_scores,
 )
-from phoenix_pipeline.metrics.privacy.attack import AttackResult, match_classes
+from phoenix_pipeline.metrics.privacy.attack import AttackResult, blind_attack, match_classes
 from phoenix_pipeline.metrics.privacy.audit import (
     ALL_CLIENTS,
     Scores,
     audit_membership,
     judge_together,
 )
-from phoenix_pipeline.metrics.privacy.blind import blind_attack
 from phoenix_pipeline.metrics.privacy.copies import Copies, find_copies
 from phoenix_pipeline.pipelines.privacy_audit.reconstruction import reconstruct_images
 from phoenix_pipeline.pipelines.privacy_audit.subject import Subject
