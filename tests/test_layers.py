@@ -9,11 +9,11 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "phoenix_pipeline"
 
 LAYERS = (
-    {"config", "seeding", "errors", "registry", "offline", "quantities"},
+    {"config", "seeding", "errors", "registry", "offline", "hub", "quantities"},
     {"checkpoints", "file_locks", "hardware", "progress", "threads"},
     {"child_process", "images", "json_files"},
     {"optimization"},
-    {"diffusion", "gan"},
+    {"diffusion", "gan", "latents"},
     {"families"},
     {"metrics", "partitioning", "strategies"},
     {"federated", "reporting"},

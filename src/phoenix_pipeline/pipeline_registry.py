@@ -4,6 +4,7 @@ from kedro.pipeline import Pipeline
 
 from phoenix_pipeline.framework.arm_blocks import arm_registry
 from phoenix_pipeline.framework.project import open_config, project_folder
+from phoenix_pipeline.pipelines.autoencoder import pipeline as autoencoder
 from phoenix_pipeline.pipelines.comparison import pipeline as comparison
 from phoenix_pipeline.pipelines.evaluation import pipeline as evaluation
 from phoenix_pipeline.pipelines.federated_training import pipeline as federated_training
@@ -51,6 +52,8 @@ def build_pipelines(arms: tuple[str, ...]) -> dict[str, Pipeline]:
     return {
         "partition": images,
         **stages,
+        # On request only: `kedro run --pipelines autoencoder`, before arms that learn latents.
+        "autoencoder": images + autoencoder.create_pipeline(),
         "comparison": compared,
         **by_arm,
         "__default__": sum(by_arm.values(), compared),

@@ -1,19 +1,22 @@
 """Clients trained as one program end where they end one after another."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import torch
+from diffusers import UNet2DModel
 from torch import Tensor, nn
 
 from phoenix_pipeline.config import DpSgdConfig, NoiseConfig, TrainingConfig, UNetConfig
 from phoenix_pipeline.diffusion import stack
+from phoenix_pipeline.diffusion.dropout import replace_dropout
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
 from phoenix_pipeline.diffusion.stacked import train_stacked, why_not_stacked
 from phoenix_pipeline.diffusion.training import train_locally
 from phoenix_pipeline.diffusion.unet import build_unet
+from phoenix_pipeline.diffusion.unet_layers import is_known
 from phoenix_pipeline.errors import TrainingError
 from phoenix_pipeline.optimization.corrections import GradientPull, ProximalPull, StepPull
 from phoenix_pipeline.optimization.work import ClientTask, LocalResult, LocalWork
@@ -148,10 +151,34 @@ def test_the_number_of_clients_at_a_time_does_not_matter() -> None:
         assert_same(part[0], whole[client][0])
 
 
-def test_each_client_draws_dropout_from_its_own_stream() -> None:
-    unet, config = network(dropout=0.5), settings()
-    together = train_together(unet, config, (0, 1, 2), rounds=3)
-    for client, (weights, _, losses) in enumerate(together):
+def other_network(dropout: float = 0.0) -> nn.Module:
+    """Return one that ``unet_layers`` has not all layers of, so that ``vmap`` is taken."""
+    unet = UNet2DModel(
+        sample_size=8,
+        in_channels=1,
+        out_channels=1,
+        block_out_channels=(8, 8),
+        down_block_types=("DownBlock2D", "ResnetDownsampleBlock2D"),
+        up_block_types=("ResnetUpsampleBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        attention_head_dim=4,
+        norm_num_groups=4,
+        dropout=dropout,
+    )
+    replace_dropout(unet)
+    assert not is_known(unet)
+    return unet
+
+
+# One client of many may be left over for a program of its own.
+@pytest.mark.parametrize("clients", [(0, 1, 2), (1,)])
+@pytest.mark.parametrize("new_network", [network, other_network])
+def test_each_client_draws_dropout_from_its_own_stream(
+    new_network: Callable[[float], nn.Module], clients: tuple[int, ...]
+) -> None:
+    unet, config = new_network(0.5), settings()
+    together = train_together(unet, config, clients, rounds=3)
+    for client, (weights, _, losses) in zip(clients, together, strict=True):
         alone, _, expected = train_alone(unet, config, client, rounds=3)
         assert losses == pytest.approx(expected, rel=1e-3)
         assert_same(weights, alone)
@@ -200,7 +227,7 @@ def test_what_cannot_be_stacked_says_why(options: dict[str, Any], reason: str) -
 
 def test_other_threads_keep_their_attention(monkeypatch: pytest.MonkeyPatch) -> None:
     # What is switched for the whole process changes the last bits of whoever trains beside this.
-    unet, config, losses = network(), settings(), stack._losses
+    unet, config, losses = other_network(), settings(), stack._losses
     blocks = {name: m for name, m in unet.named_modules() if hasattr(m, "processor")}
     before = {name: type(block.processor) for name, block in blocks.items()}
     switched_on: list[bool] = []

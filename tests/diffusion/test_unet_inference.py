@@ -103,6 +103,16 @@ def test_networks_that_are_built_otherwise_are_called_as_they_are() -> None:
     assert largest_difference(unet, images(2, 1, 8)) == 0.0
 
 
+def test_layers_that_replaced_the_network_s_own_are_called_as_they_are() -> None:
+    class Doubled(nn.Conv2d):
+        def forward(self, input: Tensor) -> Tensor:
+            return 2 * super().forward(input)
+
+    unet = network(1, 8)
+    unet.conv_out = Doubled(8, 1, 3, padding=1)
+    assert largest_difference(unet, images(2, 1, 8)) == 0.0
+
+
 def test_compiled_networks_are_called_as_they_are() -> None:
     unet, x = network(1, 8), images(2, 1, 8)
     # Where ``unet.compile()`` puts what is called; compiling itself takes 20 seconds.

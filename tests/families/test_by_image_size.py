@@ -68,6 +68,10 @@ def test_alignment_doubles_the_step_size_and_has_smaller_batches_on_the_digits()
         ({"strategies": {"alignment": {"share": 0.0}}}, 8, 60, 2304),
         ({"strategies": {"alignment": {}}}, 8, 96, 1440),
         ({"strategies": {"alignment": {}}}, 16, 60, 1638.4),
+        # Half of the clients in twice the rounds: as many images, and as many messages.
+        ({"strategies": {"alignment": {}}, "client_fraction": 0.5}, 8, 192, 720),
+        ({"client_fraction": 0.3}, 8, 200, 691.2),
+        ({"client_fraction": 0.5, "pooled": True}, 8, 60, 2304),
         ({"strategies": {"alignment": {}}, "num_rounds": 48}, 8, 48, 2880),
     ],
 )

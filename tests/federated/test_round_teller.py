@@ -32,7 +32,7 @@ def test_bytes_by_round_are_those_of_the_table_and_of_the_comparison(
         on_round=on_round,
     )
     last = result.rounds.groupby("client_id")["round"].max()
-    assert list(last) == ([4, 4] if fraction == 1.0 else [3, 4])  # of the seed of tiny.settings()
+    assert sorted(last) == ([4, 4] if fraction == 1.0 else [3, 4])
     by_round = result.rounds.groupby("round")[["bytes_up", "bytes_down"]].sum()
     for number, row in by_round.iterrows():
         assert (shown[number]["bytes_up"], shown[number]["bytes_down"]) == tuple(row)

@@ -2,8 +2,13 @@
 
 import pytest
 
-from phoenix_pipeline.config import LocalWorkConfig
-from phoenix_pipeline.federated.work_plan import cap_counts, plan_steps, select_clients
+from phoenix_pipeline.config import FederationConfig, LocalWorkConfig
+from phoenix_pipeline.federated.work_plan import (
+    cap_counts,
+    plan_steps,
+    round_size,
+    select_clients,
+)
 
 
 def test_images_per_round_are_shared_in_proportion_and_add_up() -> None:
@@ -26,14 +31,30 @@ def test_epochs_and_steps() -> None:
     }  # fmt: skip
 
 
-def test_selection_is_a_seeded_draw_of_the_ceiling() -> None:
-    sizes = dict.fromkeys(range(10), 5)
-    drawn = [tuple(select_clients(sizes, 0.25, seed=1, server_round=r)) for r in range(1, 30)]
-    assert {len(chosen) for chosen in drawn} == {3}
-    assert len(set(drawn)) > 20
-    assert drawn[0] == tuple(select_clients(sizes, 0.25, seed=1, server_round=1))
-    assert {client for chosen in drawn for client in chosen} == set(range(10))
-    assert select_clients(sizes, 1.0, seed=1, server_round=1) == list(range(10))
+@pytest.mark.parametrize(
+    ("fraction", "least", "connected", "size"),
+    [(0.25, 1, 10, 3), (0.5, 5, 10, 5), (0.5, 5, 20, 10), (0.5, 5, 4, 4), (0.01, 1, 3, 1)],
+)
+def test_a_round_has_the_ceiling_of_the_fraction_and_no_fewer_than_asked_for(
+    fraction: float, least: int, connected: int, size: int
+) -> None:
+    config = FederationConfig(client_fraction=fraction, min_clients_per_round=least)
+    assert round_size(connected, config) == size
+
+
+def test_clients_are_chosen_in_turns_in_an_order_drawn_for_each_turn() -> None:
+    # Four rounds make a turn, the last of which has two places left.
+    drawn = [select_clients(range(10), 3, seed=1, server_round=r) for r in range(1, 41)]
+    assert all(len(set(chosen)) == 3 and chosen == sorted(chosen) for chosen in drawn)
+    for first in range(0, 40, 4):
+        turn = drawn[first : first + 4]
+        assert sorted(c for chosen in turn[:3] for c in chosen) == sorted(set().union(*turn[:3]))
+        assert set().union(*turn) == set(range(10))
+        assert set(turn[3]) - set(turn[0]) == set(range(10)) - set().union(*turn[:3])
+    assert len(set(map(tuple, drawn))) > 20
+    assert drawn[0] == select_clients(range(10), 3, seed=1, server_round=1)
+    assert drawn != [select_clients(range(10), 3, seed=2, server_round=r) for r in range(1, 41)]
+    assert select_clients(range(10), 10, seed=1, server_round=1) == list(range(10))
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,10 @@ def make_pipeline(log: Log, monkeypatch: pytest.MonkeyPatch, failing: str = "") 
 
         return run
 
-    nodes = [node(noting("images read"), "raw", "images", name="read")]
+    nodes = [
+        node(noting("images read"), "raw", "images", name="read"),
+        node(noting("judge trained"), "images", "judge", name="judge"),
+    ]
     for arm in ARMS:
         tags = f"arm.{arm}"
         nodes += [
@@ -81,7 +84,7 @@ def make_pipeline(log: Log, monkeypatch: pytest.MonkeyPatch, failing: str = "") 
                  name=f"{arm}.check", tags=tags),
             node(train, [f"{arm}.name", f"{arm}.checked"], f"{arm}.model",
                  name=f"{arm}.train", tags=tags),
-            node(noting(f"{arm} scored"), f"{arm}.model", f"{arm}.scores",
+            node(noting(f"{arm} scored"), ["judge", f"{arm}.model"], f"{arm}.scores",
                  name=f"{arm}.score", tags=tags),
         ]  # fmt: skip
     return Pipeline(nodes)
@@ -106,6 +109,8 @@ def test_two_at_a_time_in_the_order_of_conf(log: Log, monkeypatch: pytest.Monkey
     begun = [event for event in log.events if event.endswith("begins")]
     # All checks come first; whoever is free takes the next arm; scores do not wait for the others.
     assert sorted(log.events[:4]) == sorted(["images read", *(f"{arm} checked" for arm in ARMS)])
+    # What trainings do not need is done beside them.
+    assert log.events.index("judge trained") < log.events.index("phoenix ends")
     assert set(begun[:2]) == {"centralized begins", "phoenix begins"}
     assert begun[2] == "dcgan begins"
     assert log.events.index("phoenix scored") < log.events.index("dcgan ends")

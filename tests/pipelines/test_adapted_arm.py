@@ -115,7 +115,7 @@ def test_round_0_is_kept_and_scored_with_the_base_below_it(tmp_path: Path, base:
     folder = train(tmp_path, base, snapshots={"every": 1})
     kept = find_snapshots(tmp_path / "checkpoints")
     assert list(kept) == [0, 1, 2]
-    networks = [load_snapshot(file, read_description(folder)) for file in kept.values()]
+    networks = [load_snapshot(file, folder, read_description(folder)) for file in kept.values()]
     started = build_unet(UNET, 1, 8, 77)
     torch.testing.assert_close(predict(networks[0]), predict(started))
     last = predict(networks[-1])

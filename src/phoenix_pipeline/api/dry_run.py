@@ -70,8 +70,8 @@ def dry_run(
     """
     from phoenix_pipeline.federated.engines.rehearsal import parse_node_config, rehearse
 
-    base = parse_node_config(node_config).base_model
-    job = _job(dict(settings or {}), arm, base)
+    node = parse_node_config(node_config)
+    job = _job(dict(settings or {}), arm, node.base_model, node.autoencoder)
     with tempfile.TemporaryDirectory(prefix="phoenix-") as state:
         rehearsal = rehearse(job, node_config, Path(state))
     report = _describe(rehearsal, job, arm)
@@ -80,10 +80,13 @@ def dry_run(
     return report
 
 
-def _job(given: dict[str, Any], arm: str, base: Path | None = None) -> "FederatedJob":
+def _job(
+    given: dict[str, Any], arm: str, base: Path | None = None, autoencoder: Path | None = None
+) -> "FederatedJob":
     """Return the run as the coordinator would begin it, without any image.
 
-    Adapters are on the site's own ``base``: the coordinator's start is not on this machine.
+    Adapters are on the site's own ``base``, and latents of its ``autoencoder``: the coordinator's
+    are not on this machine.
     """
     from phoenix_pipeline.federated.job import FederatedJob
 
@@ -100,7 +103,8 @@ def _job(given: dict[str, Any], arm: str, base: Path | None = None) -> "Federate
     groups["federation"] = _merged({"engine": "deployment"}, groups["federation"])
     chosen = arm_settings(arm, groups)
     blank = _blank_images(images, given.get(_CLASSES))
-    settled = settle_arm(_on_base(chosen, base), blank.image_size)
+    own_folders = _with_own_autoencoder(_on_base(chosen, base), autoencoder)
+    settled = settle_arm(own_folders, blank.image_size)
     return FederatedJob(
         images=blank,
         client_images=pd.DataFrame({"client_id": [], "image_index": []}),
@@ -118,6 +122,18 @@ def _on_base(settings: ArmSettings, base: Path | None) -> ArmSettings:
             "the node configuration to its folder"
         )
     model = settings.model.model_copy(update={"start_from": str(base)})
+    return settings.model_copy(update={"model": model})
+
+
+def _with_own_autoencoder(settings: ArmSettings, autoencoder: Path | None) -> ArmSettings:
+    if settings.model.autoencoder is None:
+        return settings
+    if autoencoder is None:
+        raise SettingsError(
+            "the run learns latents of an autoencoder that each site has (model.autoencoder); set "
+            "autoencoder in the node configuration to its folder"
+        )
+    model = settings.model.model_copy(update={"autoencoder": str(autoencoder)})
     return settings.model_copy(update={"model": model})
 
 

@@ -42,7 +42,7 @@ def check_clients(federation: FederationConfig, clients: list[int]) -> None:
     from phoenix_pipeline.federated.work_plan import round_size
 
     Attendance(federation, clients)
-    count = round_size(len(clients), federation.client_fraction)
+    count = round_size(len(clients), federation)
     # With Poisson sampling a round may be smaller, and larger, than planned.
     most = len(clients) if federation.differential_privacy.is_central else count
     if federation.min_clients > most:
@@ -75,7 +75,7 @@ def check_personalization(
             "personal_layers.final_average is true, but personal_layers.layers names no layers; "
             "name some or set personal_layers.final_average: false"
         )
-    left = round_size(rules.min_clients, federation.client_fraction)
+    left = round_size(rules.min_clients, federation)
     if rules.enabled and left < federation.min_clients:
         raise SettingsError(
             f"threshold_filter.min_clients is {rules.min_clients}, of whom {left} train in a "

@@ -112,7 +112,7 @@ def _draw(
     labels = plan_labels(metadata, {GLOBAL_MODEL: count}, arm.sampling)
     with progress_bar("samples by round", len(found) * count) as advance:
         for number, file in found.items():
-            network = load_snapshot(file, metadata).to(device)
+            network = load_snapshot(file, model_folder, metadata).to(device)
             batches = []
             for batch in family_of(model).sample_images(
                 network, model, arm.sampling, shape, seeds, device, labels=labels
@@ -122,11 +122,11 @@ def _draw(
             yield number, np.concatenate(batches)
 
 
-def load_snapshot(file: Path, metadata: ModelDescription) -> "nn.Module":
+def load_snapshot(file: Path, model_folder: Path, metadata: ModelDescription) -> "nn.Module":
     """Return the network with the kept weights; a discriminator of the clients' own is left out."""
     from phoenix_pipeline.families.model_folder import build_as_trained
     from phoenix_pipeline.federated.snapshots import read_snapshot
 
-    network = build_as_trained(metadata)
+    network = build_as_trained(model_folder, metadata)
     network.load_state_dict({**network.state_dict(), **read_snapshot(file)})
     return network.eval()

@@ -16,10 +16,14 @@ from phoenix_pipeline.arms.checks import (
     check_stored,
     check_threshold,
 )
+from phoenix_pipeline.arms.latent_checks import check_latents, check_start_latents
 from phoenix_pipeline.config import ArmSettings, ModelConfig, RunConfig
 from phoenix_pipeline.families.by_image_size import list_settled, settle_arm
+from phoenix_pipeline.families.latents import autoencoder_folder, find_latents
+from phoenix_pipeline.families.starts import start_folder
 from phoenix_pipeline.hardware import resolve_device
 from phoenix_pipeline.images import ImageSet
+from phoenix_pipeline.latents.space import trained_shape
 from phoenix_pipeline.partitioning.shared_pool import draw_shared_pool
 
 if TYPE_CHECKING:
@@ -81,6 +85,7 @@ def check_arm(
     from phoenix_pipeline.federated.privacy.checks import check_privacy
     from phoenix_pipeline.strategies import Strategies
 
+    check_latents(train, settings)
     given, settings = settings, settle_arm(settings, train.image_size)
     federation, personal = settings.federation, settings.personal_layers
     filtering, pool = settings.threshold_filter, settings.shared_pool
@@ -126,17 +131,18 @@ def load_start(
     """
     from phoenix_pipeline.families import family_of
 
-    if settings.model.start_from is None or settings.model.lora.rank:
+    folder = start_folder(settings.model)
+    if folder is None or settings.model.lora.rank:
         return None
-    folder = Path(settings.model.start_from).expanduser()
+    check_start_latents(folder, settings.model)
     network = _build(train, settings, run)
     return family_of(settings.model).load_start(folder, network, settings.model)
 
 
 def find_base(settings: ArmSettings) -> Path | None:
     """Return the folder of what adapters are trained on; None without adapters."""
-    start = settings.model.start_from
-    return Path(start).expanduser().resolve() if start and settings.model.lora.rank else None
+    start = start_folder(settings.model)
+    return start.resolve() if start and settings.model.lora.rank else None
 
 
 def client_settings(train: ImageSet, settings: ArmSettings, run: RunConfig) -> "ClientSettings":
@@ -160,10 +166,13 @@ def _client_settings(
 ) -> "ClientSettings":
     from phoenix_pipeline.families import family_of
     from phoenix_pipeline.federated.records import ClientSettings
+    from phoenix_pipeline.latents.autoencoder import load_autoencoder
 
+    folder = autoencoder_folder(settings.model)
+    # Clients get the weights, and have folders of their own.
+    unnamed = {"start_from": None, "autoencoder": None, "allow_download": False}
     return ClientSettings(
-        # Clients get the weights, and have no folder of that name.
-        model=settings.model.model_copy(update={"start_from": None}),
+        model=settings.model.model_copy(update=unnamed),
         training=settings.training,
         channels=train.channels,
         image_size=train.image_size,
@@ -175,6 +184,7 @@ def _client_settings(
         strategies=settings.federation.strategies,
         class_names=_class_names(train, settings),
         base_digest=family_of(settings.model).base_digest(network),
+        latents=load_autoencoder(folder).space if folder else None,
     )
 
 
@@ -188,9 +198,11 @@ def _build(train: ImageSet, settings: ArmSettings, run: RunConfig) -> "nn.Module
 
     resolve_device(run.device)
     family = family_of(settings.model)
-    family.check(settings.model, settings.sampling, train.channels, train.image_size)
+    space = find_latents(settings.model)
+    channels, side, _ = trained_shape(train.channels, train.image_size, space)
+    family.check(settings.model, settings.sampling, channels, side)
     classes = len(_class_names(train, settings))
-    return family.build(settings.model, train.channels, train.image_size, run.seed, classes)
+    return family.build(settings.model, channels, side, run.seed, classes)
 
 
 def _layers_that_stay(network: "nn.Module", settings: ArmSettings) -> tuple[str, ...]:

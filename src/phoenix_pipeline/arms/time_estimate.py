@@ -30,7 +30,7 @@ def announce_time(job: FederatedJob) -> None:
     at_once, threads = _concurrency(job, device)
     with _threads(threads):
         seconds = _time_step(job, device)
-    side, batch = job.settings.image_size, job.settings.training.batch_size
+    side, batch = job.settings.trained_shape[1], job.settings.training.batch_size
     line = (
         f"about {show_duration(steps * seconds / at_once)} of training on this machine "
         f"({steps:,} steps of {batch} images, {seconds:.2g} s each, {at_once} at a time on "
@@ -64,7 +64,7 @@ def _concurrency(job: FederatedJob, device: torch.device) -> tuple[int, int]:
 def _time_step(job: FederatedJob, device: torch.device) -> float:
     """Return the seconds of one step, after one that does not count."""
     settings = job.settings
-    images = torch.from_numpy(job.images.images[: settings.training.batch_size]).to(device)
+    images = _some_images(job).to(device)
     labels = torch.zeros(len(images), dtype=torch.int64, device=device)
     noise = 1.0 if settings.training.dp_sgd.enabled else None
     family, seconds = family_of(settings.model), 0.0
@@ -80,6 +80,15 @@ def _time_step(job: FederatedJob, device: torch.device) -> float:
             )
             seconds = time.perf_counter() - started
     return seconds
+
+
+def _some_images(job: FederatedJob) -> torch.Tensor:
+    """Return a batch to train on; of a run on latents, zeros in their shape."""
+    settings = job.settings
+    if settings.latents is None:
+        return torch.from_numpy(job.images.images[: settings.training.batch_size])
+    mirrored = (2,) if settings.training.horizontal_flip else ()
+    return torch.zeros(settings.training.batch_size, *mirrored, *settings.trained_shape)
 
 
 @contextmanager

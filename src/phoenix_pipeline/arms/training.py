@@ -16,6 +16,7 @@ from phoenix_pipeline.arms.setup import client_settings, find_base, load_start
 from phoenix_pipeline.child_process import lent_process
 from phoenix_pipeline.config import ArmSettings, Group, RunConfig
 from phoenix_pipeline.families.by_image_size import settle_arm
+from phoenix_pipeline.families.latents import autoencoder_folder
 from phoenix_pipeline.families.provenance import (
     NETWORK_SETTINGS,
     DataDigests,
@@ -141,6 +142,7 @@ def _build_job(
         final_average=_weights(settings) if settings.personal_layers.final_average else None,
         start=load_start(train, settings, run),
         base=find_base(settings),
+        autoencoder=autoencoder_folder(settings.model),
     )
 
 
@@ -193,7 +195,9 @@ def _describe(
         "trained_with": {name: group.model_dump(mode="json") for name, group in groups.items()},
         "data": data,
         "epsilon": epsilon if math.isfinite(epsilon) else None,
-        "disclosure": describe_disclosure(settings, None if math.isnan(epsilon) else epsilon),
+        "disclosure": describe_disclosure(
+            settings, None if math.isnan(epsilon) else epsilon, _encoded_pool(job)
+        ),
         "num_examples": {str(client): count for client, count in result.num_examples.items()},
         "phoenix_pipeline": __version__,
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -203,6 +207,13 @@ def _describe(
     return record
 
 
+def _encoded_pool(job: "FederatedJob") -> int | None:
+    """Return how many images of clients the autoencoder was trained on, if it says so."""
+    from phoenix_pipeline.latents.origin import read_pool_images
+
+    return read_pool_images(job.autoencoder) if job.autoencoder else None
+
+
 def _write(
     folder: Path, result: "FederatedResult", job: "FederatedJob", record: TrainingRecord
 ) -> None:
@@ -210,6 +221,7 @@ def _write(
     from phoenix_pipeline.families import family_of
     from phoenix_pipeline.families.model_folder import write_models
     from phoenix_pipeline.federated.personal_layers import samples_are_personal
+    from phoenix_pipeline.latents.autoencoder import load_autoencoder
 
     settings, averaged = job.settings, record["weights"] == "ema"
     shared = result.ema if averaged else result.raw
@@ -221,5 +233,6 @@ def _write(
     has_global = not personal or result.averaged_personal is not None
     states = ((c, result.client_state(c)) for c in (result.connected if personal else ()))
     layers = ((c, s.personal_ema if averaged else s.personal) for c, s in states)
-    write_models(folder, body, layers, network if has_global else None, record)
+    autoencoder = load_autoencoder(job.autoencoder) if job.autoencoder else None
+    write_models(folder, body, layers, network if has_global else None, record, autoencoder)
     write_model_card(folder)

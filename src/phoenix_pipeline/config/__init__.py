@@ -10,6 +10,7 @@ from phoenix_pipeline.config.aggregation import (
     ServerOptimizerConfig,
 )
 from phoenix_pipeline.config.arm_settings import ARM_GROUPS, SHARED_GROUPS, ArmSettings
+from phoenix_pipeline.config.autoencoder import AutoencoderConfig
 from phoenix_pipeline.config.base import Group, deep_merge
 from phoenix_pipeline.config.compression import CompressionConfig, LinkConfig
 from phoenix_pipeline.config.data import ImagesConfig, PartitionConfig, RunConfig, SharedPoolConfig
@@ -49,6 +50,7 @@ __all__ = [
     "AdaptiveClippingConfig",
     "AggregationConfig",
     "ArmSettings",
+    "AutoencoderConfig",
     "ClassifierConfig",
     "ClipNormConfig",
     "CompressionConfig",

@@ -2,6 +2,7 @@
 
 from typing import cast
 
+from phoenix_pipeline.config.autoencoder import AutoencoderConfig
 from phoenix_pipeline.config.base import Group
 from phoenix_pipeline.config.data import ImagesConfig, PartitionConfig, RunConfig, SharedPoolConfig
 from phoenix_pipeline.config.evaluation import EvaluationConfig, SamplingConfig
@@ -18,6 +19,7 @@ SHARED_GROUPS: dict[str, type[Group]] = {
     "run": RunConfig,
     "images": ImagesConfig,
     "partition": PartitionConfig,
+    "autoencoder": AutoencoderConfig,
     "evaluation": EvaluationConfig,
     "privacy_audit": PrivacyAuditConfig,
 }

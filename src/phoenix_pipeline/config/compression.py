@@ -56,7 +56,14 @@ class DownlinkConfig(CodecConfig):
     relative_to: Literal["weights", "last_broadcast"] = Field(
         "weights",
         description="What is written: the `weights` themselves, or their difference to the "
-        "`last_broadcast`; a client that missed that one gets all of it, uncompressed.",
+        "`last_broadcast` that the client got.",
+    )
+    max_missed: int = Field(
+        8,
+        ge=0,
+        description="`last_broadcast`: rounds that a client may miss and still be sent a "
+        "difference; the server keeps the broadcasts of as many. Who missed more gets all weights, "
+        "uncompressed.",
     )
 
     @model_validator(mode="after")

@@ -37,7 +37,9 @@ class FederationConfig(Group):
         False, description="Pool all clients' data in one place: the centralized ceiling."
     )
     num_rounds: Positive = Field(
-        12, description="Communication rounds; `auto`: by image size, more with `alignment`."
+        12,
+        description="Communication rounds; `auto`: by image size, more with `alignment` and with "
+        "fewer clients in a round.",
     )
     local_work: LocalWorkConfig = LocalWorkConfig()
     attendance: dict[int, Rounds] = Field(
@@ -46,7 +48,16 @@ class FederationConfig(Group):
         "`{2: 3-}` (joins in round 3) or `{4: '1-4,8-'}` (away in 5 to 7); the others always are.",
     )
     client_fraction: float = Field(
-        1.0, gt=0.0, le=1.0, description="Share of the connected clients that train in a round."
+        1.0,
+        gt=0.0,
+        le=1.0,
+        description="Share of the connected clients that train in a round. They take turns: each "
+        "trains once, in an order drawn anew each time, before any trains again.",
+    )
+    min_clients_per_round: Positive = Field(
+        1,
+        description="Clients that train in a round at least, if as many are connected, whatever "
+        "`client_fraction` says; not with central differential privacy, which draws by chance.",
     )
     differential_privacy: DifferentialPrivacyConfig = DifferentialPrivacyConfig()
     secret_noise: bool | None = Field(

@@ -151,8 +151,21 @@ class ModelConfig(Group):
     start_from: str | None = Field(
         None,
         min_length=1,
-        description="Folder of a diffusers `DDPMPipeline` or `UNet2DModel`, such as that of a "
-        "trained arm, whose weights the training starts from; null: random weights.",
+        description="Folder, or name on the Hugging Face hub, of a diffusers `DDPMPipeline` or "
+        "`UNet2DModel`, such as that of a trained arm, whose weights the training starts from; "
+        "null: random weights.",
+    )
+    autoencoder: str | None = Field(
+        None,
+        min_length=1,
+        description="Folder, or name on the hub, of a diffusers `AutoencoderKL`: the model learns "
+        "its latents, and what it draws is decoded (docs/latent.md); null: pixels.",
+    )
+    allow_download: bool = Field(
+        False,
+        description="Allow `start_from` and `autoencoder` to be downloaded where they are names on "
+        "the hub, `owner/name` or `owner/name@revision`; else the hub's local cache has to have "
+        "them.",
     )
     unet: UNetConfig = UNetConfig()
     noise: NoiseConfig = NoiseConfig()

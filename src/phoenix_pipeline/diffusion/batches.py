@@ -43,22 +43,6 @@ def mean_error(predicted: Tensor, batch: Batch) -> Tensor:
     return (batch.weights * (predicted - batch.target).square().flatten(1).mean(1)).mean()
 
 
-def stack_batches(batches: Sequence[Batch]) -> Batch:
-    """Return the batches of several clients as one, each part with a new first axis."""
-    return Batch(
-        torch.stack([batch.x_t for batch in batches]),
-        torch.stack([batch.t for batch in batches]),
-        torch.stack([batch.target for batch in batches]),
-        _stacked([batch.labels for batch in batches]),
-        _stacked([batch.weights for batch in batches]),
-    )
-
-
-def _stacked(parts: Sequence[Tensor | None]) -> Tensor | None:
-    present = [part for part in parts if part is not None]
-    return torch.stack(present) if present else None
-
-
 def assign_noise(x_0: Tensor, epsilon: Tensor) -> Tensor:
     """Return int64 [B]: which noise each image gets, so that the distances add up to the least.
 
@@ -81,14 +65,25 @@ def split_batch(batch: Batch, size: int) -> Iterator[Batch]:
         yield Batch(batch.x_t[at], batch.t[at], batch.target[at], labels, weights)
 
 
-def draw_batch(
+class Draws(NamedTuple):
+    """What is random in a batch: images ``x_0`` [B, C, H, W] that may be mirrored, timesteps ``t``
+    [B], noise ``epsilon`` of the images' shape, and ``labels`` [B] of a conditional network.
+    """
+
+    x_0: Tensor
+    t: Tensor
+    epsilon: Tensor
+    labels: Tensor | None
+
+
+def draw(
     pixels: Tensor,
     schedule: NoiseSchedule,
     config: TrainingConfig,
     condition: Condition | None,
     generator: torch.Generator,
-) -> Batch:
-    """Return noisy images, timesteps, targets and classes of uint8 ``pixels`` [B, C, H, W].
+) -> Draws:
+    """Draw all that is random for uint8 ``pixels`` [B, C, H, W].
 
     ``condition``: the classes of these images, for a conditional network.
     """
@@ -98,9 +93,49 @@ def draw_batch(
     epsilon = torch.randn(x_0.shape, generator=generator, device=x_0.device)
     if config.noise_assignment == "immiscible":
         epsilon = epsilon[assign_noise(x_0, epsilon)]
+    labels = None if condition is None else condition.draw(generator)
+    return Draws(x_0, t, epsilon, labels)
+
+
+def batch_of(draws: Draws, schedule: NoiseSchedule, config: TrainingConfig) -> Batch:
+    """Return noisy images, timesteps, targets and classes."""
+    x_0, t, epsilon, labels = draws
     weights = None
     if config.loss_weighting == "min_snr":
         weights = schedule.min_snr_weights(t, config.min_snr_gamma)
-    labels = None if condition is None else condition.draw(generator)
     noisy, target = schedule.diffuse(x_0, t, epsilon), schedule.target(x_0, t, epsilon)
     return Batch(noisy, t, target, labels, weights)
+
+
+def draw_batch(
+    pixels: Tensor,
+    schedule: NoiseSchedule,
+    config: TrainingConfig,
+    condition: Condition | None,
+    generator: torch.Generator,
+) -> Batch:
+    """Return a batch of uint8 ``pixels``; the arguments are those of :func:`draw`."""
+    return batch_of(draw(pixels, schedule, config, condition, generator), schedule, config)
+
+
+def stacked_batch(draws: Sequence[Draws], schedule: NoiseSchedule, config: TrainingConfig) -> Batch:
+    """Return the batches of several clients as one, each part with a new first axis."""
+    labels = [own.labels for own in draws if own.labels is not None]
+    together = Draws(
+        torch.cat([own.x_0 for own in draws]),
+        torch.cat([own.t for own in draws]),
+        torch.cat([own.epsilon for own in draws]),
+        torch.cat(labels) if labels else None,
+    )
+    x_t, t, target, classes, weights = batch_of(together, schedule, config)
+
+    def by_client(part: Tensor) -> Tensor:
+        return part.unflatten(0, (len(draws), -1))
+
+    return Batch(
+        by_client(x_t),
+        by_client(t),
+        by_client(target),
+        None if classes is None else by_client(classes),
+        None if weights is None else by_client(weights),
+    )

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from phoenix_pipeline.config import ModelConfig
 from phoenix_pipeline.optimization.class_rows import rows_not_held
 
 
@@ -46,3 +47,10 @@ class Condition:
     def rows_not_held(self) -> Tensor:
         """Return the rows of the classes that none of the images is of, int64."""
         return rows_not_held(self.labels, self.null)
+
+
+def condition_of(network: nn.Module, model: ModelConfig, labels: Tensor | None) -> Condition | None:
+    """Return the classes of a client's images; None for an unconditional network."""
+    if model.conditioning == "none" or labels is None:
+        return None
+    return Condition(labels, null_class(network), model.label_dropout)

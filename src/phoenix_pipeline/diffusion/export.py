@@ -22,14 +22,21 @@ from phoenix_pipeline.json_files import write_json
 if TYPE_CHECKING:
     from diffusers import UNet2DModel
 
+
 # diffusers' name of it.
 ADAPTERS_FILE = "pytorch_lora_weights.safetensors"
 
 
 def export_pipeline(
-    folder: Path, unet: "UNet2DModel", noise: NoiseConfig, metadata: Mapping[str, Any]
+    folder: Path,
+    unet: "UNet2DModel",
+    noise: NoiseConfig,
+    metadata: Mapping[str, Any],
+    autoencoder: nn.Module | None = None,
 ) -> None:
     """Write ``folder`` so that ``DDPMPipeline.from_pretrained(folder)`` loads it.
+
+    With an ``autoencoder``, whose latents the network learnt, it is one of ``LDMPipeline``.
 
     The weights are safetensors; ``phoenix.json`` holds ``metadata``. Adapters are merged, and lie
     by themselves in :data:`ADAPTERS_FILE`, as diffusers names them. A folder of that name is
@@ -38,9 +45,12 @@ def export_pipeline(
     Raises:
         StorageError: the folder could not be written in full.
     """
-    from diffusers import DDPMPipeline
+    from diffusers import DDPMPipeline, LDMPipeline
 
-    pipeline: Any = DDPMPipeline(unet=merge_adapters(unet), scheduler=build_scheduler(noise))
+    parts = {"unet": merge_adapters(unet), "scheduler": build_scheduler(noise, autoencoder is None)}
+    pipeline: Any = (
+        LDMPipeline(vqvae=autoencoder, **parts) if autoencoder else DDPMPipeline(**parts)
+    )
     with atomic_path(folder) as temporary:
         pipeline.save_pretrained(temporary, safe_serialization=True)
         if has_adapters(unet):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -20,8 +21,13 @@ _SCHEDULES = {"linear": "linear", "cosine": "squaredcos_cap_v2"}
 FLOW = "flow"
 
 
-def build_scheduler(config: NoiseConfig) -> "DDPMScheduler | FlowMatchEulerDiscreteScheduler":
-    """Return diffusers' scheduler of the process, which travels with the exported model."""
+def build_scheduler(
+    config: NoiseConfig, clips: bool = True
+) -> "DDPMScheduler | FlowMatchEulerDiscreteScheduler":
+    """Return diffusers' scheduler of the process, which travels with the exported model.
+
+    ``clips``: samplers keep what they make of x_0 in [-1, 1], where pixels are and latents are not.
+    """
     from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
 
     if config.prediction_type == FLOW:
@@ -32,7 +38,7 @@ def build_scheduler(config: NoiseConfig) -> "DDPMScheduler | FlowMatchEulerDiscr
         beta_start=config.beta_start,
         beta_end=config.beta_end,
         prediction_type=config.prediction_type,
-        clip_sample=True,
+        clip_sample=clips,
         rescale_betas_zero_snr=config.zero_terminal_snr,
     )
 
@@ -110,6 +116,12 @@ class NoiseSchedule:
 
     def _at(self, t: Tensor) -> tuple[Tensor, Tensor]:
         return self.signal[t].view(-1, 1, 1, 1), self.noise[t].view(-1, 1, 1, 1)
+
+
+@lru_cache(maxsize=8)
+def forward_process(config: NoiseConfig, device: torch.device) -> NoiseSchedule:
+    """Return the tables of ``config``, made once and not for every client and round."""
+    return NoiseSchedule.from_config(config, device)
 
 
 class _Prediction(NamedTuple):

@@ -1,6 +1,6 @@
 """The reverse process: images from a trained network, each one decided by its own seed."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from phoenix_pipeline.optimization.compilation import is_compiled
 from phoenix_pipeline.optimization.precision import autocast
 from phoenix_pipeline.threads import LEAST_SHARE, side_by_side
 
+Decode = Callable[[torch.Tensor], torch.Tensor]
 # Per core: 64 digits of 8x8 on two cores are slower divided, 250 are faster (docs/speed.md).
 _LEAST_PIXELS = 6000
 
@@ -39,6 +40,7 @@ def sample_images(
     device: torch.device | str,
     num_steps: int | None = None,
     labels: Sequence[int] | None = None,
+    decode: Decode | None = None,
 ) -> Iterator[np.ndarray]:
     """Yield uint8 batches [B, C, H, W], B up to ``config.batch_size``, in the order of ``seeds``.
 
@@ -51,18 +53,19 @@ def sample_images(
         unet: the network, on ``device``.
         scheduler_config: the forward process that it was trained with.
         config: sampler, steps, spacing and batch size.
-        image_shape: (C, H, W).
+        image_shape: (C, H, W); of latents, where the network makes such.
         seeds: one per image.
         device: where the network is.
         num_steps: replaces ``config.num_steps``; None keeps it.
         labels: the class that each image is to show; None for an unconditional network.
+        decode: gives images in [-1, 1] for latents; None: the network makes images.
 
     Raises:
         SettingsError: at once, see :func:`check_sampling`.
         TrainingError: the network gives values that are not finite.
     """
     steps = config.num_steps if num_steps is None else num_steps
-    scheduler = prepare_scheduler(scheduler_config, config, steps)
+    scheduler = prepare_scheduler(scheduler_config, config, steps, clips=decode is None)
     new_steps = SAMPLERS[config.sampler].new_steps(scheduler, config)
 
     items = [(seed, 0 if labels is None else labels[i]) for i, seed in enumerate(seeds)]
@@ -75,7 +78,8 @@ def sample_images(
             classes = torch.tensor([label for _, label in chunk], device=noise.device)
             guidance = Guidance.of(unet, classes, config.guidance_scale)
         with autocast(noise.device, config.precision):
-            return _denoise(unet, scheduler.timesteps, noise, new_steps(generators), guidance)
+            x_0 = _denoise(unet, scheduler.timesteps, noise, new_steps(generators), guidance)
+        return to_uint8(decode(x_0) if decode else x_0).cpu().numpy()
 
     def batches() -> Iterator[np.ndarray]:
         least = max(LEAST_SHARE, _LEAST_PIXELS // (image_shape[-2] * image_shape[-1]))
@@ -102,8 +106,8 @@ def _denoise(
     noise: torch.Tensor,
     take_step: TakeStep,
     guidance: Guidance | None,
-) -> np.ndarray:
-    """Return uint8 [B, C, H, W] from Gaussian ``noise`` of that shape, which is written over."""
+) -> torch.Tensor:
+    """Return x_0 [B, C, H, W] from Gaussian ``noise`` of that shape, which is written over."""
     kind = noise.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else noise.dtype
     labels = guidance.labels if guidance else None
@@ -118,4 +122,4 @@ def _denoise(
             "the network gave images that are not finite; its weights diverged: lower "
             "training.learning_rate or set training.max_grad_norm"
         )
-    return to_uint8(x_t).cpu().numpy()
+    return x_t

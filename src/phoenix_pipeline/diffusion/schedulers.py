@@ -16,15 +16,19 @@ _LARGEST_SIGNAL = 0.1
 _SPACINGS = ("trailing", "linspace", "leading")
 
 
-def prepare_scheduler(noise: NoiseConfig, sampling: SamplingConfig, steps: int) -> Any:
+def prepare_scheduler(
+    noise: NoiseConfig, sampling: SamplingConfig, steps: int, clips: bool = True
+) -> Any:
     """Return diffusers' scheduler of ``sampling.sampler``, which visits ``steps`` timesteps.
+
+    ``clips``: see :func:`~phoenix_pipeline.diffusion.noise.build_scheduler`.
 
     Raises:
         SettingsError: an unknown sampler, one for other models, more steps than the forward process
             has, a spacing that cannot make exactly as many different ones, or one that starts where
             images still show.
     """
-    scheduler = build_sampler(noise, sampling)
+    scheduler = build_sampler(noise, sampling, clips)
     times = SAMPLERS[sampling.sampler].times
     if times is not None:
         if sampling.timestep_spacing != "trailing":
@@ -66,7 +70,7 @@ def set_timesteps(scheduler: Any, steps: int) -> None:
         scheduler.set_timesteps(timesteps=spread)
 
 
-def build_sampler(noise: NoiseConfig, sampling: SamplingConfig) -> Any:
+def build_sampler(noise: NoiseConfig, sampling: SamplingConfig, clips: bool = True) -> Any:
     """Return diffusers' scheduler of ``sampling.sampler``, without timesteps yet.
 
     Raises:
@@ -85,7 +89,7 @@ def build_sampler(noise: NoiseConfig, sampling: SamplingConfig) -> Any:
     name, options = sampler.scheduler(noise)
     if not is_flow:
         options = {**options, "timestep_spacing": sampling.timestep_spacing}
-    trained_with: Any = build_scheduler(noise)
+    trained_with: Any = build_scheduler(noise, clips)
     return getattr(diffusers, name).from_config(trained_with.config, **options)
 
 

@@ -4,23 +4,25 @@ Row ``c`` of every array is client ``c``'s. Nothing here is made anew for a step
 the steps once (``optimization/cuda_graph.py``) and serves all rounds with them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import cache, partial
 from weakref import ref
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
 
 from phoenix_pipeline.config import TrainingConfig
-from phoenix_pipeline.diffusion.batched_attention import batched_attention
-from phoenix_pipeline.diffusion.batches import Batch, draw_batch, stack_batches
+from phoenix_pipeline.diffusion.batched_unet import BatchedUNet, PredictStacked, batched_attention
+from phoenix_pipeline.diffusion.batches import Batch, draw, stacked_batch
 from phoenix_pipeline.diffusion.columns import Columns
 from phoenix_pipeline.diffusion.conditioning import Condition
 from phoenix_pipeline.diffusion.dropout import set_dropout_generators
 from phoenix_pipeline.diffusion.graphed import why_not_graphed
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
-from phoenix_pipeline.diffusion.steps import build_optimizer, set_learning_rate
+from phoenix_pipeline.diffusion.stacked_unet import StackedUNet
+from phoenix_pipeline.diffusion.steps import build_optimizer, clip, set_learning_rate
+from phoenix_pipeline.diffusion.unet_layers import is_known
 from phoenix_pipeline.optimization.adam_state import FixedMoments
 from phoenix_pipeline.optimization.compilation import compile_function, run_compiled
 from phoenix_pipeline.optimization.cuda_graph import record
@@ -44,7 +46,7 @@ class Row:
         self.weights, self.pixels, self.condition = weights, pixels, condition
         self.generator = torch.Generator(device=device)
         self.leaves = {g: nn.Parameter(part) for g, part in columns.groups(weights).items()}
-        self._gradient, self._config = gradient, config
+        self._config = config
         for group, part in columns.groups(gradient).items():
             self.leaves[group].grad = part
         rate = torch.zeros((), device=device) if _records(device) else None
@@ -62,10 +64,7 @@ class Row:
         self._move()
 
     def _clip_and_move(self) -> None:
-        if self._config.max_grad_norm is not None:
-            # As torch.nn.utils.clip_grad_norm_ does.
-            norm = torch.linalg.vector_norm(self._gradient)
-            self._gradient.mul_((self._config.max_grad_norm / (norm + 1e-6)).clamp_(max=1.0))
+        clip(list(self.leaves.values()), self._config)
         self.optimizer.step()
 
 
@@ -101,6 +100,7 @@ class Stack:
         ]
         # A reference to the network would keep it, and with it the graphs, for ever.
         self._unet = ref(unet)
+        self._stacked_unet = StackedUNet(unet) if is_known(unet) else None
         self._set: Callable[[], object] | None = None
         if _records(device) and not why_not_graphed(config):
             self._record(unet)
@@ -108,14 +108,23 @@ class Stack:
     def _record(self, unet: nn.Module) -> None:
         compute = partial(self._compute, len(self.rows))
         generators = [row.generator for row in self.rows]
-        unet.train()
-        set_dropout_generators(unet, generators)
-        with batched_attention(unet):
+        with self.at_work(unet):
             launch = record(compute, generators, self._weights.device, "a step of all clients")
         if launch is not compute:
             self._set = launch
             for row in self.rows:
                 row.record()
+
+    @contextmanager
+    def at_work(self, unet: nn.Module) -> Iterator[None]:
+        """Let ``unet``, the network of this stack, train its rows for the block."""
+        unet.train()
+        set_dropout_generators(unet, [row.generator for row in self.rows])
+        try:
+            with nullcontext() if self._stacked_unet else batched_attention(unet):
+                yield
+        finally:
+            set_dropout_generators(unet, ())
 
     def set_gradients(self, working: int) -> Tensor:
         """Return the losses of all rows, written over by the next call; set the gradients.
@@ -130,21 +139,24 @@ class Stack:
         return self._losses
 
     def _compute(self, count: int) -> None:
-        unet = self._unet()
-        if unet is None:
-            raise RuntimeError("the network of this stack is gone")
         rows, config, columns = self.rows[:count], self._config, self._columns
-        batch = stack_batches(
-            [
-                draw_batch(row.pixels, self._schedule, config, row.condition, row.generator)
-                for row in rows
-            ]
-        )
+        draws = [
+            draw(row.pixels, self._schedule, config, row.condition, row.generator) for row in rows
+        ]
+        batch = stacked_batch(draws, self._schedule, config)
         leaf = self._weights[:count].detach().requires_grad_()
-        take = partial(_losses_and_gradients, unet, columns, leaf, batch, config)
+        take = partial(_losses_and_gradients, self._predict(), columns, leaf, batch, config)
         losses, gradients = run_compiled(take) if config.compile is True else take()
         self._losses[:count] = losses
         self._gradients[:count] = gradients
+
+    def _predict(self) -> PredictStacked:
+        if self._stacked_unet is not None:
+            return self._stacked_unet
+        unet = self._unet()
+        if unet is None:
+            raise RuntimeError("the network of this stack is gone")
+        return BatchedUNet(unet)
 
 
 def _records(device: torch.device) -> bool:
@@ -152,11 +164,11 @@ def _records(device: torch.device) -> bool:
 
 
 def _losses_and_gradients(
-    unet: nn.Module, columns: Columns, leaf: Tensor, batch: Batch, config: TrainingConfig
+    predict: PredictStacked, columns: Columns, leaf: Tensor, batch: Batch, config: TrainingConfig
 ) -> tuple[Tensor, Tensor]:
     """Return each client's loss [C] for its row of ``leaf`` [C, P], and their gradients [C, P]."""
     compute = _compiled_losses() if config.compile is True else _losses
-    each = compute(unet, columns.views(leaf), batch, config)
+    each = compute(predict, columns.views(leaf), batch, config)
     (gradients,) = torch.autograd.grad(each.sum(), leaf)
     return each.detach(), gradients
 
@@ -167,17 +179,11 @@ def _compiled_losses() -> Callable[..., Tensor]:
 
 
 def _losses(
-    unet: nn.Module, weights: dict[str, Tensor], batch: Batch, config: TrainingConfig
+    predict: PredictStacked, weights: dict[str, Tensor], batch: Batch, config: TrainingConfig
 ) -> Tensor:
     """Return each client's mean squared error [C] for ``weights`` [C, ...], x_t [C, B, ...]."""
-
-    def predict(own: dict[str, Tensor], *inputs: Tensor) -> Tensor:
-        options = {"return_dict": False}
-        prediction: Tensor = functional_call(unet, own, inputs, options)[0]
-        return prediction
-
     with autocast(batch.x_t.device, config.precision):
-        predicted = vmap(predict)(weights, *batch.inputs)
+        predicted = predict(weights, *batch.inputs)
     squares = (predicted.float() - batch.target).square()
     if batch.weights is None:
         return squares.flatten(1).mean(1)

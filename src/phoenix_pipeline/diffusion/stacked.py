@@ -1,4 +1,4 @@
-"""Local training of several clients as one program, with their weights stacked and ``vmap``.
+"""Local training of several clients as one program, with their weights stacked.
 
 Small networks and batches leave a processor idle between operations. Clients of one federation have
 networks of the same shape, so one step of all of them is one forward and one backward pass, with
@@ -15,10 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from phoenix_pipeline.config import TrainingConfig
-from phoenix_pipeline.diffusion.batched_attention import batched_attention
 from phoenix_pipeline.diffusion.columns import Columns
 from phoenix_pipeline.diffusion.conditioning import Condition
-from phoenix_pipeline.diffusion.dropout import set_dropout_generators
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
 from phoenix_pipeline.diffusion.stack import Row, Stack
 from phoenix_pipeline.diffusion.training import mean_loss
@@ -176,9 +174,7 @@ def _descend(
     losses = torch.zeros(
         len(clients), clients[0].task.work.steps, device=stack.rows[0].weights.device
     )
-    unet.train()
-    set_dropout_generators(unet, [row.generator for row in stack.rows])
-    with batched_attention(unet):
+    with stack.at_work(unet):
         for step in range(losses.shape[1]):
             working = [client for client in clients if step < client.task.work.steps]
             for client in working:
@@ -186,5 +182,4 @@ def _descend(
             losses[:, step] = stack.set_gradients(len(working))
             for client in working:
                 client.move(step, config)
-    set_dropout_generators(unet, ())
     return losses.cpu()

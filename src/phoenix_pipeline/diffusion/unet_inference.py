@@ -7,7 +7,6 @@ diffusers' forward pass asks hundreds of modules for it in each step; with small
 as long as the arithmetic.
 """
 
-import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
@@ -16,24 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from phoenix_pipeline.diffusion.batches import inputs_of
+from phoenix_pipeline.diffusion.unet_layers import Layers, is_known
 from phoenix_pipeline.optimization.compilation import is_compiled, run_compiled
 
 Predict = Callable[[Tensor, int], Tensor]
 
 # From this side on, convolutions of a CPU are faster in NHWC (32: 1.2 times; 8: slower).
 _NHWC_SIDE = 32
-_CHOSEN_BY_SETTINGS = {
-    "sample_size",
-    "in_channels",
-    "out_channels",
-    "block_out_channels",
-    "layers_per_block",
-    "attention_head_dim",
-    "norm_num_groups",
-    "dropout",
-    "num_class_embeds",
-}
-_BLOCKS = {"DownBlock2D", "AttnDownBlock2D", "UpBlock2D", "AttnUpBlock2D"}
 
 
 def predict_at(
@@ -42,7 +30,8 @@ def predict_at(
     """Return what predicts for a batch [B, C, side, side] at ``timesteps[index]``.
 
     Weights are read now, in evaluation mode. Networks that are compiled, or built otherwise than
-    by :func:`~phoenix_pipeline.diffusion.unet.build_unet`, are called as they are.
+    by :func:`~phoenix_pipeline.diffusion.unet.build_unet`, or with layers of other kinds in their
+    place, are called as they are.
 
     Args:
         unet: the network, on its device.
@@ -57,43 +46,12 @@ def predict_at(
 
     if is_compiled(unet):
         return lambda x, index: run_compiled(lambda: call(x, index))
-    if not _is_known(unet):
+    if not is_known(unet):
         return call
     nhwc = side >= _NHWC_SIDE and timesteps.device.type == "cpu"
-    return _UNet(unet, timesteps, _Weights(dtype, nhwc), labels).predict
-
-
-def _is_known(unet: nn.Module) -> bool:
-    from diffusers import UNet2DModel
-
-    if type(unet) is not UNet2DModel:
-        return False
-    config: Any = unet.config
-    if not {*config.down_block_types, *config.up_block_types} <= _BLOCKS:
-        return False
-    options = inspect.signature(UNet2DModel.__init__).parameters
-    fixed = options.keys() - _CHOSEN_BY_SETTINGS - {"self", "down_block_types", "up_block_types"}
-    return all(config[name] == options[name].default for name in fixed)
-
-
-class _Weights(NamedTuple):
-    """How weights are laid out for convolutions and products; norms stay as they are."""
-
-    dtype: torch.dtype
-    nhwc: bool
-
-    def convolution(
-        self, module: Any, bias: Tensor | None = None, classes: Tensor | None = None
-    ) -> "_Convolution":
-        weight = self.cast(module.weight)
-        if self.nhwc:
-            weight = weight.contiguous(memory_format=torch.channels_last)
-        bias = self.cast(module.bias if bias is None else bias)
-        rows = bias.unbind() if bias.ndim > 1 else None
-        return _Convolution(weight, bias, rows, classes, module.stride, module.padding)
-
-    def cast(self, weight: Tensor) -> Tensor:
-        return weight.detach().to(self.dtype)
+    # Not in lower precision: it is little work, and the tables join float32 biases.
+    with torch.autocast(timesteps.device.type, enabled=False):
+        return Layers(unet, _Parts(unet, timesteps, labels, dtype, nhwc))
 
 
 class _Convolution(NamedTuple):
@@ -128,6 +86,13 @@ class _Norm(NamedTuple):
         return torch.group_norm(x, self.groups, self.weight, self.bias, self.eps)
 
 
+class _NormAndSilu(NamedTuple):
+    norm: _Norm
+
+    def __call__(self, x: Tensor, index: int) -> Tensor:
+        return F.silu(self.norm(x), inplace=True)
+
+
 class _Residual(NamedTuple):
     norm_1: _Norm
     conv_1: _Convolution
@@ -159,67 +124,35 @@ class _Attention(NamedTuple):
         return out.transpose(1, 2).reshape(n, c, height, width).add_(x)
 
 
-class _UNet:
-    """The layers of a ``UNet2DModel`` in order, with a bias for each step where time enters."""
+class _Parts:
+    """Layers for the ``timesteps`` [S], each with a bias for each of them where time enters."""
 
     def __init__(
-        self, unet: Any, timesteps: Tensor, weights: _Weights, labels: Tensor | None
+        self, unet: Any, timesteps: Tensor, labels: Tensor | None, dtype: torch.dtype, nhwc: bool
     ) -> None:
-        self._weights = weights
-        # Not in lower precision: it is little work, and the tables join float32 biases.
-        with torch.autocast(timesteps.device.type, enabled=False):
-            time = unet.time_embedding(unet.time_proj(timesteps).to(unet.dtype))
-            self._time, self._classes = [F.silu(time)], None
-            if labels is not None:
-                classes, self._classes = labels.unique(return_inverse=True)
-                self._time = [F.silu(time + row) for row in unet.class_embedding(classes)]
-            self._down = [self._level(block, "downsamplers") for block in unet.down_blocks]
-            self._up = [self._level(block, "upsamplers") for block in unet.up_blocks]
-            middle = unet.mid_block
-            first, second = map(self._residual, middle.resnets)
-            self._middle = first, self._attention(middle.attentions[0]), second
-        self._conv_in = weights.convolution(unet.conv_in)
-        self._norm_out = _Norm.of(unet.conv_norm_out)
-        self._conv_out = weights.convolution(unet.conv_out)
+        """Lay weights out for convolutions and products; norms stay as they are."""
+        self._dtype, self._nhwc = dtype, nhwc
+        time = unet.time_embedding(unet.time_proj(timesteps).to(unet.dtype))
+        self._time, self._classes = [F.silu(time)], None
+        if labels is not None:
+            classes, self._classes = labels.unique(return_inverse=True)
+            self._time = [F.silu(time + row) for row in unet.class_embedding(classes)]
 
-    def predict(self, x: Tensor, index: int) -> Tensor:
-        """Return the prediction [B, C, H, W] for ``x`` at step number ``index``."""
-        x = self._conv_in(x)
-        skipped = [x]
-        for layers, downsample in self._down:
-            for layer in layers:
-                for part in layer:
-                    x = part(x, index)
-                skipped.append(x)
-            if downsample is not None:
-                x = downsample(x)
-                skipped.append(x)
-        for part in self._middle:
-            x = part(x, index)
-        for layers, upsample in self._up:
-            for layer in layers:
-                x = torch.cat([x, skipped.pop()], dim=1)
-                for part in layer:
-                    x = part(x, index)
-            if upsample is not None:
-                x = upsample(F.interpolate(x, scale_factor=2.0, mode="nearest"))
-        return self._conv_out(F.silu(self._norm_out(x), inplace=True))
+    def convolution(
+        self, module: Any, bias: Tensor | None = None, classes: Tensor | None = None
+    ) -> _Convolution:
+        weight = self._cast(module.weight)
+        if self._nhwc:
+            weight = weight.contiguous(memory_format=torch.channels_last)
+        bias = self._cast(module.bias if bias is None else bias)
+        rows = bias.unbind() if bias.ndim > 1 else None
+        return _Convolution(weight, bias, rows, classes, module.stride, module.padding)
 
-    def _level(
-        self, block: Any, resampling: str
-    ) -> tuple[list[tuple[_Residual | _Attention, ...]], _Convolution | None]:
-        """Return layers, each a residual block and perhaps attention, and what follows them."""
-        layers: list[tuple[_Residual | _Attention, ...]] = [
-            (self._residual(resnet),) for resnet in block.resnets
-        ]
-        if hasattr(block, "attentions"):
-            attentions = map(self._attention, block.attentions)
-            layers = [(*layer, own) for layer, own in zip(layers, attentions, strict=True)]
-        samplers = getattr(block, resampling)
-        return layers, None if samplers is None else self._weights.convolution(samplers[0].conv)
+    def norm_and_silu(self, module: Any) -> _NormAndSilu:
+        return _NormAndSilu(_Norm.of(module))
 
-    def _residual(self, resnet: Any) -> _Residual:
-        convolution, shortcut = self._weights.convolution, resnet.conv_shortcut
+    def residual(self, resnet: Any) -> _Residual:
+        convolution, shortcut = self.convolution, resnet.conv_shortcut
         return _Residual(
             _Norm.of(resnet.norm1),
             convolution(resnet.conv1, self._bias(resnet), self._classes),
@@ -228,20 +161,26 @@ class _UNet:
             None if shortcut is None else convolution(shortcut),
         )
 
+    def attention(self, attention: Any) -> _Attention:
+        inputs = attention.to_q, attention.to_k, attention.to_v
+        return _Attention(
+            _Norm.of(attention.group_norm),
+            self._cast(torch.cat([linear.weight for linear in inputs])),
+            self._cast(torch.cat([linear.bias for linear in inputs])),
+            self._cast(attention.to_out[0].weight),
+            self._cast(attention.to_out[0].bias),
+            attention.heads,
+        )
+
+    @staticmethod
+    def join(x: Tensor, skipped: Tensor, index: int) -> Tensor:
+        return torch.cat([x, skipped], dim=1)
+
     def _bias(self, resnet: Any) -> Tensor:
         """Return what time, and class, add to the first convolution: [S, C], or [S, classes, C]."""
         # Class by class: the rounding of one must not depend on which others are in the batch.
         rows = [resnet.time_emb_proj(time) + resnet.conv1.bias for time in self._time]
         return rows[0] if self._classes is None else torch.stack(rows, dim=1)
 
-    def _attention(self, attention: Any) -> _Attention:
-        cast = self._weights.cast
-        inputs = attention.to_q, attention.to_k, attention.to_v
-        return _Attention(
-            _Norm.of(attention.group_norm),
-            cast(torch.cat([linear.weight for linear in inputs])),
-            cast(torch.cat([linear.bias for linear in inputs])),
-            cast(attention.to_out[0].weight),
-            cast(attention.to_out[0].bias),
-            attention.heads,
-        )
+    def _cast(self, weight: Tensor) -> Tensor:
+        return weight.detach().to(self._dtype)

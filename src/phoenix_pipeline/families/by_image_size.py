@@ -18,6 +18,7 @@ from phoenix_pipeline.config import (
 from phoenix_pipeline.config.base import AUTO
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.families.components import FAMILIES, family_of, find_family
+from phoenix_pipeline.families.latents import latent_side
 
 _ALIGNMENT = "alignment"
 # Up to here networks lose more by dividing a step among cores than they win, and rounds take about
@@ -30,11 +31,15 @@ IMAGES_IN_ALL = {12: 138_240, 20: 98_304, 48: 49_152, 96: 24_576, 160: 12_288, 2
 
 
 def settle_arm(settings: ArmSettings, image_size: int) -> ArmSettings:
-    """Return the groups of an arm without ``auto``.
+    """Return the groups of an arm without ``auto``, which goes by the side of what it learns.
+
+    Of latents that side is the images' over the factor of the autoencoder.
 
     Raises:
         SettingsError: see :func:`settle_federation` and :func:`settle_model`.
+        SettingsError, CheckpointError: see :func:`~phoenix_pipeline.families.latents.latent_side`.
     """
+    image_size = latent_side(settings.model, image_size)
     model = settle_model(settings.model, image_size)
     pooled, pull = settings.federation.pooled, settings.federation.strategies.get(_ALIGNMENT)
     # A share of 0 is no pull.
@@ -96,9 +101,13 @@ def settle_federation(
         )
     in_all = next(images for side, images in IMAGES_IN_ALL.items() if image_size <= side)
     small = image_size <= _SMALL_SIDE
+    rounds = _ALIGNED_ROUNDS if small and aligned else _ROUNDS
+    if not federation.pooled:
+        # Each client trains in as many rounds, whatever part of them trains at a time.
+        rounds = round(rounds / federation.client_fraction)
     settled = federation.settled(
         threads_per_client=1 if small else None,
-        num_rounds=_ALIGNED_ROUNDS if small and aligned else _ROUNDS,
+        num_rounds=rounds,
         # Noise of no seed must not be drawn twice for a round.
         checkpoint_every=_SHORT_ROUNDS if small and not federation.has_secret_noise else 1,
     )

@@ -1,22 +1,21 @@
 """Diffusion models: the U-Net of diffusers, trained to take noise off (``diffusion/``)."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from phoenix_pipeline.config import ModelConfig, NoiseConfig, SamplingConfig, TrainingConfig
+from phoenix_pipeline.config import ModelConfig, SamplingConfig, TrainingConfig
 from phoenix_pipeline.diffusion.layer_presets import OUTPUT, layer_presets
 from phoenix_pipeline.diffusion.sizes import settle_training, settle_unet
 from phoenix_pipeline.families.family import Family
+from phoenix_pipeline.families.provenance import NetworkSettings
+from phoenix_pipeline.families.starts import start_folder
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
     from torch import Tensor, nn
 
-    from phoenix_pipeline.diffusion.conditioning import Condition
-    from phoenix_pipeline.diffusion.noise import NoiseSchedule
     from phoenix_pipeline.errors import TrainingError
     from phoenix_pipeline.optimization.work import ClientTask, LocalResult, LocalWork
 
@@ -32,6 +31,7 @@ class DiffusionFamily(Family):
     guided = True
     predicts_noise = True
     adaptable = True
+    latent = True
     private = True
     library = "diffusers"
     parts: ClassVar[Mapping[str, tuple[str, ...]]] = {
@@ -59,8 +59,8 @@ class DiffusionFamily(Family):
             return unet
         from phoenix_pipeline.diffusion.lora import add_adapters
 
-        if model.start_from:
-            folder = Path(model.start_from).expanduser()
+        folder = start_folder(model)
+        if folder:
             unet.load_state_dict(self.load_start(folder, unet, model))
         return add_adapters(unet, model.lora, seed)
 
@@ -88,10 +88,12 @@ class DiffusionFamily(Family):
         labels: "Tensor | None" = None,
     ) -> "LocalResult":
         """Train in place; see :func:`phoenix_pipeline.diffusion.training.train_locally`."""
+        from phoenix_pipeline.diffusion.conditioning import condition_of
+        from phoenix_pipeline.diffusion.noise import forward_process
         from phoenix_pipeline.diffusion.training import train_locally
 
-        schedule = _forward_process(model.noise, images.device)
-        condition = _condition(network, model, labels)
+        schedule = forward_process(model.noise, images.device)
+        condition = condition_of(network, model, labels)
         return train_locally(network, images, work, schedule, training, optimizer_state, condition)
 
     def sample_images(
@@ -105,13 +107,19 @@ class DiffusionFamily(Family):
         num_steps: int | None = None,
         labels: Sequence[int] | None = None,
     ) -> "Iterator[np.ndarray]":
-        """Yield uint8 batches; see :func:`phoenix_pipeline.diffusion.sampling.sample_images`."""
+        """Yield uint8 batches; see :func:`phoenix_pipeline.diffusion.sampling.sample_images`.
+
+        Latents of a network with an autoencoder beside it are decoded.
+        """
         from phoenix_pipeline.diffusion.lora import merge_adapters
         from phoenix_pipeline.diffusion.sampling import sample_images
+        from phoenix_pipeline.latents.attached import autoencoder_of, shape_in
 
+        autoencoder, shape = autoencoder_of(network), shape_in(network, image_shape)
+        decode = autoencoder.decode if autoencoder else None
         network = merge_adapters(network)
         return sample_images(
-            network, model.noise, sampling, image_shape, seeds, device, num_steps, labels
+            network, model.noise, sampling, shape, seeds, device, num_steps, labels, decode
         )
 
     def check(
@@ -151,10 +159,12 @@ class DiffusionFamily(Family):
         training: TrainingConfig,
     ) -> "list[LocalResult | TrainingError]":
         """Train several clients; see :func:`phoenix_pipeline.diffusion.stacked.train_stacked`."""
+        from phoenix_pipeline.diffusion.conditioning import condition_of
+        from phoenix_pipeline.diffusion.noise import forward_process
         from phoenix_pipeline.diffusion.stacked import train_stacked
 
-        schedule = _forward_process(model.noise, tasks[0].images.device)
-        conditions = [_condition(network, model, task.labels) for task in tasks]
+        schedule = forward_process(model.noise, tasks[0].images.device)
+        conditions = [condition_of(network, model, task.labels) for task in tasks]
         return train_stacked(network, tasks, schedule, training, conditions)
 
     def personal_presets(self, model: ModelConfig) -> Mapping[str, tuple[str, ...]]:
@@ -195,8 +205,10 @@ class DiffusionFamily(Family):
     ) -> None:
         """Write diffusers' folder layout; of adapters merged, and beside it the adapters alone."""
         from phoenix_pipeline.diffusion.export import export_pipeline
+        from phoenix_pipeline.latents.attached import autoencoder_of
 
-        export_pipeline(folder, network, model.noise, metadata)
+        own = autoencoder_of(network)
+        export_pipeline(folder, network, model.noise, metadata, own.network if own else None)
 
     def load(self, folder: Path) -> "nn.Module":
         """Return the U-Net of an exported folder, on the CPU, in evaluation mode."""
@@ -222,29 +234,18 @@ class DiffusionFamily(Family):
             "below them were read at each site and never sent"
         )
 
-    def describe_use(self, conditional: bool) -> list[str]:
-        """Return how diffusers loads the folder, without this package."""
-        load = ['images = DDPMPipeline.from_pretrained(".")(batch_size=16).images']
+    def describe_use(self, settings: NetworkSettings) -> list[str]:
+        """Return how diffusers loads the folder, without this package.
+
+        Its pipeline of latents knows no shift of them, and no flow.
+        """
+        conditional, latents = bool(settings["class_names"]), settings.get("latents")
+        noise = settings["model"].get("noise", {})
+        flow = noise.get("prediction_type") == "flow"
+        if latents and (latents["shift"] or flow):
+            return []
+        kind = "LDMPipeline" if latents else "DDPMPipeline"
+        load = [f'images = {kind}.from_pretrained(".")(batch_size=16).images']
         if conditional:
-            network = 'network = DDPMPipeline.from_pretrained(".").unet'
-            load = [network, "# network(x_t, t, classes)"]
-        return ["from diffusers import DDPMPipeline", "", *load]
-
-
-def _condition(
-    network: "nn.Module", model: ModelConfig, labels: "Tensor | None"
-) -> "Condition | None":
-    """Return the classes of a client's images; None for an unconditional network."""
-    from phoenix_pipeline.diffusion.conditioning import Condition, null_class
-
-    if model.conditioning == "none" or labels is None:
-        return None
-    return Condition(labels, null_class(network), model.label_dropout)
-
-
-@lru_cache(maxsize=8)
-def _forward_process(noise: NoiseConfig, device: "torch.device") -> "NoiseSchedule":
-    """Return the tables of the forward process, made once and not for every client and round."""
-    from phoenix_pipeline.diffusion.noise import NoiseSchedule
-
-    return NoiseSchedule.from_config(noise, device)
+            load = [f'network = {kind}.from_pretrained(".").unet', "# network(x_t, t, classes)"]
+        return [f"from diffusers import {kind}", "", *load]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from phoenix_pipeline.config import Group, ModelConfig, SamplingConfig, TrainingConfig
 from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.families.provenance import NetworkSettings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,6 +41,7 @@ class Family(ABC):
     ``predicts_noise``: it is a diffusion model: it has ``model.noise``, weights of timesteps, and
     attacks that read the loss at a timestep.
     ``adaptable``: it trains low-rank adapters on a start (``model.lora``).
+    ``latent``: it learns latents of an autoencoder as well as pixels (``model.autoencoder``).
     ``private``: it trains by gradients of single images (``training.dp_sgd``).
     ``why_not_compiled``: what rules out compiling where ``auto`` decides; None: nothing.
     ``presets``: prefixes of personal layers by the name of a preset.
@@ -56,6 +58,7 @@ class Family(ABC):
     guided: ClassVar[bool] = False
     predicts_noise: ClassVar[bool] = False
     adaptable: ClassVar[bool] = False
+    latent: ClassVar[bool] = False
     private: ClassVar[bool] = False
     why_not_compiled: ClassVar[str | None] = None
     parts: ClassVar[Mapping[str, tuple[str, ...]]] = {}
@@ -97,6 +100,7 @@ class Family(ABC):
     ) -> "LocalResult":
         """Train ``network`` in place on uint8 ``images`` [N, C, H, W] of one client.
 
+        Of a ``latent`` family they may be latents, float32 (``optimization.work.prepare_batch``).
         ``labels``: int64 [N], which a conditional model needs and others do not read.
         """
 
@@ -230,8 +234,8 @@ class Family(ABC):
         """
         return "the weights of the whole model"
 
-    def describe_use(self, conditional: bool) -> list[str]:
-        """Return lines of Python that use a model's folder without this package, for its card."""
+    def describe_use(self, settings: NetworkSettings) -> list[str]:
+        """Return lines of Python that use a folder without this package; none: nothing does."""
         return []
 
     def why_not_attacked(self, layers_away: Sequence[str]) -> str:

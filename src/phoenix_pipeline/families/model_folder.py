@@ -24,6 +24,10 @@ from phoenix_pipeline.families.provenance import (
 )
 from phoenix_pipeline.images import GLOBAL_MODEL
 from phoenix_pipeline.json_files import check_content, read_json, write_json
+from phoenix_pipeline.latents.attached import attach, autoencoder_of
+from phoenix_pipeline.latents.autoencoder import FOLDER as AUTOENCODER_FOLDER
+from phoenix_pipeline.latents.autoencoder import Autoencoder, load_autoencoder
+from phoenix_pipeline.latents.space import LatentSpace, trained_shape
 
 # Tables beside the models: rounds by client, and who trained on what.
 ROUNDS_FILE, CLIENT_IMAGES_FILE = "rounds.parquet", "client_images.parquet"
@@ -39,6 +43,7 @@ def write_models(
     personal: Iterable[tuple[int, Mapping[str, Tensor]]],
     global_network: nn.Module | None,
     metadata: TrainingRecord,
+    autoencoder: Autoencoder | None = None,
 ) -> None:
     """Write the arm's models; the folder is complete or as it was.
 
@@ -48,10 +53,12 @@ def write_models(
         personal: (client_id, personal arrays), one client at a time in memory.
         global_network: a complete network, or None where only clients have one.
         metadata: of the training.
+        autoencoder: whose latents the models learnt; None: pixels.
     """
     with atomic_path(folder) as temporary:
         if global_network is not None:
             model = ModelConfig.model_validate(metadata["settings"]["model"])
+            attach(global_network, autoencoder)
             family_of(model).export(temporary, global_network, model, metadata)
             if family_of(model).arrays_at_rest(global_network):
                 save_tensors(temporary / _TRAINED, global_network.state_dict(), {})
@@ -62,6 +69,8 @@ def write_models(
         if clients or global_network is None:
             save_tensors(temporary / _BODY, body, {})
         temporary.mkdir(exist_ok=True)
+        if autoencoder and global_network is None:
+            autoencoder.save(temporary / AUTOENCODER_FOLDER)
         described = {**metadata, "has_global_model": global_network is not None}
         described |= {"clients": clients, "weights_digest": weights_digest(temporary)}
         write_json(temporary / METADATA_FILE, described)
@@ -100,27 +109,47 @@ def load_network(folder: Path, client_id: int = GLOBAL_MODEL) -> nn.Module:
     metadata = read_description(folder)
     settings = metadata["settings"]
     model = ModelConfig.model_validate(settings["model"])
+    autoencoder = load_own_autoencoder(folder, metadata)
     if client_id == GLOBAL_MODEL and metadata["has_global_model"]:
-        return family_of(model).load(folder)
+        return attach(family_of(model).load(folder), autoencoder)
     if client_id not in metadata["clients"]:
         raise CheckpointError(f"{folder} has no {_name(client_id)}; it has {_names(metadata)}")
     body, _ = load_tensors(folder / _BODY)
     layers, _ = load_tensors(_client_file(folder, client_id))
     misfit = f"the layers of client {client_id} do not complete the shared body in {folder}"
-    return family_of(model).complete(build_network(settings), {**body, **layers}, misfit)
+    network = family_of(model).complete(build_network(settings), {**body, **layers}, misfit)
+    return attach(network, autoencoder)
+
+
+def load_own_autoencoder(folder: Path, metadata: ModelDescription) -> Autoencoder | None:
+    """Return the autoencoder of the models in ``folder``; None where they learnt pixels.
+
+    Raises:
+        CheckpointError: it is gone, or is another one than in training.
+    """
+    known = metadata["settings"].get("latents")
+    if not known:
+        return None
+    own = load_autoencoder(folder / AUTOENCODER_FOLDER)
+    if own.space.digest != known["digest"]:
+        raise CheckpointError(
+            f"{folder / AUTOENCODER_FOLDER} has the digest {own.space.digest}, but the models were "
+            f"trained on latents of {known['digest']}; put that autoencoder back, or train again"
+        )
+    return own
 
 
 def build_network(settings: NetworkSettings) -> nn.Module:
     """Return the network that ``settings`` of :func:`read_description` describe, untrained."""
     model = ModelConfig.model_validate(settings["model"])
-    classes = len(settings["class_names"])
-    return family_of(model).build(
-        model, settings["channels"], settings["image_size"], settings["seed"], classes
-    )
+    classes, latents = len(settings["class_names"]), settings.get("latents")
+    space = LatentSpace.model_validate(latents) if latents else None
+    channels, side, _ = trained_shape(settings["channels"], settings["image_size"], space)
+    return family_of(model).build(model, channels, side, settings["seed"], classes)
 
 
-def build_as_trained(metadata: ModelDescription) -> nn.Module:
-    """Return the network as it was when its training began.
+def build_as_trained(folder: Path, metadata: ModelDescription) -> nn.Module:
+    """Return the network of a model in ``folder`` as it was when its training began.
 
     Adapters are on the weights of ``model.start_from``, which are read again.
 
@@ -128,9 +157,9 @@ def build_as_trained(metadata: ModelDescription) -> nn.Module:
         SettingsError, CheckpointError: these weights are gone, or others.
     """
     settings = metadata["settings"]
-    known = settings.get("base_digest")
+    autoencoder, known = load_own_autoencoder(folder, metadata), settings.get("base_digest")
     if not known:
-        return build_network(settings)
+        return attach(build_network(settings), autoencoder)
     start = metadata["trained_with"]["model"]["start_from"]
     model = {**settings["model"], "start_from": start}
     network = build_network({**settings, "model": model})
@@ -140,7 +169,7 @@ def build_as_trained(metadata: ModelDescription) -> nn.Module:
             f"{start} has other weights ({found}) than those that the adapters were trained on "
             f"({known}); put these back there, or train again"
         )
-    return network
+    return attach(network, autoencoder)
 
 
 def load_as_trained(folder: Path, client_id: int = GLOBAL_MODEL) -> nn.Module:
@@ -152,7 +181,7 @@ def load_as_trained(folder: Path, client_id: int = GLOBAL_MODEL) -> nn.Module:
     metadata = read_description(folder)
     if not metadata["settings"].get("base_digest"):
         return load_network(folder, client_id)
-    network = build_as_trained(metadata)
+    network = build_as_trained(folder, metadata)
     files = [folder / _TRAINED]
     if client_id != GLOBAL_MODEL:
         files = [folder / _BODY, _client_file(folder, client_id)]
@@ -185,7 +214,7 @@ def assemble_client(folder: Path, client_id: int, target: Path) -> None:
     """
     record: ModelDescription = {**read_description(folder), "client_id": client_id}
     network = load_network(folder, client_id)
-    write_models(target, {}, (), network, record)
+    write_models(target, {}, (), network, record, autoencoder_of(network))
 
 
 def _client_file(folder: Path, client_id: int) -> Path:

@@ -29,7 +29,8 @@ class NetworkSettings(TypedDict):
     """What clients were told, as far as it is needed to build and read the network.
 
     ``model``: of a ``ModelConfig``. ``class_names``: of a conditional model, else empty.
-    ``base_digest``: of the weights that adapters are on, else empty.
+    ``base_digest``: of the weights that adapters are on, else empty. ``latents``: of a model that
+    learnt latents, those of its autoencoder, with its digest (``LatentSpace``), else None.
     """
 
     model: dict[str, Any]
@@ -39,6 +40,7 @@ class NetworkSettings(TypedDict):
     personal_layers: list[str]
     class_names: list[str]
     base_digest: NotRequired[str]
+    latents: NotRequired[dict[str, Any] | None]
 
 
 class TrainingRecord(TypedDict):

@@ -56,6 +56,7 @@ class FederatedJob:
         start: weights that the training begins with, by name; None: random ones.
         final_average: which personal layers clients upload after the last round; None: none.
         base: the folder of what adapters are trained on, for clients of this machine.
+        autoencoder: the folder of what writes their latents, likewise; None: pixels are learnt.
     """
 
     images: ImageSet
@@ -70,6 +71,7 @@ class FederatedJob:
     final_average: Literal["ema", "raw"] | None = None
     start: Mapping[str, Tensor] | None = None
     base: Path | None = None
+    autoencoder: Path | None = None
 
     def identity(self) -> dict[str, Any]:
         """Return everything that the weights depend on; a checkpoint of another is not resumed."""

@@ -90,7 +90,7 @@ def update_at_server(
     strategies = Strategies.of(settings.strategies)
     _, sent = strategies.after_training(_first_step(received, settings, strategies), shared)
     run = RunState(Path(), {}, received, 0.0)
-    run.broadcast = dict(beside(received, strategies.told_like(received)))
+    run.held.start(beside(received, strategies.told_like(received)))
     transport = ServerTransport(settings, run)
     transport.open_round(_ROUND, sorted(clients), ArrayRecord())
     config = ConfigRecord({"round": _ROUND, **transport.write(client)[1]})

@@ -25,6 +25,7 @@ from phoenix_pipeline.federated.history import (
     with_link_seconds,
 )
 from phoenix_pipeline.federated.job import FederatedJob, FederatedResult
+from phoenix_pipeline.federated.latents import SiteLatents, as_trained
 from phoenix_pipeline.federated.personal_layers import split_personal
 from phoenix_pipeline.federated.personal_upload import average_personal_layers
 from phoenix_pipeline.federated.privacy.checks import check_privacy
@@ -66,7 +67,7 @@ def run_program(job: FederatedJob, folder: Path, fleet: Fleet, watch: Watch) -> 
         SettingsError: the aggregation rule, or ``usplit``, needs more clients than there are.
         CheckpointError: ``folder`` has an unfinished run of other settings; nothing was touched.
     """
-    count = round_size(len(fleet.sizes), job.config.client_fraction)
+    count = round_size(len(fleet.sizes), job.config)
     check_num_replies(job.config, count)
     check_split(job.config, count)
     run = _begin(job, folder, resolve_device(job.device))
@@ -113,10 +114,9 @@ def _begin(job: FederatedJob, folder: Path, device: torch.device) -> RunState:
     run = RunState(folder / SERVER_FOLDER, job.identity(), shared, settings.training.ema_horizon)
     if job.start is not None:
         run.initial_personal = {name: tensor.clone() for name, tensor in personal.items()}
-    elif settings.compression.down.relative_to == "last_broadcast":
-        # Nobody holds weights that were given: they go down in full in round 1.
+    elif _begins_with_differences(job):
         told = Strategies.of(settings.strategies).told_like(shared)
-        run.broadcast = {name: tensor.clone() for name, tensor in beside(shared, told).items()}
+        run.held.start(beside(shared, told))
     if job.config.resume and run.resume():
         logger.info("continuing after round %s of %s", run.rounds_done, job.config.num_rounds)
         return run
@@ -136,6 +136,15 @@ def _begin(job: FederatedJob, folder: Path, device: torch.device) -> RunState:
     if job.warmup_steps or (private and job.config.has_secret_noise):
         run.save()
     return run
+
+
+def _begins_with_differences(job: FederatedJob) -> bool:
+    """Return whether clients hold the initial weights, which differences of round 1 are taken to.
+
+    They follow from the seed, but other machines may round otherwise.
+    """
+    relative = job.settings.compression.down.relative_to == "last_broadcast"
+    return relative and job.start is None and job.config.engine != "deployment"
 
 
 def _run_rounds(
@@ -216,7 +225,7 @@ def warm_up(network: nn.Module, job: FederatedJob, device: torch.device) -> Row:
         labels = torch.from_numpy(job.images.labels[job.pool]).to(device)
     result = family_of(settings.model).train_locally(
         network.to(device),
-        torch.from_numpy(job.images.images[job.pool]).to(device),
+        as_trained(job.images.images[job.pool], SiteLatents.of(settings, job.autoencoder), device),
         LocalWork(job.warmup_steps, peak, peak, derive_seed(settings.seed, "warm_up")),
         settings.model,
         # The pool was given away before: noise would hide nothing of it.

@@ -18,6 +18,7 @@ from phoenix_pipeline.errors import FederationError, SettingsError
 from phoenix_pipeline.families import family_of
 from phoenix_pipeline.federated.site_errors import SiteRefusal
 from phoenix_pipeline.federated.wire import Joined, Layout, join
+from phoenix_pipeline.latents.space import LatentSpace, trained_shape
 
 ARRAYS = "arrays"
 CONFIG = "config"
@@ -55,6 +56,7 @@ class ClientSettings(Group):
 
     ``class_names``: of a conditional model, in the order of its labels; empty for any other.
     ``base_digest``: of the weights that adapters are trained on, which every site has; "" without.
+    ``latents``: of the autoencoder, which every site has too; None where pixels are learnt.
     """
 
     model: ModelConfig
@@ -71,14 +73,21 @@ class ClientSettings(Group):
     secret_noise: bool = False
     class_names: tuple[str, ...] = ()
     base_digest: str = ""
+    latents: LatentSpace | None = None
+
+    @property
+    def trained_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of what the network is trained on: images, or their latents."""
+        return trained_shape(self.channels, self.image_size, self.latents)
 
     def build_network(self) -> nn.Module:
         """Return the network with its initial weights, which depend on ``seed`` alone.
 
         Adapters are without their base then: :meth:`open_network`.
         """
+        channels, side, _ = self.trained_shape
         return family_of(self.model).build(
-            self.model, self.channels, self.image_size, self.seed, len(self.class_names)
+            self.model, channels, side, self.seed, len(self.class_names)
         )
 
     def open_network(self, base: Path | None) -> nn.Module:

@@ -34,10 +34,14 @@ def round_bytes(settings: ClientSettings, num_images: int, enough: int) -> int:
         SettingsError: the model does not fit the images.
     """
     values = settings.channels * settings.image_size**2
+    channels, side, _ = settings.trained_shape
     family = family_of(settings.model)
-    layers = family.count_layers(settings.model, settings.image_size)
+    layers = family.count_layers(settings.model, side)
     # The images as read, and once more where they are put together with the shared pool.
     total = 2 * num_images * values + layers * _LAYER_BYTES
+    if settings.latents:
+        mirrored = 2 if settings.training.horizontal_flip else 1
+        total += num_images * mirrored * channels * side**2 * torch.float32.itemsize
     total += family.table_bytes(settings.model)
     if total > enough:
         return total
@@ -46,7 +50,7 @@ def round_bytes(settings: ClientSettings, num_images: int, enough: int) -> int:
         everything = [*network.parameters(), *network.buffers()]
         saved = _SavedBytes(everything)
         with torch.autograd.graph.saved_tensors_hooks(saved.add, lambda kept: kept):
-            images = family.run_once(network, settings.channels, settings.image_size)
+            images = family.run_once(network, channels, side)
     weights = sum(own.nbytes for own in network.state_dict().values())
     # What adapters are trained on is there once.
     total += sum(own.nbytes for own in everything) - weights

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from phoenix_pipeline.checkpoints import load_metadata, load_tensors
 from phoenix_pipeline.errors import CheckpointError
+from phoenix_pipeline.federated.compression.held import HeldReferences
 from phoenix_pipeline.federated.history import WARM_UP_ROUND, History, Row
 from phoenix_pipeline.federated.wire import load_packed, save_packed
 from phoenix_pipeline.optimization.ema import ema_decay, update_ema
@@ -33,7 +34,7 @@ _WAY_OUT = (
 
 HISTORY_FILE = "history.jsonl"
 _KEPT = 2
-_GROUPS = ("raw/", "ema/", "initial_personal/", "server_optimizer/", "broadcast/", "strategies/")
+_GROUPS = ("raw/", "ema/", "initial_personal/", "server_optimizer/", "held/", "strategies/")
 
 
 class RunState:
@@ -42,13 +43,12 @@ class RunState:
     There is no state of random numbers: seeds are derived from the run's seed and the round.
     ``clip_norm`` is what clipping by norm hands to the next round; None where there is none.
     ``server_optimizer`` holds its moments, none for FedAvg, ``strategies`` what they keep at the
-    server, named ``<strategy>/<array>``. ``initial_personal`` are layers that
-    clients which have not trained yet are to start from; empty where their own initial weights will
-    do. ``broadcast`` is what the last round's clients started from, where differences to it are
-    sent: before round 1 the initial weights. ``oldest_checkpoint`` is the earliest round that a
-    resumed run may continue after: clients keep what they had then. ``key`` tells this run from
-    others for as long as it is resumed; nodes keep their state under it. ``folder`` is where all
-    of this is saved.
+    server, named ``<strategy>/<array>``. ``initial_personal`` are layers that clients which have
+    not trained yet are to start from; empty where their own initial weights will do. ``held`` is
+    what clients hold, where differences to it are sent. ``oldest_checkpoint`` is the earliest round
+    that a resumed run may continue after: clients keep what they had then. ``key`` tells this run
+    from others for as long as it is resumed; nodes keep their state under it. ``folder`` is where
+    all of this is saved.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class RunState:
         self.initial_personal: dict[str, Tensor] = {}
         self.server_optimizer: dict[str, Tensor] = {}
         self.clip_norm: float | None = None
-        self.broadcast: dict[str, Tensor] = {}
+        self.held = HeldReferences()
         self.strategies: dict[str, Tensor] = {}
         self.rounds_done = 0
         self.history = History(folder / HISTORY_FILE)
@@ -95,7 +95,8 @@ class RunState:
             {n.removeprefix(p): t for n, t in tensors.items() if n.startswith(p)} for p in _GROUPS
         ]
         self.raw, self.ema, self.initial_personal, self.server_optimizer = groups[:4]
-        self.broadcast, self.strategies = groups[4:]
+        self.held = HeldReferences.restore(groups[4], metadata["held"])
+        self.strategies = groups[5]
         self.rounds_done = int(metadata["round"])
         self.clip_norm = metadata["clip_norm"]
         self.key = metadata["key"]
@@ -122,7 +123,8 @@ class RunState:
     def save(self) -> None:
         """Write a checkpoint of the rounds done and drop all but the last two."""
         groups = (self.raw, self.ema, self.initial_personal, self.server_optimizer)
-        states = (*groups, self.broadcast, self.strategies)
+        held, who_holds = self.held.save()
+        states = (*groups, held, self.strategies)
         tensors = {
             group + name: tensor
             for group, state in zip(_GROUPS, states, strict=True)
@@ -136,6 +138,7 @@ class RunState:
                 "settings": self._settings,
                 "history": self.history.save(),
                 "clip_norm": self.clip_norm,
+                "held": who_holds,
                 "key": self.key,
             },
         )

@@ -10,7 +10,7 @@ from phoenix_pipeline.federated.program import Watch
 from phoenix_pipeline.federated.round_teller import OnRound
 from phoenix_pipeline.federated.stacked_clients import choose_clients_at_a_time
 from phoenix_pipeline.federated.strategy import OnReply
-from phoenix_pipeline.federated.work_plan import plan_steps
+from phoenix_pipeline.federated.work_plan import plan_steps, round_size
 from phoenix_pipeline.hardware import resolve_device
 from phoenix_pipeline.optimization.break_even import TRAINING
 
@@ -49,7 +49,7 @@ def choose_compiling(job: FederatedJob) -> FederatedJob:
     steps = count_steps(job)
     if why_not is None and job.config.engine == "in_process":
         # A step of several clients is one call of the compiled program.
-        clients = job.client_images["client_id"].nunique()
+        clients = round_size(job.client_images["client_id"].nunique(), job.config)
         steps //= choose_clients_at_a_time(job.config, job.settings, device, clients)[0]
     chosen = TRAINING.pays(steps, device.type, why_not)
     settled = training.model_copy(update={"compile": chosen})
@@ -75,5 +75,5 @@ def count_steps(job: FederatedJob) -> int:
     config = job.config
     per_round = sum(plan_steps(sizes, config.local_work, job.settings.training.batch_size).values())
     if config.local_work.unit != "images_per_round":
-        per_round = round(per_round * config.client_fraction)
+        per_round = round(per_round * round_size(len(sizes), config) / len(sizes))
     return config.num_rounds * per_round

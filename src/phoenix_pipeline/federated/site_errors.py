@@ -40,6 +40,8 @@ SENTENCES = {
     "layers-not-kept": "the run asks for layers that it keeps to itself",
     "no-base": "the run trains adapters, and it was given no base-model",
     "other-base": "its base model has other weights than the server's",
+    "no-autoencoder": "the run learns latents, and it was given no autoencoder",
+    "other-autoencoder": "its autoencoder has other weights than the server's",
     "too-much-work": "the round asks for more work than it accepts",
     "too-much-memory": "the run would take more memory than it gives",
 }

@@ -16,6 +16,7 @@ from torch import Tensor
 from phoenix_pipeline.checkpoints import atomic_path
 from phoenix_pipeline.errors import CheckpointError
 from phoenix_pipeline.federated.client_state import ClientState, KeptStates
+from phoenix_pipeline.federated.latents import SiteLatents, as_trained
 from phoenix_pipeline.federated.site_demands import SiteDemands
 from phoenix_pipeline.federated.wire import load_packed, save_packed
 from phoenix_pipeline.images import ImageSet
@@ -29,12 +30,13 @@ _CLIENTS = "client_images.parquet"
 
 @dataclass(frozen=True)
 class Site:
-    """One client: ``images`` are uint8 [N, C, H, W] on the training device.
+    """One client: ``images`` are what it trains on: uint8 [N, C, H, W], or their latents.
 
     ``labels``: int64 [N] beside them; None where there are none, or nobody asks for them.
     ``releases_personal_layers``: whether it hands them to a server that asks; ``demands``: what a
     message must keep to; ``kept``: what the clients of this process keep in memory. ``base``: the
-    folder of what adapters are trained on.
+    folder of what adapters are trained on. ``latents``: the autoencoder, where latents are learnt.
+    All tensors are on the training device.
     """
 
     client_id: int
@@ -45,6 +47,7 @@ class Site:
     labels: Tensor | None = None
     kept: KeptStates | None = None
     base: Path | None = None
+    latents: SiteLatents | None = None
 
     def load_state(self, before_round: int) -> ClientState:
         """Return what was kept in the newest round before ``before_round``; empty if nothing.
@@ -112,10 +115,11 @@ class InMemorySites:
         state_folder: Path,
         kept: KeptStates | None = None,
         base: Path | None = None,
+        latents: SiteLatents | None = None,
     ) -> None:
         """Take the images; with ``kept`` what clients keep is in files at checkpoints only."""
-        self._base = base
-        self._images = torch.from_numpy(images.images).to(device)
+        self._base, self._latents = base, latents
+        self._images = as_trained(images.images, latents, device)
         self._labels = None if images.labels is None else torch.from_numpy(images.labels).to(device)
         self._indices = _indices_of(client_images)
         self._state_folder = state_folder
@@ -143,7 +147,15 @@ class InMemorySites:
         indices = torch.from_numpy(self._indices[client_id]).to(self._images.device)
         labels = None if self._labels is None else self._labels[indices]
         images, folder = self._images[indices], self._state_folder
-        return Site(client_id, images, folder, labels=labels, kept=self._kept, base=self._base)
+        return Site(
+            client_id,
+            images,
+            folder,
+            labels=labels,
+            kept=self._kept,
+            base=self._base,
+            latents=self._latents,
+        )
 
     def __call__(self, message: Message, context: Context) -> Site:
         """Return the site of the node that ``context`` belongs to."""
@@ -154,9 +166,14 @@ class StoredSites:
     """All sites of a simulation in a folder: each process maps the images that it needs."""
 
     def __init__(
-        self, folder: Path, device: torch.device, state_folder: Path, base: Path | None = None
+        self,
+        folder: Path,
+        device: torch.device,
+        state_folder: Path,
+        base: Path | None = None,
+        latents: SiteLatents | None = None,
     ) -> None:
-        self._base = base
+        self._base, self._latents = base, latents
         self._images = np.load(folder / _IMAGES, mmap_mode="r", allow_pickle=False)
         path = folder / _LABELS
         self._labels = np.load(path, allow_pickle=False) if path.exists() else None
@@ -166,16 +183,26 @@ class StoredSites:
 
     @classmethod
     def write(
-        cls, folder: Path, images: ImageSet, client_images: pd.DataFrame, state_folder: Path
+        cls,
+        folder: Path,
+        images: ImageSet,
+        client_images: pd.DataFrame,
+        state_folder: Path,
+        latents: SiteLatents | None = None,
     ) -> "StoredSites":
-        """Write the images and who holds them into ``folder``; return the sites on the CPU."""
+        """Write the images and who holds them into ``folder``; return the sites on the CPU.
+
+        With ``latents`` those of the images are written in their place.
+        """
+        cpu = torch.device("cpu")
+        trained = as_trained(images.images, latents, cpu).numpy()
         with atomic_path(folder) as temporary:
             temporary.mkdir()
-            np.save(temporary / _IMAGES, images.images, allow_pickle=False)
+            np.save(temporary / _IMAGES, trained, allow_pickle=False)
             if images.labels is not None:
                 np.save(temporary / _LABELS, images.labels, allow_pickle=False)
             client_images[["client_id", "image_index"]].to_parquet(temporary / _CLIENTS)
-        return cls(folder, torch.device("cpu"), state_folder)
+        return cls(folder, cpu, state_folder)
 
     @staticmethod
     def remove(folder: Path) -> None:
@@ -197,7 +224,14 @@ class StoredSites:
         if self._labels is not None:
             labels = torch.from_numpy(self._labels[indices]).to(self._device)
         images = torch.from_numpy(self._images[indices]).to(self._device)
-        return Site(client_id, images, self._state_folder, labels=labels, base=self._base)
+        return Site(
+            client_id,
+            images,
+            self._state_folder,
+            labels=labels,
+            base=self._base,
+            latents=self._latents,
+        )
 
 
 def _indices_of(client_images: pd.DataFrame) -> dict[int, np.ndarray]:

@@ -143,7 +143,7 @@ def _train(begun: Sequence[ClientRound]) -> list[LocalResult | TrainingError]:
 def clients_at_a_time(
     config: FederationConfig, settings: ClientSettings, device: torch.device, num_clients: int
 ) -> int:
-    """Return how many clients a worker trains as one program; a line in the log says why."""
+    """Return how many of a round's ``num_clients`` a worker trains as one program, and log why."""
     count, reason = choose_clients_at_a_time(config, settings, device, num_clients)
     if reason:
         logger.info("each worker trains its clients one after another: %s", reason)
@@ -170,7 +170,7 @@ def choose_clients_at_a_time(
 
 def _keeps_busy(settings: ClientSettings, device: torch.device) -> bool:
     channels = settings.model.unet.block_out_channels[0]
-    values = settings.training.batch_size * settings.image_size**2 * channels
+    values = settings.training.batch_size * settings.trained_shape[1] ** 2 * channels
     return device.type in _BUSY_VALUES and values > _BUSY_VALUES[device.type]
 
 
@@ -194,7 +194,7 @@ def _activations(network: nn.Module, settings: ClientSettings) -> int:
     for module in network.modules():
         if not list(module.children()):
             module.register_forward_hook(count)
-    shape = (1, settings.channels, settings.image_size, settings.image_size)
+    shape = (1, *settings.trained_shape)
     with torch.no_grad():
         timestep = torch.zeros(1, device="meta", dtype=torch.int64)
         classes = (timestep,) if settings.class_names else ()

@@ -80,7 +80,7 @@ class PhoenixStrategy(FedAvg):
         self._on_reply = on_reply
         self._roll_call = roll_call
         self._absent: list[Row] = []
-        self._transport = ServerTransport(settings, run, same_start=config.engine != "deployment")
+        self._transport = ServerTransport(settings, run)
         self._bytes_down: dict[int, int] = {}
         self._steps: dict[int, int] = {}
 
@@ -181,7 +181,7 @@ class PhoenixStrategy(FedAvg):
         self._privacy.account(current, rows, self._run.history)
         if isinstance(rule, CLIPPING):
             self._run.clip_norm = rule.next_clip_norm()
-        self._transport.close_round()
+        self._transport.close_round({row["client_id"] for row in usable})
         self._run.rounds_done = current
         self._run.history.add(current, rows)
         self._run.server_optimizer = moments

@@ -21,6 +21,7 @@ from phoenix_pipeline.federated.client_model import ClientModel
 from phoenix_pipeline.federated.history import History, Row
 from phoenix_pipeline.federated.records import ClientSettings, pack_arrays
 from phoenix_pipeline.federated.sites import Site
+from phoenix_pipeline.latents.attached import attach
 from phoenix_pipeline.metrics.monitoring import MonitorReference, monitor_score
 from phoenix_pipeline.quantities import counted
 from phoenix_pipeline.seeding import image_seeds
@@ -176,6 +177,7 @@ def score_own_model(
     A model that cannot be sampled has no score: NaN, which is a strike.
     """
     model.put_into_network()
+    attach(model.network, site.latents.autoencoder if site.latents else None)
     count = settings.monitor_samples
     seeds = list(image_seeds(settings.seed, "monitor", count, site.client_id, server_round))
     shape = (settings.channels, settings.image_size, settings.image_size)

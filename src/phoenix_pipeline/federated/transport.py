@@ -53,13 +53,8 @@ class ServerTransport:
     ``expected`` is what a client's whole payload is like, and where its update starts from.
     """
 
-    def __init__(self, settings: ClientSettings, run: RunState, *, same_start: bool = True) -> None:
-        """Begin with ``run``.
-
-        ``same_start``: clients' initial weights are the server's to the last bit; other machines
-        may round otherwise.
-        """
-        self._same_start = same_start
+    def __init__(self, settings: ClientSettings, run: RunState) -> None:
+        """Begin with ``run``."""
         self._config, self._model = settings.compression, settings.model
         self._strategies = Strategies.of(settings.strategies)
         self._seed = settings.seed
@@ -68,8 +63,8 @@ class ServerTransport:
         self.expected: Arrays = run.raw
         self._down_layout = self._up_layout = Layout.of(run.raw)
         self._sends: dict[int, str] = {}
-        self._holders: set[int] = set()
-        self._broadcast: Broadcast | None = None
+        self._current = 0
+        self._broadcasts: dict[int, Broadcast] = {}
         self._packed: dict[str, ArrayRecord] = {}
 
     def open_round(self, current: int, clients: Sequence[int], plain: ArrayRecord) -> None:
@@ -81,28 +76,37 @@ class ServerTransport:
         payload = beside(run.raw, self._strategies.tell(run.raw, run.strategies))
         self.expected = beside(run.raw, self._strategies.sent_like(run.raw))
         self._down_layout, self._up_layout = Layout.of(payload), Layout.of(self.expected)
+        self._current = current
         if not self._config.is_active:
             self._packed = {"": plain if payload is run.raw else pack_weights(payload)}
             return
         self._sends = assign_halves(clients, self._config.partial_update, self._seed, current)
-        self._holders = self._who_followed(clients)
-        self._broadcast = prepare_broadcast(
-            payload,
-            run.broadcast,
-            self._config.down,
-            torch_generator(self._seed, "downlink", current),
-        )
-        self._packed = {}
+        self._broadcasts, self._packed = self._prepare(payload, clients), {}
+
+    def _prepare(self, payload: Arrays, clients: Sequence[int]) -> dict[int, Broadcast]:
+        """Return each client's broadcast; those that hold the same have the same."""
+        held, down = self._run.held, self._config.down
+        holds = {client: held.of(client, self._current, down.max_missed) for client in clients}
+        broadcasts = {
+            name: prepare_broadcast(
+                payload,
+                held.arrays(name),
+                down,
+                torch_generator(self._seed, "downlink", self._current),
+            )
+            for name in set(holds.values())
+        }
+        return {client: broadcasts[name] for client, name in holds.items()}
 
     def write(self, client: int) -> tuple[ArrayRecord, dict[str, str]]:
         """Return the arrays for ``client`` and what its configuration says of them."""
-        if self._broadcast is None:
+        if not self._config.is_active:
             return self._packed[""], {_LAYOUT: self._down_layout.fingerprint}
-        kind, arrays = self._broadcast.arrays_for(client in self._holders)
-        if kind not in self._packed:
-            self._packed[kind] = pack_arrays(arrays)
-        described = {_KIND: kind, _FINGERPRINT: self._broadcast.fingerprint}
-        return self._packed[kind], described | {_SENDS: self._sends[client]}
+        own = self._broadcasts[client]
+        if own.fingerprint not in self._packed:
+            self._packed[own.fingerprint] = pack_arrays(own.arrays)
+        described = {_KIND: own.kind, _FINGERPRINT: own.fingerprint}
+        return self._packed[own.fingerprint], described | {_SENDS: self._sends[client]}
 
     def read(self, client: int, record: ArrayRecord) -> Arrays:
         """Return the client's payload: the server's own arrays, moved by the client's update.
@@ -112,29 +116,19 @@ class ServerTransport:
         Raises:
             FederationError: the arrays are not what such a client writes.
         """
-        if self._broadcast is None:
+        if not self._config.is_active:
             return unpack_weights(record, self._up_layout)
         arrays = unpack_arrays(record)
         names = sent_names(self.expected, self._sends[client], self._model)
         template = {name: self.expected[name] for name in names}
         return apply_update(self.expected, decode(arrays, self._codec, template))
 
-    def close_round(self) -> None:
-        """Remember what this round's clients started from; the round must have succeeded."""
-        if self._broadcast and self._config.down.relative_to == "last_broadcast":
-            self._run.broadcast = self._broadcast.reference
-        self._broadcast = None
-
-    def _who_followed(self, clients: Sequence[int]) -> set[int]:
-        """Return the clients that are known to hold the last broadcast.
-
-        Initial weights follow from the seed: before round 1 every client on this machine has them.
-        """
-        done = self._run.rounds_done
-        if not done:
-            return set(clients) if self._same_start else set()
-        rows = self._run.history.of_round(done)
-        return set(rows.loc[rows["status"] == "ok", "client_id"])
+    def close_round(self, trained: Collection[int]) -> None:
+        """Remember what the clients ``trained`` started from; the round must have succeeded."""
+        down = self._config.down
+        if down.relative_to == "last_broadcast":
+            self._run.held.remember(self._broadcasts, trained, self._current, down.max_missed)
+        self._broadcasts = {}
 
 
 @dataclass(frozen=True)

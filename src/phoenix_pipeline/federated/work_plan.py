@@ -3,28 +3,32 @@
 import math
 import secrets
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from phoenix_pipeline.config import LocalWorkConfig
+from phoenix_pipeline.config import FederationConfig, LocalWorkConfig
 from phoenix_pipeline.images import apportion
 from phoenix_pipeline.seeding import numpy_generator
 
 
-def round_size(num_clients: int, fraction: float) -> int:
-    """Return how many of ``num_clients`` train in a round."""
-    return max(1, math.ceil(fraction * num_clients - 1e-9))
+def round_size(num_clients: int, config: FederationConfig) -> int:
+    """Return how many of ``num_clients``, at least 1, train in a round."""
+    share = math.ceil(config.client_fraction * num_clients - 1e-9)
+    return max(1, share, min(num_clients, config.min_clients_per_round))
 
 
-def select_clients(
-    sizes: Mapping[int, int], fraction: float, seed: int, server_round: int
-) -> list[int]:
-    """Return the sorted ids of this round's clients: ``ceil(fraction x clients)`` at random."""
-    clients = sorted(sizes)
-    count = round_size(len(clients), fraction)
-    if count == len(clients):
-        return clients
-    generator = numpy_generator(seed, "client_selection", server_round)
-    return sorted(int(c) for c in generator.choice(clients, size=count, replace=False))
+def select_clients(clients: Iterable[int], count: int, seed: int, server_round: int) -> list[int]:
+    """Return the sorted ids of the ``count`` of ``clients`` that train in this round, in turns.
+
+    All clients take a turn, in an order drawn anew each time, before any takes the next: then few
+    rounds see all data, and nobody misses many (Malinovsky et al., arXiv 2302.03662). Places that
+    are left in the last round of a turn go to the first of it.
+    """
+    everyone = sorted(clients)
+    if count == len(everyone):
+        return everyone
+    turn, place = divmod(server_round - 1, math.ceil(len(everyone) / count))
+    order = numpy_generator(seed, "client_selection", turn).permutation(everyone)
+    return sorted(int(order[(place * count + i) % len(everyone)]) for i in range(count))
 
 
 def poisson_clients(

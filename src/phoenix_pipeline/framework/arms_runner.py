@@ -114,15 +114,16 @@ def _processes(count: int, run: Run) -> Iterator[Start]:
 def _run_nodes(pipeline: Pipeline, run: Run, start: Start, count: int) -> Iterator[Node]:
     """Run all nodes, ``count`` trainings at a time; yield each when it is done.
 
-    Trainings begin when nothing else is left to do before them: all arms have passed their checks.
-    They go in the order of the blocks in ``conf``, and the others on while they run.
+    What trainings need comes first, and none begins before all can: all arms have then passed their
+    checks. They go in the order of the blocks in ``conf``, and the other nodes on while they run.
     """
     sorter = TopologicalSorter(pipeline.node_dependencies)
     sorter.prepare()
-    places = {node: place for place, node in enumerate(pipeline.nodes)}
+    needed = _needed_for_trainings(pipeline)
+    places = {node: (node not in needed, i) for i, node in enumerate(pipeline.nodes)}
     arms = list(arm_registry.names or ())
     waiting: list[tuple[int, Node]] = []
-    others: list[tuple[int, Node]] = []
+    others: list[tuple[tuple[bool, int], Node]] = []
     running: dict[Future[None], Node] = {}
     begun = False
     while sorter.is_active():
@@ -131,7 +132,7 @@ def _run_nodes(pipeline: Pipeline, run: Run, start: Start, count: int) -> Iterat
                 heappush(waiting, (arms.index(arm_of(node)), node))
             else:
                 heappush(others, (places[node], node))
-        begun = begun or not others
+        begun = begun or len(waiting) == sum(node.func is train for node in pipeline.nodes)
         while begun and waiting and len(running) < count:
             node = heappop(waiting)[1]
             running[start(node)] = node
@@ -145,3 +146,8 @@ def _run_nodes(pipeline: Pipeline, run: Run, start: Start, count: int) -> Iterat
         for node in done:
             sorter.done(node)
             yield node
+
+
+def _needed_for_trainings(pipeline: Pipeline) -> set[Node]:
+    trainings = [node.name for node in pipeline.nodes if node.func is train]
+    return set(pipeline.to_nodes(*trainings).nodes)

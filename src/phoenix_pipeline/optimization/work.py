@@ -72,11 +72,16 @@ def expected_batch(config: TrainingConfig, num_images: int) -> int:
 
 
 def prepare_batch(batch: Tensor, config: TrainingConfig, generator: torch.Generator) -> Tensor:
-    """Return uint8 ``batch`` [B, C, H, W] in the model's range, mirrored and laid out as asked."""
-    images = to_model_range(batch)
+    """Return ``batch`` as the model sees it, float32 [B, C, H, W], mirrored and laid out as asked.
+
+    ``batch``: uint8 [B, C, H, W], which is brought to [-1, 1]; or float32, which are latents: as
+    they are, or with ``horizontal_flip`` [B, 2, C, H, W], the second one of the mirrored image.
+    """
+    images = to_model_range(batch) if batch.dtype == torch.uint8 else batch
     if config.horizontal_flip:
         mirrored = torch.rand(len(images), 1, 1, 1, generator=generator, device=images.device) < 0.5
-        images = torch.where(mirrored, images.flip(-1), images)
+        plain, turned = images.unbind(1) if images.ndim == 5 else (images, images.flip(-1))
+        images = torch.where(mirrored, turned, plain)
     if config.channels_last:
         images = images.contiguous(memory_format=torch.channels_last)
     return images

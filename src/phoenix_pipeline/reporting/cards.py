@@ -116,10 +116,12 @@ def _facts(description: ModelDescription) -> dict[str, str]:
     settings, counts = description["settings"], description["num_examples"]
     side, colours = settings["image_size"], "RGB" if settings["channels"] == 3 else "grey"
     classes, epsilon = settings["class_names"], description["epsilon"]
+    latents = settings.get("latents")
     return {
         "arm": description["arm"],
         "images": f"{side} x {side} pixels, {colours}",
         **({"classes": ", ".join(classes)} if classes else {}),
+        **({"latents": _latents(latents)} if latents else {}),
         "training": f"{sum(counts.values()):,} images at {len(counts)} clients (shared ones "
         f"counted at each), {description['rounds']} rounds, seed {settings['seed']}",
         "data": ", ".join(f"{name} {digest}" for name, digest in description["data"].items()),
@@ -130,6 +132,13 @@ def _facts(description: ModelDescription) -> dict[str, str]:
     }
 
 
+def _latents(space: Mapping[str, Any]) -> str:
+    return (
+        f"{space['channels']} channels, sides {space['factor']} times shorter, of the autoencoder "
+        f"with the digest {space['digest']}"
+    )
+
+
 def _use(description: ModelDescription) -> list[str]:
     settings = description["settings"]
     family = find_family(settings["model"]["family"])
@@ -138,7 +147,7 @@ def _use(description: ModelDescription) -> list[str]:
         'images = phoenix.load(".").sample(16)',
     ]
     if description["has_global_model"]:
-        python = family.describe_use(bool(settings["class_names"])) or python
+        python = family.describe_use(settings) or python
     return ["## Use", "", "```python", *python, "```"]
 
 

@@ -30,13 +30,17 @@ _CODECS = {
 }
 
 
-def describe_disclosure(arm: ArmSettings, epsilon: float | None = None) -> list[str]:
+def describe_disclosure(
+    arm: ArmSettings, epsilon: float | None = None, encoded_pool: int | None = None
+) -> list[str]:
     """Return sentences on what one arm's clients gave away, most telling first.
 
     ``epsilon``: spent in the run, of the client with the largest; None where it is not known.
+    ``encoded_pool``: how many images of clients the autoencoder was trained on, if it says so.
     """
+    latents = _latents(arm, encoded_pool)
     if arm.federation.pooled:
-        return [_POOLED, *_start(arm), *_promise(arm, epsilon)]
+        return [_POOLED, *_start(arm), *latents, *_promise(arm, epsilon)]
     strategies = Strategies.of(arm.federation.strategies).disclosures()
     sentences = [_weights(arm), _NUMBERS, *_compression(arm), *strategies]
     if arm.shared_pool.beta:
@@ -48,7 +52,7 @@ def describe_disclosure(arm: ArmSettings, epsilon: float | None = None) -> list[
             "number, its score: how far the samples of its own model are from reference statistics "
             "that the server hands out."
         )
-    sentences += _start(arm)
+    sentences += [*_start(arm), *latents]
     if arm.model.conditioning != "none":
         sentences.append(_classes(arm))
     if _has_client_models(arm):
@@ -79,6 +83,25 @@ def _start(arm: ArmSettings) -> list[str]:
     )
     if _promise(arm, None):
         sentence += " The privacy stated here is of the images that were trained on since."
+    return [sentence]
+
+
+def _latents(arm: ArmSettings, encoded_pool: int | None) -> list[str]:
+    """Return what is known of an autoencoder that was there before, and what is not."""
+    if not arm.model.autoencoder:
+        return []
+    learnt = f"The model learnt latents of an autoencoder ({arm.model.autoencoder})"
+    if encoded_pool is None:
+        return [
+            f"{learnt} that every site had before: it was not trained in the federation, and "
+            "nothing here says or limits what it tells of the images that it was trained on."
+        ]
+    sentence = (
+        f"{learnt} that was trained before, in one place, on {encoded_pool:,} images that clients "
+        "put into a shared pool: these images did leave their owners."
+    )
+    if _promise(arm, None):
+        sentence += " The privacy stated here does not cover them."
     return [sentence]
 
 

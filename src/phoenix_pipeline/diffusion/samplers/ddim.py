@@ -12,6 +12,7 @@ from phoenix_pipeline.diffusion.samplers.steps import (
     StepTable,
     alpha_bars,
     clean_coefficients,
+    clip_of,
     noise_coefficients,
 )
 
@@ -21,7 +22,7 @@ def _scheduler(noise: NoiseConfig) -> tuple[str, dict[str, Any]]:
 
 
 def _new_steps(scheduler: Any, config: SamplingConfig) -> NewSteps:
-    return partial(StepTable, _steps(scheduler, config.eta), scheduler.config.clip_sample_range)
+    return partial(StepTable, _steps(scheduler, config.eta), clip_of(scheduler))
 
 
 def _steps(scheduler: Any, eta: float) -> list[Step]:

@@ -12,6 +12,7 @@ from phoenix_pipeline.diffusion.samplers.steps import (
     StepTable,
     alpha_bars,
     clean_coefficients,
+    clip_of,
 )
 
 
@@ -20,7 +21,7 @@ def _scheduler(noise: NoiseConfig) -> tuple[str, dict[str, Any]]:
 
 
 def _new_steps(scheduler: Any, config: SamplingConfig) -> NewSteps:
-    return partial(StepTable, _steps(scheduler), scheduler.config.clip_sample_range)
+    return partial(StepTable, _steps(scheduler), clip_of(scheduler))
 
 
 def _steps(scheduler: Any) -> list[Step]:

@@ -97,6 +97,11 @@ class StepTable:
         return self._noise[:, place]
 
 
+def clip_of(scheduler: Any) -> float | None:
+    """Return the bound of x_0, or None where it has none."""
+    return scheduler.config.clip_sample_range if scheduler.config.clip_sample else None
+
+
 def clean_coefficients(scheduler: Any, signal: float, noise: float) -> tuple[float, float]:
     """Return the coefficients of x_0 in x_t and the prediction f.
 

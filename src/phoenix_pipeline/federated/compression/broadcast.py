@@ -5,10 +5,10 @@ its difference to the reference; the server adds the mean update to its own, unc
 so that errors of the way down do not pile up in the model.
 
 - ``relative_to: weights`` has no memory: the weights are written anew each round.
-- ``relative_to: last_broadcast`` sends the difference between the weights and what the last
-  broadcast left the clients with. What its codec left out is in the next difference, so no residual
-  is needed. A client follows only if it holds the broadcast just before; any other gets the
-  reference in full.
+- ``relative_to: last_broadcast`` sends the difference between the weights and what its last
+  broadcast left a client with. What its codec left out is in the next difference, so no residual
+  is needed. Clients of one round may so train from references that differ by what codecs left out;
+  a client whose last broadcast the server does not keep gets the weights in full.
 """
 
 import hashlib
@@ -28,22 +28,16 @@ FULL = "full"
 
 @dataclass(frozen=True)
 class Broadcast:
-    """One round's message down.
+    """One round's message to those clients that hold the same.
 
-    ``reference`` is what each receiver trains from; ``fingerprint`` names it. ``full`` is for any
-    client, ``delta`` for those that hold the broadcast before; None where there is no such message.
+    ``reference`` is what each receiver trains from; ``fingerprint`` names it. ``arrays`` are the
+    message, of the ``kind`` :data:`FULL` or :data:`DELTA`.
     """
 
     reference: dict[str, Tensor]
     fingerprint: str
-    full: dict[str, Tensor]
-    delta: dict[str, Tensor] | None = None
-
-    def arrays_for(self, holds_previous: bool) -> tuple[str, dict[str, Tensor]]:
-        """Return the kind of message for a client, and its arrays."""
-        if holds_previous and self.delta is not None:
-            return DELTA, self.delta
-        return FULL, self.full
+    kind: str
+    arrays: dict[str, Tensor]
 
 
 def prepare_broadcast(
@@ -52,11 +46,11 @@ def prepare_broadcast(
     config: DownlinkConfig,
     generator: Generator,
 ) -> Broadcast:
-    """Return what a round's clients are sent.
+    """Return what those of a round's clients are sent that hold ``previous``.
 
     Args:
         weights: the server's shared arrays.
-        previous: the last broadcast's reference; None or empty before the first.
+        previous: the reference of their last broadcast; None where it is not known.
         config: codec, and what the message is relative to.
         generator: source of stochastic rounding.
     """
@@ -64,13 +58,14 @@ def prepare_broadcast(
     if config.relative_to == "weights":
         arrays = encode(weights, codec, generator).arrays
         reference = decode(arrays, codec, weights)
-        return Broadcast(reference, fingerprint(reference), arrays)
-    if not previous:
+        return Broadcast(reference, fingerprint(reference), FULL, arrays)
+    if previous is None:
         reference = {name: array.clone() for name, array in weights.items()}
-        return Broadcast(reference, fingerprint(reference), _whole(reference, generator))
+        whole = encode(reference, None, generator).arrays
+        return Broadcast(reference, fingerprint(reference), FULL, whole)
     delta = encode(difference(weights, previous), codec, generator).arrays
     reference = apply_update(previous, decode(delta, codec, weights))
-    return Broadcast(reference, fingerprint(reference), _whole(reference, generator), delta)
+    return Broadcast(reference, fingerprint(reference), DELTA, delta)
 
 
 def receive_broadcast(
@@ -120,7 +115,3 @@ def fingerprint(arrays: Mapping[str, Tensor]) -> str:
     for name in sorted(arrays):
         digest.update(name.encode() + b"\0" + arrays[name].contiguous().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def _whole(reference: Mapping[str, Tensor], generator: Generator) -> dict[str, Tensor]:
-    return encode(reference, None, generator).arrays

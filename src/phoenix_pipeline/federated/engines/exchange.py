@@ -61,6 +61,7 @@ def write_job(folder: Path, job: FederatedJob) -> None:
             "warmup_steps": job.warmup_steps,
             "final_average": job.final_average,
             "base": job.base and str(job.base),
+            "autoencoder": job.autoencoder and str(job.autoencoder),
         },
     )
 
@@ -95,6 +96,7 @@ def read_job(folder: Path) -> FederatedJob:
         final_average=metadata["final_average"],
         start=start or None,
         base=Path(metadata["base"]) if metadata["base"] else None,
+        autoencoder=Path(metadata["autoencoder"]) if metadata["autoencoder"] else None,
     )
 
 

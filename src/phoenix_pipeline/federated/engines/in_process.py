@@ -16,10 +16,12 @@ from phoenix_pipeline.federated.client_state import KeptStates
 from phoenix_pipeline.federated.engines.local_grid import LocalGrid
 from phoenix_pipeline.federated.fleet import Attendance, Fleet
 from phoenix_pipeline.federated.job import FederatedJob, FederatedResult
+from phoenix_pipeline.federated.latents import SiteLatents
 from phoenix_pipeline.federated.program import Watch, run_program
 from phoenix_pipeline.federated.run_state import CLIENTS_FOLDER
 from phoenix_pipeline.federated.sites import InMemorySites
 from phoenix_pipeline.federated.stacked_clients import StackedClients, clients_at_a_time
+from phoenix_pipeline.federated.work_plan import round_size
 from phoenix_pipeline.hardware import available_cores, resolve_device
 
 
@@ -28,13 +30,15 @@ def train(job: FederatedJob, folder: Path, watch: Watch) -> FederatedResult:
     device = resolve_device(job.device)
     kept = KeptStates(job.config.is_of_checkpoint, device)
     states = folder / CLIENTS_FOLDER
-    sites = InMemorySites(job.images, job.client_images, device, states, kept, job.base)
+    latents = SiteLatents.of(job.settings, job.autoencoder)
+    sites = InMemorySites(job.images, job.client_images, device, states, kept, job.base, latents)
     sizes, cores = sites.sizes(), available_cores()
     workers = min(job.config.workers or (cores if device.type == "cpu" else 1), len(sizes))
     app = build_client_app(sites)
     threads = job.config.threads_per_client or max(1, cores // workers)
     roll_call = Attendance(job.config, sizes)
-    together = clients_at_a_time(job.config, job.settings, device, len(sizes))
+    in_a_round = round_size(len(sizes), job.config)
+    together = clients_at_a_time(job.config, job.settings, device, in_a_round)
     stacked = StackedClients(sites, threads) if together > 1 else None
     with InProcessGrid(app, sizes, workers, threads, together, stacked, device) as grid:
         fleet = Fleet(grid, grid.clients, sizes, sites.state, roll_call, sites.write_states)

@@ -21,6 +21,7 @@ from phoenix_pipeline.config import Group, ImagesConfig
 from phoenix_pipeline.config.data import Colour, Fit, Window
 from phoenix_pipeline.errors import DataError, FederationError, SettingsError
 from phoenix_pipeline.federated.client_app import build_client_app, read_settings
+from phoenix_pipeline.federated.latents import SiteLatents
 from phoenix_pipeline.federated.records import CONFIG
 from phoenix_pipeline.federated.site_demands import SiteDemands
 from phoenix_pipeline.federated.site_errors import answer_with_code
@@ -43,6 +44,9 @@ class NodeConfig(Group):
     )
     base_model: Path | None = Field(
         None, description="Folder of the model that a run with adapters (LoRA) is to be trained on."
+    )
+    autoencoder: Path | None = Field(
+        None, description="Folder of the autoencoder for a run that learns latents."
     )
     image_column: str = Field("img", description="Parquet column of the images.")
     label_column: str = Field(
@@ -88,7 +92,8 @@ def open_node(message: Message, context: Context) -> Site:
         DataError: its images are not readable.
         FederationError: the message has no settings, or names a run in a way that no server of
             this project does.
-        SiteRefusal: the run would take more memory than this site gives.
+        SiteRefusal: the run would take more memory than this site gives, or learns the latents of
+            an autoencoder that is not this site's.
     """
     node = read_node_config(context)
     if node.threads:
@@ -115,16 +120,25 @@ def open_node(message: Message, context: Context) -> Site:
         node.max_memory_gib,
     )
     demands.check_memory(settings, sum(map(count_images, sources)))
+    latents = SiteLatents.of(settings, node.autoencoder)
     parts = [read_images(source, reading) for source in sources]
     device = resolve_device(node.device)
+    images = np.concatenate([part.images for part in parts])
+    # Each message may come to a process of its own: latents are kept in a file.
+    trained = (
+        latents.encode_once(images, device, node.state_folder)
+        if latents
+        else torch.from_numpy(images).to(device)
+    )
     return Site(
         node.client_id,
-        torch.from_numpy(np.concatenate([part.images for part in parts])).to(device),
+        trained,
         _state_folder(node, str(config.get("run", ""))),
         releases_personal_layers=node.release_personal_layers,
         demands=demands,
         labels=_labels(parts, settings.class_names, device),
         base=node.base_model,
+        latents=latents,
     )
 
 

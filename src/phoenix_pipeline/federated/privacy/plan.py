@@ -11,7 +11,7 @@ from phoenix_pipeline.federated.history import ABSENT, History, Row
 from phoenix_pipeline.federated.privacy.accountant import dp_sgd_epsilon
 from phoenix_pipeline.federated.privacy.client_level import ClientLevelPrivacy
 from phoenix_pipeline.federated.records import ClientSettings, LocalNoise
-from phoenix_pipeline.federated.work_plan import poisson_clients, select_clients
+from phoenix_pipeline.federated.work_plan import poisson_clients, round_size, select_clients
 from phoenix_pipeline.json_files import read_json, write_json
 from phoenix_pipeline.seeding import derive_seed
 
@@ -102,10 +102,10 @@ class PrivacyPlan:
 
     def choose(self, connected: Mapping[int, int], current: int) -> list[int]:
         """Return the clients of round ``current``; none may be chosen where noise is central."""
-        fraction = self._config.client_fraction
         if self.is_central:
-            return poisson_clients(connected, fraction, self._seed, current)
-        return select_clients(connected, fraction, self._settings.seed, current)
+            return poisson_clients(connected, self._config.client_fraction, self._seed, current)
+        count = round_size(len(connected), self._config)
+        return select_clients(connected, count, self._settings.seed, current)
 
     def begin(self, steps: Mapping[int, int]) -> None:
         """Charge clients with the ``steps`` that they are about to be asked for."""

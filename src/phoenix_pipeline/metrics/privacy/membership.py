@@ -19,7 +19,7 @@ from phoenix_pipeline.diffusion.batches import inputs_of
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.families import family_of
-from phoenix_pipeline.images import to_model_range
+from phoenix_pipeline.latents.attached import as_seen, shape_in
 from phoenix_pipeline.seeding import torch_generator
 
 # A network's prediction, float32 [N, C, H, W], for x_t and t [N].
@@ -43,7 +43,8 @@ def membership_scores(
     """Return the scores [N] of uint8 ``images`` [N, C, H, W] by attack.
 
     Args:
-        network: as trained; its device is used.
+        network: as trained; its device is used. One that learnt latents is attacked with those of
+            the images.
         model: its family, and the forward process it was trained with.
         images: an image's score does not depend on the others.
         config: timesteps and batch size.
@@ -53,7 +54,8 @@ def membership_scores(
     family, device = family_of(model), next(network.parameters()).device
     attacks: dict[str, Attack] = {}
     if family.predicts_noise:
-        attacks |= _attacks_on_noise(model.noise, images.shape[1:], config, seed, device)
+        shape = shape_in(network, images.shape[1:])
+        attacks |= _attacks_on_noise(model.noise, shape, config, seed, device)
     conditional = model.conditioning == "labels" and labels is not None
     parts: dict[str, list[Tensor]] = {name: [] for name in (*family.attacks, *attacks)}
     with _evaluating(network):
@@ -61,7 +63,7 @@ def membership_scores(
             batch = torch.from_numpy(
                 np.ascontiguousarray(images[start : start + config.batch_size])
             )
-            x_0, classes = to_model_range(batch.to(device)), None
+            x_0, classes = as_seen(network, batch.to(device)), None
             if conditional and labels is not None:
                 classes = torch.from_numpy(labels[start : start + len(batch)]).to(device)
             for name, own in family.attacks.items():

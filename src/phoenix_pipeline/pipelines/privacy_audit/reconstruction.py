@@ -71,6 +71,8 @@ def _why_not(subject: Subject, pooled: bool) -> str:
         return "privacy_audit.reconstructions is 0"
     if pooled:
         return "no update is sent: all images lie in one place"
+    if subject.metadata["settings"].get("latents"):
+        return "it is made for models of pixels; this one learnt latents of an autoencoder"
     if not family_of(subject.model).predicts_noise:
         return (
             "it is made for diffusion models, whose update on one image depends on one timestep "

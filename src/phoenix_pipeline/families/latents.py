@@ -1,0 +1,49 @@
+"""Which autoencoder a model's settings name, and what its latents are like."""
+
+from pathlib import Path
+
+from phoenix_pipeline.config import ModelConfig
+from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.families.components import family_of
+from phoenix_pipeline.hub import find_folder
+from phoenix_pipeline.latents.space import SETTING, LatentSpace, read_space
+
+
+def autoencoder_folder(model: ModelConfig) -> Path | None:
+    """Return the folder that ``model.autoencoder`` is or names; None where pixels are learnt.
+
+    Raises:
+        SettingsError: models of this family learn pixels alone, or the hub has no such name.
+    """
+    if model.autoencoder is None:
+        return None
+    if not family_of(model).latent:
+        raise SettingsError(
+            f"{SETTING} is {model.autoencoder}, but models of model.family {model.family} learn "
+            f"pixels alone; set {SETTING}: null for this arm"
+        )
+    return find_folder(model.autoencoder, SETTING, allow_download=model.allow_download).resolve()
+
+
+def find_latents(model: ModelConfig) -> LatentSpace | None:
+    """Return what the latents are like, by the configuration alone; None where pixels are learnt.
+
+    Raises:
+        SettingsError: see :func:`autoencoder_folder`.
+        CheckpointError: there is no autoencoder in the folder.
+    """
+    folder = autoencoder_folder(model)
+    return None if folder is None else read_space(folder)
+
+
+def latent_side(model: ModelConfig, image_size: int) -> int:
+    """Return the side in which the network sees images of ``image_size`` pixels.
+
+    Raises:
+        SettingsError, CheckpointError: see :func:`find_latents`; the factor does not divide.
+    """
+    space = find_latents(model)
+    if space is None:
+        return image_size
+    space.check(space.in_channels, image_size)
+    return image_size // space.factor

@@ -1,0 +1,90 @@
+"""What a site that learns latents has: the autoencoder, and the latents of its images.
+
+Each site reads the autoencoder from its own folder, and nobody sends it. Images are encoded once.
+"""
+
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from phoenix_pipeline.checkpoints import load_tensors, save_tensors
+from phoenix_pipeline.errors import CheckpointError
+from phoenix_pipeline.federated.records import ClientSettings
+from phoenix_pipeline.federated.site_errors import SiteRefusal
+from phoenix_pipeline.latents.autoencoder import Autoencoder, load_autoencoder
+
+_LATENTS = "latents"
+
+
+@dataclass(frozen=True, eq=False)
+class SiteLatents:
+    """``mirrored``: the latents of mirrored images are learnt as well."""
+
+    autoencoder: Autoencoder
+    mirrored: bool
+
+    @classmethod
+    def of(cls, settings: ClientSettings, folder: Path | None) -> "SiteLatents | None":
+        """Return what is in ``folder``; None where the run learns pixels.
+
+        Raises:
+            SiteRefusal: there is no such folder, or its autoencoder is not the one of the run.
+        """
+        asked = settings.latents
+        if asked is None:
+            return None
+        if folder is None:
+            raise SiteRefusal(
+                "no-autoencoder", "set autoencoder in the node configuration to its folder"
+            )
+        try:
+            own = load_autoencoder(folder)
+        except CheckpointError as error:
+            raise SiteRefusal("other-autoencoder", str(error)) from error
+        if own.space != asked:
+            raise SiteRefusal(
+                "other-autoencoder",
+                f"{folder} has the digest {own.space.digest}, but the run is on {asked.digest}; "
+                "use the same folder at every site",
+            )
+        return cls(own, settings.training.horizontal_flip)
+
+    def encode(self, images: np.ndarray, device: torch.device) -> Tensor:
+        """Return latents float32 [N, c, h, w] of uint8 ``images``, on ``device``.
+
+        With ``mirrored`` they are [N, 2, c, h, w], the second ones of the mirrored images.
+        """
+        pixels = torch.from_numpy(images).to(device)
+        plain = self.autoencoder.encode(pixels)
+        if not self.mirrored:
+            return plain
+        return torch.stack([plain, self.autoencoder.encode(pixels.flip(-1))], dim=1)
+
+    def encode_once(self, images: np.ndarray, device: torch.device, folder: Path) -> Tensor:
+        """Return :meth:`encode`; kept in ``folder`` for later processes, of the last images alone.
+
+        Raises:
+            StorageError: they cannot be written.
+        """
+        told = f"{images.shape} {self.autoencoder.space.digest} {self.mirrored}".encode()
+        key = sha256(told + np.ascontiguousarray(images).tobytes()).hexdigest()[:16]
+        kept = folder / f"{_LATENTS}-{key}.safetensors"
+        if kept.is_file():
+            try:
+                return load_tensors(kept)[0][_LATENTS].to(device)
+            except CheckpointError:
+                kept.unlink()
+        latents = self.encode(images, device)
+        save_tensors(kept, {_LATENTS: latents}, {})
+        for other in set(folder.glob(f"{_LATENTS}-*.safetensors")) - {kept}:
+            other.unlink(missing_ok=True)
+        return latents
+
+
+def as_trained(images: np.ndarray, latents: SiteLatents | None, device: torch.device) -> Tensor:
+    """Return what a network is trained on: uint8 ``images`` [N, C, H, W], or their latents."""
+    return latents.encode(images, device) if latents else torch.from_numpy(images).to(device)

@@ -1,0 +1,1 @@
+"""Stage ``autoencoder``: on request, an autoencoder for arms that learn latents."""
