@@ -27,12 +27,7 @@ from phoenix_pipeline.config.evaluation import (
     JudgeFileConfig,
     SamplingConfig,
 )
-from phoenix_pipeline.config.federation import (
-    FederationConfig,
-    PersonalLayersConfig,
-    ThresholdFilterConfig,
-)
-from phoenix_pipeline.config.local_work import LocalWorkConfig
+from phoenix_pipeline.config.federation import FederationConfig
 from phoenix_pipeline.config.model import (
     DcganConfig,
     LoraConfig,
@@ -41,6 +36,11 @@ from phoenix_pipeline.config.model import (
     UNetConfig,
 )
 from phoenix_pipeline.config.privacy import PrivacyAuditConfig
+from phoenix_pipeline.config.rounds import (
+    LocalWorkConfig,
+    PersonalLayersConfig,
+    ThresholdFilterConfig,
+)
 from phoenix_pipeline.config.training import TrainingConfig
 
 __all__ = [
