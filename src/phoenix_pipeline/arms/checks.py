@@ -1,28 +1,13 @@
 """What settings, images and clients must have in common; refused before any training.
 
-All raise a SettingsError that says what is allowed; a stored run raises a CheckpointError.
+All raise a SettingsError that says what is allowed.
 """
 
 import json
-from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from phoenix_pipeline.config import (
-    ArmSettings,
-    FederationConfig,
-    PersonalLayersConfig,
-    RunConfig,
-    SharedPoolConfig,
-    ThresholdFilterConfig,
-)
+from phoenix_pipeline.config import ArmSettings, FederationConfig, RunConfig
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.images import ImageSet
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from phoenix_pipeline.federated.records import ClientSettings
 
 # What families other than diffusion leave as it is.
 _PLAIN_TRAINING = {
@@ -55,14 +40,12 @@ def check_clients(federation: FederationConfig, clients: list[int]) -> None:
     check_split(federation, count)
 
 
-def check_personalization(
-    personal: PersonalLayersConfig,
-    rules: ThresholdFilterConfig,
-    federation: FederationConfig,
-    layers: tuple[str, ...],
-) -> None:
+def check_personalization(settings: ArmSettings, layers: tuple[str, ...]) -> None:
     """Refuse personal ``layers`` and filters that contradict each other or the federation."""
     from phoenix_pipeline.federated.work_plan import round_size
+
+    personal, rules = settings.personal_layers, settings.threshold_filter
+    federation = settings.federation
 
     if federation.pooled and (layers or rules.enabled):
         raise SettingsError(
@@ -92,8 +75,9 @@ def check_personalization(
         )
 
 
-def check_pool(pool: SharedPoolConfig) -> None:
+def check_pool(settings: ArmSettings) -> None:
     """Refuse a warm-up without a pool."""
+    pool = settings.shared_pool
     if pool.warmup_steps and not pool.beta:
         raise SettingsError(
             f"shared_pool.warmup_steps is {pool.warmup_steps}, but shared_pool.beta is 0: there is "
@@ -205,12 +189,11 @@ def check_loss(settings: ArmSettings) -> None:
             )
 
 
-def check_threshold(
-    rules: ThresholdFilterConfig, train: ImageSet, test: ImageSet, run: RunConfig
-) -> None:
+def check_threshold(settings: ArmSettings, train: ImageSet, test: ImageSet, run: RunConfig) -> None:
     """Refuse a reference that cannot be made, and a threshold that real images do not pass."""
     from phoenix_pipeline.metrics.monitoring import build_monitor_reference, monitor_score
 
+    rules = settings.threshold_filter
     if not rules.enabled:
         return
     score = monitor_score(train.images, build_monitor_reference(test, run.seed))
@@ -220,21 +203,3 @@ def check_threshold(
             f"{rules.absolute_threshold:g}, but real images themselves score {score:.3g}: every "
             "client would be disconnected; set it higher, or to null"
         )
-
-
-def check_stored(
-    checkpoints: Path,
-    settings: "ClientSettings",
-    federation: FederationConfig,
-    rules: ThresholdFilterConfig,
-    pool: SharedPoolConfig,
-    start: "Mapping[str, Tensor] | None" = None,
-) -> None:
-    """Refuse to train where an unfinished run of other settings lies."""
-    from phoenix_pipeline.federated.job import identify_settings
-    from phoenix_pipeline.federated.run_state import SERVER_FOLDER, is_resumable
-
-    asked = identify_settings(
-        federation, settings, rules if rules.enabled else None, pool.warmup_steps, start
-    )
-    is_resumable(checkpoints / SERVER_FOLDER, asked)
