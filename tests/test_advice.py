@@ -535,7 +535,7 @@ ELSEWHERE = {
     "images/": "tests/images follow them with files of each kind",
     "federated/engines/": "Ray, or nodes",
     "api/dry_run.py": "tests/api/test_dry_run.py",
-    "federated/resuming.py": "tests/federated/test_resuming.py",
+    "federated/run_state.py": "tests/federated/test_resuming.py",
     "federated/strategy.py": "clients that are away",
     "federated/aggregation/robust.py": "clients that are away",
     "federated/aggregation/private_mean.py": "no model here has integers beside BatchNorm",

@@ -30,7 +30,7 @@ from phoenix_pipeline.federated.job import FederatedJob, FederatedResult
 from phoenix_pipeline.federated.latents import SiteLatents
 from phoenix_pipeline.federated.program import Watch, run_program
 from phoenix_pipeline.federated.records import ClientSettings
-from phoenix_pipeline.federated.resuming import CLIENTS_FOLDER
+from phoenix_pipeline.federated.run_state import CLIENTS_FOLDER
 from phoenix_pipeline.federated.sites import StoredSites
 from phoenix_pipeline.hardware import available_cores, resolve_device
 from phoenix_pipeline.offline import VARIABLES, stay_offline
