@@ -130,7 +130,7 @@ def test_clients_draw_different_images_for_their_scores() -> None:
         return [make_images(len(seeds)).images]
 
     bench: Any = SimpleNamespace(
-        network=None,
+        network=torch.nn.Identity(),
         family=SimpleNamespace(sample_images=sample),
         put_into_network=lambda: None,
     )
