@@ -17,6 +17,7 @@ from phoenix_pipeline.federated.wire import join
 from phoenix_pipeline.images import ImageSet, write_images
 from tests.federated.adapted import make_base
 from tests.federated.tiny import UNET, federate
+from tests.latents.tiny import make_autoencoder
 
 GIVEN = {
     "images": {"image_size": 8, "channels": 1},
@@ -54,6 +55,17 @@ def test_adapters_are_rehearsed_on_the_base_of_the_site(tmp_path: Path, node: st
     dry_run(f'{node} base-model="{base}"', tmp_path / "out", given)
     sent, _ = load_tensors(tmp_path / "out" / ARRAYS_FILE)
     expected = _job(given, "fedavg", base).settings.build_network().state_dict()
+    assert sent["float32"].numel() == sum(array.numel() for array in expected.values())
+
+
+def test_latents_are_rehearsed_with_the_autoencoder_of_the_site(tmp_path: Path, node: str) -> None:
+    given = {**GIVEN, "model": {**GIVEN["model"], "autoencoder": "/at/the/coordinator"}}
+    with pytest.raises(SettingsError, match="set autoencoder in the node configuration"):
+        dry_run(node, tmp_path / "out", given)
+    own = make_autoencoder(tmp_path / "autoencoder")
+    dry_run(f'{node} autoencoder="{own}"', tmp_path / "out", given)
+    sent, _ = load_tensors(tmp_path / "out" / ARRAYS_FILE)
+    expected = _job(given, "fedavg", autoencoder=own).settings.build_network().state_dict()
     assert sent["float32"].numel() == sum(array.numel() for array in expected.values())
 
 

@@ -130,12 +130,12 @@ def test_clients_draw_different_images_for_their_scores() -> None:
         return [make_images(len(seeds)).images]
 
     bench: Any = SimpleNamespace(
-        network=None,
+        network=torch.nn.Identity(),
         family=SimpleNamespace(sample_images=sample),
         put_into_network=lambda: None,
     )
     for client, server_round in ((0, 1), (1, 1), (0, 2)):
-        site: Any = SimpleNamespace(client_id=client, images=torch.zeros(1))
+        site: Any = SimpleNamespace(client_id=client, images=torch.zeros(1), latents=None)
         score_own_model(reference, told, site, bench, server_round)
     assert len(set(drawn)) == len(drawn) == 9
 

@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 # Values in the largest feature maps of a client's step from which on one client keeps the device
 # busy. cpu: measured with benchmarks/stacked_clients.py. cuda: between batches of 13, where
 # stacking wins, and of 128, where grouped convolutions take twice the time (docs/speed.md).
-_BUSY_VALUES = {"cpu": 40_000, "cuda": 2_000_000}
+_BUSY_VALUES = {"cpu": 70_000, "cuda": 2_000_000}
 _BUSY = {"cpu": "a CPU core", "cuda": "a GPU"}
 # Copies of a client's weights that training holds: weights, gradients, two moments, what is kept.
 _COPIES = 6

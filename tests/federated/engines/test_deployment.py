@@ -24,6 +24,8 @@ from tests.federated.engines.loopback import START_S, Consortium, run
 from tests.federated.test_conditional import conditional, told
 from tests.federated.test_conditional import images as conditional_images
 from tests.federated.tiny import client_table, federate, make_images, same, settings
+from tests.latents.tiny import make_autoencoder
+from tests.latents.tiny import told as latent_settings
 
 SIZES = (12, 24, 18)
 TOLD = settings(("conv_out",), optimizer_state="keep")
@@ -129,6 +131,26 @@ def test_adapters_are_trained_on_the_base_of_each_site(tmp_path: Path) -> None:
     here = federate(
         tmp_path / "here", settings=told, base=base, rounds=1, threads_per_client=1, **two
     )
+    assert set(apart.num_examples) == {0, 2}
+    assert same(apart.raw, here.raw)
+
+
+@pytest.mark.slow
+def test_latents_of_nodes_give_the_bits_of_in_process(tmp_path: Path) -> None:
+    """Site 1 has another autoencoder: it is refused, and the others go on without it."""
+    own, other = (make_autoencoder(tmp_path / f"ae{seed}", seed) for seed in (1, 2))
+    told = latent_settings(own, horizontal_flip=True)
+    with Consortium(tmp_path / "consortium") as consortium:
+        for client, folder in ((0, own), (1, other), (2, own)):
+            consortium.make_key(f"site{client}")
+            consortium.start_node(f"site{client}", site(client), client, autoencoder=f'"{folder}"')
+        options = {"settings": told, "rounds": 2, "autoencoder": own}
+        asked = consortium.config(num_nodes=2)
+        apart = train(consortium, tmp_path / "apart", deployment=asked, **options)
+        assert "other-autoencoder: its autoencoder" in consortium.log("site1")
+    rows = client_table(SIZES)
+    two = {"images": make_images(sum(SIZES)), "client_images": rows[rows["client_id"] != 1]}
+    here = federate(tmp_path / "here", threads_per_client=1, **options, **two)
     assert set(apart.num_examples) == {0, 2}
     assert same(apart.raw, here.raw)
 

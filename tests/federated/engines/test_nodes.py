@@ -26,10 +26,14 @@ from phoenix_pipeline.federated.engines.exchange import (
 )
 from phoenix_pipeline.federated.engines.node_app import open_node
 from phoenix_pipeline.federated.job import FederatedResult
+from phoenix_pipeline.federated.site_errors import SiteRefusal
 from phoenix_pipeline.federated.sites import Site
 from phoenix_pipeline.images import ImageSet, write_images
+from phoenix_pipeline.latents.autoencoder import load_autoencoder
 from phoenix_pipeline.metrics.monitoring import MonitorReference
 from tests.federated.tiny import federate, job, make_images, same, settings
+from tests.latents.tiny import make_autoencoder
+from tests.latents.tiny import told as latent_settings
 
 KEY = "0123456789abcdef"
 
@@ -68,6 +72,24 @@ def test_the_shared_pool_is_a_file_of_the_node(folder: Path) -> None:
 def test_a_base_model_is_named_by_the_node_alone(folder: Path) -> None:
     assert open_with(folder).base is None
     assert open_with(folder, **{"base-model": str(folder / "base")}).base == folder / "base"
+
+
+def test_a_node_encodes_its_images_once_by_its_own_autoencoder(folder: Path) -> None:
+    own = make_autoencoder(folder / "autoencoder")
+    asked = {"settings": latent_settings(own).model_dump_json()}
+    with pytest.raises(SiteRefusal, match="set autoencoder in the node configuration"):
+        open_with(folder, asked)
+    other = make_autoencoder(folder / "other", seed=2)
+    with pytest.raises(SiteRefusal, match="has the digest"):
+        open_with(folder, asked, autoencoder=str(other))
+    site = open_with(folder, asked, autoencoder=str(own))
+    pixels = torch.from_numpy(make_images(5).images)
+    assert torch.equal(site.images, load_autoencoder(own).encode(pixels))
+    assert site.latents is not None
+    (kept,) = (folder / "state").glob("latents-*.safetensors")
+    written = kept.stat().st_mtime_ns
+    assert torch.equal(open_with(folder, asked, autoencoder=str(own)).images, site.images)
+    assert kept.stat().st_mtime_ns == written
 
 
 def test_images_are_resized_as_the_run_wants_them(folder: Path) -> None:
