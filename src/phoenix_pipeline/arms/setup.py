@@ -135,9 +135,11 @@ def load_start(
     from phoenix_pipeline.families import family_of
 
     folder = start_folder(settings.model)
-    if folder is None or settings.model.lora.rank:
+    if folder is None:
         return None
     check_start_latents(folder, settings.model)
+    if settings.model.lora.rank:
+        return None
     network = _build(train, settings, run)
     return family_of(settings.model).load_start(folder, network, settings.model)
 

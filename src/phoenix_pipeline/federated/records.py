@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from phoenix_pipeline.config import CompressionConfig, Group, ModelConfig, TrainingConfig
@@ -74,6 +74,15 @@ class ClientSettings(Group):
     class_names: tuple[str, ...] = ()
     base_digest: str = ""
     latents: LatentSpace | None = None
+
+    @model_validator(mode="after")
+    def _no_site_reads_what_a_server_names(self) -> Self:
+        model = self.model
+        if model.start_from or model.autoencoder or model.allow_download:
+            raise ValueError(
+                "model.start_from, model.autoencoder and model.allow_download are each site's own"
+            )
+        return self
 
     @property
     def trained_shape(self) -> tuple[int, int, int]:

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from phoenix_pipeline.config import AutoencoderConfig, Group
+from phoenix_pipeline.config.base import Positive
 from phoenix_pipeline.errors import CheckpointError, SettingsError
 from phoenix_pipeline.json_files import read_json
 
 KIND = "AutoencoderKL"
 SETTING = "model.autoencoder"
 # Where pipelines of diffusers have it; the last one is its own folder.
-_PLACES = ("vae", "vqvae", "")
+_PLACES = ("vae/", "vqvae/", "")
 _CONFIG = "config.json"
 ImageShape = tuple[int, int, int]
 
@@ -23,9 +24,9 @@ class LatentSpace(Group):
     where its configuration alone was read.
     """
 
-    in_channels: int
-    channels: int
-    factor: int
+    in_channels: Positive
+    channels: Positive
+    factor: Positive
     shift: float = 0.0
     digest: str = ""
 

@@ -204,3 +204,13 @@ def test_all_releases_count_at_the_least_noise_and_the_largest_share(
     for place in order:
         SpentEpsilon(tmp_path / "spent.json").charge(releases[place], 1e-5, reached.append)
     assert reached[-1] == epsilon_spent(1.5, 0.4, 7, 1e-5)
+
+
+@pytest.mark.parametrize(
+    "named", [{"start_from": "/etc"}, {"autoencoder": "an/other"}, {"allow_download": True}]
+)
+def test_a_server_names_no_folder_and_no_download(site: Path, named: dict[str, Any]) -> None:
+    told = settings()
+    asked = told.model_copy(update={"model": told.model.model_copy(update=named)})
+    answer = ask(site, training(asked))
+    assert answer.error.reason.startswith("settings-unusable")

@@ -48,6 +48,7 @@ _WITHOUT_EFFECT = (
     "run.arms_at_a_time",
     "run.device",
     "run.licence",
+    "model.allow_download",
     "training.compile",
     "sampling.compile",
     "sampling.batch_size",
