@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks.gpu_check.project import ENVIRONMENT, ROUNDS, make_project
 from benchmarks.gpu_check.report import Findings
 from phoenix_pipeline.config import ModelConfig
-from phoenix_pipeline.federated.resuming import checkpoints
+from phoenix_pipeline.federated.run_state import checkpoints
 from phoenix_pipeline.framework.project import open_config
 
 

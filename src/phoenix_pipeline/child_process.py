@@ -11,6 +11,7 @@ import os
 import pickle
 import signal
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -117,7 +118,8 @@ def _serve(pipe: Connection, sharing: int, level: int, modules: Sequence[str]) -
     """Answer calls until the other process is gone."""
     # Ctrl-C goes to both; the other process decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if parent := multiprocessing.parent_process():
+        end_with(parent.sentinel)
     share_machine(sharing)
     sender = _Sender(pipe)
     root = logging.getLogger()
@@ -182,8 +184,17 @@ class _Forwarder(logging.Handler):
         self._sender("logged", record)
 
 
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
+def end_with(lifeline: int, patience_s: float = 0.0) -> None:
+    """End this process as soon as the other end of the pipe ``lifeline`` is closed, however.
+
+    With ``patience_s`` it is asked first, by SIGTERM, and has that long.
+    """
+
+    def watch() -> None:
+        wait([lifeline])
+        if patience_s:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(patience_s)
         os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -4,18 +4,14 @@ from kedro.pipeline import Pipeline
 
 from phoenix_pipeline.framework.arm_blocks import arm_registry
 from phoenix_pipeline.framework.project import open_config, project_folder
-from phoenix_pipeline.pipelines import (
-    autoencoder,
-    comparison,
-    evaluation,
-    federated_training,
-    partition,
-    privacy_audit,
-    sampling,
-    shared_pool,
-)
-from phoenix_pipeline.pipelines.evaluation.pipeline import create_reference_pipeline
-from phoenix_pipeline.pipelines.privacy_audit.pipeline import create_list
+from phoenix_pipeline.pipelines.autoencoder import pipeline as autoencoder
+from phoenix_pipeline.pipelines.comparison import pipeline as comparison
+from phoenix_pipeline.pipelines.evaluation import pipeline as evaluation
+from phoenix_pipeline.pipelines.federated_training import pipeline as federated_training
+from phoenix_pipeline.pipelines.partition import pipeline as partition
+from phoenix_pipeline.pipelines.privacy_audit import pipeline as privacy_audit
+from phoenix_pipeline.pipelines.sampling import pipeline as sampling
+from phoenix_pipeline.pipelines.shared_pool import pipeline as shared_pool
 
 _ARM_STAGES = {
     "shared_pool": shared_pool,
@@ -36,7 +32,7 @@ def register_pipelines() -> dict[str, Pipeline]:
 def build_pipelines(arms: tuple[str, ...]) -> dict[str, Pipeline]:
     """Return the pipelines for ``arms``, which are compared in this order."""
     images = partition.create_pipeline()
-    references = create_reference_pipeline()
+    references = evaluation.create_reference_pipeline()
     stages = {
         name: sum((stage.create_pipeline(arm) for arm in arms), Pipeline([]))
         for name, stage in _ARM_STAGES.items()
@@ -44,7 +40,7 @@ def build_pipelines(arms: tuple[str, ...]) -> dict[str, Pipeline]:
     stages["evaluation"] += references
     # On request only: `kedro run --pipelines privacy_audit` after the arms were trained.
     stages["privacy_audit"] = sum(
-        (privacy_audit.create_pipeline(arm) for arm in arms), create_list(arms)
+        (privacy_audit.create_pipeline(arm) for arm in arms), privacy_audit.create_list(arms)
     )
     by_arm = {
         arm: sum(

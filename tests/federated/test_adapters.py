@@ -14,7 +14,6 @@ from phoenix_pipeline.config import (
 from phoenix_pipeline.diffusion.export import export_pipeline
 from phoenix_pipeline.diffusion.unet import build_unet
 from phoenix_pipeline.errors import CheckpointError, FederationError
-from phoenix_pipeline.federated.base_weights import open_network
 from phoenix_pipeline.federated.job import FederatedResult
 from phoenix_pipeline.federated.round_memory import round_bytes
 from phoenix_pipeline.federated.site_errors import SiteRefusal
@@ -144,13 +143,13 @@ def test_a_site_with_another_base_or_none_is_refused_in_one_line(
     with pytest.raises(FederationError, match=r"its base model has other weights.*digest"):
         federate(tmp_path / "run", settings=told(base), base=other)
     with pytest.raises(SiteRefusal, match="base-model") as refused:
-        open_network(told(base), None)
+        told(base).open_network(None)
     assert refused.value.code == "no-base"
     (tmp_path / "wider").mkdir()
     wider = build_unet(UNET.model_copy(update={"layers_per_block": 2}), 1, 8, 1)
     export_pipeline(tmp_path / "wider", wider, settings().model.noise, {})
     with pytest.raises(SiteRefusal, match="layers_per_block is 2, here 1") as refused:
-        open_network(told(base), tmp_path / "wider")
+        told(base).open_network(tmp_path / "wider")
     assert refused.value.code == "other-base"
 
 

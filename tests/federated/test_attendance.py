@@ -12,7 +12,7 @@ from tests.federated.tiny import federate, same
 
 
 def test_who_is_away_in_which_round() -> None:
-    attendance = Attendance({1: "3-", 2: "1-2,5", 3: "2"}, range(4))
+    attendance = Attendance(FederationConfig(attendance={1: "3-", 2: "1-2,5", 3: "2"}), range(4))
     away = [sorted(attendance(number)) for number in range(1, 7)]
     assert away == [[1, 3], [1], [2, 3], [2, 3], [3], [2, 3]]
     assert attendance(1)[1] == "has not joined yet (federation.attendance)"
@@ -49,4 +49,4 @@ def test_what_attendance_may_say(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="names client 7; there are 2"):
         federate(tmp_path, attendance={7: "1-"})
     pooled = FederationConfig(pooled=True, attendance={7: "2-"})
-    assert Attendance.of(pooled, [0])(1) == {}
+    assert Attendance(pooled, [0])(1) == {}

@@ -18,7 +18,7 @@ from phoenix_pipeline.diffusion.unet import build_unet
 from phoenix_pipeline.federated import client_app
 from phoenix_pipeline.federated.client_app import _plan_work
 from phoenix_pipeline.federated.client_state import ClientState
-from phoenix_pipeline.federated.privacy.example_level import noise_multiplier
+from phoenix_pipeline.federated.privacy.accountant import dp_sgd_noise
 from phoenix_pipeline.federated.records import ARRAYS, CONFIG, count_bytes, pack_arrays
 from phoenix_pipeline.federated.run_state import RunState
 from phoenix_pipeline.federated.strategy import PhoenixStrategy
@@ -96,8 +96,8 @@ def test_the_noise_of_dp_sgd_is_that_of_all_steps_of_the_run(
     assert [record["run-steps"] for record in sent] == [6] * 6  # 2 steps in each of 3 rounds
     site: Any = SimpleNamespace(client_id=1, images=range(36))
     work = _plan_work(sent[1], told, site, frozenset())
-    assert work.noise_multiplier == noise_multiplier(private, 6, 36, 6)
-    assert work.noise_multiplier != noise_multiplier(private, 6, 36, 2)
+    assert work.noise_multiplier == dp_sgd_noise(private, 6, 36, 6)
+    assert work.noise_multiplier != dp_sgd_noise(private, 6, 36, 2)
 
 
 def test_clients_with_the_same_update_round_it_differently() -> None:
@@ -130,12 +130,12 @@ def test_clients_draw_different_images_for_their_scores() -> None:
         return [make_images(len(seeds)).images]
 
     bench: Any = SimpleNamespace(
-        network=None,
+        network=torch.nn.Identity(),
         family=SimpleNamespace(sample_images=sample),
         put_into_network=lambda: None,
     )
     for client, server_round in ((0, 1), (1, 1), (0, 2)):
-        site: Any = SimpleNamespace(client_id=client, images=torch.zeros(1))
+        site: Any = SimpleNamespace(client_id=client, images=torch.zeros(1), latents=None)
         score_own_model(reference, told, site, bench, server_round)
     assert len(set(drawn)) == len(drawn) == 9
 

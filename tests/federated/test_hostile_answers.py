@@ -19,7 +19,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from phoenix_pipeline.config import LinkConfig
 from phoenix_pipeline.errors import FederationError
 from phoenix_pipeline.federated.aggregation.means import WeightedMean
-from phoenix_pipeline.federated.client_answers import Asked, read_introduction, read_reply
+from phoenix_pipeline.federated.client_answers import read_introduction, read_reply
 from phoenix_pipeline.federated.history import new_row, round_means, with_link_seconds
 from phoenix_pipeline.federated.personal_upload import _read as read_upload
 from phoenix_pipeline.federated.records import pack_arrays, pack_weights, unpack_weights
@@ -122,15 +122,16 @@ def hostile(draw: random.Random) -> Message:
     return answer
 
 
+def read(answer: Message, row: Any, rule: WeightedMean) -> Any:
+    return read_reply(answer, row, 12, TEMPLATE, lambda r: unpack_weights(r, LAYOUT), rule)
+
+
 def as_rows(count: int, seed: int) -> list[dict[str, Any]]:
     draw, rows = random.Random(seed), []
-    asked = Asked(TEMPLATE, most_images=12, num_examples=12)
     for number in range(count):
         rule = WeightedMean(TEMPLATE)
         row = new_row(1, number, 12)
-        rows.append(
-            read_reply(hostile(draw), row, asked, lambda r: unpack_weights(r, LAYOUT), rule)
-        )
+        rows.append(read(hostile(draw), row, rule))
         if rows[-1]["status"] == "ok":
             assert all(tensor.isfinite().all() for tensor in rule.result().values())
     return rows
@@ -183,20 +184,14 @@ def test_no_answer_ends_the_roll_call_or_the_last_upload(read: str) -> None:
 def test_a_score_beyond_all_bounds_is_none_which_is_a_strike(score: float) -> None:
     content = honest()
     content["metrics"].__dict__["_data"]["score"] = score
-    asked = Asked(TEMPLATE, most_images=12, num_examples=12)
     rule = WeightedMean(TEMPLATE)
-    told = read_reply(
-        message(content), new_row(1, 0, 12), asked, lambda r: unpack_weights(r, LAYOUT), rule
-    )
+    told = read(message(content), new_row(1, 0, 12), rule)
     assert told["status"] == "ok" and math.isnan(told["score"])
 
 
 def test_an_honest_answer_is_read() -> None:
-    asked = Asked(TEMPLATE, most_images=12, num_examples=7)
     rule = WeightedMean(TEMPLATE)
-    told = read_reply(
-        message(honest()), new_row(1, 0, 12), asked, lambda r: unpack_weights(r, LAYOUT), rule
-    )
+    told = read(message(honest()), new_row(1, 0, 7), rule)
     assert (told["loss"], told["seconds"], told["images_trained"]) == (0.5, 1.5, 12)
     assert rule._total_weight == 7.0
     alone = RecordDict({"metrics": honest()["metrics"]})

@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from phoenix_pipeline.config import FederationConfig
-from phoenix_pipeline.federated import kept_states
-from phoenix_pipeline.federated.client_state import ClientState
-from phoenix_pipeline.federated.kept_states import KeptStates
+from phoenix_pipeline.federated import client_state
+from phoenix_pipeline.federated.client_state import ClientState, KeptStates
 from phoenix_pipeline.federated.sites import Site
 from tests.federated.tiny import federate, interrupt, same, settings
 
@@ -53,7 +52,7 @@ def test_what_does_not_fit_is_written_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A quarter of 200 bytes holds three vectors of four floats.
-    monkeypatch.setattr(kept_states, "available_memory", lambda device: 200)
+    monkeypatch.setattr(client_state, "available_memory", lambda device: 200)
     kept = kept_in_memory(every=9, num_rounds=9)
     for client in range(5):
         Site(client, torch.empty(0), tmp_path, kept=kept).save_state(1, 0, state_of(float(client)))

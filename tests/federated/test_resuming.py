@@ -8,7 +8,7 @@ import torch
 
 from phoenix_pipeline.errors import CheckpointError
 from phoenix_pipeline.federated.client_state import ClientState
-from phoenix_pipeline.federated.resuming import is_resumable
+from phoenix_pipeline.federated.run_state import is_resumable
 from phoenix_pipeline.federated.sites import Site
 from tests.federated.tiny import federate, interrupt, job, make_images, same, settings
 

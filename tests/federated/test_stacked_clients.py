@@ -160,7 +160,7 @@ def test_too_little_memory_halves_the_clients(
     ("asked", "training", "model", "expected"),
     [
         ("auto", {"batch_size": 16}, {}, 7),
-        ("auto", {"batch_size": 64}, {}, 1),
+        ("auto", {"batch_size": 128}, {}, 1),
         (3, {"batch_size": 64}, {}, 3),
         (100, {"batch_size": 16}, {}, 7),
         (1, {"batch_size": 16}, {}, 1),

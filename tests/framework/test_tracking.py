@@ -16,11 +16,11 @@ from phoenix_pipeline.config import ArmSettings, LocalWorkConfig
 from phoenix_pipeline.errors import SettingsError, TrainingError
 from phoenix_pipeline.framework.mlflow_runs import SessionRuns
 from phoenix_pipeline.framework.mlflow_store import TrackingConfig, tracking_uri
-from phoenix_pipeline.framework.node_times import NodeTimes
+from phoenix_pipeline.framework.node_log import NodeTimes
 from phoenix_pipeline.framework.settings_tree import flatten
 from phoenix_pipeline.framework.tracking import _settings, round_logger
 from phoenix_pipeline.images import encode_png
-from phoenix_pipeline.pipelines.federated_training import (
+from phoenix_pipeline.pipelines.federated_training.pipeline import (
     create_pipeline as create_training_pipeline,
 )
 
@@ -154,7 +154,7 @@ def test_what_a_killed_session_left_running_is_killed(tracked: Path) -> None:
 
 def test_an_arm_lasts_as_long_as_its_own_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([1000, 1100, 1200, 5000, 5400, 5600, 9000, 9500, 9500])
-    monkeypatch.setattr("phoenix_pipeline.framework.node_times.now_ms", lambda: next(clock))
+    monkeypatch.setattr("phoenix_pipeline.framework.node_log.now_ms", lambda: next(clock))
     times = NodeTimes()
     times.begin("fedavg", "check")  # 1000 to 1100
     times.go_on("fedavg", "check")

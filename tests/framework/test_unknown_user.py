@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from phoenix_pipeline.errors import SettingsError
-from phoenix_pipeline.framework.paths import local_path
-from phoenix_pipeline.framework.unknown_user import ensure_user, home_is_known
+from phoenix_pipeline.framework.paths import ensure_user, home_is_known, local_path
 
 
 def nobody(_: object) -> None:

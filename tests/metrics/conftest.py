@@ -7,7 +7,8 @@ from sklearn.datasets import load_digits
 
 from phoenix_pipeline.config import ClassifierConfig
 from phoenix_pipeline.images import ImageSet
-from phoenix_pipeline.metrics.classifier import LabelJudge, train_classifier
+from phoenix_pipeline.metrics.classifier import train_classifier
+from phoenix_pipeline.metrics.label_judge import LabelJudge
 
 
 @pytest.fixture(scope="session")

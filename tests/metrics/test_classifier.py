@@ -11,12 +11,11 @@ from phoenix_pipeline.config import ClassifierConfig
 from phoenix_pipeline.errors import DataError, SettingsError
 from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.metrics.classifier import (
-    LabelJudge,
-    classifier_fingerprint,
-    load_matching_classifier,
-    save_classifier,
+    load_judge,
+    save_judge,
     train_classifier,
 )
+from phoenix_pipeline.metrics.label_judge import LabelJudge
 
 CPU = torch.device("cpu")
 SMALL = ClassifierConfig(channels=4, epochs=1, batch_size=32)
@@ -109,9 +108,8 @@ def test_a_judge_that_saw_mirrored_images_asks_both_views():
 def test_a_stored_judge_is_the_same_judge(
     tmp_path: Path, digits: tuple[ImageSet, ImageSet], judge: LabelJudge
 ):
-    path = tmp_path / "judge.safetensors"
-    save_classifier(path, judge)
-    stored = load_matching_classifier(path, judge.fingerprint, CPU)
+    save_judge(tmp_path, judge)
+    stored = load_judge(tmp_path, *digits, judge.config, CPU)
     assert stored is not None
     images = digits[1].images
     assert np.array_equal(stored.probabilities(images), judge.probabilities(images))
@@ -123,22 +121,20 @@ def test_a_judge_of_other_data_settings_or_a_broken_file_does_not_match(
     tmp_path: Path, digits: tuple[ImageSet, ImageSet], judge: LabelJudge
 ):
     train, test = digits
-    path = tmp_path / "judge.safetensors"
-    assert load_matching_classifier(path, judge.fingerprint, CPU) is None
-    save_classifier(path, judge)
+    path = tmp_path / "label_judge.safetensors"
+    assert load_judge(tmp_path, *digits, judge.config, CPU) is None
+    save_judge(tmp_path, judge)
     config = judge.config
-    same = classifier_fingerprint(train, test, config)
     others = [
-        classifier_fingerprint(train.subset(slice(0, 900)), test, config),
-        classifier_fingerprint(train, test.subset(slice(0, 90)), config),
-        classifier_fingerprint(train, test, config.model_copy(update={"epochs": 11})),
-        classifier_fingerprint(train, test, config.model_copy(update={"seed": 1})),
+        (train.subset(slice(0, 900)), test, config),
+        (train, test.subset(slice(0, 90)), config),
+        (train, test, config.model_copy(update={"epochs": 11})),
+        (train, test, config.model_copy(update={"seed": 1})),
     ]
-    assert same == judge.fingerprint
-    assert len({same, *others}) == 5
-    assert all(load_matching_classifier(path, other, CPU) is None for other in others)
+    assert load_judge(tmp_path, train, test, config, CPU) is not None
+    assert all(load_judge(tmp_path, *other, CPU) is None for other in others)
     path.write_bytes(path.read_bytes()[:-100])
-    assert load_matching_classifier(path, judge.fingerprint, CPU) is None
+    assert load_judge(tmp_path, *digits, config, CPU) is None
 
 
 def test_refuses_what_cannot_be_judged(judge: LabelJudge):

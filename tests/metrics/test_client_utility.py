@@ -6,8 +6,8 @@ import pytest
 from phoenix_pipeline.config import ClassifierConfig
 from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.metrics import client_utility
-from phoenix_pipeline.metrics.classifier import LabelJudge
 from phoenix_pipeline.metrics.client_utility import ClientUtility, client_utilities, summarise
+from phoenix_pipeline.metrics.label_judge import LabelJudge
 
 Digits = tuple[ImageSet, ImageSet]
 

@@ -15,7 +15,7 @@ from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.metrics import components
 from phoenix_pipeline.metrics.extractors import available_extractors, check_extractors
 from phoenix_pipeline.metrics.reference import build_reference
-from phoenix_pipeline.metrics.scores import score_real_images, score_samples
+from phoenix_pipeline.metrics.scores import Yardstick, score_real_images, score_samples
 from phoenix_pipeline.reporting.comparison import compare_arms, format_table, headline_columns
 from phoenix_pipeline.reporting.vocabulary import describe_metric
 from tests.written import arm_metrics
@@ -81,11 +81,12 @@ def test_it_is_measured_in_every_space_and_leads_the_table() -> None:
     assert skipped == {}
     references = {e.name: build_reference(e, train, test, CONFIG) for e in found}
     samples = images(30, 100).images
-    scores = score_samples(samples, references, None, found, CONFIG, seed=0).scores
+    held = Yardstick(None, found, references, CONFIG)
+    scores = score_samples(samples, held, seed=0).scores
     rows = samples.mean(axis=(1, 3)).mean(axis=0) - train.images.mean(axis=(1, 3)).mean(axis=0)
     assert scores["offset_rows"] == pytest.approx((rows**2).sum(), rel=1e-4)
     assert {"fid_rows", "kid_rows", "precision_rows", "offset_pixels"} <= set(scores)
-    floor = score_real_images(test.images, references, None, CONFIG, seed=0).scores
+    floor = score_real_images(test.images, held, seed=0).scores
     assert floor["offset_rows"] < scores["offset_rows"]
     table = compare_arms({"fedavg": arm_metrics(scores)}, {}, floor)
     assert headline_columns(table)[:3] == ["fid_rows", "fid_pixels", "offset_rows"]

@@ -12,17 +12,16 @@ import torch
 from phoenix_pipeline.config import EvaluationConfig
 from phoenix_pipeline.errors import CheckpointError, DataError, SettingsError
 from phoenix_pipeline.images import ImageSet
-from phoenix_pipeline.metrics.classifier import LabelJudge
 from phoenix_pipeline.metrics.efficientnet import efficientnet_lite0_extractor
 from phoenix_pipeline.metrics.extractors import (
-    FeatureExtractor,
     available_extractors,
     check_extractors,
     classifier_extractor,
-    extract_features,
     pixel_extractor,
 )
+from phoenix_pipeline.metrics.feature_extractor import FeatureExtractor, extract_features
 from phoenix_pipeline.metrics.frechet import frechet_distance, gaussian_statistics
+from phoenix_pipeline.metrics.label_judge import LabelJudge
 
 CPU = torch.device("cpu")
 

@@ -31,17 +31,16 @@ def test_equals_torch_fidelity_on_the_same_subset():
         verbose=False,
     )["kernel_inception_distance_mean"]
     ours = kernel_distance(a, b, num_subsets=3, subset_size=50, seed=0)
-    assert ours.mean == pytest.approx(theirs, rel=1e-9)
-    assert ours.std == pytest.approx(0.0, abs=1e-12)
+    assert ours == pytest.approx(theirs, rel=1e-9)
 
 
 def test_is_unbiased_seeded_and_grows_with_the_shift():
     a, b, shifted = normal(2, 2000), normal(3, 2000), normal(4, 2000, 0.5)
     same = kernel_distance(a, b, num_subsets=100, subset_size=50, seed=0)
-    assert abs(same.mean) < 4 * same.std / np.sqrt(100)
+    assert abs(same) < 0.01
     assert same == kernel_distance(a, b, num_subsets=100, subset_size=50, seed=0)
     assert same != kernel_distance(a, b, num_subsets=100, subset_size=50, seed=1)
-    assert kernel_distance(a, shifted, num_subsets=10, subset_size=50, seed=0).mean > 10 * same.std
+    assert kernel_distance(a, shifted, num_subsets=10, subset_size=50, seed=0) > 1.0
 
 
 @pytest.mark.parametrize("subset_size", [1, 31])

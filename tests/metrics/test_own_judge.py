@@ -12,14 +12,9 @@ from torch import Tensor, nn
 from phoenix_pipeline.config import ClassifierConfig, EvaluationConfig, JudgeFileConfig
 from phoenix_pipeline.errors import CheckpointError, SettingsError
 from phoenix_pipeline.images import ImageSet
-from phoenix_pipeline.metrics.classifier import LabelJudge, save_classifier
+from phoenix_pipeline.metrics.classifier import load_judge, measure_own_judge, save_judge
 from phoenix_pipeline.metrics.extractors import available_extractors
 from phoenix_pipeline.metrics.network_file import prepare_images
-from phoenix_pipeline.metrics.own_judge import (
-    load_measured_judge,
-    measure_own_judge,
-    save_measurement,
-)
 
 CPU = torch.device("cpu")
 Digits = tuple[ImageSet, ImageSet]
@@ -150,28 +145,25 @@ def test_a_measurement_is_kept_until_the_file_or_the_images_change(
     own = tmp_path / "own.pt"
     own.write_bytes(script.read_bytes())
     judge = measure_own_judge(*digits, config(own), CPU)
-    kept = tmp_path / "own_judge.json"
-    assert load_measured_judge(kept, *digits, config(own), CPU) is None
-    save_measurement(kept, judge)
-    again = load_measured_judge(kept, *digits, config(own), CPU)
+    assert load_judge(tmp_path, *digits, config(own), CPU) is None
+    save_judge(tmp_path, judge)
+    again = load_judge(tmp_path, *digits, config(own), CPU)
     assert again is not None
     assert (again.test_accuracy, again.fingerprint) == (judge.test_accuracy, judge.fingerprint)
     train, test = digits
-    assert load_measured_judge(kept, train, test.subset(slice(9)), config(own), CPU) is None
+    assert load_judge(tmp_path, train, test.subset(slice(9)), config(own), CPU) is None
     settings = config(own, value_range="-1..1")
-    assert load_measured_judge(kept, *digits, settings, CPU) is None
+    assert load_judge(tmp_path, *digits, settings, CPU) is None
     save_script(Nearest(train.subset(slice(100, None))), own)
-    assert load_measured_judge(kept, *digits, config(own), CPU) is None
+    assert load_judge(tmp_path, *digits, config(own), CPU) is None
 
 
-def test_such_a_judge_gives_no_features(digits: Digits, script: Path, tmp_path: Path) -> None:
+def test_such_a_judge_gives_no_features(digits: Digits, script: Path) -> None:
     judge = measure_own_judge(*digits, config(script), CPU)
     asked = EvaluationConfig(extractors=("fid_classifier", "fid_pixels"))
     found, skipped = available_extractors(asked, 1, 8, judge, CPU)
     assert [extractor.name for extractor in found] == ["fid_pixels"]
     assert "from a file" in skipped["fid_classifier"]
-    with pytest.raises(CheckpointError, match="keep its file"):
-        save_classifier(tmp_path / "judge.safetensors", judge)
 
 
 @pytest.mark.parametrize(
@@ -238,7 +230,7 @@ def test_a_judge_no_better_than_chance_is_pointed_out(
     digits: Digits, script: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     rolled = tuple([*digits[0].class_names[5:], *digits[0].class_names[:5]])
-    judge: LabelJudge = measure_own_judge(*digits, config(script, classes=rolled), CPU)
+    judge = measure_own_judge(*digits, config(script, classes=rolled), CPU)
     assert judge.test_accuracy < 0.2
     assert "compare value_range" in caplog.text
 

@@ -15,7 +15,6 @@ from phoenix_pipeline.metrics.frechet import gaussian_statistics
 from phoenix_pipeline.metrics.memorization import nearest_ratios
 from phoenix_pipeline.metrics.reference import (
     build_reference,
-    check_reference,
     expected_provenance,
     load_reference,
     save_reference,
@@ -67,8 +66,8 @@ def test_survives_storage(
 ):
     reference = build_reference(PIXELS, *digits, config)
     save_reference(tmp_path / "reference.safetensors", reference)
-    stored = load_reference(tmp_path / "reference.safetensors")
-    check_reference(stored, expected_provenance(PIXELS, *digits, config))
+    expected = expected_provenance(PIXELS, *digits, config)
+    stored = load_reference(tmp_path / "reference.safetensors", expected)
     for name in ("features", "held_out_features"):
         assert np.array_equal(getattr(stored, name), getattr(reference, name))
     assert np.array_equal(stored.statistics.covariance, reference.statistics.covariance)
@@ -80,10 +79,13 @@ def test_survives_storage(
         )
 
 
-def test_refuses_other_data_split_number_or_extractor(digits: tuple[ImageSet, ImageSet]):
+def test_refuses_other_data_split_number_or_extractor(
+    tmp_path: Path, digits: tuple[ImageSet, ImageSet]
+):
     train, test = digits
     config = EvaluationConfig()
-    reference = build_reference(PIXELS, train, test, config)
+    path = tmp_path / "reference.safetensors"
+    save_reference(path, build_reference(PIXELS, train, test, config))
     fewer = EvaluationConfig(max_reference_images=100)
     others = {
         "train_data": expected_provenance(PIXELS, train.subset(slice(1, None)), test, config),
@@ -96,7 +98,7 @@ def test_refuses_other_data_split_number_or_extractor(digits: tuple[ImageSet, Im
     }
     for key, expected in others.items():
         with pytest.raises(CheckpointError, match=f"{key}: got .*, expected ") as caught:
-            check_reference(reference, expected)
+            load_reference(path, expected)
         assert ("test_data:" in str(caught.value)) == (key == "test_data")
 
 
@@ -113,4 +115,4 @@ def test_a_file_that_is_no_reference_is_refused(tmp_path: Path):
     path = tmp_path / "other.safetensors"
     save_tensors(path, {"mean": torch.zeros(3)}, {})
     with pytest.raises(CheckpointError, match="is missing"):
-        load_reference(path)
+        load_reference(path, {})

@@ -5,7 +5,7 @@ import pytest
 
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.images import ImageSet
-from phoenix_pipeline.metrics.classifier import LabelJudge
+from phoenix_pipeline.metrics.label_judge import LabelJudge
 from phoenix_pipeline.metrics.utility import classification_utility
 
 Digits = tuple[ImageSet, ImageSet]

@@ -5,7 +5,7 @@ import base64
 import pandas as pd
 
 from phoenix_pipeline.reporting.gallery import show_growth
-from phoenix_pipeline.reporting.score_curves import draw_score_curves
+from phoenix_pipeline.reporting.round_figures import draw_score_curves
 
 FEDAVG = pd.DataFrame(
     {

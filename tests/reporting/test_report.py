@@ -10,7 +10,7 @@ from PIL import Image
 
 from phoenix_pipeline.reporting.caveats import list_caveats
 from phoenix_pipeline.reporting.comparison import compare_arms, format_table, headline_columns
-from phoenix_pipeline.reporting.embedding import figure_data_uri
+from phoenix_pipeline.reporting.figure_style import figure_data_uri
 from phoenix_pipeline.reporting.gallery import Gallery, tile_square
 from phoenix_pipeline.reporting.report import render_report
 from phoenix_pipeline.reporting.round_figures import draw_filter_decisions, draw_round_curves

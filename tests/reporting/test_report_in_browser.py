@@ -18,8 +18,7 @@ from phoenix_pipeline.reporting.comparison import compare_arms
 from phoenix_pipeline.reporting.earlier_runs import EarlierRuns
 from phoenix_pipeline.reporting.gallery import Gallery, show_growth
 from phoenix_pipeline.reporting.report import render_report
-from phoenix_pipeline.reporting.round_figures import draw_round_curves
-from phoenix_pipeline.reporting.score_curves import draw_score_curves
+from phoenix_pipeline.reporting.round_figures import draw_round_curves, draw_score_curves
 from phoenix_pipeline.reporting.score_figures import draw_scores
 from tests.written import arm_metrics
 

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from phoenix_pipeline.reporting.comparison import compare_arms, headline_columns
-from phoenix_pipeline.reporting.start_shares import shares_left
+from phoenix_pipeline.reporting.derived_columns import shares_left
 from phoenix_pipeline.reporting.vocabulary import describe_metric
 from tests.written import arm_metrics
 

@@ -1,5 +1,6 @@
 """Score samples against real images."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -43,27 +44,11 @@ def score(
     """
     config: EvaluationConfig = shared_group("evaluation", evaluation)
     run_config: RunConfig = shared_group("run", run)
-    if folder is not None:
-        return _score(samples, images, Path(folder), config, run_config)
-    with TemporaryDirectory(prefix="phoenix-") as temporary:
-        return _score(samples, images, Path(temporary), config, run_config)
-
-
-def _score(
-    samples: np.ndarray, images: Images, folder: Path, config: EvaluationConfig, run: RunConfig
-) -> Scores:
-    train, test = images.train, images.test
-    train_label_judge(train, test, config, run)(folder / _JUDGE)
-    prepare_references(train, test, folder / _JUDGE, config, run)(folder / _REFERENCES)
-    held = load_yardstick(train, test, folder / _JUDGE, folder / _REFERENCES, config, run)
-    with progress_bar("evaluating", len(samples) * len(held.extractors)) as advance:
-        return score_samples(
-            samples,
-            held.references,
-            held.judge,
-            held.extractors,
-            config,
-            seed=run.seed,
-            skipped=held.skipped,
-            progress=advance,
-        )
+    place = TemporaryDirectory(prefix="phoenix-") if folder is None else nullcontext(folder)
+    with place as kept:
+        splits, folders = (images.train, images.test), (Path(kept, _JUDGE), Path(kept, _REFERENCES))
+        train_label_judge(*splits, config, run_config)(folders[0])
+        prepare_references(*splits, folders[0], config, run_config)(folders[1])
+        held = load_yardstick(*splits, *folders, config, run_config)
+        with progress_bar("evaluating", len(samples) * len(held.extractors)) as advance:
+            return score_samples(samples, held, seed=run_config.seed, progress=advance)

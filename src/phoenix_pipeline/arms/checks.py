@@ -1,28 +1,13 @@
 """What settings, images and clients must have in common; refused before any training.
 
-All raise a SettingsError that says what is allowed; a stored run raises a CheckpointError.
+All raise a SettingsError that says what is allowed.
 """
 
 import json
-from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from phoenix_pipeline.config import (
-    ArmSettings,
-    FederationConfig,
-    PersonalLayersConfig,
-    RunConfig,
-    SharedPoolConfig,
-    ThresholdFilterConfig,
-)
+from phoenix_pipeline.config import ArmSettings, FederationConfig, RunConfig
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.images import ImageSet
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from phoenix_pipeline.federated.records import ClientSettings
 
 # What families other than diffusion leave as it is.
 _PLAIN_TRAINING = {
@@ -41,7 +26,7 @@ def check_clients(federation: FederationConfig, clients: list[int]) -> None:
     from phoenix_pipeline.federated.fleet import Attendance
     from phoenix_pipeline.federated.work_plan import round_size
 
-    Attendance.of(federation, clients)
+    Attendance(federation, clients)
     count = round_size(len(clients), federation)
     # With Poisson sampling a round may be smaller, and larger, than planned.
     most = len(clients) if federation.differential_privacy.is_central else count
@@ -55,14 +40,12 @@ def check_clients(federation: FederationConfig, clients: list[int]) -> None:
     check_split(federation, count)
 
 
-def check_personalization(
-    personal: PersonalLayersConfig,
-    rules: ThresholdFilterConfig,
-    federation: FederationConfig,
-    layers: tuple[str, ...],
-) -> None:
+def check_personalization(settings: ArmSettings, layers: tuple[str, ...]) -> None:
     """Refuse personal ``layers`` and filters that contradict each other or the federation."""
     from phoenix_pipeline.federated.work_plan import round_size
+
+    personal, rules = settings.personal_layers, settings.threshold_filter
+    federation = settings.federation
 
     if federation.pooled and (layers or rules.enabled):
         raise SettingsError(
@@ -92,8 +75,9 @@ def check_personalization(
         )
 
 
-def check_pool(pool: SharedPoolConfig) -> None:
+def check_pool(settings: ArmSettings) -> None:
     """Refuse a warm-up without a pool."""
+    pool = settings.shared_pool
     if pool.warmup_steps and not pool.beta:
         raise SettingsError(
             f"shared_pool.warmup_steps is {pool.warmup_steps}, but shared_pool.beta is 0: there is "
@@ -121,8 +105,16 @@ def check_conditioning(train: ImageSet, settings: ArmSettings) -> None:
             f"model.conditioning is {model.conditioning}, but the training images have no labels; "
             "set images.label_column, use a folder for each class, or set model.conditioning: none"
         )
-    if not family.guided:
-        _check_no_guidance(settings)
+    guidance = (
+        ("model.label_dropout", 0.1, model.label_dropout),
+        ("sampling.guidance_scale", 1.0, settings.sampling.guidance_scale),
+    )
+    for name, plain, asked in guidance:
+        if asked != plain and not family.guided:
+            raise SettingsError(
+                f"{name} is {asked:g}, which is for the guidance of diffusion models, but "
+                f"model.family is {model.family}; set {name}: {plain:g} for this arm"
+            )
     check_classes(model, settings.sampling, train.class_names)
     if federation.engine == "deployment" and settings.sampling.class_distribution == "as_training":
         raise SettingsError(
@@ -130,17 +122,6 @@ def check_conditioning(train: ImageSet, settings: ArmSettings) -> None:
             "nobody knows how many images of each class the sites hold; set it to uniform or to "
             "one share per class"
         )
-
-
-def _check_no_guidance(settings: ArmSettings) -> None:
-    plain = {"model.label_dropout": 0.1, "sampling.guidance_scale": 1.0}
-    asked = (settings.model.label_dropout, settings.sampling.guidance_scale)
-    for (name, value), own in zip(plain.items(), asked, strict=True):
-        if own != value:
-            raise SettingsError(
-                f"{name} is {own:g}, which is for the guidance of diffusion models, but "
-                f"model.family is {settings.model.family}; set {name}: {value:g} for this arm"
-            )
 
 
 def check_rule(settings: ArmSettings, layers: tuple[str, ...]) -> None:
@@ -192,7 +173,13 @@ def check_loss(settings: ArmSettings) -> None:
             f"{family.name} do not give; set training.dp_sgd.enabled: false for this arm"
         )
     if family.predicts_noise:
-        _check_weights_of_timesteps(settings)
+        weighting = training.loss_weighting
+        if settings.model.noise.prediction_type == "flow" and weighting != "none":
+            raise SettingsError(
+                f"training.loss_weighting is {weighting}, which weighs by the signal-to-noise "
+                "ratio of a diffusion process, but model.noise.prediction_type is flow; set "
+                "training.loss_weighting: none, or training.timestep_distribution: logit_normal"
+            )
         return
     for name, value in _PLAIN_TRAINING.items():
         if (asked := getattr(training, name)) != value:
@@ -202,22 +189,11 @@ def check_loss(settings: ArmSettings) -> None:
             )
 
 
-def _check_weights_of_timesteps(settings: ArmSettings) -> None:
-    kind, weighting = settings.model.noise.prediction_type, settings.training.loss_weighting
-    if kind == "flow" and weighting != "none":
-        raise SettingsError(
-            f"training.loss_weighting is {weighting}, which weighs by the signal-to-noise ratio of "
-            "a diffusion process, but model.noise.prediction_type is flow; set "
-            "training.loss_weighting: none, or training.timestep_distribution: logit_normal"
-        )
-
-
-def check_threshold(
-    rules: ThresholdFilterConfig, train: ImageSet, test: ImageSet, run: RunConfig
-) -> None:
+def check_threshold(settings: ArmSettings, train: ImageSet, test: ImageSet, run: RunConfig) -> None:
     """Refuse a reference that cannot be made, and a threshold that real images do not pass."""
     from phoenix_pipeline.metrics.monitoring import build_monitor_reference, monitor_score
 
+    rules = settings.threshold_filter
     if not rules.enabled:
         return
     score = monitor_score(train.images, build_monitor_reference(test, run.seed))
@@ -227,21 +203,3 @@ def check_threshold(
             f"{rules.absolute_threshold:g}, but real images themselves score {score:.3g}: every "
             "client would be disconnected; set it higher, or to null"
         )
-
-
-def check_stored(
-    checkpoints: Path,
-    settings: "ClientSettings",
-    federation: FederationConfig,
-    rules: ThresholdFilterConfig,
-    pool: SharedPoolConfig,
-    start: "Mapping[str, Tensor] | None" = None,
-) -> None:
-    """Refuse to train where an unfinished run of other settings lies."""
-    from phoenix_pipeline.federated.job import identify_settings
-    from phoenix_pipeline.federated.resuming import SERVER_FOLDER, is_resumable
-
-    asked = identify_settings(
-        federation, settings, rules if rules.enabled else None, pool.warmup_steps, start
-    )
-    is_resumable(checkpoints / SERVER_FOLDER, asked)

@@ -13,7 +13,6 @@ from phoenix_pipeline.arms.checks import (
     check_personalization,
     check_pool,
     check_rule,
-    check_stored,
     check_threshold,
 )
 from phoenix_pipeline.arms.latent_checks import check_latents, check_start_latents
@@ -82,7 +81,9 @@ def check_arm(
         SettingsError: the model does not fit the images, or settings contradict each other.
         CheckpointError: ``checkpoints`` has an unfinished run of other settings.
     """
+    from phoenix_pipeline.federated.job import identify_settings
     from phoenix_pipeline.federated.privacy.checks import check_privacy
+    from phoenix_pipeline.federated.run_state import SERVER_FOLDER, is_resumable
     from phoenix_pipeline.strategies import Strategies
 
     check_latents(train, settings)
@@ -105,13 +106,15 @@ def check_arm(
         shares_images=pool.beta > 0 and pool.source == "clients",
     )
     Strategies.of(federation.strategies).check(settings)
-    check_personalization(personal, filtering, federation, layers)
-    check_pool(pool)
-    check_threshold(filtering, train, test, run)
+    check_personalization(settings, layers)
+    check_pool(settings)
+    check_threshold(settings, train, test, run)
     start = load_start(train, settings, run)
     if federation.resume:
         of_clients = _client_settings(train, network, layers, settings, run)
-        check_stored(checkpoints, of_clients, federation, filtering, pool, start)
+        rules = filtering if filtering.enabled else None
+        asked = identify_settings(federation, of_clients, rules, pool.warmup_steps, start)
+        is_resumable(checkpoints / SERVER_FOLDER, asked)
     summary = _summarise(network, settings.model, layers, train)
     return {**summary, "settled": list_settled(given, settings)}
 

@@ -77,7 +77,7 @@ def train_arm(
     """
     settings = settle_arm(settings, train.image_size)
     job = _build_job(train, test, client_images, shared_pool, settings, run)
-    result = _run(job, arm, checkpoints, on_round or _tell_nobody)
+    result = _run(job, arm, checkpoints, on_round or (lambda server_round, means: None))
     held = trained_images(job, result)
     groups = {"run": run, **data_groups}
     data = fingerprint_data(train, test, held)
@@ -150,39 +150,29 @@ def _run(job: "FederatedJob", arm: str, checkpoints: Path, on_round: OnRound) ->
     """Train, with a bar of the replies; in the process that this thread was lent, if any."""
     clients = job.client_images["client_id"].nunique()
     with progress_bar(arm, job.config.num_rounds * clients) as advance:
-        if child := lent_process.get():
-            result: FederatedResult = child.call(
-                _train, job, checkpoints, tell=(on_round, advance), log_as=arm
-            )
-            return result
-        return _train_here(job, checkpoints, on_round, advance)
+        child = lent_process.get()
+        if child is None:
+            return _train(job, checkpoints, False, on_round, advance)
+        result: FederatedResult = child.call(
+            _train, job, checkpoints, True, tell=(on_round, advance), log_as=arm
+        )
+        return result
 
 
 def _train(
     job: "FederatedJob",
     checkpoints: Path,
+    elsewhere: bool,
     on_round: OnRound,
     advance: Callable[[int], None],
 ) -> "FederatedResult":
-    """Train in another process than the one that goes on with the result."""
-    return _train_here(job, checkpoints, on_round, advance).by_itself()
-
-
-def _train_here(
-    job: "FederatedJob",
-    checkpoints: Path,
-    on_round: OnRound,
-    advance: Callable[[int], None],
-) -> "FederatedResult":
+    """Train; ``elsewhere``: in another process than the one that goes on with the result."""
     from phoenix_pipeline.arms.time_estimate import announce_time
     from phoenix_pipeline.federated.server import train_federated
 
     announce_time(job)
-    return train_federated(job, checkpoints, on_round, on_reply=lambda: advance(1))
-
-
-def _tell_nobody(server_round: int, means: Mapping[str, float]) -> None:
-    """Take what nobody asked for."""
+    result = train_federated(job, checkpoints, on_round, on_reply=lambda: advance(1))
+    return result.by_itself() if elsewhere else result
 
 
 def _describe(
@@ -230,14 +220,13 @@ def _write(
     """Write the global model, or the shared body and what completes it at each client."""
     from phoenix_pipeline.families import family_of
     from phoenix_pipeline.families.model_folder import write_models
-    from phoenix_pipeline.federated.base_weights import open_network
     from phoenix_pipeline.federated.personal_layers import samples_are_personal
     from phoenix_pipeline.latents.autoencoder import load_autoencoder
 
     settings, averaged = job.settings, record["weights"] == "ema"
     shared = result.ema if averaged else result.raw
     personal = samples_are_personal(settings.personal_layers, settings.model)
-    network = open_network(settings, job.base)
+    network = settings.open_network(job.base)
     body = {**family_of(settings.model).arrays_at_rest(network), **shared}
     completing = result.averaged_personal or {}
     network.load_state_dict({**network.state_dict(), **shared, **completing})

@@ -11,7 +11,7 @@ from phoenix_pipeline.config.aggregation import (
 )
 from phoenix_pipeline.config.arm_settings import ARM_GROUPS, SHARED_GROUPS, ArmSettings
 from phoenix_pipeline.config.autoencoder import AutoencoderConfig
-from phoenix_pipeline.config.base import Group
+from phoenix_pipeline.config.base import Group, deep_merge
 from phoenix_pipeline.config.compression import CompressionConfig, LinkConfig
 from phoenix_pipeline.config.data import ImagesConfig, PartitionConfig, RunConfig, SharedPoolConfig
 from phoenix_pipeline.config.differential_privacy import (
@@ -27,13 +27,7 @@ from phoenix_pipeline.config.evaluation import (
     JudgeFileConfig,
     SamplingConfig,
 )
-from phoenix_pipeline.config.federation import (
-    FederationConfig,
-    PersonalLayersConfig,
-    ThresholdFilterConfig,
-)
-from phoenix_pipeline.config.local_work import LocalWorkConfig
-from phoenix_pipeline.config.merging import deep_merge
+from phoenix_pipeline.config.federation import FederationConfig
 from phoenix_pipeline.config.model import (
     DcganConfig,
     LoraConfig,
@@ -42,6 +36,11 @@ from phoenix_pipeline.config.model import (
     UNetConfig,
 )
 from phoenix_pipeline.config.privacy import PrivacyAuditConfig
+from phoenix_pipeline.config.rounds import (
+    LocalWorkConfig,
+    PersonalLayersConfig,
+    ThresholdFilterConfig,
+)
 from phoenix_pipeline.config.training import TrainingConfig
 
 __all__ = [

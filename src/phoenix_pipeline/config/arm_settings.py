@@ -6,13 +6,10 @@ from phoenix_pipeline.config.autoencoder import AutoencoderConfig
 from phoenix_pipeline.config.base import Group
 from phoenix_pipeline.config.data import ImagesConfig, PartitionConfig, RunConfig, SharedPoolConfig
 from phoenix_pipeline.config.evaluation import EvaluationConfig, SamplingConfig
-from phoenix_pipeline.config.federation import (
-    FederationConfig,
-    PersonalLayersConfig,
-    ThresholdFilterConfig,
-)
+from phoenix_pipeline.config.federation import FederationConfig
 from phoenix_pipeline.config.model import ModelConfig
 from phoenix_pipeline.config.privacy import PrivacyAuditConfig
+from phoenix_pipeline.config.rounds import PersonalLayersConfig, ThresholdFilterConfig
 from phoenix_pipeline.config.training import TrainingConfig
 
 SHARED_GROUPS: dict[str, type[Group]] = {

@@ -100,7 +100,7 @@ class Stack:
         ]
         # A reference to the network would keep it, and with it the graphs, for ever.
         self._unet = ref(unet)
-        self._walked = StackedUNet(unet) if is_known(unet) else None
+        self._stacked_unet = StackedUNet(unet) if is_known(unet) else None
         self._set: Callable[[], object] | None = None
         if _records(device) and not why_not_graphed(config):
             self._record(unet)
@@ -121,7 +121,7 @@ class Stack:
         unet.train()
         set_dropout_generators(unet, [row.generator for row in self.rows])
         try:
-            with nullcontext() if self._walked else batched_attention(unet):
+            with nullcontext() if self._stacked_unet else batched_attention(unet):
                 yield
         finally:
             set_dropout_generators(unet, ())
@@ -151,8 +151,8 @@ class Stack:
         self._gradients[:count] = gradients
 
     def _predict(self) -> PredictStacked:
-        if self._walked is not None:
-            return self._walked
+        if self._stacked_unet is not None:
+            return self._stacked_unet
         unet = self._unet()
         if unet is None:
             raise RuntimeError("the network of this stack is gone")

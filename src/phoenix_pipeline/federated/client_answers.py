@@ -40,20 +40,6 @@ Number = int | float
 
 
 @dataclass(frozen=True)
-class RoundReport:
-    """What a client reports of its round.
-
-    ``loss`` is NaN where it tells none, ``score`` where there is none that is finite.
-    """
-
-    num_examples: int
-    images_trained: int
-    loss: float
-    seconds: float
-    score: float
-
-
-@dataclass(frozen=True)
 class Introduction:
     """Who a node is, how many images it holds, and whether it releases its personal layers."""
 
@@ -100,17 +86,6 @@ def open_answer(
                 f"record {name} is a {type(content[name]).__name__}; {kinds[name].__name__} is read"
             )
     return content, size
-
-
-def read_report(metrics: MetricRecord, most_images: int) -> RoundReport:
-    """Return what a client reports of a round in which it was to train ``most_images`` at most."""
-    return RoundReport(
-        num_examples=read_count(metrics),
-        images_trained=_whole(metrics, "images-trained", 0, most_images),
-        loss=_number(metrics, "loss", -_LARGEST, _LARGEST) if "loss" in metrics else math.nan,
-        seconds=_number(metrics, "seconds", 0, _LONGEST_S),
-        score=_score(metrics.get("score", math.nan)),
-    )
 
 
 def read_introduction(message: Message) -> Introduction:
@@ -173,48 +148,46 @@ def plain_text(text: str) -> str:
     return line if len(line) <= _LONGEST_REASON else line[: _LONGEST_REASON - 3] + "..."
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What bounds a client's reply.
-
-    ``template`` are the server's weights, ``most_images`` what the client was asked to train on,
-    and ``num_examples`` how many images it counts for at most.
-    """
-
-    template: Mapping[str, Tensor]
-    most_images: int
-    num_examples: int
-
-
 def read_reply(
     message: Message,
     row: Row,
-    asked: Asked,
+    most_images: int,
+    template: Mapping[str, Tensor],
     read_weights: Callable[[ArrayRecord], Mapping[str, Tensor]],
     rule: Aggregation,
 ) -> Row:
     """Add a reply to ``rule``; return its ``row`` with what it says, or why it cannot be used.
 
-    ``read_weights`` decodes the reply's arrays, once their size is known to be harmless.
+    A client counts for at most the number of images in its ``row``. ``loss`` is NaN where it tells
+    none, ``score`` where there is none that is finite.
+
+    Args:
+        message: the reply.
+        row: of the client, before anything was heard.
+        most_images: what the client was asked to train on, at most.
+        template: arrays that bound the reply's size.
+        read_weights: decodes the reply's arrays, once their size is known to be harmless.
+        rule: takes them.
     """
     size = 0
     try:
         with clients_fault():
-            content, size = open_answer(message, (ARRAYS, METRICS), asked.template)
-            report = read_report(content[METRICS], asked.most_images)
-            counted = min(report.num_examples, asked.num_examples)
+            content, size = open_answer(message, (ARRAYS, METRICS), template)
+            said = content[METRICS]
+            read: Row = {
+                **row,
+                "bytes_up": size,
+                "images_trained": _whole(said, "images-trained", 0, most_images),
+                "loss": _number(said, "loss", -_LARGEST, _LARGEST) if "loss" in said else math.nan,
+                "seconds": _number(said, "seconds", 0, _LONGEST_S),
+                "score": _score(said.get("score", math.nan)),
+            }
+            counted = min(read_count(said), row["num_examples"])
             rule.add(read_weights(content[ARRAYS]), float(counted))
+            return read
     except FederationError as error:
         reason = plain_text(str(error))
         return {**row, "bytes_up": size, "status": "failed", "reason": reason}
-    return {
-        **row,
-        "bytes_up": size,
-        "images_trained": report.images_trained,
-        "loss": report.loss,
-        "seconds": report.seconds,
-        "score": report.score,
-    }
 
 
 def check_usable(config: FederationConfig, current: int, rows: Sequence[Row]) -> None:

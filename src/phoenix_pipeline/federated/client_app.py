@@ -12,10 +12,9 @@ from flwr.common.constant import ErrorCode
 from torch import Tensor
 
 from phoenix_pipeline.errors import FederationError, PhoenixError
-from phoenix_pipeline.federated.base_weights import open_network
 from phoenix_pipeline.federated.client_model import ClientModel, ThreadModels
 from phoenix_pipeline.federated.client_state import ClientState
-from phoenix_pipeline.federated.privacy.example_level import noise_multiplier
+from phoenix_pipeline.federated.privacy.accountant import dp_sgd_noise
 from phoenix_pipeline.federated.records import (
     ARRAYS,
     CONFIG,
@@ -92,7 +91,7 @@ def build_client_app(
         if site.demands:
             site.demands.check_settings(settings)
         if settings.base_digest:
-            open_network(settings, site.base)
+            settings.open_network(site.base)
         metrics = MetricRecord(
             {
                 "client-id": site.client_id,
@@ -202,7 +201,7 @@ def _plan_work(
     if steps < 1:
         raise FederationError(f"the message asks for {steps} steps; at least 1 is allowed")
     if training.dp_sgd.enabled:
-        noise = noise_multiplier(
+        noise = dp_sgd_noise(
             training.dp_sgd, training.batch_size, len(site.images), int(config["run-steps"])
         )
     return LocalWork(

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from phoenix_pipeline.families import Family, family_of
-from phoenix_pipeline.federated.base_weights import open_network
 from phoenix_pipeline.federated.personal_layers import split_personal
 from phoenix_pipeline.federated.records import ClientSettings
 from phoenix_pipeline.federated.transport import beside
@@ -112,7 +111,7 @@ def _build(
     settings: ClientSettings, device: torch.device, base: Path | None, compiled: bool
 ) -> ClientModel:
     with _BUILDING:
-        network = open_network(settings, base)
+        network = settings.open_network(base)
     shared, _ = split_personal(network.state_dict(), settings.personal_layers)
     initial_shared: Mapping[str, Tensor] = {n: tensor.clone() for n, tensor in shared.items()}
     if not settings.compression.is_active:

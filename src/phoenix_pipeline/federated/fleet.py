@@ -1,8 +1,9 @@
 """What an engine hands to the program: a Grid, who is reached over it, and who is away when."""
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from phoenix_pipeline.config import FederationConfig
@@ -12,13 +13,19 @@ from phoenix_pipeline.federated.client_state import ClientState
 RollCall = Callable[[int], Mapping[int, str]]
 
 
-def nothing_to_write(oldest_checkpoint: int) -> None:
-    """Leave what clients keep: it is in files already."""
+class MessageGrid(Grid):
+    """A Grid that makes messages by Flower's constructor, which replaces ``create_message``."""
 
-
-def all_present(server_round: int) -> Mapping[int, str]:
-    """Return that nobody is away."""
-    return {}
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """Return a message to ``dst_node_id``."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
 
 @dataclass(frozen=True)
@@ -41,8 +48,8 @@ class Fleet:
     clients: Mapping[int, int]
     sizes: Mapping[int, int]
     client_state: Callable[[int], ClientState]
-    roll_call: RollCall = field(default=all_present)
-    write_states: Callable[[int], None] = field(default=nothing_to_write)
+    roll_call: RollCall = lambda server_round: {}
+    write_states: Callable[[int], None] = lambda oldest_checkpoint: None
 
 
 _FOR_EVER = 1 << 30
@@ -51,12 +58,13 @@ _FOR_EVER = 1 << 30
 class Attendance:
     """Tells before each round which clients are away; a :data:`RollCall`."""
 
-    def __init__(self, rounds: Mapping[int, str], clients: Collection[int]) -> None:
-        """Read ``federation.attendance``.
+    def __init__(self, config: FederationConfig, clients: Collection[int]) -> None:
+        """Read ``federation.attendance`` of a run over ``clients``; pooled data are always there.
 
         Raises:
             SettingsError: it names a client that there is not.
         """
+        rounds = {} if config.pooled else config.attendance
         unknown = sorted(rounds.keys() - set(clients))
         if unknown:
             raise SettingsError(
@@ -64,15 +72,6 @@ class Attendance:
                 f"clients, {min(clients)} to {max(clients)}"
             )
         self._spans = {client: _spans(text) for client, text in rounds.items()}
-
-    @classmethod
-    def of(cls, config: FederationConfig, clients: Collection[int]) -> "Attendance":
-        """Return the attendance of a run over ``clients``; pooled data are always there.
-
-        Raises:
-            SettingsError: as above.
-        """
-        return cls({} if config.pooled else config.attendance, clients)
 
     def __call__(self, server_round: int) -> dict[int, str]:
         """Return the clients that are away in ``server_round``, with the reason."""

@@ -15,7 +15,7 @@ from phoenix_pipeline.config import FederationConfig, ThresholdFilterConfig
 from phoenix_pipeline.federated.client_state import ClientState
 from phoenix_pipeline.federated.compression.broadcast import fingerprint
 from phoenix_pipeline.federated.records import ClientSettings
-from phoenix_pipeline.federated.resuming import DATA
+from phoenix_pipeline.federated.run_state import DATA
 from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.metrics.monitoring import MonitorReference
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from phoenix_pipeline.config import FederationConfig
 from phoenix_pipeline.federated.client_state import ClientState
 from phoenix_pipeline.federated.personal_layers import split_personal
-from phoenix_pipeline.federated.privacy import example_level
+from phoenix_pipeline.federated.privacy.accountant import dp_sgd_noise
 from phoenix_pipeline.federated.privacy.client_level import ClientLevelPrivacy
 from phoenix_pipeline.federated.privacy.plan import with_noise_to_add
 from phoenix_pipeline.federated.records import ClientSettings
@@ -54,7 +54,7 @@ def step_noise(
     if not dp_sgd.enabled:
         return None
     steps = plan_steps(sizes, federation.local_work, batch_size)[client] * federation.num_rounds
-    return example_level.noise_multiplier(dp_sgd, batch_size, sizes[client], steps)
+    return dp_sgd_noise(dp_sgd, batch_size, sizes[client], steps)
 
 
 def update_at_server(

@@ -22,10 +22,12 @@ def personal_prefixes(
     """
     names = list(names)
     layers, presets = config.layers, family_of(model).personal_presets(model)
-    if isinstance(layers, str):
-        prefixes = _preset(layers, presets, model.family)
-    else:
-        prefixes = tuple(layers or ())
+    if isinstance(layers, str) and layers not in presets:
+        raise SettingsError(
+            f"personal_layers.layers is {layers!r}; with model.family {model.family} allowed are "
+            f"{''.join(f'{preset}, ' for preset in presets)}a list of prefixes, or null"
+        )
+    prefixes = presets[layers] if isinstance(layers, str) else tuple(layers or ())
     for prefix in prefixes:
         if not any(is_personal(name, (prefix,)) for name in names):
             raise SettingsError(
@@ -67,15 +69,6 @@ def split_personal(
     """Return (shared, personal) arrays of a network's state; no tensor is copied."""
     shared = {name: t for name, t in state.items() if not is_personal(name, prefixes)}
     return shared, {name: t for name, t in state.items() if name not in shared}
-
-
-def _preset(name: str, presets: Mapping[str, tuple[str, ...]], family: str) -> tuple[str, ...]:
-    if name not in presets:
-        raise SettingsError(
-            f"personal_layers.layers is {name!r}; with model.family {family} allowed are "
-            f"{''.join(f'{preset}, ' for preset in presets)}a list of prefixes, or null"
-        )
-    return presets[name]
 
 
 def _layers(names: list[str]) -> str:

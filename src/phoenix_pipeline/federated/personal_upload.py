@@ -59,7 +59,7 @@ def ask_for_layers(
         {"round": job.config.num_rounds, "weights": weights, "run": run_key, "settings": settings}
     )
     content = RecordDict({CONFIG: config})
-    template = _template(job)
+    template = _initial_layers(job)
     node_of = {client: node for node, client in fleet.clients.items()}
     messages = [
         Message(content, node_of[client], f"query.{PERSONAL_LAYERS_QUERY}")
@@ -91,12 +91,6 @@ def _read(
         return Upload(client, layers, num_examples, size, bytes_down)
 
 
-def _template(job: FederatedJob) -> dict[str, Tensor]:
-    """Return personal layers as they are at first: the names, shapes and dtypes to expect."""
-    state = job.settings.build_network().state_dict()
-    return split_personal(state, job.settings.personal_layers)[1]
-
-
 def average_personal_layers(
     job: FederatedJob, fleet: Fleet, connected: Collection[int], run: RunState, weights: Weights
 ) -> dict[str, Tensor] | None:
@@ -108,7 +102,8 @@ def average_personal_layers(
     traffic: dict[int, tuple[int, int]] = {}
     mean: Aggregation | None = None
     for upload in ask_for_layers(job, run.key, fleet, connected, weights):
-        mean = mean or by_rows(WeightedMean(upload.layers), _started_from(job, run, upload.layers))
+        begun = run.initial_personal or _initial_layers(job)
+        mean = mean or by_rows(WeightedMean(upload.layers), begun)
         mean.add(upload.layers, upload.num_examples)
         traffic[upload.client_id] = (upload.bytes_up, upload.bytes_down)
     run.history.charge(traffic)
@@ -118,11 +113,7 @@ def average_personal_layers(
     return mean.result()
 
 
-def _started_from(
-    job: FederatedJob, run: RunState, layers: Collection[str]
-) -> Mapping[str, Tensor]:
-    """Return the personal layers that clients began with."""
-    if run.initial_personal:
-        return run.initial_personal
-    initial = job.settings.build_network().state_dict()
-    return {name: initial[name] for name in layers}
+def _initial_layers(job: FederatedJob) -> dict[str, Tensor]:
+    """Return personal layers as clients begin with them: names, shapes and dtypes to expect."""
+    state = job.settings.build_network().state_dict()
+    return split_personal(state, job.settings.personal_layers)[1]

@@ -5,7 +5,6 @@ It is the same on every engine, and knows none.
 
 import logging
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from torch import nn
 from phoenix_pipeline.config import DpSgdConfig
 from phoenix_pipeline.families import family_of
 from phoenix_pipeline.federated.aggregation import check_num_replies
-from phoenix_pipeline.federated.base_weights import open_network
 from phoenix_pipeline.federated.compression.partial_updates import check_split
 from phoenix_pipeline.federated.fleet import Fleet
 from phoenix_pipeline.federated.history import (
@@ -33,9 +31,8 @@ from phoenix_pipeline.federated.personal_upload import average_personal_layers
 from phoenix_pipeline.federated.privacy.checks import check_privacy
 from phoenix_pipeline.federated.privacy.client_level import ClientLevelPrivacy
 from phoenix_pipeline.federated.records import pack_weights, unpack_weights
-from phoenix_pipeline.federated.resuming import CLIENTS_FOLDER, SERVER_FOLDER
 from phoenix_pipeline.federated.round_teller import OnRound, RoundTeller
-from phoenix_pipeline.federated.run_state import RunState
+from phoenix_pipeline.federated.run_state import CLIENTS_FOLDER, SERVER_FOLDER, RunState
 from phoenix_pipeline.federated.snapshots import keep_snapshot
 from phoenix_pipeline.federated.strategy import OnReply, PhoenixStrategy
 from phoenix_pipeline.federated.threshold_filter import Monitor
@@ -102,7 +99,7 @@ def _begin(job: FederatedJob, folder: Path, device: torch.device) -> RunState:
     """Return the run, resumed or new and warmed up."""
     settings = job.settings
     # What adapters are trained on is needed where they are trained.
-    network = open_network(settings, job.base) if job.warmup_steps else settings.build_network()
+    network = settings.open_network(job.base) if job.warmup_steps else settings.build_network()
     if job.start is not None:
         network.load_state_dict(dict(job.start))
     check_privacy(
@@ -179,7 +176,15 @@ def _run_rounds(
             fleet.write_states(run.oldest_checkpoint)
             run.save()
         keep_snapshot(job, run)
-        _log_round(teller.means(done), done, config.num_rounds)
+        means = teller.means(done)
+        logger.info(
+            "round %s/%s: loss %.4f, %s, %.1f s of training in all",
+            done,
+            config.num_rounds,
+            means["loss"],
+            counted(int(means["clients"]), "client"),
+            means["seconds"],
+        )
         teller.tell(done)
         return None
 
@@ -205,17 +210,6 @@ def _with_a_model(job: FederatedJob, run: RunState, fleet: Fleet) -> list[int]:
             never[0],
         )
     return sorted(connected & run.history.trained)
-
-
-def _log_round(means: Mapping[str, float], done: int, num_rounds: int) -> None:
-    logger.info(
-        "round %s/%s: loss %.4f, %s, %.1f s of training in all",
-        done,
-        num_rounds,
-        means["loss"],
-        counted(int(means["clients"]), "client"),
-        means["seconds"],
-    )
 
 
 def warm_up(network: nn.Module, job: FederatedJob, device: torch.device) -> Row:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 from io import BytesIO
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -13,8 +14,9 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from phoenix_pipeline.config import CompressionConfig, Group, ModelConfig, TrainingConfig
-from phoenix_pipeline.errors import FederationError
+from phoenix_pipeline.errors import FederationError, SettingsError
 from phoenix_pipeline.families import family_of
+from phoenix_pipeline.federated.site_errors import SiteRefusal
 from phoenix_pipeline.federated.wire import Joined, Layout, join
 from phoenix_pipeline.latents.space import LatentSpace, trained_shape
 
@@ -90,12 +92,38 @@ class ClientSettings(Group):
     def build_network(self) -> nn.Module:
         """Return the network with its initial weights, which depend on ``seed`` alone.
 
-        Adapters are without their base then: :func:`~federated.base_weights.open_network`.
+        Adapters are without their base then: :meth:`open_network`.
         """
         channels, side, _ = self.trained_shape
         return family_of(self.model).build(
             self.model, channels, side, self.seed, len(self.class_names)
         )
+
+    def open_network(self, base: Path | None) -> nn.Module:
+        """Return the network with its initial weights, and below adapters those of ``base``.
+
+        Each site reads that folder itself, and nobody sends it.
+
+        Raises:
+            SiteRefusal: there is no such folder, or its weights are others than the run's.
+        """
+        if not self.base_digest:
+            return self.build_network()
+        if base is None:
+            raise SiteRefusal("no-base", "set base-model in the node configuration to its folder")
+        model = self.model.model_copy(update={"start_from": str(base)})
+        try:
+            network = self.model_copy(update={"model": model}).build_network()
+        except SettingsError as error:
+            raise SiteRefusal("other-base", str(error)) from error
+        found = family_of(self.model).base_digest(network)
+        if found != self.base_digest:
+            raise SiteRefusal(
+                "other-base",
+                f"{base} has the digest {found}, but the run is on {self.base_digest}; use the "
+                "same folder at every site",
+            )
+        return network
 
 
 def pack_arrays(state: Mapping[str, Tensor]) -> ArrayRecord:

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from phoenix_pipeline.checkpoints import atomic_path
 from phoenix_pipeline.errors import CheckpointError
-from phoenix_pipeline.federated.client_state import ClientState
-from phoenix_pipeline.federated.kept_states import KeptStates
+from phoenix_pipeline.federated.client_state import ClientState, KeptStates
 from phoenix_pipeline.federated.latents import SiteLatents, as_trained
 from phoenix_pipeline.federated.site_demands import SiteDemands
 from phoenix_pipeline.federated.wire import load_packed, save_packed

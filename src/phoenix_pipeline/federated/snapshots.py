@@ -13,8 +13,7 @@ from torch import Tensor
 from phoenix_pipeline.checkpoints import load_tensors, save_tensors
 from phoenix_pipeline.federated.job import FederatedJob
 from phoenix_pipeline.federated.personal_layers import samples_are_personal
-from phoenix_pipeline.federated.resuming import SERVER_FOLDER
-from phoenix_pipeline.federated.run_state import RunState
+from phoenix_pipeline.federated.run_state import SERVER_FOLDER, RunState
 
 _FOLDER = "snapshots"
 _PREFIX = "after-round-"

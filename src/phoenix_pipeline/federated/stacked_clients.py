@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -26,9 +25,8 @@ from phoenix_pipeline.federated.client_app import (
     finish_round,
     read_settings,
 )
-from phoenix_pipeline.federated.client_model import ClientModel, ThreadModels
+from phoenix_pipeline.federated.client_model import ThreadModels
 from phoenix_pipeline.federated.records import REFERENCE, ClientSettings
-from phoenix_pipeline.federated.sites import Site
 from phoenix_pipeline.hardware import available_memory
 from phoenix_pipeline.optimization.work import ClientTask, LocalResult
 
@@ -37,7 +35,7 @@ logger = logging.getLogger(__name__)
 # Values in the largest feature maps of a client's step from which on one client keeps the device
 # busy. cpu: measured with benchmarks/stacked_clients.py. cuda: between batches of 13, where
 # stacking wins, and of 128, where grouped convolutions take twice the time (docs/speed.md).
-_BUSY_VALUES = {"cpu": 40_000, "cuda": 2_000_000}
+_BUSY_VALUES = {"cpu": 70_000, "cuda": 2_000_000}
 _BUSY = {"cpu": "a CPU core", "cuda": "a GPU"}
 # Copies of a client's weights that training holds: weights, gradients, two moments, what is kept.
 _COPIES = 6
@@ -69,21 +67,34 @@ class StackedClients:
             return [reply for part in parts for reply in self(messages[part], contexts[part])]
 
     def _answer(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
+        def open_site(message: Message, context: Context, slot: int) -> tuple[Any, ...]:
+            settings, site = read_settings(message), self._open_site(message, context)
+            slots = (settings, site.images.device, len(messages), site.base)
+            return settings, site, self._models.prepare_slots(*slots)[slot]
+
+        def begin(message: Message, context: Context, opened: Any) -> ClientRound | Message:
+            if isinstance(opened, Message):
+                return opened
+            return answer_errors(message, context, lambda m, _: begin_round(m.content, *opened))
+
+        def finish(message: Message, context: Context, begun: Any, result: Any) -> Message:
+            def reply(message: Message, context: Context) -> Message:
+                if not isinstance(result, LocalResult):
+                    raise result or TrainingError("the client was not trained")
+                return Message(finish_round(begun, result), reply_to=message)
+
+            is_answer = isinstance(begun, Message)
+            return begun if is_answer else answer_errors(message, context, reply)
+
         opened = [
-            answer_errors(message, context, partial(self._open, slot=i, count=len(messages)))
-            for i, (message, context) in enumerate(zip(messages, contexts, strict=True))
+            answer_errors(message, context, partial(open_site, slot=slot))
+            for slot, (message, context) in enumerate(zip(messages, contexts, strict=True))
         ]
         with self._each_in_a_thread(messages) as each:
-            begun = list(each(_begin, messages, contexts, opened))
+            begun = list(each(begin, messages, contexts, opened))
             results = iter(_train([one for one in begun if isinstance(one, ClientRound)]))
             trained = [next(results) if isinstance(one, ClientRound) else None for one in begun]
-            return list(each(_finish, messages, contexts, begun, trained))
-
-    def _open(self, message: Message, context: Context, slot: int, count: int) -> "_Opened":
-        settings, site = read_settings(message), self._open_site(message, context)
-        device = site.images.device
-        model = self._models.prepare_slots(settings, device, count, site.base)[slot]
-        return _Opened(settings, site, model)
+            return list(each(finish, messages, contexts, begun, trained))
 
     @contextmanager
     def _each_in_a_thread(
@@ -112,23 +123,6 @@ class StackedClients:
             torch.set_num_threads(threads)
 
 
-@dataclass(frozen=True)
-class _Opened:
-    settings: ClientSettings
-    site: Site
-    model: ClientModel
-
-
-def _begin(message: Message, context: Context, opened: _Opened | Message) -> ClientRound | Message:
-    if isinstance(opened, Message):
-        return opened
-
-    def begin(message: Message, context: Context) -> ClientRound:
-        return begin_round(message.content, opened.settings, opened.site, opened.model)
-
-    return answer_errors(message, context, begin)
-
-
 def _train(begun: Sequence[ClientRound]) -> list[LocalResult | TrainingError]:
     if not begun:
         return []
@@ -144,28 +138,6 @@ def _train(begun: Sequence[ClientRound]) -> list[LocalResult | TrainingError]:
     ]
     model, settings = begun[0].model, begun[0].settings
     return model.family.train_stacked(model.network, tasks, settings.model, settings.training)
-
-
-def _finish(
-    message: Message,
-    context: Context,
-    begun: ClientRound | Message,
-    result: LocalResult | TrainingError | None,
-) -> Message:
-    if isinstance(begun, Message):
-        return begun
-    return answer_errors(message, context, partial(_reply, begun=begun, result=result))
-
-
-def _reply(
-    message: Message,
-    context: Context,
-    begun: ClientRound,
-    result: LocalResult | TrainingError | None,
-) -> Message:
-    if not isinstance(result, LocalResult):
-        raise result or TrainingError("the client was not trained")
-    return Message(finish_round(begun, result), reply_to=message)
 
 
 def clients_at_a_time(

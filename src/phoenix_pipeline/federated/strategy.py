@@ -24,8 +24,8 @@ from phoenix_pipeline.federated.aggregation import (
     check_num_replies,
 )
 from phoenix_pipeline.federated.aggregation.clipping import norm_of_this_round
-from phoenix_pipeline.federated.client_answers import Asked, check_usable, read_reply, say_reasons
-from phoenix_pipeline.federated.fleet import RollCall, all_present
+from phoenix_pipeline.federated.client_answers import check_usable, read_reply, say_reasons
+from phoenix_pipeline.federated.fleet import RollCall
 from phoenix_pipeline.federated.history import ABSENT, Row, new_row
 from phoenix_pipeline.federated.privacy.plan import PrivacyPlan
 from phoenix_pipeline.federated.records import (
@@ -63,7 +63,7 @@ class PhoenixStrategy(FedAvg):
         run: RunState,
         monitor: Monitor | None = None,
         on_reply: OnReply | None = None,
-        roll_call: RollCall = all_present,
+        roll_call: RollCall = lambda server_round: {},
     ) -> None:
         super().__init__(weighted_by_key="num-examples", arrayrecord_key=ARRAYS)
         self._config = config
@@ -240,12 +240,8 @@ class PhoenixStrategy(FedAvg):
         row = new_row(current, client, self._sizes[client])
         row["bytes_down"] = self._bytes_down.get(client, 0)
         row["steps"] = self._steps.get(client, 0)
-        asked = Asked(
-            self._transport.expected,
-            row["steps"] * self._settings.training.batch_size,
-            self._sizes[client],
-        )
-        row = read_reply(message, row, asked, partial(self._transport.read, client), rule)
+        most, template = row["steps"] * self._settings.training.batch_size, self._transport.expected
+        row = read_reply(message, row, most, template, partial(self._transport.read, client), rule)
         row["bytes_up"] = self._wire_bytes(row["bytes_up"])
         return row
 

@@ -4,9 +4,6 @@ An arm's own block wins over the shared groups, so "set threshold_filter.enabled
 nothing to an arm whose block sets it; "set personalization.threshold_filter.enabled: false" does.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 from kedro.config import OmegaConfigLoader
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
@@ -14,6 +11,7 @@ from kedro.pipeline.node import Node
 
 from phoenix_pipeline.config.settings_errors import Path, name_in_place
 from phoenix_pipeline.errors import PhoenixError
+from phoenix_pipeline.framework.config_loader import is_set
 from phoenix_pipeline.pipelines.arm import arm_of
 
 
@@ -53,17 +51,9 @@ class AdviceHook:
         blocks = [written.get(arm), (written.get("arms") or {}).get(arm)]
 
         def place(path: Path) -> Path:
-            return (arm, *path) if any(_has(block, path) for block in blocks) else path
+            return (arm, *path) if any(is_set(block, path) for block in blocks) else path
 
         while error is not None:
             if isinstance(error, PhoenixError):
                 error.args = (name_in_place(str(error), place),)
             error = error.__cause__
-
-
-def _has(block: Any, path: Path) -> bool:
-    for name in path:
-        if not isinstance(block, Mapping) or name not in block:
-            return False
-        block = block[name]
-    return True

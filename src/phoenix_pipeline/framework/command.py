@@ -23,11 +23,10 @@ from phoenix_pipeline.framework.error_lines import (
     wants_traceback,
     write_traceback,
 )
-from phoenix_pipeline.framework.paths import PATHS
+from phoenix_pipeline.framework.paths import PATHS, ensure_user
 from phoenix_pipeline.framework.project import project_folder
 from phoenix_pipeline.framework.secrets import without_secrets
 from phoenix_pipeline.framework.stop_signals import end_with_parent, stopped_like_ctrl_c
-from phoenix_pipeline.framework.unknown_user import ensure_user
 from phoenix_pipeline.images import encodable
 
 _FILE = "logging.yml"

@@ -8,7 +8,7 @@ from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
 
 from phoenix_pipeline.errors import SettingsError
-from phoenix_pipeline.reporting.gap_closed import CEILING_ARM, DEFAULT_ARM
+from phoenix_pipeline.reporting.derived_columns import CEILING_ARM, DEFAULT_ARM
 
 logger = logging.getLogger(__name__)
 
@@ -35,21 +35,18 @@ class ComparisonCheckHook:
                     for arm in arms
                     if f"{arm}.metrics" not in made and not catalog.exists(f"{arm}.metrics")
                 ]
-                _tell(missing, len(missing) == len(arms))
-
-
-def _tell(missing: list[str], is_all: bool) -> None:
-    if is_all:
-        raise SettingsError(
-            f"there is nothing to compare: no arm ({', '.join(missing)}) has scores, and this run "
-            "makes none; name an arm as well: kedro run --pipelines fedavg,comparison"
-        )
-    if missing:
-        lacks = sorted({DEFAULT_ARM, CEILING_ARM} & set(missing))
-        gap = f"; without {' and '.join(lacks)} there is no share of the gap closed"
-        logger.warning(
-            "the comparison leaves out %s, which have no results in this data root%s; "
-            "`kedro run --pipelines NAME,comparison` adds one",
-            ", ".join(missing),
-            gap if lacks else "",
-        )
+                if len(missing) == len(arms):
+                    raise SettingsError(
+                        f"there is nothing to compare: no arm ({', '.join(missing)}) has scores, "
+                        "and this run makes none; name an arm as well: kedro run --pipelines "
+                        "fedavg,comparison"
+                    )
+                if missing:
+                    lacks = sorted({DEFAULT_ARM, CEILING_ARM} & set(missing))
+                    gap = f"; without {' and '.join(lacks)} there is no share of the gap closed"
+                    logger.warning(
+                        "the comparison leaves out %s, which have no results in this data root%s; "
+                        "`kedro run --pipelines NAME,comparison` adds one",
+                        ", ".join(missing),
+                        gap if lacks else "",
+                    )

@@ -156,7 +156,7 @@ class PhoenixConfigLoader(OmegaConfigLoader):
         }
 
         def place(path: tuple[str, ...]) -> tuple[str, ...]:
-            own = [prefix for prefix, block in blocks.items() if _get(block, path) is not _ABSENT]
+            own = [prefix for prefix, block in blocks.items() if is_set(block, path)]
             return (*own[-1], *path) if own else path
 
         for prefix, block in blocks.items():
@@ -201,11 +201,11 @@ class PhoenixConfigLoader(OmegaConfigLoader):
 
     def origin(self, path: tuple[str, ...]) -> str:
         """Return where ``path`` is set, `` (file)`` or `` (--params)``; empty for a default."""
-        if _get(self.runtime_params or {}, path) is not _ABSENT:
+        if is_set(self.runtime_params or {}, path):
             return " (--params)"
         for env in (self.env or self.default_run_env, self.base_env):
             for file in sorted((self._conf_folder / env).rglob("parameters*.y*ml")):
-                if _get(_read_yaml(file), path) is not _ABSENT:
+                if is_set(_read_yaml(file), path):
                     return f" ({self._conf_folder.name}/{file.relative_to(self._conf_folder)})"
         return ""
 
@@ -226,6 +226,11 @@ def _get(block: Any, path: tuple[str, ...]) -> Any:
             return _ABSENT
         block = block[name]
     return block
+
+
+def is_set(block: Any, path: tuple[str, ...]) -> bool:
+    """Return whether nested mappings have anything at ``path``."""
+    return _get(block, path) is not _ABSENT
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ def check_deployment(
     ``parameters``: with a block for each of ``arms``. ``named``: the sources of images that the
     command or the environment names.
     """
-    deployed = [arm for arm in arms if _engine(parameters[arm]) == "deployment"]
+    deployed = [arm for arm in arms if parameters[arm]["federation"].get("engine") == "deployment"]
     missing = [
         f"images.{name}"
         for name in ("image_size", "channels")
@@ -34,7 +34,3 @@ def check_deployment(
         "images of the size and channels of the coordinator's own example images; set them in "
         f"conf/local (docs/deployment.md) or by --params {_EXAMPLE}"
     ]
-
-
-def _engine(groups: Mapping[str, Any]) -> Any:
-    return groups["federation"].get("engine")

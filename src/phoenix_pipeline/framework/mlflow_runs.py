@@ -8,14 +8,14 @@ import io
 import logging
 import math
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from phoenix_pipeline.framework.mlflow_model import FILE, describe_model
 from phoenix_pipeline.framework.mlflow_store import TrackingConfig, connect, reason_of
-from phoenix_pipeline.framework.node_times import NodeTimes, now_ms
+from phoenix_pipeline.framework.node_log import NodeTimes, now_ms
 from phoenix_pipeline.framework.run_tags import ARMS, DATA_ROOT, commit_tags
 from phoenix_pipeline.framework.secrets import shown_value, without_secrets
 
@@ -84,8 +84,7 @@ class SessionRuns:
         To be called by who holds the arms' locks: nobody else can be at work on them.
         """
         mine = set(arms)
-
-        def send() -> None:
+        with self._guarded():
             for run in self._client.search_runs(
                 [self._experiment_id], "attributes.status = 'RUNNING'", max_results=_OPEN_RUNS
             ):
@@ -94,8 +93,6 @@ class SessionRuns:
                 if tags.get(DATA_ROOT) == data_root and named & mine:
                     if run.info.run_id not in self._runs.values():
                         self._client.set_terminated(run.info.run_id, "KILLED", self._last(run))
-
-        self._guarded(send)
 
     def run_id(self, namespace: str) -> str:
         """Return the run of an arm, opening it on first use."""
@@ -109,8 +106,7 @@ class SessionRuns:
 
     def log_params(self, namespace: str, params: Mapping[str, Any]) -> None:
         """Log settings; one that this run already has is left as it is."""
-
-        def send() -> None:
+        with self._guarded():
             from mlflow.entities import Param
 
             run_id = self.run_id(namespace)
@@ -125,12 +121,9 @@ class SessionRuns:
             for start in range(0, len(batch), _PARAMS_PER_BATCH):
                 self._client.log_batch(run_id, params=batch[start : start + _PARAMS_PER_BATCH])
 
-        self._guarded(send)
-
     def log_metrics(self, namespace: str, metrics: Mapping[str, float], step: int = 0) -> None:
         """Log the finite numbers among ``metrics`` at ``step``."""
-
-        def send() -> None:
+        with self._guarded():
             from mlflow.entities import Metric
 
             now = now_ms()
@@ -141,8 +134,6 @@ class SessionRuns:
             ]
             if batch:
                 self._client.log_batch(self.run_id(namespace), metrics=batch)
-
-        self._guarded(send)
 
     def log_by_round(self, namespace: str, table: "pd.DataFrame") -> None:
         """Log each row at the step ``round``: its numbers, and its PNG columns as images."""
@@ -155,41 +146,32 @@ class SessionRuns:
                 self._log_image(namespace, name, png, int(row["round"]))
 
     def _log_image(self, namespace: str, key: str, png: bytes, step: int) -> None:
-        def send() -> None:
+        with self._guarded():
             from PIL import Image
 
             with Image.open(io.BytesIO(png)) as image:
                 self._client.log_image(self.run_id(namespace), image, key=key, step=step)
 
-        self._guarded(send)
-
     def log_artifact(self, namespace: str, path: Path, folder_name: str) -> None:
         """Copy a file to the run's artifacts, or a folder to ``folder_name`` there."""
-
-        def send() -> None:
+        with self._guarded():
             if path.is_dir():
                 self._client.log_artifacts(self.run_id(namespace), str(path), folder_name)
             else:
                 self._client.log_artifact(self.run_id(namespace), str(path))
 
-        self._guarded(send)
-
     def log_model(self, arm: str, folder: Path, name: str, sampling: Mapping[str, Any]) -> None:
         """Copy an arm's model folder to ``name`` in its run, as a model that MLflow can load."""
-
-        def send() -> None:
+        with self._guarded():
             run_id = self.run_id(arm)
             self._client.log_artifacts(run_id, str(folder), name)
             self._client.log_text(
                 run_id, describe_model(folder, run_id, name, sampling), f"{name}/{FILE}"
             )
 
-        self._guarded(send)
-
     def register_model(self, arm: str, name: str, registered: str) -> None:
         """Make the model in ``name`` of the arm's run a new version of ``registered``."""
-
-        def send() -> None:
+        with self._guarded():
             from mlflow.exceptions import MlflowException
 
             run_id = self.run_id(arm)
@@ -197,17 +179,12 @@ class SessionRuns:
                 self._client.create_registered_model(registered)
             self._client.create_model_version(registered, f"runs:/{run_id}/{name}", run_id)
 
-        self._guarded(send)
-
     def finish(self, status: str) -> None:
         """Close every run as FINISHED, FAILED or KILLED; an arm's lasts as long as its nodes."""
-
-        def send() -> None:
+        with self._guarded():
             for namespace, run_id in self._runs.items():
                 ended = self.times.end_ms(namespace) if namespace != SESSION else None
                 self._client.set_terminated(run_id, status, ended or now_ms())
-
-        self._guarded(send)
 
     def _create(self, name: str, tags: dict[str, str], began: int | None = None) -> str:
         cell = self._tags.get(CELL_TAG)
@@ -224,11 +201,12 @@ class SessionRuns:
         history = self._client.get_metric_history(run.info.run_id, "loss")
         return max([point.timestamp for point in history], default=int(run.info.start_time))
 
-    def _guarded(self, send: Callable[[], None]) -> None:
-        """Call ``send``; a lost tracking server must not cost hours of training."""
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Report what fails in the block: a lost tracking server must not cost hours of work."""
         try:
             with self._lock:
-                send()
+                yield
         except Exception as error:
             level = logging.DEBUG if self._failed else logging.WARNING
             self._failed = True

@@ -3,10 +3,11 @@
 import os
 import signal
 import threading
-import time
 import types
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+
+from phoenix_pipeline.child_process import end_with
 
 LIFELINE = "PHOENIX_LIFELINE"
 """The variable with the descriptor of a pipe whose other end the starting process holds."""
@@ -74,12 +75,4 @@ def end_with_parent() -> None:
     descriptor = os.environ.pop(LIFELINE, "")
     if descriptor.isdigit():
         os.set_inheritable(int(descriptor), False)
-        threading.Thread(target=_watch, args=(int(descriptor),), daemon=True).start()
-
-
-def _watch(descriptor: int) -> None:
-    with suppress(OSError):
-        os.read(descriptor, 1)
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(_PATIENCE_S)
-    os.kill(os.getpid(), signal.SIGKILL)
+        end_with(int(descriptor), _PATIENCE_S)

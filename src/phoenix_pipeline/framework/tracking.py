@@ -105,8 +105,12 @@ class ArmMlflowHook:
         if is_tracked(self._config):
             arms = arms_in(pipeline)
             tags = {**option_tags(run_params), DATA_ROOT: self._data_root, ARMS: ",".join(arms)}
+            shared = {
+                group: SHARED_GROUPS[group].model_validate(self._parameters[group])
+                for group in _OF_ALL_ARMS
+            }
             self._runs = SessionRuns.start(
-                self._config, self._project, tags, arm_params=_shared_settings(self._parameters)
+                self._config, self._project, tags, arm_params=dict(flatten(shared))
             )
             atexit.register(self._finish, "KILLED")
             if CAN_LOCK:
@@ -186,13 +190,6 @@ class ArmMlflowHook:
         if self._runs is not None:
             self._runs.finish(status)
             self._runs = None
-
-
-def _shared_settings(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    groups = {
-        group: SHARED_GROUPS[group].model_validate(parameters[group]) for group in _OF_ALL_ARMS
-    }
-    return dict(flatten(groups))
 
 
 def _settings(given: Any, prefix: str) -> Iterator[tuple[str, Any]]:

@@ -65,7 +65,12 @@ class ImageStack:
         with _own_pixel_limit(), ThreadPoolExecutor(available_cores(), "decode") as pool:
             for chunk in _chunks(encoded):
                 for (_, name), image in zip(chunk, self._decoded(chunk, pool), strict=True):
-                    self._take(image, name)
+                    if isinstance(image, str):
+                        self.broken[self._seen] = image
+                    else:
+                        self.conversions.update(image.conversions)
+                        self._place(image.pixels, name)
+                    self._seen += 1
         self._check_broken()
 
     @property
@@ -102,20 +107,23 @@ class ImageStack:
         except DataError as error:
             raise DataError(f"{name} {error}") from error
 
-    def _take(self, image: DecodedImage | str, name: str) -> None:
-        if isinstance(image, str):
-            self.broken[self._seen] = image
-        else:
-            self.conversions.update(image.conversions)
-            self._place(image.pixels, name)
-        self._seen += 1
-
     def _place(self, image: np.ndarray, name: str) -> None:
+        _, height, width = image.shape
         if self._images is None:
-            self._images = self._allocate(image)
+            try:
+                self._images = np.empty((self._num_images, *image.shape), dtype=np.uint8)
+            except MemoryError as error:
+                raise DataError(
+                    f"{self._num_images} images of {width}x{height} px do not fit into memory; "
+                    f"set a smaller images.image_size or give fewer images"
+                ) from error
             self._first = name
         elif image.shape[1:] != self._images.shape[2:]:
-            raise self._mismatch(image, name)
+            side = self._images.shape[2]
+            raise DataError(
+                f"{name} is {width}x{height} px, unlike {self._first} with {side}x{side} px; set "
+                f"images.image_size ({MIN_SIDE} to {MAX_SIDE}) to resize all of them"
+            )
         if len(image) > self._images.shape[1]:
             self._images = self._images.repeat(len(image), axis=1)
             self.conversions[MIXED_GREY] += self._filled
@@ -123,24 +131,6 @@ class ImageStack:
             self.conversions[MIXED_GREY] += 1
         self._images[self._filled] = image
         self._filled += 1
-
-    def _allocate(self, image: np.ndarray) -> np.ndarray:
-        _, height, width = image.shape
-        try:
-            return np.empty((self._num_images, *image.shape), dtype=np.uint8)
-        except MemoryError as error:
-            raise DataError(
-                f"{self._num_images} images of {width}x{height} px do not fit into memory; "
-                f"set a smaller images.image_size or give fewer images"
-            ) from error
-
-    def _mismatch(self, image: np.ndarray, name: str) -> DataError:
-        _, height, width = image.shape
-        side = self._images.shape[2]  # type: ignore[union-attr]
-        return DataError(
-            f"{name} is {width}x{height} px, unlike {self._first} with {side}x{side} px; set "
-            f"images.image_size ({MIN_SIDE} to {MAX_SIDE}) to resize all of them"
-        )
 
     def _check_broken(self) -> None:
         """Refuse too many broken images; name the others."""

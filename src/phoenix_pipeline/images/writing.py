@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -128,14 +127,9 @@ class SampleWriter:
         self._parquet.write_table(pa.Table.from_arrays(columns, schema=self._schema))
         self._rows += len(images)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: Any) -> None:
         """Complete the file and give it its name, or remove it after an exception."""
-        self._cleanup.__exit__(kind, error, trace)
+        self._cleanup.__exit__(*error)
 
 
 def read_samples(path: Path) -> Samples:
@@ -220,11 +214,6 @@ class PngFolderWriter:
             self._table.writerow([name, *label, client_id, int(seed)])
             self._count += 1
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: Any) -> None:
         """Close the table."""
         self._cleanup.close()

@@ -2,12 +2,11 @@
 
 import numpy as np
 
-from phoenix_pipeline.images import GLOBAL_MODEL
+from phoenix_pipeline.images import GLOBAL_MODEL, Samples
 from phoenix_pipeline.metrics.arm_metrics import ClientScores
-from phoenix_pipeline.metrics.classifier import LabelJudge
 from phoenix_pipeline.metrics.feature_extractor import FeatureExtractor, extract_features
 from phoenix_pipeline.metrics.frechet import frechet_distance, gaussian_statistics
-from phoenix_pipeline.metrics.reference import ReferenceStatistics
+from phoenix_pipeline.metrics.scores import Yardstick
 
 FEWEST_FOR_A_DISTANCE = 64
 
@@ -31,35 +30,26 @@ def samples_per_client(client_id: np.ndarray) -> dict[str, int]:
 
 
 def score_clients(
-    images: np.ndarray,
-    client_id: np.ndarray,
-    pixels: FeatureExtractor,
-    reference: ReferenceStatistics,
-    judge: LabelJudge | None,
-    batch_size: int,
+    samples: Samples, pixels: FeatureExtractor, held: Yardstick
 ) -> dict[str, ClientScores]:
     """Return for each client its ``num_samples``, distance and ``class_shares``.
 
-    ``images``: uint8 [N, C, H, W] with ``client_id`` [N]; rows of the global model are left out.
-    The distance, in the space of ``pixels``, is left out where a client has fewer than
-    :data:`FEWEST_FOR_A_DISTANCE` samples, and the shares where there is no ``judge``, or one
-    that knows the commonest class alone. A distance to all classes is large for a
-    client that rightly draws few of them.
+    Samples of the global model are left out. The distance, in the space of ``pixels``, is left out
+    where a client has fewer than :data:`FEWEST_FOR_A_DISTANCE` samples, and the shares where there
+    is no judge, or one that knows the commonest class alone. A distance to all classes is large
+    for a client that rightly draws few of them.
     """
     scores: dict[str, ClientScores] = {}
-    for client, count in samples_per_client(client_id).items():
-        own = images[client_id == int(client)]
+    reference, judge = held.references[pixels.name].statistics, held.judge
+    for client, count in samples_per_client(samples.client_id).items():
+        own = samples.images.images[samples.client_id == int(client)]
         scores[client] = {"num_samples": count}
         if count >= FEWEST_FOR_A_DISTANCE:
-            features = extract_features(pixels, own, batch_size)
-            distance = frechet_distance(gaussian_statistics(features), reference.statistics)
+            features = extract_features(pixels, own, held.config.batch_size)
+            distance = frechet_distance(gaussian_statistics(features), reference)
             scores[client]["fid_pixels"] = distance
         if judge is not None and not judge.refusal:
-            scores[client]["class_shares"] = _class_shares(judge, own)
+            classes = judge.probabilities(own).argmax(axis=1)
+            shares = np.bincount(classes, minlength=len(judge.class_names)) / count
+            scores[client]["class_shares"] = shares.tolist()
     return scores
-
-
-def _class_shares(judge: LabelJudge, images: np.ndarray) -> list[float]:
-    classes = judge.probabilities(images).argmax(axis=1)
-    counts = np.bincount(classes, minlength=len(judge.class_names))
-    return [float(share) for share in counts / len(images)]

@@ -35,8 +35,13 @@ def modules() -> tuple[ModuleType, ...]:
 
 def feature_scores() -> tuple[FeatureScores, ...]:
     """Return what is measured in each feature space, in the order of the headline."""
+
+    def place(scores: FeatureScores) -> int:
+        headline = scores.metrics[0].headline
+        return headline.place if headline else 1000
+
     found = [item for item in _listed("SCORES") if isinstance(item, FeatureScores)]
-    return tuple(sorted(found, key=lambda scores: _place(scores.metrics[0])))
+    return tuple(sorted(found, key=place))
 
 
 def class_scores() -> tuple[ClassScores, ...]:
@@ -100,7 +105,3 @@ def describe(name: str, further: Iterable[Metric] = ()) -> Metric | None:
 def _listed(attribute: str) -> Iterator[object]:
     for module in modules():
         yield from getattr(module, attribute, ())
-
-
-def _place(metric: Metric) -> int:
-    return metric.headline.place if metric.headline else 1000

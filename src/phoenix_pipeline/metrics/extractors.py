@@ -10,27 +10,12 @@ from torch.nn import functional
 from phoenix_pipeline.config import EXTRACTORS, EvaluationConfig
 from phoenix_pipeline.config.base import AUTO
 from phoenix_pipeline.errors import SettingsError
-from phoenix_pipeline.metrics.classifier import LabelJudge
 from phoenix_pipeline.metrics.components import extractor_spaces
-from phoenix_pipeline.metrics.feature_extractor import (
-    FeatureExtractor,
-    extract_features,
-    fingerprint_weights,
-)
+from phoenix_pipeline.metrics.feature_extractor import FeatureExtractor, fingerprint_weights
 from phoenix_pipeline.metrics.feature_space import FeatureSpace, SpaceInputs
+from phoenix_pipeline.metrics.label_judge import LabelJudge
 from phoenix_pipeline.metrics.network_file import FileNetwork
 from phoenix_pipeline.registry import look_up
-
-__all__ = [
-    "FeatureExtractor",
-    "available_extractors",
-    "check_extractors",
-    "classifier_extractor",
-    "extract_features",
-    "pixel_extractor",
-]
-
-_Found = tuple[FeatureExtractor | None, str]
 
 LARGEST_PIXEL_SIDE = 16
 NO_JUDGE = "no label judge: the images have no labels, or fewer than two classes"
@@ -126,10 +111,6 @@ def check_extractors(config: EvaluationConfig) -> None:
             )
 
 
-def _pixels(inputs: SpaceInputs) -> FeatureExtractor:
-    return pixel_extractor(inputs.channels, inputs.image_size, inputs.device)
-
-
 def _classifier(inputs: SpaceInputs) -> FeatureExtractor | str:
     if inputs.judge is None:
         return NO_JUDGE
@@ -138,5 +119,10 @@ def _classifier(inputs: SpaceInputs) -> FeatureExtractor | str:
 
 FEATURE_SPACES = (
     FeatureSpace("classifier", "classifier", rank=20, build=_classifier),
-    FeatureSpace("pixels", "pixels", rank=40, build=_pixels),
+    FeatureSpace(
+        "pixels",
+        "pixels",
+        rank=40,
+        build=lambda of: pixel_extractor(of.channels, of.image_size, of.device),
+    ),
 )

@@ -10,7 +10,7 @@ from phoenix_pipeline.config import EvaluationConfig
 from phoenix_pipeline.metrics.feature_extractor import FeatureExtractor
 
 if TYPE_CHECKING:
-    from phoenix_pipeline.metrics.classifier import LabelJudge
+    from phoenix_pipeline.metrics.label_judge import LabelJudge
 
 
 @dataclass(frozen=True)

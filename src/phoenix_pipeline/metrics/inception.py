@@ -11,7 +11,7 @@ from torch import Tensor
 from phoenix_pipeline.config import EvaluationConfig
 from phoenix_pipeline.errors import CheckpointError, SettingsError
 from phoenix_pipeline.metrics.feature_extractor import FeatureExtractor, as_rgb, fingerprint_weights
-from phoenix_pipeline.metrics.feature_space import FeatureSpace, SpaceInputs
+from phoenix_pipeline.metrics.feature_space import FeatureSpace
 
 logger = logging.getLogger(__name__)
 
@@ -20,26 +20,33 @@ PREPROCESSING = "RGB, TensorFlow-1 bilinear to 299x299, (x - 128) / 128, 2048 po
 
 def inception_v3_extractor(
     config: EvaluationConfig, device: torch.device
-) -> tuple[FeatureExtractor | None, str]:
-    """Return (``fid_inception_v3``, "") or (None, why it is skipped in one line).
+) -> FeatureExtractor | str:
+    """Return ``fid_inception_v3``, or why it is skipped in one line.
 
     Raises:
         SettingsError: ``inception_weights`` names a file that is not there.
         CheckpointError: the file does not hold the published weights.
     """
     if config.inception_weights is not None:
-        weights = _read_weights(Path(config.inception_weights))
-    elif config.allow_download:
-        downloaded = _download_weights()
-        if isinstance(downloaded, str):
-            return None, downloaded
-        weights = downloaded
-    else:
-        return None, (
+        return _build(_read_weights(Path(config.inception_weights)), device)
+    if not config.allow_download:
+        return (
             "no weights: set evaluation.inception_weights to the published file, or "
             "evaluation.allow_download to true"
         )
-    return _build(weights, device), ""
+    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
+
+    try:
+        weights = torch.hub.load_state_dict_from_url(
+            URL_INCEPTION_V3, map_location="cpu", progress=False, check_hash=True, weights_only=True
+        )
+    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
+        logger.warning("The Inception weights could not be downloaded: %s", error)
+        return (
+            f"the weights could not be downloaded ({_first_line(error)}); set "
+            "evaluation.inception_weights to the published file"
+        )
+    return _build(weights, device)
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
@@ -65,25 +72,6 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
             "is a state dict"
         )
     return weights
-
-
-def _download_weights() -> dict[str, Tensor] | str:
-    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
-
-    try:
-        return torch.hub.load_state_dict_from_url(
-            URL_INCEPTION_V3,
-            map_location="cpu",
-            progress=False,
-            check_hash=True,
-            weights_only=True,
-        )
-    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
-        logger.warning("The Inception weights could not be downloaded: %s", error)
-        return (
-            f"the weights could not be downloaded ({_first_line(error)}); set "
-            "evaluation.inception_weights to the published file"
-        )
 
 
 def _build(weights: dict[str, Tensor], device: torch.device) -> FeatureExtractor:
@@ -119,9 +107,11 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _space(inputs: SpaceInputs) -> FeatureExtractor | str:
-    extractor, reason = inception_v3_extractor(inputs.config, inputs.device)
-    return extractor or reason
-
-
-FEATURE_SPACES = (FeatureSpace("inception_v3", "Inception-v3", rank=10, build=_space),)
+FEATURE_SPACES = (
+    FeatureSpace(
+        "inception_v3",
+        "Inception-v3",
+        rank=10,
+        build=lambda inputs: inception_v3_extractor(inputs.config, inputs.device),
+    ),
+)

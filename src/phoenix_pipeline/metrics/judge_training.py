@@ -78,7 +78,9 @@ def fit(
     generator = torch_generator(config.seed, "label_judge_training")
     batches = -(-len(data) // config.batch_size)
     optimizer, schedule = _one_cycle(network, config, config.epochs * batches)
-    gradients = _Gradients(network, data, targets, _precision(device, config))
+    auto = "bf16" if device.type == "cuda" else "fp32"
+    precision = auto if config.precision == "auto" else config.precision
+    gradients = _Gradients(network, data, targets, precision)
     network.train()
     for epoch in range(config.epochs):
         loss_sum = torch.zeros((), device=device)
@@ -91,7 +93,11 @@ def fit(
             loss_sum += gradients.set(view, targets[batch])
             optimizer.step()
             schedule.step()
-        _check_finite(loss_sum, epoch, config)
+        if not torch.isfinite(loss_sum):
+            raise TrainingError(
+                f"The label judge's loss is not finite in epoch {epoch + 1}; lower "
+                f"evaluation.classifier.learning_rate (now {config.learning_rate})"
+            )
         if progress is not None:
             progress(1)
 
@@ -140,14 +146,6 @@ class _Gradients:
         self._loss.copy_(loss.detach())
 
 
-def _check_finite(loss: Tensor, epoch: int, config: ClassifierConfig) -> None:
-    if not torch.isfinite(loss):
-        raise TrainingError(
-            f"The label judge's loss is not finite in epoch {epoch + 1}; lower "
-            f"evaluation.classifier.learning_rate (now {config.learning_rate})"
-        )
-
-
 def _one_cycle(
     network: JudgeNetwork, config: ClassifierConfig, steps: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
@@ -162,9 +160,3 @@ def _one_cycle(
         optimizer, config.learning_rate, total_steps=max(2, steps)
     )
     return optimizer, schedule
-
-
-def _precision(device: torch.device, config: ClassifierConfig) -> str:
-    if config.precision != "auto":
-        return config.precision
-    return "bf16" if device.type == "cuda" else "fp32"

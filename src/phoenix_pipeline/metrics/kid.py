@@ -4,21 +4,11 @@ Ours, because importing torchmetrics or torch-fidelity takes longer than the met
 it against torch-fidelity.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.metrics.metric import FIDELITY, FeatureInputs, FeatureScores, Headline, Metric
 from phoenix_pipeline.seeding import numpy_generator
-
-
-@dataclass(frozen=True)
-class KernelDistance:
-    """Mean and standard deviation over subsets; the mean of equal distributions is about 0."""
-
-    mean: float
-    std: float
 
 
 def unbiased_squared_mmd(a: np.ndarray, b: np.ndarray) -> float:
@@ -35,8 +25,10 @@ def unbiased_squared_mmd(a: np.ndarray, b: np.ndarray) -> float:
 
 def kernel_distance(
     samples: np.ndarray, reference: np.ndarray, num_subsets: int, subset_size: int, seed: int
-) -> KernelDistance:
-    """Return KID over ``num_subsets`` random subsets of ``subset_size`` from each side.
+) -> float:
+    """Return KID, the mean over ``num_subsets`` random subsets of ``subset_size`` from each side.
+
+    That of equal distributions is about 0.
 
     Raises:
         SettingsError: a subset is larger than a side, or smaller than 2.
@@ -55,7 +47,7 @@ def kernel_distance(
         )
         for _ in range(num_subsets)
     ]
-    return KernelDistance(float(np.mean(distances)), float(np.std(distances)))
+    return float(np.mean(distances))
 
 
 def _kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -66,7 +58,7 @@ def _kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def _measure(inputs: FeatureInputs) -> tuple[float]:
     config, real = inputs.config, inputs.reference.compared_features
     subsets = config.kid_subsets, config.kid_subset_size
-    return (kernel_distance(inputs.features, real, *subsets, inputs.seed).mean,)
+    return (kernel_distance(inputs.features, real, *subsets, inputs.seed),)
 
 
 SCORES = (

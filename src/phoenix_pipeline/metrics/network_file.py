@@ -1,6 +1,6 @@
 """A classifier from a user's TorchScript or ONNX file, behind the preprocessing that it expects.
 
-Whether it is a good judge of the images at hand is measured in ``own_judge.py``.
+It is tried on a few images before anything rests on it; ``classifier.py`` measures how good it is.
 """
 
 import warnings
@@ -8,12 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from phoenix_pipeline.config import JudgeFileConfig
-from phoenix_pipeline.errors import CheckpointError, SettingsError
+from phoenix_pipeline.errors import CheckpointError, DataError, SettingsError
+from phoenix_pipeline.images import ImageSet
 
 Network = Callable[[Tensor], Tensor]
 
@@ -21,6 +23,8 @@ SETTING = "evaluation.classifier.file"
 TORCHSCRIPT, ONNX = (".pt", ".ts", ".torchscript"), (".onnx",)
 # ITU-R 601, as Pillow converts to grey.
 _LUMA = (0.299, 0.587, 0.114)
+_TRIAL_IMAGES = 8
+_NEAR_ONE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -97,8 +101,6 @@ def open_network(path: Path, device: torch.device) -> Network:
         SettingsError: there is no such file, its kind is another, or ONNX Runtime is missing.
         CheckpointError: the file is broken, or takes something else than one batch of images.
     """
-    if not path.is_file():
-        raise SettingsError(f"{SETTING}.path is {str(path)!r}, which is not a file")
     if path.suffix in TORCHSCRIPT:
         return _open_torchscript(path, device)
     if path.suffix in ONNX:
@@ -165,3 +167,62 @@ def _broken(path: Path, kind: str, error: Exception) -> CheckpointError:
 def _last_line(error: Exception) -> str:
     """Return the line of a message that says most: the last, after the program's own traceback."""
     return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
+
+
+def existing_file(file: JudgeFileConfig) -> Path:
+    """Return the user's file; raises SettingsError where there is none."""
+    path = Path(file.path or "")
+    if not path.is_file():
+        raise SettingsError(f"{SETTING}.path is {file.path!r}, which is not a file")
+    return path
+
+
+def open_own_judge(test: ImageSet, file: JudgeFileConfig, device: torch.device) -> FileNetwork:
+    """Return the network after a trial on a few images.
+
+    Raises:
+        SettingsError: there is no such file, or it does not fit the images or ``file``.
+        CheckpointError: the file is broken.
+        DataError: an output is not finite.
+    """
+    network = FileNetwork(open_network(existing_file(file), device), file, _order(file, test))
+    channels = file.channels or test.channels
+    if len(file.mean) not in (0, 1, channels):
+        raise SettingsError(
+            f"{SETTING}.mean has {len(file.mean)} values for {channels} channel(s); allowed are "
+            f"none, 1 or {channels}"
+        )
+    images = torch.from_numpy(np.ascontiguousarray(test.images[:_TRIAL_IMAGES])).to(device)
+    with torch.inference_mode():
+        outputs = network.raw(images).cpu().numpy()
+    _check_outputs(outputs, test, file)
+    return network
+
+
+def _order(file: JudgeFileConfig, test: ImageSet) -> tuple[int, ...]:
+    if not file.classes:
+        return tuple(range(test.num_classes))
+    if sorted(file.classes) != sorted(test.class_names):
+        raise SettingsError(
+            f"{SETTING}.classes is {list(file.classes)}; allowed are the images' classes "
+            f"{list(test.class_names)}, in the order of the file's outputs"
+        )
+    return tuple(file.classes.index(name) for name in test.class_names)
+
+
+def _check_outputs(outputs: np.ndarray, test: ImageSet, file: JudgeFileConfig) -> None:
+    if outputs.shape[1] != test.num_classes:
+        raise SettingsError(
+            f"{SETTING}.path {file.path!r} has {outputs.shape[1]} outputs, and the images have "
+            f"{test.num_classes} classes ({', '.join(test.class_names)}); allowed is one for each"
+        )
+    if not np.isfinite(outputs).all():
+        raise DataError(f"{SETTING}.path {file.path!r} gives values that are not finite")
+    sums_to_one = (abs(outputs.sum(axis=1) - 1) < _NEAR_ONE).all() and outputs.min() >= 0
+    if sums_to_one != (file.outputs == "probabilities"):
+        raise SettingsError(
+            f"{SETTING}.outputs is {file.outputs}, but the file gives values from "
+            f"{outputs.min():.3g} to {outputs.max():.3g} that "
+            f"{'are' if sums_to_one else 'are no'} probabilities; set it to "
+            f"{'probabilities' if sums_to_one else 'logits'}"
+        )

@@ -137,13 +137,22 @@ def save_reference(path: Path, reference: ReferenceStatistics) -> None:
     save_tensors(path, tensors, metadata)
 
 
-def load_reference(path: Path) -> ReferenceStatistics:
-    """Read a reference back; see :func:`check_reference` for whether it is the right one.
+def load_reference(path: Path, expected: Mapping[str, str | int]) -> ReferenceStatistics:
+    """Read a reference back that was made from what ``expected`` says.
 
     Raises:
-        CheckpointError: the file is missing, broken or not a reference.
+        CheckpointError: the file is missing, broken or not a reference, or its data, preprocessing
+            or extractor differ; lists what was got and what is expected.
     """
     tensors, metadata = load_tensors(path)
+    got = metadata.get("provenance", {})
+    if got and got != expected:
+        keys = [key for key in sorted({*got, *expected}) if got.get(key) != expected.get(key)]
+        details = "; ".join(f"{k}: got {got.get(k)}, expected {expected.get(k)}" for k in keys)
+        raise CheckpointError(
+            f"The reference statistics were made from something else: {details}; delete {path} to "
+            "have them made anew"
+        )
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
     try:
         ratios = arrays.get("held_out_ratios")
@@ -162,20 +171,3 @@ def load_reference(path: Path) -> ReferenceStatistics:
         raise CheckpointError(
             f"{path} is not reference statistics: {error} is missing; delete it to have it made"
         ) from error
-
-
-def check_reference(reference: ReferenceStatistics, expected: Mapping[str, str | int]) -> None:
-    """Refuse a reference whose data, preprocessing or extractor differ from ``expected``.
-
-    Raises:
-        CheckpointError: lists every key that differs, what was got and what is expected.
-    """
-    got = reference.provenance
-    keys = sorted({*got, *expected})
-    differing = [key for key in keys if got.get(key) != expected.get(key)]
-    if differing:
-        details = "; ".join(f"{k}: got {got.get(k)}, expected {expected.get(k)}" for k in differing)
-        raise CheckpointError(
-            f"The reference statistics were made from something else: {details}; delete the file "
-            "to have them made anew"
-        )

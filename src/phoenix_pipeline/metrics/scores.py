@@ -1,7 +1,7 @@
 """Every metric of one set of samples, under flat names; what cannot be had is skipped and why."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -9,10 +9,10 @@ import numpy as np
 from phoenix_pipeline.config import EvaluationConfig
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.metrics.class_histogram import ClassHistogram, class_histogram
-from phoenix_pipeline.metrics.classifier import LabelJudge
 from phoenix_pipeline.metrics.components import class_scores, feature_scores
 from phoenix_pipeline.metrics.extractors import NO_JUDGE
 from phoenix_pipeline.metrics.feature_extractor import FeatureExtractor, Progress, extract_features
+from phoenix_pipeline.metrics.label_judge import LabelJudge
 from phoenix_pipeline.metrics.metric import COVERAGE, ClassInputs, FeatureInputs, Metric
 from phoenix_pipeline.metrics.reference import ReferenceStatistics
 from phoenix_pipeline.seeding import numpy_generator
@@ -33,6 +33,21 @@ SCORES = (
         group=COVERAGE,
     ),
 )
+
+
+@dataclass(frozen=True, eq=False)
+class Yardstick:
+    """What samples are held against: a judge where there are classes, and real images' statistics.
+
+    ``references``: of each of the ``extractors``, by its name. ``skipped``: why others cannot be
+    had.
+    """
+
+    judge: LabelJudge | None
+    extractors: Sequence[FeatureExtractor]
+    references: Mapping[str, ReferenceStatistics]
+    config: EvaluationConfig
+    skipped: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -59,72 +74,84 @@ class Scores:
 
 def score_samples(
     samples: np.ndarray,
-    references: Mapping[str, ReferenceStatistics],
-    judge: LabelJudge | None,
-    extractors: Sequence[FeatureExtractor],
-    config: EvaluationConfig,
+    held: Yardstick,
     *,
     seed: int,
-    skipped: Mapping[str, str] | None = None,
     progress: Progress | None = None,
     asked: np.ndarray | None = None,
 ) -> Scores:
     """Score uint8 ``samples`` [N, C, H, W] in the feature space of each extractor.
 
-    ``references`` maps extractor names to real images; ``skipped`` are extractors that could not be
-    had. ``asked``: int64 [N], the classes that a conditional model was to draw.
+    ``asked``: int64 [N], the classes that a conditional model was to draw.
 
     Raises:
         SettingsError: there is no sample, or an extractor has no reference.
         DataError: the samples do not fit the extractors, or a feature is not finite.
     """
-    missing = [extractor.name for extractor in extractors if extractor.name not in references]
+    missing = [e.name for e in held.extractors if e.name not in held.references]
     if missing:
         raise SettingsError(
             f"There are no reference statistics for {', '.join(missing)}; there are some for "
-            f"{', '.join(references) or 'none'}; make them first"
+            f"{', '.join(held.references) or 'none'}; make them first"
         )
-    tally = _Tally(skipped)
-    for extractor in extractors:
-        features = extract_features(extractor, samples, config.batch_size, progress)
-        inputs = FeatureInputs(features, references[extractor.name], config, seed)
-        _measure_features(tally, extractor.name, inputs)
-    _summarise(tally)
-    histogram = _judge(tally, judge, samples, seed, asked)
-    return tally.result(len(samples), references, histogram)
+    features = (
+        (e.name, extract_features(e, samples, held.config.batch_size, progress))
+        for e in held.extractors
+    )
+    return _measure(held, features, samples, seed, asked)
 
 
-def score_real_images(
-    images: np.ndarray,
-    references: Mapping[str, ReferenceStatistics],
-    judge: LabelJudge | None,
-    config: EvaluationConfig,
-    *,
-    seed: int,
-    skipped: Mapping[str, str] | None = None,
-) -> Scores:
+def score_real_images(images: np.ndarray, held: Yardstick, *, seed: int) -> Scores:
     """Score real images of the split that is not the reference: the floor of every metric.
 
     ``images`` is that split, uint8 [N, C, H, W]. ``Scores.num_images`` says how many were used:
     distances fall with their number.
     """
-    count = min([len(images), *(len(r.held_out_features) for r in references.values())])
-    tally = _Tally(skipped)
-    for name, reference in references.items():
-        inputs = FeatureInputs(reference.held_out_features[:count], reference, config, seed)
-        _measure_features(tally, name, inputs, real_images=True)
-    _summarise(tally, real_images=True)
+    known = held.references
+    count = min([len(images), *(len(r.held_out_features) for r in known.values())])
+    features = ((name, r.held_out_features[:count]) for name, r in known.items())
     order = numpy_generator(seed, "real_images").permutation(len(images))[:count]
-    histogram = _judge(tally, judge, images[order], seed)
-    return tally.result(count, references, histogram)
+    return _measure(held, features, images[order], seed, real_images=True)
 
 
+def _measure(
+    held: Yardstick,
+    features: Iterable[tuple[str, np.ndarray]],
+    images: np.ndarray,
+    seed: int,
+    asked: np.ndarray | None = None,
+    *,
+    real_images: bool = False,
+) -> Scores:
+    """Return all scores of ``images`` with their ``features`` by extractor."""
+    tally = _Tally({}, dict(held.skipped))
+    due = [s for s in feature_scores() if not (real_images and s.not_of_real_images)]
+    for name, found in features:
+        inputs = FeatureInputs(found, held.references[name], held.config, seed)
+        for scores in due:
+            names = [f"{metric.name}{name.removeprefix('fid_')}" for metric in scores.metrics]
+            tally.measure(names, partial(scores.measure, inputs))
+    for scores in feature_scores():
+        if scores.largest is None:
+            continue
+        values = [v for n, v in tally.scores.items() if n.startswith(scores.metrics[0].name)]
+        if real_images and scores.not_of_real_images:
+            tally.skipped[scores.largest.name] = scores.not_of_real_images
+        elif values:
+            tally.scores[scores.largest.name] = max(values)
+        else:
+            tally.skipped[scores.largest.name] = "no feature space allows it"
+    histogram = _judge(tally, held.judge, images, seed, asked)
+    num_reference = max((r.statistics.num_images for r in held.references.values()), default=0)
+    return Scores(len(images), num_reference, tally.scores, tally.skipped, histogram)
+
+
+@dataclass(frozen=True)
 class _Tally:
     """Scores so far, and what was skipped."""
 
-    def __init__(self, skipped: Mapping[str, str] | None) -> None:
-        self.scores: dict[str, float] = {}
-        self.skipped: dict[str, str] = dict(skipped or {})
+    scores: dict[str, float]
+    skipped: dict[str, str]
 
     def measure(self, names: Sequence[str], metric: Callable[[], Sequence[float]]) -> None:
         """Add ``metric()`` under ``names``, or the reason why these images do not allow it."""
@@ -135,48 +162,13 @@ class _Tally:
         else:
             self.scores.update(zip(names, map(float, values), strict=True))
 
-    def result(
-        self,
-        num_images: int,
-        references: Mapping[str, ReferenceStatistics],
-        histogram: ClassHistogram | None,
-    ) -> Scores:
-        num_reference = max((r.statistics.num_images for r in references.values()), default=0)
-        return Scores(num_images, num_reference, self.scores, self.skipped, histogram)
-
-
-def _measure_features(
-    tally: _Tally, name: str, inputs: FeatureInputs, *, real_images: bool = False
-) -> None:
-    """Add what is measured in the feature space of the extractor ``name``."""
-    space = name.removeprefix("fid_")
-    for scores in feature_scores():
-        if not (real_images and scores.not_of_real_images):
-            names = [f"{metric.name}{space}" for metric in scores.metrics]
-            tally.measure(names, partial(scores.measure, inputs))
-
-
-def _summarise(tally: _Tally, *, real_images: bool = False) -> None:
-    """Add the largest value over the feature spaces of each metric that has one."""
-    for scores in feature_scores():
-        if scores.largest is None:
-            continue
-        beginning = scores.metrics[0].name
-        values = [value for name, value in tally.scores.items() if name.startswith(beginning)]
-        if real_images and scores.not_of_real_images:
-            tally.skipped[scores.largest.name] = scores.not_of_real_images
-        elif values:
-            tally.scores[scores.largest.name] = max(values)
-        else:
-            tally.skipped[scores.largest.name] = "no feature space allows it"
-
 
 def _judge(
     tally: _Tally,
     judge: LabelJudge | None,
     images: np.ndarray,
     seed: int,
-    asked: np.ndarray | None = None,
+    asked: np.ndarray | None,
 ) -> ClassHistogram | None:
     due = [scores for scores in class_scores() if asked is not None or not scores.of_labelled]
     names = [metric.name for scores in due for metric in scores.metrics]

@@ -6,8 +6,8 @@ import pandas as pd
 
 from phoenix_pipeline.metrics.arm_metrics import ArmMetrics
 from phoenix_pipeline.reporting.comparison import FLOOR_NAME
+from phoenix_pipeline.reporting.derived_columns import doubtful_shares
 from phoenix_pipeline.reporting.formatting import DOUBTFUL
-from phoenix_pipeline.reporting.gap_closed import doubtful_shares
 from phoenix_pipeline.reporting.vocabulary import GAP_CLOSED
 
 _EQUAL_WORK = 1.02

@@ -14,10 +14,13 @@ from phoenix_pipeline.metrics.components import feature_spaces, space_of
 from phoenix_pipeline.metrics.metric import GROUPS, Metric
 from phoenix_pipeline.metrics.privacy.arm_audit import ArmAudit
 from phoenix_pipeline.metrics.scores import SCORES as JUDGE_QUALITY
+from phoenix_pipeline.reporting.derived_columns import (
+    add_gap_closed,
+    add_start_shares,
+    doubtful_shares,
+)
 from phoenix_pipeline.reporting.formatting import DOUBTFUL, MISSING, finite, format_values
-from phoenix_pipeline.reporting.gap_closed import add_gap_closed, doubtful_shares
 from phoenix_pipeline.reporting.run_totals import CONDITIONS, COSTS, OTHER_SETTINGS, run_totals
-from phoenix_pipeline.reporting.start_shares import add_start_shares
 from phoenix_pipeline.reporting.vocabulary import describe_metric
 
 FLOOR_NAME = "real test images"
@@ -45,10 +48,10 @@ def compare_arms(
     """Put all arms into one table.
 
     Columns: ``arm``; every score, in the order in which they first appear; the share of the gap
-    that is closed (:func:`~phoenix_pipeline.reporting.gap_closed.add_gap_closed`), and what is left
-    of the distance of given weights (:mod:`~phoenix_pipeline.reporting.start_shares`); what the run
-    cost (``run_totals.COSTS``); how good the classifier is; the conditions of the scores. What an
-    arm does not have is missing, never text.
+    that is closed, and what is left of the distance of given weights
+    (:mod:`~phoenix_pipeline.reporting.derived_columns`); what the run cost
+    (``run_totals.COSTS``); how good the classifier is; the conditions of the scores. What an arm
+    does not have is missing, never text.
 
     ``metrics``: arm -> its ``metrics.json``; gives the order of the rows. ``rounds``: arm -> its
     ``rounds.parquet``; arms found only there come last. ``floor``: the scores that real test

@@ -28,6 +28,15 @@ _CODECS = {
     "uniform": "rounded to steps of even width",
     "top_k": "cut to its largest values",
 }
+_OF_CENTRAL = (
+    "noise added by the server: who sees only the global models, such as the other clients, can "
+    "hardly tell whether one client took part. It does not protect from the server, which sees "
+    "each update, nor does it cover the table of rounds (losses, numbers of images)."
+)
+_OF_LOCAL = (
+    "noise added by each client: who sees its weights, the server included, can hardly tell what "
+    "images it trained on. Losses and numbers of images are sent as they are and are not covered."
+)
 
 
 def describe_disclosure(
@@ -54,8 +63,16 @@ def describe_disclosure(
         )
     sentences += [*_start(arm), *latents]
     if arm.model.conditioning != "none":
-        sentences.append(_classes(arm))
-    if _has_client_models(arm):
+        sentences.append(_of_update(arm))
+        if arm.sampling.class_distribution == "as_training":
+            sentences[-1] += (
+                " The samples have the classes of the training images, whose numbers this "
+                "simulation knows; no client sent them."
+            )
+    # A GAN's discriminator draws nothing.
+    undrawn = family_of(arm.model).undrawn
+    drawn = any(layer.split(".")[0] not in undrawn for layer in _personal_layers(arm))
+    if drawn or arm.federation.compression.partial_update in _KEPT:
         sentences.append(_sampled(arm))
     return [*sentences, *_promise(arm, epsilon)]
 
@@ -65,7 +82,7 @@ def _weights(arm: ArmSettings) -> str:
         named = layers if isinstance(layers, str) else ", ".join(layers)
         sent = f"the weights of the shared layers; its personal layers ({named}) stayed with it"
         sent += _until(arm)
-    elif _partial_update(arm) in _KEPT:
+    elif arm.federation.compression.partial_update in _KEPT:
         sent = "the weights of a part of its model"
     else:
         sent = family_of(arm.model).describe_sent(arm.model.model_dump(mode="json"))
@@ -105,13 +122,6 @@ def _latents(arm: ArmSettings, encoded_pool: int | None) -> list[str]:
     return [sentence]
 
 
-def _has_client_models(arm: ArmSettings) -> bool:
-    """Whether each client draws from layers of its own; a GAN's discriminator draws nothing."""
-    undrawn = family_of(arm.model).undrawn
-    drawn = any(layer.split(".")[0] not in undrawn for layer in _personal_layers(arm))
-    return drawn or _partial_update(arm) in _KEPT
-
-
 def _sampled(arm: ArmSettings) -> str:
     """Return where the samples of clients' own models were drawn."""
     if arm.federation.engine == "deployment":
@@ -127,7 +137,7 @@ def _sampled(arm: ArmSettings) -> str:
 
 
 def _compression(arm: ArmSettings) -> list[str]:
-    scheme, codec = _partial_update(arm), arm.federation.compression.up.codec
+    scheme, codec = arm.federation.compression.partial_update, arm.federation.compression.up.codec
     sentences = [_SPLIT] if scheme == "usplit" else []
     if scheme in _KEPT:
         sentences.append(f"{_KEPT[scheme]}{_until(arm)}.")
@@ -137,10 +147,6 @@ def _compression(arm: ArmSettings) -> list[str]:
             f"What it sent was its update, {written}: that saves traffic and protects nothing."
         )
     return sentences
-
-
-def _partial_update(arm: ArmSettings) -> str:
-    return arm.federation.compression.partial_update
 
 
 def _personal_layers(arm: ArmSettings) -> tuple[str, ...]:
@@ -177,24 +183,14 @@ def _pool(arm: ArmSettings) -> str:
     )
 
 
-def _classes(arm: ArmSettings) -> str:
-    """Return what the server learns of a client's classes, and how the drawn ones are known."""
-    said = _of_update(arm)
-    if arm.sampling.class_distribution == "as_training":
-        said += (
-            " The samples have the classes of the training images, whose numbers this simulation "
-            "knows; no client sent them."
-        )
-    return said
-
-
 def _of_update(arm: ArmSettings) -> str:
+    """Return what the server learns of a client's classes."""
     kept = _personal_layers(arm)
     own = CLASS_EMBEDDING in kept or all(
         any(f"{layer}.".startswith(f"{prefix}.") for prefix in kept)
         for layer in family_of(arm.model).class_layers
     )
-    if own or _partial_update(arm) in _KEPT:
+    if own or arm.federation.compression.partial_update in _KEPT:
         return "The embedding of classes stayed with it, and does not tell which ones it holds."
     if arm.model.lora.rank:
         return "The embedding of classes is not trained, and does not tell which ones it holds."
@@ -222,25 +218,12 @@ def _promise(arm: ArmSettings, epsilon: float | None) -> list[str]:
             "take it off again."
         )
     if of_clients.enabled:
-        return [_of_clients(_amount(of_clients, epsilon), of_clients.is_central) + seeded]
+        promise = f"Client-level differential privacy, {_amount(of_clients, epsilon)}"
+        told = _OF_CENTRAL if of_clients.is_central else _OF_LOCAL
+        return [f"{promise}, {told}{seeded}"]
     if of_images.enabled:
         return [_of_images(_amount(of_images, epsilon), arm) + seeded]
     return []
-
-
-def _of_clients(amount: str, central: bool) -> str:
-    if central:
-        return (
-            f"Client-level differential privacy, {amount}, noise added by the server: who sees "
-            "only the global models, such as the other clients, can hardly tell whether one "
-            "client took part. It does not protect from the server, which sees each update, nor "
-            "does it cover the table of rounds (losses, numbers of images)."
-        )
-    return (
-        f"Client-level differential privacy, {amount}, noise added by each client: who sees its "
-        "weights, the server included, can hardly tell what images it trained on. Losses and "
-        "numbers of images are sent as they are and are not covered."
-    )
 
 
 def _of_images(amount: str, arm: ArmSettings) -> str:

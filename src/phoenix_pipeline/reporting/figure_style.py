@@ -1,15 +1,20 @@
 """Colours, marks and axes that all figures share, so that an arm looks the same everywhere.
 
 Colours are Okabe and Ito's (distinct under every common colour blindness); each arm also has its
-own dash, so that curves that coincide stay visible and print in grey.
+own dash, so that curves that coincide stay visible and print in grey. Written as data URIs, figures
+and images lie in the one HTML file that shows them.
 """
 
+import base64
+import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 
 INK, MUTED, RULE = "#222222", "#6b6b6b", "#d9d9d9"
 ALARM = "#D55E00"
@@ -106,3 +111,58 @@ def shared_legend(figure: Figure, handles: list[Any], labels: list[str]) -> None
         handlelength=3.2,
         columnspacing=2.2,
     )
+
+
+# Other readers of the SVG know nothing of pages and keep the light colours.
+_DARK_RULES = " ".join(
+    f'[style*="{what}: {light.lower()}"] {{ {what}: {dark} !important }}'
+    for light, dark in ON_DARK.items()
+    for what in ("fill", "stroke")
+)
+
+
+def figure_svg(figure: Figure) -> str:
+    """Return ``figure`` as an SVG with a transparent ground; the same figure gives the same text.
+
+    Letters become outlines, so that the reader needs none of this machine's fonts.
+    """
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "phoenix", "svg.fonttype": "path"}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    return buffer.getvalue().decode()
+
+
+def figure_pdf(figure: Figure) -> bytes:
+    """Return ``figure`` as a PDF with its letters as text; the same figure gives the same bytes."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"pdf.fonttype": 42}):
+        figure.savefig(buffer, format="pdf", metadata={"CreationDate": None})
+    return buffer.getvalue()
+
+
+def figure_data_uri(figure: Figure) -> str:
+    """Return :func:`figure_svg`; on a dark page its colours change."""
+    style = f"<style>@media (prefers-color-scheme: dark) {{ {_DARK_RULES} }}</style>"
+    svg = figure_svg(figure).replace("</defs>", f"{style}</defs>", 1)
+    return _data_uri("image/svg+xml", svg.encode())
+
+
+def image_data_uri(image: Image.Image) -> str:
+    """Return ``image`` as a PNG, without loss."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", optimize=True)
+    return png_data_uri(buffer.getvalue())
+
+
+def png_data_uri(png: bytes) -> str:
+    """Return a picture that is PNG already."""
+    return _data_uri("image/png", png)
+
+
+def text_data_uri(media_type: str, text: str) -> str:
+    """Return ``text`` as a file to save."""
+    return _data_uri(media_type, text.encode())
+
+
+def _data_uri(media_type: str, data: bytes) -> str:
+    return f"data:{media_type};base64,{base64.b64encode(data).decode('ascii')}"

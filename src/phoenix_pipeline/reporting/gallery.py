@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from phoenix_pipeline.reporting.embedding import png_data_uri
+from phoenix_pipeline.reporting.figure_style import png_data_uri
 
 CLASS_COLUMNS = 10
 MOST_CLASSES = 20

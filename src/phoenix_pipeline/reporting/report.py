@@ -21,12 +21,16 @@ from phoenix_pipeline.reporting.comparison import (
     marked_arms,
     table_view,
 )
+from phoenix_pipeline.reporting.derived_columns import doubtful_shares
 from phoenix_pipeline.reporting.earlier_runs import EarlierRuns
-from phoenix_pipeline.reporting.embedding import figure_data_uri, image_data_uri, text_data_uri
-from phoenix_pipeline.reporting.figure_style import arm_styles
+from phoenix_pipeline.reporting.figure_style import (
+    arm_styles,
+    figure_data_uri,
+    image_data_uri,
+    text_data_uri,
+)
 from phoenix_pipeline.reporting.formatting import DOUBTFUL, format_values
 from phoenix_pipeline.reporting.gallery import MOST_CLASSES, Gallery, Growth
-from phoenix_pipeline.reporting.gap_closed import doubtful_shares
 from phoenix_pipeline.reporting.latex import latex_table, latex_title
 from phoenix_pipeline.reporting.privacy import (
     privacy_caveats,
@@ -102,14 +106,18 @@ def render_report(
         notes=notes,
         run=run,
         **_scores(table, headline, pooled),
-        **_pictures(table, headline, gallery),
+        cards=_sample_cards(table, gallery, headline),
+        shrunk=any(grid.width > _SHOWN_WIDTH for grid in gallery.drawn.values()),
+        class_names=gallery.class_names[:MOST_CLASSES] if gallery.by_class else (),
         client_models=describe_client_models(metrics, headline),
         figures=_figure_views(figures),
         growth=growth,
         earlier=earlier,
-        downloads=_downloads(cards or {}),
+        downloads={
+            arm: {label: text_data_uri("text/markdown", text) for label, text in own.items()}
+            for arm, own in (cards or {}).items()
+        },
         disclosures=_disclosures(table, disclosures, pooled),
-        **_audits(table),
         differing=differing_settings(settings),
         complete=flat,
         caveats=[*list_caveats(table), *privacy_caveats(privacy or {})],
@@ -120,9 +128,11 @@ def render_report(
 
 
 def _scores(table: pd.DataFrame, headline: Sequence[str], pooled: set[str]) -> dict[str, Any]:
-    """Return the tables of scores, their glossary, and how arms are marked in them."""
+    """Return the tables of scores and audits, their glossaries, and how arms are marked in them."""
     everything = [c for c in table.columns if c != "arm" and table[c].notna().any()]
     shown = table_view(table, headline, pooled)
+    titles = ["arm", *map(latex_title, shown["columns"])]
+    rows = [(arm, [cell[:2] for cell in cells]) for arm, cells in shown["rows"]]
     return {
         "marks": marked_arms(table),
         "doubtful": DOUBTFUL if doubtful_shares(table) else "",
@@ -131,35 +141,13 @@ def _scores(table: pd.DataFrame, headline: Sequence[str], pooled: set[str]) -> d
         "floor_name": FLOOR_NAME,
         "pooled": [arm for arm in table["arm"] if arm in pooled],
         "headline": shown,
-        "latex": text_data_uri("application/x-tex", _latex(shown)),
+        "latex": text_data_uri("application/x-tex", latex_table(titles, rows)),
         "everything": table_view(table, everything, pooled),
         "glossary": _glossary(headline),
-    }
-
-
-def _pictures(table: pd.DataFrame, headline: Sequence[str], gallery: Gallery) -> dict[str, Any]:
-    """Return the samples of each arm, and how they are shown."""
-    return {
-        "cards": _sample_cards(table, gallery, headline),
-        "shrunk": any(grid.width > _SHOWN_WIDTH for grid in gallery.drawn.values()),
-        "class_names": gallery.class_names[:MOST_CLASSES] if gallery.by_class else (),
-    }
-
-
-def _audits(table: pd.DataFrame) -> dict[str, Any]:
-    """Return the table of audits, and what makes them."""
-    return {
         "audited": privacy_rows(table),
         "audit_titles": privacy_titles(table),
         "audit_glossary": _glossary(_SHOWN_OF_AUDITS).get(PRIVACY, {}),
         "audit_command": AUDIT,
-    }
-
-
-def _downloads(cards: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
-    return {
-        arm: {label: text_data_uri("text/markdown", text) for label, text in own.items()}
-        for arm, own in cards.items()
     }
 
 
@@ -172,12 +160,6 @@ def _load_template() -> Template:
         lstrip_blocks=True,
     )
     return environment.get_template(TEMPLATE)
-
-
-def _latex(view: Mapping[str, Any]) -> str:
-    titles = ["arm", *map(latex_title, view["columns"])]
-    rows = [(arm, [(text, best) for text, best, _ in cells]) for arm, cells in view["rows"]]
-    return latex_table(titles, rows)
 
 
 def _glossary(columns: Iterable[str]) -> dict[str, dict[str, tuple[str, str]]]:

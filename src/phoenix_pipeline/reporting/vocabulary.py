@@ -8,7 +8,7 @@ from phoenix_pipeline.metrics.components import describe
 from phoenix_pipeline.metrics.metric import FIDELITY, Headline, Metric
 from phoenix_pipeline.reporting.run_totals import RUN_METRICS
 
-# Named by its beginning; see `gap_closed`.
+# Named by its beginning; see `derived_columns`.
 GAP_CLOSED = Metric(
     "gap_closed_",
     "Gap closed",
@@ -21,7 +21,7 @@ GAP_CLOSED = Metric(
     credible=(-1.0, 1.5),
 )
 
-# Named by its beginning; see `start_shares`.
+# Named by its beginning; see `derived_columns`.
 LEFT_OF_START = Metric(
     "left_of_start_",
     "Left of start",

@@ -22,7 +22,7 @@ from pathlib import Path
 from kedro.framework.startup import bootstrap_project
 bootstrap_project(Path.cwd())
 from phoenix_pipeline.framework.sweeps.plan import prepare_sweep
-from phoenix_pipeline.framework.sweeps.process import KedroProcess
+from phoenix_pipeline.framework.sweeps.runner import KedroProcess
 sweep = prepare_sweep(Path.cwd(), "grid")
 sys.executable = sys.argv[1]
 KedroProcess(sweep)(sweep.cells[0], ("fedavg",))

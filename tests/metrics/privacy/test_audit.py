@@ -5,14 +5,13 @@ from torch import nn
 
 from phoenix_pipeline.config import ModelConfig, PrivacyAuditConfig
 from phoenix_pipeline.images import ImageSet
-from phoenix_pipeline.metrics.privacy.attack import judge_attack
+from phoenix_pipeline.metrics.privacy.attack import blind_attack, judge_attack
 from phoenix_pipeline.metrics.privacy.audit import (
     ALL_CLIENTS,
     _scaled,
     audit_membership,
     judge_together,
 )
-from phoenix_pipeline.metrics.privacy.blind import blind_attack
 
 CLIENTS = {0: np.arange(16), 3: np.arange(100, 300), 5: np.array([20, 21])}
 

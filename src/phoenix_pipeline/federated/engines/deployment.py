@@ -132,7 +132,11 @@ def _follow(
         if ended:
             return None
         if time.monotonic() - asked > _ASK_S:
-            status, details = _ask(link, run_id)
+            try:
+                status, details = link.status(run_id)
+            except FederationError as error:
+                logger.warning("%s", error)
+                status, details = "", str(error)
             asked = time.monotonic()
             answered = asked if status else answered
             if asked - answered > patience_s:
@@ -143,12 +147,3 @@ def _follow(
                 reason = f"run {run_id} is {status} and left no result: {details or 'no details'}"
                 return Lost(reason, had_replies)
         time.sleep(_POLL_S)
-
-
-def _ask(link: SuperLink, run_id: int) -> tuple[str, str]:
-    """Return a run's status and details; "" and the reason where the SuperLink does not answer."""
-    try:
-        return link.status(run_id)
-    except FederationError as error:
-        logger.warning("%s", error)
-        return "", str(error)

@@ -12,13 +12,13 @@ from flwr.app import Context, Message, MessageType
 from flwr.clientapp import ClientApp
 
 from phoenix_pipeline.federated.client_app import build_client_app
+from phoenix_pipeline.federated.client_state import KeptStates
 from phoenix_pipeline.federated.engines.local_grid import LocalGrid
 from phoenix_pipeline.federated.fleet import Attendance, Fleet
 from phoenix_pipeline.federated.job import FederatedJob, FederatedResult
-from phoenix_pipeline.federated.kept_states import KeptStates
 from phoenix_pipeline.federated.latents import SiteLatents
 from phoenix_pipeline.federated.program import Watch, run_program
-from phoenix_pipeline.federated.resuming import CLIENTS_FOLDER
+from phoenix_pipeline.federated.run_state import CLIENTS_FOLDER
 from phoenix_pipeline.federated.sites import InMemorySites
 from phoenix_pipeline.federated.stacked_clients import StackedClients, clients_at_a_time
 from phoenix_pipeline.federated.work_plan import round_size
@@ -36,7 +36,7 @@ def train(job: FederatedJob, folder: Path, watch: Watch) -> FederatedResult:
     workers = min(job.config.workers or (cores if device.type == "cpu" else 1), len(sizes))
     app = build_client_app(sites)
     threads = job.config.threads_per_client or max(1, cores // workers)
-    roll_call = Attendance.of(job.config, sizes)
+    roll_call = Attendance(job.config, sizes)
     in_a_round = round_size(len(sizes), job.config)
     together = clients_at_a_time(job.config, job.settings, device, in_a_round)
     stacked = StackedClients(sites, threads) if together > 1 else None

@@ -20,7 +20,7 @@ from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-from phoenix_pipeline.federated.engines.message_grid import MessageGrid
+from phoenix_pipeline.federated.fleet import MessageGrid
 from phoenix_pipeline.federated.sites import CLIENT_ID
 
 logger = logging.getLogger(__name__)
@@ -168,17 +168,15 @@ class LocalGrid(MessageGrid):
             message.metadata.__dict__["_message_id"] = str(uuid4())
             # A record dictionary of its own: messages of a round share their records.
             message.content = RecordDict(dict(message.content))
-            self._tell_if_free(message.metadata.dst_node_id)
+            node_id = message.metadata.dst_node_id
+            # Its thread has come back.
+            if node_id in self._hanging and self._hanging[node_id].replies.done():
+                del self._hanging[node_id]
         if all(message.metadata.dst_node_id in self._hanging for message in messages):
             task.replies.set_result([_error(message, _STILL_AT_WORK) for message in messages])
         else:
             self._tasks.put(task)
         return task
-
-    def _tell_if_free(self, node_id: int) -> None:
-        """Forget that the client of ``node_id`` hangs, if its thread has come back."""
-        if node_id in self._hanging and self._hanging[node_id].replies.done():
-            del self._hanging[node_id]
 
     def _close_round(
         self, sent: Collection[Task], unsent: Iterable[list[Message]], passed: float

@@ -4,7 +4,6 @@ import logging
 import secrets
 import time
 from collections.abc import Iterable, Iterator
-from typing import TypeGuard
 
 import httpx
 from flwr.app import ConfigRecord, Error, Message, RecordDict
@@ -12,7 +11,7 @@ from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
-from phoenix_pipeline.federated.engines.message_grid import MessageGrid
+from phoenix_pipeline.federated.fleet import MessageGrid
 from phoenix_pipeline.federated.site_errors import reason_of
 
 logger = logging.getLogger(__name__)
@@ -63,10 +62,12 @@ class NodeGrid(MessageGrid):
             if reply is None:
                 waited = f"no reply within {time.monotonic() - start:.0f} s"
                 yield _failure(message, waited if message_id else "could not be reached")
-            elif not _is_answer(reply, message):
+            elif not isinstance(reply, Message):
                 yield _failure(message, "its reply cannot be read")
-            elif reply.has_error():
+            elif reply.has_error():  # The node's, or the SuperLink's in its place.
                 yield _failure(message, reason_of(reply.error))
+            elif reply.metadata.src_node_id != message.metadata.dst_node_id:
+                yield _failure(message, "its reply cannot be read")
             else:
                 yield reply
 
@@ -93,7 +94,8 @@ class NodeGrid(MessageGrid):
                 if replies := list(self._grid.pull_messages([message_id])):
                     return replies[0]
             except httpx.HTTPError as error:
-                if _is_refusal(error):
+                # Asking again is of no use: the run was stopped, say.
+                if isinstance(error, httpx.HTTPStatusError) and error.response.status_code < 500:
                     raise
                 logger.warning("no answer from the SuperLink: %s", _first_line(error))
             except Exception as error:
@@ -104,21 +106,9 @@ class NodeGrid(MessageGrid):
             time.sleep(_POLL_S)
 
 
-def _is_answer(reply: object, message: Message) -> TypeGuard[Message]:
-    """Return whether ``reply`` is an answer to ``message``, or the SuperLink's in its place."""
-    if not isinstance(reply, Message):
-        return False
-    return reply.has_error() or reply.metadata.src_node_id == message.metadata.dst_node_id
-
-
 def _failure(message: Message, reason: str) -> Message:
     return Message(Error(ErrorCode.UNKNOWN, reason), reply_to=message)
 
 
 def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
-def _is_refusal(error: httpx.HTTPError) -> bool:
-    """Return whether asking again is of no use: the run was stopped, say."""
-    return isinstance(error, httpx.HTTPStatusError) and error.response.status_code < 500

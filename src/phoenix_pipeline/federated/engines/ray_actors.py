@@ -30,7 +30,7 @@ from phoenix_pipeline.federated.job import FederatedJob, FederatedResult
 from phoenix_pipeline.federated.latents import SiteLatents
 from phoenix_pipeline.federated.program import Watch, run_program
 from phoenix_pipeline.federated.records import ClientSettings
-from phoenix_pipeline.federated.resuming import CLIENTS_FOLDER
+from phoenix_pipeline.federated.run_state import CLIENTS_FOLDER
 from phoenix_pipeline.federated.sites import StoredSites
 from phoenix_pipeline.hardware import available_cores, resolve_device
 from phoenix_pipeline.offline import VARIABLES, stay_offline
@@ -58,7 +58,7 @@ def train(job: FederatedJob, folder: Path, watch: Watch) -> FederatedResult:
     latents = SiteLatents.of(job.settings, job.autoencoder)
     sites = StoredSites.write(images, job.images, job.client_images, states, latents)
     sizes = sites.sizes()
-    roll_call = Attendance.of(job.config, sizes)
+    roll_call = Attendance(job.config, sizes)
     try:
         with _cluster(config, len(sizes), job.config.workers) as workers:
             threads = max(1, int(config.num_cpus_per_client))

@@ -11,7 +11,9 @@ from functools import lru_cache
 import numpy as np
 from scipy.special import log_ndtr, logsumexp
 
+from phoenix_pipeline.config import DpSgdConfig
 from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.optimization.work import sampling_rate
 
 _ORDERS = (
     *(1.0 + x / 100 for x in (1, 2, 5)),
@@ -122,3 +124,28 @@ def _turning_point(holds: Callable[[float], bool], largest: float) -> float:
         middle = 0.5 * (low + high)
         low, high = (low, middle) if holds(middle) else (middle, high)
     return high
+
+
+def dp_sgd_noise(config: DpSgdConfig, batch_size: int, num_images: int, run_steps: int) -> float:
+    """Return the multiplier of a client of ``num_images`` that makes ``run_steps`` in all rounds.
+
+    Raises:
+        SettingsError: the target epsilon cannot be reached.
+    """
+    if config.noise_multiplier is not None:
+        return config.noise_multiplier
+    return noise_multiplier_for(
+        config.target_epsilon or 0.0,
+        config.delta,
+        sampling_rate(batch_size, num_images),
+        run_steps,
+    )
+
+
+def dp_sgd_epsilon(
+    config: DpSgdConfig, batch_size: int, num_images: int, run_steps: int, steps_done: int
+) -> float:
+    """Return epsilon of this client's images after ``steps_done`` of ``run_steps`` steps."""
+    multiplier = dp_sgd_noise(config, batch_size, num_images, run_steps)
+    rate = sampling_rate(batch_size, num_images)
+    return epsilon_spent(multiplier, rate, steps_done, config.delta)

@@ -8,7 +8,7 @@ from pathlib import Path
 from phoenix_pipeline.config import FederationConfig
 from phoenix_pipeline.federated.aggregation.private_mean import PrivateRound
 from phoenix_pipeline.federated.history import ABSENT, History, Row
-from phoenix_pipeline.federated.privacy import example_level
+from phoenix_pipeline.federated.privacy.accountant import dp_sgd_epsilon
 from phoenix_pipeline.federated.privacy.client_level import ClientLevelPrivacy
 from phoenix_pipeline.federated.records import ClientSettings, LocalNoise
 from phoenix_pipeline.federated.work_plan import poisson_clients, round_size, select_clients
@@ -137,7 +137,7 @@ class PrivacyPlan:
             return self._clients.epsilon(current if self.is_central else times)
         if not self._dp_sgd.enabled:
             return float("nan")
-        return example_level.epsilon(
+        return dp_sgd_epsilon(
             self._dp_sgd,
             self._settings.training.batch_size,
             row["num_examples"],

@@ -10,9 +10,8 @@ from phoenix_pipeline.file_locks import Locks
 from phoenix_pipeline.framework.run_lock import FOLDER
 from phoenix_pipeline.framework.secrets import shown_command
 from phoenix_pipeline.framework.sweeps.plan import Sweep, prepare_sweep
-from phoenix_pipeline.framework.sweeps.process import KedroProcess
 from phoenix_pipeline.framework.sweeps.results import collect, publish, track
-from phoenix_pipeline.framework.sweeps.runner import run_sweep
+from phoenix_pipeline.framework.sweeps.runner import KedroProcess, run_sweep
 from phoenix_pipeline.progress import progress_bar
 from phoenix_pipeline.reporting.sweep_tables import format_summary, summarize
 

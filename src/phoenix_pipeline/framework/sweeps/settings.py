@@ -1,6 +1,5 @@
 """What a sweep is: ``conf/sweeps/<name>.yml``, validated before anything runs."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,24 +80,19 @@ def load_sweep(conf: Path, name: str, env: str | None = None) -> SweepConfig:
     problems = explain(SweepConfig, values, lambda place: place)
     if not problems:
         config = SweepConfig.model_validate(values)
+        arms = open_config(conf.parent, env or config.env, None, conf).arms
         problems = [
-            *_wrong_arms(config, open_config(conf.parent, env or config.env, None, conf).arms),
-            *_wrong_axes(config),
+            f"pipelines: there is no arm {arm}{hint(arm, arms)}"
+            for arm in config.pipelines
+            if arm not in arms
         ]
+        problems += _wrong_axes(config)
     if problems:
         raise SettingsError(f"{shown}: {'; '.join(problems)}")
     return config
 
 
 _FIELDS = tuple(SweepConfig.model_fields)
-
-
-def _wrong_arms(config: SweepConfig, arms: Sequence[str]) -> list[str]:
-    return [
-        f"pipelines: there is no arm {arm}{hint(arm, arms)}"
-        for arm in config.pipelines
-        if arm not in arms
-    ]
 
 
 def _wrong_axes(config: SweepConfig) -> list[str]:

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from phoenix_pipeline.metrics.distances import distance_blocks
 from phoenix_pipeline.metrics.memorization import (
     PERCENTILE,
+    distance_blocks,
     memorization_baseline,
     memorized_share,
     nearest_ratios,

@@ -14,7 +14,7 @@ from PIL.Image import Image
 from phoenix_pipeline.images import ImageSet, image_grid, pick_evenly, read_samples
 from phoenix_pipeline.pipelines.comparison.results import ArmResults
 from phoenix_pipeline.reporting.comparison import FLOOR_NAME
-from phoenix_pipeline.reporting.embedding import figure_pdf, figure_svg
+from phoenix_pipeline.reporting.figure_style import figure_pdf, figure_svg
 from phoenix_pipeline.reporting.gallery import Gallery, tile_classes, tile_square
 
 

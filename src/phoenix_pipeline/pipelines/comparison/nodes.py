@@ -28,9 +28,12 @@ from phoenix_pipeline.reporting.partition_figure import draw_partition, draw_sha
 from phoenix_pipeline.reporting.privacy import draw_trade, format_privacy
 from phoenix_pipeline.reporting.provenance import deviations, disagreements, experiment_facts
 from phoenix_pipeline.reporting.report import AUDIT, render_report
-from phoenix_pipeline.reporting.round_figures import draw_filter_decisions, draw_round_curves
+from phoenix_pipeline.reporting.round_figures import (
+    draw_filter_decisions,
+    draw_round_curves,
+    draw_score_curves,
+)
 from phoenix_pipeline.reporting.sample_figures import draw_class_histograms, draw_grids
-from phoenix_pipeline.reporting.score_curves import draw_score_curves
 from phoenix_pipeline.reporting.score_figures import draw_scores
 
 logger = logging.getLogger(__name__)
@@ -92,13 +95,23 @@ def compare(arms: tuple[str, ...]) -> Callable[..., Compared]:
         figures, histograms = _figures(table, results), _histograms(results)
         names = histograms[0]["class_names"] if histograms else []
         gallery, grids = draw_gallery(results, test_images, names)
-        models = {r.arm: _model(r) for r in results if r.is_current(r.metrics)}
+        # Without classes, the figure of them says so in a file only.
+        shown = {n: f for n, f in figures.items() if names or n != "class_histograms"}
+        models = {
+            r.arm: Model(
+                r.description["written"], f"sha256:{r.description['weights_digest']}", r.settings
+            )
+            for r in results
+            if r.is_current(r.metrics)
+        }
+        held = {r.arm: r.trained_images for r in results if not r.is_pooled}
+        clients = {arm: t["client_id"].nunique() for arm, t in held.items() if len(t)}
         runs = add_runs(earlier_runs, table, models)
         report = render_report(
             table,
             metrics,
-            run=experiment_facts({r.arm: r.settings for r in results}, _num_clients(results)),
-            figures={**_shown(figures, names), **_details(results, names)},
+            run=experiment_facts({r.arm: r.settings for r in results}, clients),
+            figures={**shown, **_details(results, names)},
             gallery=gallery,
             growth=show_growth(grown),
             earlier=show_earlier(runs, models),
@@ -161,11 +174,6 @@ def _floor(
     ]
 
 
-def _model(result: ArmResults) -> Model:
-    digest = f"sha256:{result.description['weights_digest']}"
-    return Model(result.description["written"], digest, result.settings)
-
-
 def _figures(table: pd.DataFrame, results: Sequence[ArmResults]) -> dict[str, Figure]:
     """Return the figures over all arms, by name; the first three are always there."""
     metrics = {r.arm: r.metrics for r in results}
@@ -180,11 +188,6 @@ def _figures(table: pd.DataFrame, results: Sequence[ArmResults]) -> dict[str, Fi
     curves = draw_score_curves({r.arm: r.by_round for r in results if len(r.by_round)}, pooled)
     more = {"trade": draw_trade(table), "by_round": curves}
     return {**figures, **{name: figure for name, figure in more.items() if figure is not None}}
-
-
-def _shown(figures: dict[str, Figure], class_names: Sequence[str]) -> dict[str, Figure]:
-    """Return the figures of the page; without classes, that of classes says so in a file only."""
-    return {name: f for name, f in figures.items() if class_names or name != "class_histograms"}
 
 
 def _histograms(results: Sequence[ArmResults]) -> list[Histogram]:
@@ -216,12 +219,6 @@ def _details(results: Sequence[ArmResults], class_names: Sequence[str]) -> dict[
         key = f"rounds: {result.arm}, checks of the threshold filter"
         figures[key] = draw_filter_decisions(result.rounds)
     return dict(sorted(figures.items(), key=lambda item: ":" in item[0]))
-
-
-def _num_clients(results: Sequence[ArmResults]) -> dict[str, int]:
-    """Return how many clients there were, of the arms that have any: sites of a deployment too."""
-    held = {r.arm: r.trained_images for r in results if not r.is_pooled}
-    return {arm: table["client_id"].nunique() for arm, table in held.items() if len(table)}
 
 
 def _audits(privacy: Mapping[str, ArmAudit]) -> list[str]:

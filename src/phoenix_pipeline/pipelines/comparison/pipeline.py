@@ -11,7 +11,10 @@ _STAGE = "comparison"
 
 def create_pipeline(arms: tuple[str, ...]) -> Pipeline:
     """Return the stage: a node for each arm that collects what it left, and those that compare."""
-    collected = sum((_create_collecting(arm) for arm in arms), Pipeline([]))
+    collected = Pipeline([])
+    for arm in arms:
+        collects = node(collect(arm), dict(PARTS), "results", name="collect")
+        collected += beside_arm([collects], arm, _STAGE)
     return collected + in_stage(
         [
             node(
@@ -41,7 +44,3 @@ def create_pipeline(arms: tuple[str, ...]) -> Pipeline:
         _STAGE,
         group="comparing",
     )
-
-
-def _create_collecting(arm: str) -> Pipeline:
-    return beside_arm([node(collect(arm), dict(PARTS), "results", name="collect")], arm, _STAGE)

@@ -1,5 +1,1 @@
 """Stage ``evaluation``: from images to scores."""
-
-from phoenix_pipeline.pipelines.evaluation.pipeline import create_pipeline
-
-__all__ = ["create_pipeline"]

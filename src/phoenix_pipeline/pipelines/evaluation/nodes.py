@@ -1,18 +1,13 @@
 """Score an arm's samples against real images."""
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from phoenix_pipeline.arms.references import (
-    Yardstick,
-    load_yardstick,
-    scored_with,
-)
+from phoenix_pipeline.arms.references import load_yardstick, scored_with
 from phoenix_pipeline.config import ArmSettings, EvaluationConfig, RunConfig
 from phoenix_pipeline.errors import DataError
 from phoenix_pipeline.families import find_family
@@ -20,18 +15,17 @@ from phoenix_pipeline.images import ImageSet, Samples, read_samples
 from phoenix_pipeline.metrics.arm_metrics import (
     CONDITIONS,
     ArmMetrics,
-    ClientScores,
     Conditions,
     Evaluated,
     Histogram,
 )
-from phoenix_pipeline.metrics.classifier import LabelJudge
 from phoenix_pipeline.metrics.client_models import (
     samples_per_client,
     score_clients,
     split_by_origin,
 )
 from phoenix_pipeline.metrics.components import FINAL_AVERAGE
+from phoenix_pipeline.metrics.label_judge import LabelJudge
 from phoenix_pipeline.metrics.scores import Scores, score_samples
 from phoenix_pipeline.pipelines.evaluation.utility import measure_utility
 from phoenix_pipeline.progress import progress_bar
@@ -62,73 +56,63 @@ def evaluate(
     Raises:
         DataError: it does not say so.
     """
-    samples = _read_drawn(samples_file)
+    samples = read_samples(samples_file)
+    if not samples.drawn:
+        raise DataError(
+            f"{samples_file} does not say how its samples were drawn; draw them again: "
+            "kedro run --pipelines sampling"
+        )
     run = run.model_copy(update={"seed": samples.drawn["seed"]})
     held = load_yardstick(train, test, judge_folder, reference_folder, config, run)
     main, averaged = split_by_origin(samples.client_id)
     total = samples.images.num_images * len(held.extractors)
     with progress_bar("evaluating", total) as advance:
-        score = partial(_score, samples, held, config, run.seed, advance)
+
+        def score(rows: np.ndarray) -> Scores:
+            images, asked = samples.images.images[rows], samples.labels
+            asked = None if asked is None else asked[rows]
+            return score_samples(images, held, seed=run.seed, progress=advance, asked=asked)
+
         scores = score(main)
         final = score(averaged) if len(averaged) else None
     holders = None if arm.federation.engine == "deployment" else partition
     useful = measure_utility(samples, held.judge, train, test, holders, config, run.seed)
+    # On pixels: the cheapest features.
+    pixels = next((e for e in held.extractors if e.name == _CLIENTS_BY), None)
     metrics: ArmMetrics = {
         "conditions": _conditions(samples, scores, scored_with(train, test, config)),
-        "scores": {**scores.scores, **useful.scores, **_renamed(final.scores if final else {})},
+        "scores": {**scores.scores, **useful.scores, **_of_average(final.scores if final else {})},
         "class_histogram": _histogram(scores, held.judge),
-        "clients": _clients(samples, held, config),
+        "clients": score_clients(samples, pixels, held) if pixels else {},
         "client_utility": useful.clients,
-        "skipped": {**scores.skipped, **useful.skipped, **_renamed(final.skipped if final else {})},
+        "skipped": {
+            **scores.skipped,
+            **useful.skipped,
+            **_of_average(final.skipped if final else {}),
+        },
     }
     return metrics, _sample_classes(samples, main, held.judge)
 
 
-def _read_drawn(file: Path) -> Samples:
-    samples = read_samples(file)
-    if not samples.drawn:
-        raise DataError(
-            f"{file} does not say how its samples were drawn; draw them again: "
-            "kedro run --pipelines sampling"
-        )
-    return samples
-
-
-def _score(
-    samples: Samples,
-    held: Yardstick,
-    config: EvaluationConfig,
-    seed: int,
-    advance: Callable[[int], None],
-    rows: np.ndarray,
-) -> Scores:
-    """Return the scores of the samples in ``rows``."""
-    return score_samples(
-        samples.images.images[rows],
-        held.references,
-        held.judge,
-        held.extractors,
-        config,
-        seed=seed,
-        skipped=held.skipped,
-        progress=advance,
-        asked=None if samples.labels is None else samples.labels[rows],
-    )
-
-
 def _conditions(samples: Samples, scores: Scores, evaluated: Evaluated) -> Conditions:
     """Return how the samples were drawn, and how many were scored against how many."""
-    drawn = samples.drawn
+    drawn, counts = samples.drawn, samples_per_client(samples.client_id)
+    family = find_family(drawn["family"])
     conditions = {
         "reference_split": evaluated["evaluation"]["reference_split"],
         "num_samples": scores.num_images,
         "num_reference": scores.num_reference,
-        **_origin(samples),
-        **_how_sampled(samples),
+        **({"num_clients": len(counts), "samples_per_client": counts} if counts else {}),
+        **family.describe_sampling(drawn["sampling"], samples.labels is not None),
+        "weights": drawn["weights"],
         **{name: drawn[name] for name in ("seed", "weights_digest", "sampling")},
         **evaluated,
     }
     return CONDITIONS.validate_python(conditions)
+
+
+def _of_average(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"{FINAL_AVERAGE}{name}": value for name, value in values.items()}
 
 
 def _sample_classes(samples: Samples, main: np.ndarray, judge: LabelJudge | None) -> pd.DataFrame:
@@ -153,40 +137,6 @@ def _sample_classes(samples: Samples, main: np.ndarray, judge: LabelJudge | None
         }
     )
     return table if samples.labels is None else table.assign(asked=samples.labels[rows])
-
-
-def _renamed(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {f"{FINAL_AVERAGE}{name}": value for name, value in values.items()}
-
-
-def _origin(samples: Samples) -> dict[str, Any]:
-    """Return from how many clients' own models the samples are, none for a global model's."""
-    counts = samples_per_client(samples.client_id)
-    return {"num_clients": len(counts), "samples_per_client": counts} if counts else {}
-
-
-def _how_sampled(samples: Samples) -> dict[str, Any]:
-    """Return what was sampled and how, from what the samples' file says of itself."""
-    family = find_family(samples.drawn["family"])
-    how = family.describe_sampling(samples.drawn["sampling"], samples.labels is not None)
-    return {**how, "weights": samples.drawn["weights"]}
-
-
-def _clients(
-    samples: Samples, held: Yardstick, config: EvaluationConfig
-) -> dict[str, ClientScores]:
-    """Return each client's own scores, on pixels: the cheapest features."""
-    pixels = next((e for e in held.extractors if e.name == _CLIENTS_BY), None)
-    if pixels is None:
-        return {}
-    return score_clients(
-        samples.images.images,
-        samples.client_id,
-        pixels,
-        held.references[pixels.name],
-        held.judge,
-        config.batch_size,
-    )
 
 
 def _histogram(scores: Scores, judge: LabelJudge | None) -> Histogram | None:

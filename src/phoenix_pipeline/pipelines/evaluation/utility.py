@@ -10,11 +10,11 @@ import pandas as pd
 from phoenix_pipeline.config import EvaluationConfig
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.images import ImageSet, Samples
-from phoenix_pipeline.metrics.classifier import LabelJudge
 from phoenix_pipeline.metrics.client_models import split_by_origin
 from phoenix_pipeline.metrics.client_utility import SCORES as OF_CLIENTS
 from phoenix_pipeline.metrics.client_utility import client_utilities, summarise
 from phoenix_pipeline.metrics.extractors import NO_JUDGE
+from phoenix_pipeline.metrics.label_judge import LabelJudge
 from phoenix_pipeline.metrics.utility import SCORES as AT_LARGE
 from phoenix_pipeline.metrics.utility import classification_utility
 from phoenix_pipeline.progress import progress_bar

@@ -11,31 +11,26 @@ import pandas as pd
 from phoenix_pipeline.checkpoints import METADATA_FILE
 from phoenix_pipeline.config import FederationConfig, ModelConfig, PrivacyAuditConfig, RunConfig
 from phoenix_pipeline.errors import SettingsError
-from phoenix_pipeline.families.provenance import ModelDescription, check_data
+from phoenix_pipeline.families.provenance import check_data
 from phoenix_pipeline.hardware import resolve_device
 from phoenix_pipeline.images import GLOBAL_MODEL, ImageSet, read_samples
-from phoenix_pipeline.metrics.extractors import extract_features, pixel_extractor
+from phoenix_pipeline.metrics.extractors import pixel_extractor
+from phoenix_pipeline.metrics.feature_extractor import extract_features
 from phoenix_pipeline.metrics.privacy.arm_audit import (
+    ALL,
     ArmAudit,
-    Attacks,
-    AuditConditions,
     Kind,
     Membership,
+    headline_scores,
 )
-from phoenix_pipeline.metrics.privacy.attack import AttackResult, match_classes
+from phoenix_pipeline.metrics.privacy.attack import AttackResult, blind_attack, match_classes
 from phoenix_pipeline.metrics.privacy.audit import (
     ALL_CLIENTS,
-    MembershipAudit,
     Scores,
     audit_membership,
     judge_together,
 )
-from phoenix_pipeline.metrics.privacy.blind import blind_attack
 from phoenix_pipeline.metrics.privacy.copies import Copies, find_copies
-from phoenix_pipeline.pipelines.privacy_audit.headline import (
-    ALL,
-    headline_scores,
-)
 from phoenix_pipeline.pipelines.privacy_audit.reconstruction import reconstruct_images
 from phoenix_pipeline.pipelines.privacy_audit.subject import Subject
 from phoenix_pipeline.progress import progress_bar
@@ -64,7 +59,7 @@ def audit_privacy(
         SettingsError: the clients' images are not here.
         DataError: the images are not those of the training.
     """
-    from phoenix_pipeline.families.model_folder import read_description
+    from phoenix_pipeline.families.model_folder import read_description, weights_digest
 
     if not (model_folder / METADATA_FILE).is_file():
         logger.warning("%s is not trained: it has no audit", model_folder.name)
@@ -78,14 +73,33 @@ def audit_privacy(
             "federation.engine in_process or ray"
         )
     check_data(metadata["data"], train, test, trained_images)
-    subject = _subject(model_folder, metadata, trained_images, train, test, config, run)
+    by_client = trained_images.groupby("client_id")["image_index"]
+    subject = Subject(
+        folder=model_folder,
+        metadata=metadata,
+        rows={int(str(client)): rows.to_numpy() for client, rows in by_client},
+        train=train,
+        test=test,
+        model=ModelConfig.model_validate(metadata["settings"]["model"]),
+        config=config,
+        seed=metadata["settings"]["seed"],
+        device=resolve_device(run.device),
+    )
     skipped: dict[str, str] = {}
     membership = _attack(subject, skipped)
     blind = _blind(subject, skipped)
     copies = _copies(subject, samples_file, skipped)
     reconstruction = reconstruct_images(subject, skipped, federation)
     return {
-        "conditions": _conditions(subject),
+        "conditions": {
+            "weights": metadata["weights"],
+            "weights_digest": weights_digest(model_folder),
+            "num_train": train.num_images,
+            "num_held_out": test.num_images,
+            "classes_matched": train.labels is not None and test.labels is not None,
+            "seed": subject.seed,
+            "privacy_audit": config.model_dump(mode="json"),
+        },
         "scores": {
             **headline_scores(membership),
             **({"membership_auc_blind": blind.auc} if blind else {}),
@@ -97,43 +111,6 @@ def audit_privacy(
         "copies": asdict(copies) if copies else None,
         "reconstruction": reconstruction,
         "skipped": skipped,
-    }
-
-
-def _subject(
-    folder: Path,
-    metadata: ModelDescription,
-    trained_images: pd.DataFrame,
-    train: ImageSet,
-    test: ImageSet,
-    config: PrivacyAuditConfig,
-    run: RunConfig,
-) -> Subject:
-    by_client = trained_images.groupby("client_id")["image_index"]
-    return Subject(
-        folder=folder,
-        metadata=metadata,
-        rows={int(str(client)): rows.to_numpy() for client, rows in by_client},
-        train=train,
-        test=test,
-        model=ModelConfig.model_validate(metadata["settings"]["model"]),
-        config=config,
-        seed=metadata["settings"]["seed"],
-        device=resolve_device(run.device),
-    )
-
-
-def _conditions(subject: Subject) -> AuditConditions:
-    from phoenix_pipeline.families.model_folder import weights_digest
-
-    return {
-        "weights": subject.metadata["weights"],
-        "weights_digest": weights_digest(subject.folder),
-        "num_train": subject.train.num_images,
-        "num_held_out": subject.test.num_images,
-        "classes_matched": subject.train.labels is not None and subject.test.labels is not None,
-        "seed": subject.seed,
-        "privacy_audit": subject.config.model_dump(mode="json"),
     }
 
 
@@ -157,7 +134,8 @@ def _attack(subject: Subject, skipped: dict[str, str]) -> Membership:
                 subject.config,
                 subject.seed,
             )
-            membership[kind] |= _named(audit)
+            for client, attacks in audit.results.items():
+                membership[kind][_name(client)] = {n: asdict(r) for n, r in attacks.items()}
             own += audit.scores.values() if kind == "client_models" else ()
             skipped |= {f"{kind} {_name(c)}": reason for c, reason in audit.skipped.items()}
             advance(1)
@@ -165,13 +143,6 @@ def _attack(subject: Subject, skipped: dict[str, str]) -> Membership:
         together = judge_together(own)
         membership["client_models"][ALL] = {name: asdict(r) for name, r in together.items()}
     return membership
-
-
-def _named(audit: MembershipAudit) -> Attacks:
-    return {
-        _name(client): {attack: asdict(result) for attack, result in attacks.items()}
-        for client, attacks in audit.results.items()
-    }
 
 
 def _name(client: int) -> str:

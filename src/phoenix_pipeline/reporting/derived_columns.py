@@ -1,11 +1,11 @@
-"""How much of the gap between federated averaging and training in one place a strategy closes."""
+"""Columns made of others: the share of a gap that an arm closes, and what is left of its start."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import pandas as pd
 
-from phoenix_pipeline.reporting.vocabulary import GAP_CLOSED, describe_metric
+from phoenix_pipeline.reporting.vocabulary import GAP_CLOSED, LEFT_OF_START, describe_metric
 
 DEFAULT_ARM, CEILING_ARM = "fedavg", "centralized"
 # A smaller gap, as a share of fedavg's distance, is what another seed may change.
@@ -45,4 +45,40 @@ def add_gap_closed(table: pd.DataFrame, before: str, beside: Collection[str] = (
             column = GAP_CLOSED.name + name.removeprefix("fid_")
             place = list(result.columns).index(before)
             result.insert(place, column, ((default - table[name]) / gap).where(others))
+    return result
+
+
+def shares_left(by_round: pd.DataFrame) -> dict[str, float]:
+    """Return, by feature space, the last kept round's distance over that of round 0.
+
+    ``by_round``: what ``arms.score_rounds`` makes. Nothing where it has no round 0: the arm started
+    from random weights.
+    """
+    if by_round.empty or int(by_round["round"].min()) != 0:
+        return {}
+    rows = by_round.sort_values("round")
+    first, last = rows.iloc[0], rows.iloc[-1]
+    spaces = [str(name) for name in by_round if str(name).startswith("fid_")]
+    return {
+        space.removeprefix("fid_"): float(last[space] / first[space])
+        for space in spaces
+        if first[space] > 0
+    }
+
+
+def add_start_shares(
+    table: pd.DataFrame, by_round: Mapping[str, pd.DataFrame], before: str
+) -> pd.DataFrame:
+    """Return ``table`` with a column ``left_of_start_<space>`` for each space that has a share.
+
+    ``table``: of ``compare_arms``; ``by_round``: by arm. The columns go in front of
+    ``before``.
+    """
+    shares = {arm: shares_left(rows) for arm, rows in by_round.items()}
+    spaces = dict.fromkeys(space for own in shares.values() for space in own)
+    result = table.copy()
+    for space in spaces:
+        values = [shares.get(str(arm), {}).get(space) for arm in table["arm"]]
+        place = list(result.columns).index(before)
+        result.insert(place, LEFT_OF_START.name + space, pd.Series(values, dtype="float64"))
     return result
