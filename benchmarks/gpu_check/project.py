@@ -54,11 +54,13 @@ def _changes(device: str) -> dict[str, Any]:
         "local_work": {"unit": "images_per_round", "amount": 3840},
         # By itself the preset would not: its batch keeps a GPU busy.
         "stacked_clients": _CLASSES,
+        "checkpoint_every": 1,
     }
     return {
         "run": {"device": device},
-        "federation": {**federation, "checkpoint_every": 1},
-        "centralized": {"federation": federation},
+        # Some arms of the preset have rounds of their own.
+        **dict.fromkeys(("centralized", "phoenix"), {"federation": federation}),
+        "federation": federation,
         "training": {"optimizer_state": "keep", "compile": False},
         "personalization": {
             "threshold_filter": {"monitor_every": 1, "monitor_samples": 32, "monitor_steps": 2}
@@ -88,7 +90,7 @@ _TINY: dict[str, Any] = {
     "training": {"batch_size": 5},
     "dcgan": {"training": {"batch_size": 5}},
     "federation": _TINY_FEDERATION,
-    "centralized": {"federation": _TINY_FEDERATION},
+    **dict.fromkeys(("centralized", "phoenix"), {"federation": _TINY_FEDERATION}),
     "personalization": {"threshold_filter": {"monitor_samples": 16}},
     "sampling": {"num_images": 40, "batch_size": 20, "num_steps": 2, "grid_images": 16},
     "evaluation": {
