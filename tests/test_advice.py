@@ -542,7 +542,7 @@ ELSEWHERE = {
     "metrics/inception.py": "a file of weights",
     "metrics/network_file.py": "tests/metrics/test_own_judge.py, with files",
     "metrics/feature_extractor.py": "an argument, no setting",
-    "metrics/classifier.py": "an argument, no setting",
+    "metrics/label_judge.py": "an argument, no setting",
     "metrics/monitoring.py: samples": "an argument, no setting",
     "metrics/utility.py": "tests/metrics/test_utility.py: two trainings",
     "metrics/judge_training.py": "a training that diverges",

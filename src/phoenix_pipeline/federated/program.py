@@ -5,6 +5,7 @@ It is the same on every engine, and knows none.
 
 import logging
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -176,15 +177,7 @@ def _run_rounds(
             fleet.write_states(run.oldest_checkpoint)
             run.save()
         keep_snapshot(job, run)
-        means = teller.means(done)
-        logger.info(
-            "round %s/%s: loss %.4f, %s, %.1f s of training in all",
-            done,
-            config.num_rounds,
-            means["loss"],
-            counted(int(means["clients"]), "client"),
-            means["seconds"],
-        )
+        _log_round(teller.means(done), done, config.num_rounds)
         teller.tell(done)
         return None
 
@@ -210,6 +203,17 @@ def _with_a_model(job: FederatedJob, run: RunState, fleet: Fleet) -> list[int]:
             never[0],
         )
     return sorted(connected & run.history.trained)
+
+
+def _log_round(means: Mapping[str, float], done: int, num_rounds: int) -> None:
+    logger.info(
+        "round %s/%s: loss %.4f, %s, %.1f s of training in all",
+        done,
+        num_rounds,
+        means["loss"],
+        counted(int(means["clients"]), "client"),
+        means["seconds"],
+    )
 
 
 def warm_up(network: nn.Module, job: FederatedJob, device: torch.device) -> Row:

@@ -158,10 +158,8 @@ def load_judge(
         SettingsError, CheckpointError: a judge from the user's file, as :func:`measure_own_judge`.
     """
     own = config.file.path is not None
-    path, fingerprint = (
-        folder / (OWN_JUDGE_FILE if own else JUDGE_FILE),
-        judge_fingerprint(train, test, config),
-    )
+    path = folder / (OWN_JUDGE_FILE if own else JUDGE_FILE)
+    fingerprint = judge_fingerprint(train, test, config)
     if not path.is_file():
         return None
     try:
@@ -177,5 +175,7 @@ def load_judge(
     except (CheckpointError, KeyError, RuntimeError, TypeError, ValueError) as error:
         logger.warning("Label judge %s is unusable: %s", path, error)
         return None
-    opened = network or open_own_judge(test, config.file, device)
-    return _measured(opened, train, test, config, device, accuracy)
+    if network is None:
+        own_network = open_own_judge(test, config.file, device)
+        return _measured(own_network, train, test, config, device, accuracy)
+    return _measured(network, train, test, config, device, accuracy)

@@ -4,10 +4,12 @@ The package of the weights declares no licence in its metadata, so that both are
 """
 
 from importlib.util import find_spec
+from itertools import pairwise
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from phoenix_pipeline.metrics.feature_extractor import FeatureExtractor, as_rgb, fingerprint_weights
 from phoenix_pipeline.metrics.feature_space import FeatureSpace
@@ -33,6 +35,7 @@ def efficientnet_lite0_extractor(device: torch.device) -> FeatureExtractor:
     network = EfficientNet.from_name("efficientnet-lite0", image_size=INPUT_SIZE)
     network.load_state_dict(weights)
     network.eval().requires_grad_(False)
+    _simplify(network)
     network.to(device=device, memory_format=torch.channels_last)
 
     def forward(images: Tensor) -> Tensor:
@@ -55,6 +58,42 @@ def efficientnet_lite0_extractor(device: torch.device) -> FeatureExtractor:
         forward=forward,
         largest_batch=16,
     )
+
+
+def _simplify(network: nn.Module) -> None:
+    """Let ``network`` compute the same features in half of the time.
+
+    Norms go into the convolutions before them, even margins of zeros into their padding, and ReLU
+    writes over its input.
+    """
+    for module in list(network.modules()):
+        for (_, layer), (name, norm) in pairwise(list(module.named_children())):
+            if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                _fuse_into(layer, norm)
+                setattr(module, name, nn.Identity())
+        if isinstance(module, nn.ReLU6):
+            module.inplace = True
+        margins = getattr(module, "static_padding", None)
+        if isinstance(module, nn.Conv2d) and isinstance(margins, nn.ZeroPad2d):
+            left, right, top, bottom = margins.padding
+            if left == right and top == bottom:
+                module.padding, module.static_padding = (top, left), nn.Identity()
+
+
+def _fuse_into(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    """Let ``convolution`` do what ``norm``, in evaluation mode, does after it."""
+    if norm.running_mean is None or norm.running_var is None:
+        raise ValueError("a norm without running statistics depends on the batch")
+    convolution.weight, bias = fuse_conv_bn_weights(
+        convolution.weight,
+        convolution.bias,
+        norm.running_mean,
+        norm.running_var,
+        norm.eps,
+        norm.weight,
+        norm.bias,
+    )
+    convolution.bias = bias
 
 
 def _missing() -> str:

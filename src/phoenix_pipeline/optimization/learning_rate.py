@@ -25,12 +25,8 @@ def sum_of_rates(progress: tuple[float, float], steps: int, config: TrainingConf
     return sum(learning_rate_at(point, config.learning_rate, config) for point in points)
 
 
-def _cosine(after: float) -> float:
-    return 0.5 * (1.0 + math.cos(math.pi * after))
-
-
 # The share of the peak at a progress in [0, 1] after the warm-up.
 _COURSES: dict[str, Callable[[float], float]] = {
     "constant": lambda after: 1.0,
-    "cosine": _cosine,
+    "cosine": lambda after: 0.5 * (1.0 + math.cos(math.pi * after)),
 }

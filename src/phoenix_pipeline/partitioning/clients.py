@@ -72,7 +72,13 @@ def partition_clients(
         )
     classes = np.zeros(num_images, dtype=np.int64) if labels is None else labels
     client_of = scheme.divide(classes, config, seed)
-    _check_smallest(client_of, config)
+    sizes = np.bincount(client_of, minlength=config.num_clients)
+    if sizes.min() < config.min_images_per_client:
+        raise SettingsError(
+            f"client {sizes.argmin()} would get {sizes.min()} images, fewer than "
+            f"partition.min_images_per_client = {config.min_images_per_client}; possible is up to "
+            f"{sizes.min()}"
+        )
     order = np.lexsort((np.arange(num_images), client_of))
     return pd.DataFrame(
         {
@@ -98,14 +104,4 @@ def _check_request(labels: np.ndarray | None, num_images: int, config: Partition
             f"{num_images}; possible are partition.num_clients up to "
             f"{num_images // config.min_images_per_client} or partition.min_images_per_client up "
             f"to {num_images // config.num_clients}"
-        )
-
-
-def _check_smallest(client_of: np.ndarray, config: PartitionConfig) -> None:
-    sizes = np.bincount(client_of, minlength=config.num_clients)
-    if sizes.min() < config.min_images_per_client:
-        raise SettingsError(
-            f"client {sizes.argmin()} would get {sizes.min()} images, fewer than "
-            f"partition.min_images_per_client = {config.min_images_per_client}; possible is up to "
-            f"{sizes.min()}"
         )

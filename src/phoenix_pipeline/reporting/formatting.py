@@ -35,7 +35,7 @@ def format_values(
 
 
 def _write(numbers: Sequence[float], metric: Metric, like: Sequence[float]) -> list[str]:
-    write = {"count": _count, "bytes": format_bytes, "seconds": _seconds}.get(metric.kind)
+    write = {"count": "{:,.0f}".format, "bytes": format_bytes, "seconds": _seconds}.get(metric.kind)
     if write is None:
         decimals = _decimals(like)
         return ["" if math.isnan(x) else f"{x:,.{decimals}f}" for x in numbers]
@@ -62,10 +62,6 @@ def _missing(value: object) -> bool:
 
 def _numbers(values: Sequence[object]) -> list[float]:
     return [math.nan if _missing(value) else float(str(value)) for value in values]
-
-
-def _count(value: float) -> str:
-    return f"{value:,.0f}"
 
 
 def _seconds(value: float) -> str:

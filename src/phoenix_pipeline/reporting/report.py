@@ -113,10 +113,7 @@ def render_report(
         figures=_figure_views(figures),
         growth=growth,
         earlier=earlier,
-        downloads={
-            arm: {label: text_data_uri("text/markdown", text) for label, text in own.items()}
-            for arm, own in (cards or {}).items()
-        },
+        downloads=_downloads(cards or {}),
         disclosures=_disclosures(table, disclosures, pooled),
         differing=differing_settings(settings),
         complete=flat,
@@ -148,6 +145,13 @@ def _scores(table: pd.DataFrame, headline: Sequence[str], pooled: set[str]) -> d
         "audit_titles": privacy_titles(table),
         "audit_glossary": _glossary(_SHOWN_OF_AUDITS).get(PRIVACY, {}),
         "audit_command": AUDIT,
+    }
+
+
+def _downloads(cards: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
+    return {
+        arm: {label: text_data_uri("text/markdown", text) for label, text in own.items()}
+        for arm, own in cards.items()
     }
 
 

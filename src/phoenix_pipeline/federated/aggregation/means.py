@@ -17,7 +17,7 @@ class WeightedMean:
     def __init__(self, template: Mapping[str, Tensor]) -> None:
         self._check = ReplyCheck(template)
         self._sums = {
-            key: torch.zeros(length, dtype=_summed_in(dtype))
+            key: torch.zeros(length, dtype=torch.promote_types(dtype, torch.float32))
             for key, (length, dtype) in self._check.layout.lengths.items()
         }
         self._total_weight = 0.0
@@ -41,10 +41,6 @@ class WeightedMean:
             for key, (_, dtype) in layout.lengths.items()
         }
         return dict(Joined(means, layout))
-
-
-def _summed_in(dtype: torch.dtype) -> torch.dtype:
-    return torch.promote_types(dtype, torch.float32)
 
 
 class PartialMean:

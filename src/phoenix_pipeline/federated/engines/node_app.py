@@ -110,15 +110,7 @@ def open_node(message: Message, context: Context) -> Site:
         channels=settings.channels,
     )
     sources = [node.data, *([node.shared_pool] if node.shared_pool else [])]
-    demands = SiteDemands(
-        node.state_folder / LEDGER,
-        node.min_noise_multiplier,
-        node.max_epsilon,
-        node.delta,
-        tuple(layer.strip() for layer in node.keep_layers.split(",") if layer.strip()),
-        node.max_steps_per_round,
-        node.max_memory_gib,
-    )
+    demands = _demands(node)
     demands.check_memory(settings, sum(map(count_images, sources)))
     latents = SiteLatents.of(settings, node.autoencoder)
     parts = [read_images(source, reading) for source in sources]
@@ -160,6 +152,18 @@ def _labels(
             "label-column, or use a folder for each class"
         )
     return torch.from_numpy(np.concatenate(known)).to(device)
+
+
+def _demands(node: NodeConfig) -> SiteDemands:
+    return SiteDemands(
+        node.state_folder / LEDGER,
+        node.min_noise_multiplier,
+        node.max_epsilon,
+        node.delta,
+        tuple(layer.strip() for layer in node.keep_layers.split(",") if layer.strip()),
+        node.max_steps_per_round,
+        node.max_memory_gib,
+    )
 
 
 def read_node_config(context: Context) -> NodeConfig:

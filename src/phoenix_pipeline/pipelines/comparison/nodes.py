@@ -95,23 +95,13 @@ def compare(arms: tuple[str, ...]) -> Callable[..., Compared]:
         figures, histograms = _figures(table, results), _histograms(results)
         names = histograms[0]["class_names"] if histograms else []
         gallery, grids = draw_gallery(results, test_images, names)
-        # Without classes, the figure of them says so in a file only.
-        shown = {n: f for n, f in figures.items() if names or n != "class_histograms"}
-        models = {
-            r.arm: Model(
-                r.description["written"], f"sha256:{r.description['weights_digest']}", r.settings
-            )
-            for r in results
-            if r.is_current(r.metrics)
-        }
-        held = {r.arm: r.trained_images for r in results if not r.is_pooled}
-        clients = {arm: t["client_id"].nunique() for arm, t in held.items() if len(t)}
+        models = {r.arm: _model(r) for r in results if r.is_current(r.metrics)}
         runs = add_runs(earlier_runs, table, models)
         report = render_report(
             table,
             metrics,
-            run=experiment_facts({r.arm: r.settings for r in results}, clients),
-            figures={**shown, **_details(results, names)},
+            run=experiment_facts({r.arm: r.settings for r in results}, _num_clients(results)),
+            figures={**_shown(figures, names), **_details(results, names)},
             gallery=gallery,
             growth=show_growth(grown),
             earlier=show_earlier(runs, models),
@@ -172,6 +162,22 @@ def _floor(
         "The scores of real images are left out: they were measured with other images or settings "
         "of evaluation than those of the arms; run again: kedro run --pipelines evaluation"
     ]
+
+
+def _model(result: ArmResults) -> Model:
+    digest = f"sha256:{result.description['weights_digest']}"
+    return Model(result.description["written"], digest, result.settings)
+
+
+def _shown(figures: dict[str, Figure], class_names: Sequence[str]) -> dict[str, Figure]:
+    """Return the figures of the page; without classes, that of classes says so in a file only."""
+    return {name: f for name, f in figures.items() if class_names or name != "class_histograms"}
+
+
+def _num_clients(results: Sequence[ArmResults]) -> dict[str, int]:
+    """Return how many clients there were, of the arms that have any: sites of a deployment too."""
+    held = {r.arm: r.trained_images for r in results if not r.is_pooled}
+    return {arm: table["client_id"].nunique() for arm, table in held.items() if len(table)}
 
 
 def _figures(table: pd.DataFrame, results: Sequence[ArmResults]) -> dict[str, Figure]:

@@ -56,12 +56,7 @@ def evaluate(
     Raises:
         DataError: it does not say so.
     """
-    samples = read_samples(samples_file)
-    if not samples.drawn:
-        raise DataError(
-            f"{samples_file} does not say how its samples were drawn; draw them again: "
-            "kedro run --pipelines sampling"
-        )
+    samples = _read_drawn(samples_file)
     run = run.model_copy(update={"seed": samples.drawn["seed"]})
     held = load_yardstick(train, test, judge_folder, reference_folder, config, run)
     main, averaged = split_by_origin(samples.client_id)
@@ -92,6 +87,16 @@ def evaluate(
         },
     }
     return metrics, _sample_classes(samples, main, held.judge)
+
+
+def _read_drawn(file: Path) -> Samples:
+    samples = read_samples(file)
+    if not samples.drawn:
+        raise DataError(
+            f"{file} does not say how its samples were drawn; draw them again: "
+            "kedro run --pipelines sampling"
+        )
+    return samples
 
 
 def _conditions(samples: Samples, scores: Scores, evaluated: Evaluated) -> Conditions:

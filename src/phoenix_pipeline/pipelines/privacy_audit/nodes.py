@@ -11,7 +11,7 @@ import pandas as pd
 from phoenix_pipeline.checkpoints import METADATA_FILE
 from phoenix_pipeline.config import FederationConfig, ModelConfig, PrivacyAuditConfig, RunConfig
 from phoenix_pipeline.errors import SettingsError
-from phoenix_pipeline.families.provenance import check_data
+from phoenix_pipeline.families.provenance import ModelDescription, check_data
 from phoenix_pipeline.hardware import resolve_device
 from phoenix_pipeline.images import GLOBAL_MODEL, ImageSet, read_samples
 from phoenix_pipeline.metrics.extractors import pixel_extractor
@@ -19,6 +19,7 @@ from phoenix_pipeline.metrics.feature_extractor import extract_features
 from phoenix_pipeline.metrics.privacy.arm_audit import (
     ALL,
     ArmAudit,
+    AuditConditions,
     Kind,
     Membership,
     headline_scores,
@@ -59,7 +60,7 @@ def audit_privacy(
         SettingsError: the clients' images are not here.
         DataError: the images are not those of the training.
     """
-    from phoenix_pipeline.families.model_folder import read_description, weights_digest
+    from phoenix_pipeline.families.model_folder import read_description
 
     if not (model_folder / METADATA_FILE).is_file():
         logger.warning("%s is not trained: it has no audit", model_folder.name)
@@ -73,33 +74,14 @@ def audit_privacy(
             "federation.engine in_process or ray"
         )
     check_data(metadata["data"], train, test, trained_images)
-    by_client = trained_images.groupby("client_id")["image_index"]
-    subject = Subject(
-        folder=model_folder,
-        metadata=metadata,
-        rows={int(str(client)): rows.to_numpy() for client, rows in by_client},
-        train=train,
-        test=test,
-        model=ModelConfig.model_validate(metadata["settings"]["model"]),
-        config=config,
-        seed=metadata["settings"]["seed"],
-        device=resolve_device(run.device),
-    )
+    subject = _subject(model_folder, metadata, trained_images, train, test, config, run)
     skipped: dict[str, str] = {}
     membership = _attack(subject, skipped)
     blind = _blind(subject, skipped)
     copies = _copies(subject, samples_file, skipped)
     reconstruction = reconstruct_images(subject, skipped, federation)
     return {
-        "conditions": {
-            "weights": metadata["weights"],
-            "weights_digest": weights_digest(model_folder),
-            "num_train": train.num_images,
-            "num_held_out": test.num_images,
-            "classes_matched": train.labels is not None and test.labels is not None,
-            "seed": subject.seed,
-            "privacy_audit": config.model_dump(mode="json"),
-        },
+        "conditions": _conditions(subject),
         "scores": {
             **headline_scores(membership),
             **({"membership_auc_blind": blind.auc} if blind else {}),
@@ -111,6 +93,43 @@ def audit_privacy(
         "copies": asdict(copies) if copies else None,
         "reconstruction": reconstruction,
         "skipped": skipped,
+    }
+
+
+def _subject(
+    folder: Path,
+    metadata: ModelDescription,
+    trained_images: pd.DataFrame,
+    train: ImageSet,
+    test: ImageSet,
+    config: PrivacyAuditConfig,
+    run: RunConfig,
+) -> Subject:
+    by_client = trained_images.groupby("client_id")["image_index"]
+    return Subject(
+        folder=folder,
+        metadata=metadata,
+        rows={int(str(client)): rows.to_numpy() for client, rows in by_client},
+        train=train,
+        test=test,
+        model=ModelConfig.model_validate(metadata["settings"]["model"]),
+        config=config,
+        seed=metadata["settings"]["seed"],
+        device=resolve_device(run.device),
+    )
+
+
+def _conditions(subject: Subject) -> AuditConditions:
+    from phoenix_pipeline.families.model_folder import weights_digest
+
+    return {
+        "weights": subject.metadata["weights"],
+        "weights_digest": weights_digest(subject.folder),
+        "num_train": subject.train.num_images,
+        "num_held_out": subject.test.num_images,
+        "classes_matched": subject.train.labels is not None and subject.test.labels is not None,
+        "seed": subject.seed,
+        "privacy_audit": subject.config.model_dump(mode="json"),
     }
 
 
