@@ -44,6 +44,10 @@ def make_project(folder: Path, device: str, tiny: bool) -> Path:
     return folder
 
 
+# Arms that may have rounds of their own in the preset.
+_WITH_ROUNDS = ("centralized", "phoenix")
+
+
 def _changes(device: str) -> dict[str, Any]:
     """Return what makes the preset short: three steps of each client in each of three rounds.
 
@@ -58,8 +62,7 @@ def _changes(device: str) -> dict[str, Any]:
     }
     return {
         "run": {"device": device},
-        # Some arms of the preset have rounds of their own.
-        **dict.fromkeys(("centralized", "phoenix"), {"federation": federation}),
+        **{arm: {"federation": federation} for arm in _WITH_ROUNDS},
         "federation": federation,
         "training": {"optimizer_state": "keep", "compile": False},
         "personalization": {
@@ -90,7 +93,7 @@ _TINY: dict[str, Any] = {
     "training": {"batch_size": 5},
     "dcgan": {"training": {"batch_size": 5}},
     "federation": _TINY_FEDERATION,
-    **dict.fromkeys(("centralized", "phoenix"), {"federation": _TINY_FEDERATION}),
+    **{arm: {"federation": _TINY_FEDERATION} for arm in _WITH_ROUNDS},
     "personalization": {"threshold_filter": {"monitor_samples": 16}},
     "sampling": {"num_images": 40, "batch_size": 20, "num_steps": 2, "grid_images": 16},
     "evaluation": {
