@@ -561,6 +561,10 @@ ELSEWHERE = {
     "diffusion/lora.py": "an extra that is not installed",
     "registry.py": "tests/test_extending.py",
     "pipelines/privacy_audit/nodes.py": "a deployment",
+    "arms/latent_checks.py": "tests/federated/test_latents.py, with folders",
+    "families/latents.py": "tests/federated/test_latents.py, with folders",
+    "latents/space.py": "tests/latents/test_autoencoder.py, with folders",
+    "latents/training.py": "a training that diverges",
 }
 
 
