@@ -1,9 +1,13 @@
 """The line before training: from one measured step, in people's units; results stay as they are."""
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch import nn
 
 from phoenix_pipeline.arms import time_estimate
 from phoenix_pipeline.arms.time_estimate import announce_time, show_duration
@@ -14,9 +18,11 @@ from phoenix_pipeline.config import (
     TrainingConfig,
     UNetConfig,
 )
+from phoenix_pipeline.families.diffusion import DiffusionFamily
 from phoenix_pipeline.federated.job import FederatedJob
 from phoenix_pipeline.federated.records import ClientSettings
 from phoenix_pipeline.images import ImageSet
+from phoenix_pipeline.optimization.work import ClientTask
 
 
 def make_job(side: int, family: str = "diffusion", **training: object) -> FederatedJob:
@@ -48,13 +54,35 @@ def test_durations(seconds: float, shown: str) -> None:
 def test_the_line(
     side: int, level: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(time_estimate, "_time_step", lambda job, device: 8.0)
+    monkeypatch.setattr(time_estimate, "_time_step", lambda job, device, together: 8.0)
     with caplog.at_level("INFO"):
         announce_time(make_job(side))
     # 3 rounds x 2 clients x 5 steps of 8 s, two at a time.
     assert "about 2 min of training on this machine (30 steps of 4 images" in caplog.text
     assert caplog.records[-1].levelname == level
     assert ("without a GPU" in caplog.text) == (side >= 64)
+
+
+@pytest.mark.parametrize(
+    ("workers", "fraction", "together"), [(2, 1.0, 1), (1, 1.0, 2), (1, 0.5, 1)]
+)
+def test_a_step_is_that_of_as_many_clients_as_a_worker_stacks(
+    workers: int, fraction: float, together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stacked: list[int] = []
+    train = DiffusionFamily.train_stacked
+
+    def watch(
+        self: DiffusionFamily, network: nn.Module, tasks: list[ClientTask], *rest: Any
+    ) -> Any:
+        stacked.append(len(tasks))
+        return train(self, network, tasks, *rest)
+
+    monkeypatch.setattr(DiffusionFamily, "train_stacked", watch)
+    job = make_job(8)
+    config = job.config.model_copy(update={"workers": workers, "client_fraction": fraction})
+    announce_time(replace(job, config=config))
+    assert stacked == ([] if together == 1 else [together] * 2)
 
 
 @pytest.mark.parametrize("family", ["diffusion", "dcgan"])

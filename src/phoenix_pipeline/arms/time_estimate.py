@@ -1,6 +1,7 @@
 """How long an arm's training will take on this machine: one step is measured before all others."""
 
 import logging
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,8 +11,10 @@ import torch
 from phoenix_pipeline.families import family_of
 from phoenix_pipeline.federated.job import FederatedJob
 from phoenix_pipeline.federated.server import count_steps
+from phoenix_pipeline.federated.stacked_clients import choose_clients_at_a_time
+from phoenix_pipeline.federated.work_plan import round_size
 from phoenix_pipeline.hardware import available_cores, resolve_device
-from phoenix_pipeline.optimization.work import LocalWork
+from phoenix_pipeline.optimization.work import ClientTask, LocalWork
 
 logger = logging.getLogger(__name__)
 
@@ -27,9 +30,9 @@ def announce_time(job: FederatedJob) -> None:
     if job.config.engine == "deployment":
         return
     steps, device = count_steps(job), resolve_device(job.device)
-    at_once, threads = _concurrency(job, device)
+    at_once, threads, together = _concurrency(job, device)
     with _threads(threads):
-        seconds = _time_step(job, device)
+        seconds = _time_step(job, device, together)
     side, batch = job.settings.trained_shape[1], job.settings.training.batch_size
     line = (
         f"about {show_duration(steps * seconds / at_once)} of training on this machine "
@@ -53,16 +56,23 @@ def show_duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
 
 
-def _concurrency(job: FederatedJob, device: torch.device) -> tuple[int, int]:
-    """Return how many clients train at a time, and the threads of each."""
+def _concurrency(job: FederatedJob, device: torch.device) -> tuple[int, int, int]:
+    """Return how many workers there are, the threads of each, and the clients it stacks."""
     clients = job.client_images["client_id"].nunique()
     cores = available_cores()
     at_once = min(job.config.workers or (cores if device.type == "cpu" else 1), clients)
-    return at_once, job.config.threads_per_client or max(1, cores // at_once)
+    each = math.ceil(round_size(clients, job.config) / at_once)
+    together = 1
+    if job.config.engine == "in_process":
+        together, _ = choose_clients_at_a_time(job.config, job.settings, device, each)
+    return at_once, job.config.threads_per_client or max(1, cores // at_once), together
 
 
-def _time_step(job: FederatedJob, device: torch.device) -> float:
-    """Return the seconds of one step, after one that does not count."""
+def _time_step(job: FederatedJob, device: torch.device, together: int) -> float:
+    """Return the seconds of one client's step, after one that does not count.
+
+    ``together``: clients whose steps are one program's.
+    """
     settings = job.settings
     images = _some_images(job).to(device)
     labels = torch.zeros(len(images), dtype=torch.int64, device=device)
@@ -75,11 +85,16 @@ def _time_step(job: FederatedJob, device: torch.device) -> float:
         for seed in range(2):
             work = LocalWork(1, 0.0, 0.0, seed, noise_multiplier=noise)
             started = time.perf_counter()
-            family.train_locally(
-                network, images, work, settings.model, settings.training, labels=labels
-            )
+            if together > 1:
+                weights = {name: array.clone() for name, array in network.state_dict().items()}
+                task = ClientTask(weights, images, work, None, labels)
+                family.train_stacked(network, [task] * together, settings.model, settings.training)
+            else:
+                family.train_locally(
+                    network, images, work, settings.model, settings.training, labels=labels
+                )
             seconds = time.perf_counter() - started
-    return seconds
+    return seconds / together
 
 
 def _some_images(job: FederatedJob) -> torch.Tensor:
