@@ -29,6 +29,7 @@ PNG = encode_png(np.full((1, 40, 40), 99, np.uint8))
 GROWING = pd.DataFrame(
     {
         "round": [2, 4],
+        "images_trained": [160, 320],
         "bytes_total": [100, 200],
         "num_samples": 9,
         "fid_pixels": [2.0, 1.0],
