@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,9 @@ def test_an_image_has_the_same_bits_of_latents_whatever_lies_beside_it(folder: P
     order = torch.randperm(37, generator=torch.Generator().manual_seed(1))
     assert torch.equal(ours.encode(images[order]), together[order])
     assert torch.equal(ours.encode(images[:5]), together[:5])
+    # Kept in a file they lie in one layout; those that were not must lie as well.
+    network = ours.network.to(memory_format=torch.channels_last)
+    assert replace(ours, network=network).encode(images[:5]).is_contiguous()
 
 
 def test_the_digest_tells_weights_and_scale_apart(tmp_path: Path, folder: Path) -> None:

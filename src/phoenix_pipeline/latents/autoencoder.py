@@ -41,7 +41,8 @@ class Autoencoder:
             x = to_model_range(part)
             filled = torch.cat([x, x.new_zeros((_AT_A_TIME - len(x), *x.shape[1:]))])
             mean: Tensor = self.network.encode(filled).latent_dist.mode()
-            return mean[: len(x)].sub(shift).mul(scale)
+            # In one layout, whatever the convolutions leave: that of a file.
+            return mean[: len(x)].sub(shift).mul(scale).contiguous()
 
         return self._by_parts(images, compute)
 
