@@ -68,7 +68,7 @@ def save_tensors(path: Path, tensors: Mapping[str, "Tensor"], metadata: Mapping[
 
     plain = _detach(tensors)
     text = json.dumps(metadata, default=plain_value)
-    header = {"format": "pt", "metadata": text, "sha256": _checksum(plain, text)}
+    header = {"format": "pt", "metadata": text, "sha256": checksum(plain, text)}
     with atomic_path(path) as temporary:
         try:
             save_file(plain, temporary, metadata=header)
@@ -94,7 +94,7 @@ def load_tensors(path: Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
         raise CheckpointError(f"{path} is not a complete safetensors file: {error}") from error
     if not {"metadata", "sha256"} <= header.keys():
         raise CheckpointError(f"{path} was not written by this project: it has no checksum")
-    if _checksum(tensors, header["metadata"]) != header["sha256"]:
+    if checksum(tensors, header["metadata"]) != header["sha256"]:
         raise CheckpointError(f"{path} was altered after it was written: its checksum differs")
     return tensors, json.loads(header["metadata"])
 
@@ -112,6 +112,43 @@ def load_metadata(path: Path) -> dict[str, Any]:
         return dict(json.loads(header["metadata"]))
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path} has no metadata of this project: {error}") from error
+
+
+def load_diffusers(kind: Any, folder: Path, place: str, whole: str, remedy: str) -> Any:
+    """Return the model of diffusers in ``folder``, on the CPU; never downloads, never unpickles.
+
+    Args:
+        kind: its class.
+        folder: in whose subfolder ``place``, or "", are ``config.json`` and safetensors.
+        place: as above.
+        whole: what a folder that cannot be read is not, for the error.
+        remedy: what to do about one that lacks weights.
+
+    Raises:
+        CheckpointError: it is incomplete, or its weights do not fit its configuration.
+    """
+    import torch
+    from safetensors import SafetensorError
+
+    try:
+        with torch.random.fork_rng(devices=[]):
+            model, report = kind.from_pretrained(
+                folder,
+                subfolder=place,
+                local_files_only=True,
+                use_safetensors=True,
+                low_cpu_mem_usage=False,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, RuntimeError, TypeError, SafetensorError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"{folder} {whole}: {reason}") from error
+    if missing := report["missing_keys"]:
+        raise CheckpointError(
+            f"{folder} lacks {len(missing)} of the network's weights, the first is {missing[0]}; "
+            f"{remedy}"
+        )
+    return model
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -146,13 +183,15 @@ def plain_value(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} cannot be stored as JSON")
 
 
-def _checksum(tensors: Mapping[str, "Tensor"], metadata: str) -> str:
+def checksum(tensors: Mapping[str, "Tensor"], metadata: str) -> str:
+    """Return the sha256 of ``metadata`` and of names, types, shapes and values of ``tensors``."""
     import torch
 
     digest = hashlib.sha256(metadata.encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        values = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(values.view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

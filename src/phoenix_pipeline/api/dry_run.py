@@ -103,8 +103,7 @@ def _job(
     groups["federation"] = _merged({"engine": "deployment"}, groups["federation"])
     chosen = arm_settings(arm, groups)
     blank = _blank_images(images, given.get(_CLASSES))
-    own_folders = _with_own_autoencoder(_on_base(chosen, base), autoencoder)
-    settled = settle_arm(own_folders, blank.image_size)
+    settled = settle_arm(_with_own_folders(chosen, base, autoencoder), blank.image_size)
     return FederatedJob(
         images=blank,
         client_images=pd.DataFrame({"client_id": [], "image_index": []}),
@@ -113,28 +112,25 @@ def _job(
     )
 
 
-def _on_base(settings: ArmSettings, base: Path | None) -> ArmSettings:
-    if not settings.model.lora.rank:
-        return settings
-    if base is None:
-        raise SettingsError(
-            "the run trains adapters on a model that each site has (model.lora); set base-model in "
-            "the node configuration to its folder"
-        )
-    model = settings.model.model_copy(update={"start_from": str(base)})
-    return settings.model_copy(update={"model": model})
+def _with_own_folders(
+    settings: ArmSettings, base: Path | None, autoencoder: Path | None
+) -> ArmSettings:
+    """Return ``settings`` with this site's folders in the place of the coordinator's."""
+    model = settings.model
+    own: dict[str, str] = {}
+    if model.lora.rank:
+        use = "trains adapters on a model that each site has (model.lora)"
+        own["start_from"] = _own_folder(base, use, "base-model")
+    if model.autoencoder is not None:
+        use = "learns latents of an autoencoder that each site has (model.autoencoder)"
+        own["autoencoder"] = _own_folder(autoencoder, use, "autoencoder")
+    return settings.model_copy(update={"model": model.model_copy(update=own)})
 
 
-def _with_own_autoencoder(settings: ArmSettings, autoencoder: Path | None) -> ArmSettings:
-    if settings.model.autoencoder is None:
-        return settings
-    if autoencoder is None:
-        raise SettingsError(
-            "the run learns latents of an autoencoder that each site has (model.autoencoder); set "
-            "autoencoder in the node configuration to its folder"
-        )
-    model = settings.model.model_copy(update={"autoencoder": str(autoencoder)})
-    return settings.model_copy(update={"model": model})
+def _own_folder(folder: Path | None, use: str, key: str) -> str:
+    if folder is None:
+        raise SettingsError(f"the run {use}; set {key} in the node configuration to its folder")
+    return str(folder)
 
 
 def _merged(under: Any, over: Any) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from phoenix_pipeline.config.base import Group, Positive
+from phoenix_pipeline.config.base import Group, Positive, check_norm_groups
 
 
 class AutoencoderConfig(Group):
@@ -40,10 +40,5 @@ class AutoencoderConfig(Group):
 
     @model_validator(mode="after")
     def _groups_divide_channels(self) -> Self:
-        for channels in self.block_out_channels:
-            if channels % self.norm_num_groups:
-                raise ValueError(
-                    f"block_out_channels has {channels}, which norm_num_groups="
-                    f"{self.norm_num_groups} does not divide"
-                )
+        check_norm_groups(self.block_out_channels, self.norm_num_groups)
         return self

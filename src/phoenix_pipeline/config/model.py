@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from phoenix_pipeline.config.base import Component, Group, Positive
+from phoenix_pipeline.config.base import Component, Group, Positive, check_norm_groups
 from phoenix_pipeline.registry import Registry
 
 # How often guidance hides labels in the literature: 0.1 to 0.2 (Ho and Salimans).
@@ -34,14 +34,8 @@ class UNetConfig(Group):
 
     @model_validator(mode="after")
     def _groups_divide_channels(self) -> Self:
-        if "block_out_channels" in self.auto:
-            return self
-        for channels in self.block_out_channels:
-            if channels % self.norm_num_groups:
-                raise ValueError(
-                    f"block_out_channels has {channels}, which norm_num_groups="
-                    f"{self.norm_num_groups} does not divide"
-                )
+        if "block_out_channels" not in self.auto:
+            check_norm_groups(self.block_out_channels, self.norm_num_groups)
         return self
 
 

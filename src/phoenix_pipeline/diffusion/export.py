@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import nn
 
-from phoenix_pipeline.checkpoints import METADATA_FILE, atomic_path
+from phoenix_pipeline.checkpoints import METADATA_FILE, atomic_path, load_diffusers
 from phoenix_pipeline.config import NoiseConfig
 from phoenix_pipeline.diffusion.lora import (
     adapter_arrays,
@@ -79,7 +78,6 @@ def load_unet(folder: Path) -> "UNet2DModel":
         CheckpointError: the folder is missing or incomplete, or its weights do not fit its config.
     """
     from diffusers import UNet2DModel
-    from safetensors import SafetensorError
 
     folder = Path(folder)
     places = ("unet", "")
@@ -89,22 +87,11 @@ def load_unet(folder: Path) -> "UNet2DModel":
             f"{folder} cannot be read: it has no unet/config.json; name a folder that was exported "
             "as a diffusers pipeline"
         )
-    try:
-        with torch.random.fork_rng(devices=[]):
-            unet, report = UNet2DModel.from_pretrained(
-                folder,
-                subfolder=inside,
-                local_files_only=True,
-                use_safetensors=True,
-                low_cpu_mem_usage=False,
-                output_loading_info=True,
-            )
-    except (OSError, ValueError, RuntimeError, TypeError, SafetensorError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{folder} is not a complete diffusers pipeline: {reason}") from error
-    if report["missing_keys"]:
-        raise CheckpointError(
-            f"{folder} lacks {len(report['missing_keys'])} of the network's weights, the first is "
-            f"{report['missing_keys'][0]}; export the model again"
-        )
+    unet: UNet2DModel = load_diffusers(
+        UNet2DModel,
+        folder,
+        inside,
+        "is not a complete diffusers pipeline",
+        "export the model again",
+    )
     return unet.eval()

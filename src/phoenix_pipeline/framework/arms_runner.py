@@ -119,7 +119,8 @@ def _run_nodes(pipeline: Pipeline, run: Run, start: Start, count: int) -> Iterat
     """
     sorter = TopologicalSorter(pipeline.node_dependencies)
     sorter.prepare()
-    needed = _needed_for_trainings(pipeline)
+    trainings = [node.name for node in pipeline.nodes if node.func is train]
+    needed = set(pipeline.to_nodes(*trainings).nodes)
     places = {node: (node not in needed, i) for i, node in enumerate(pipeline.nodes)}
     arms = list(arm_registry.names or ())
     waiting: list[tuple[int, Node]] = []
@@ -132,7 +133,7 @@ def _run_nodes(pipeline: Pipeline, run: Run, start: Start, count: int) -> Iterat
                 heappush(waiting, (arms.index(arm_of(node)), node))
             else:
                 heappush(others, (places[node], node))
-        begun = begun or len(waiting) == sum(node.func is train for node in pipeline.nodes)
+        begun = begun or len(waiting) == len(trainings)
         while begun and waiting and len(running) < count:
             node = heappop(waiting)[1]
             running[start(node)] = node
@@ -146,8 +147,3 @@ def _run_nodes(pipeline: Pipeline, run: Run, start: Start, count: int) -> Iterat
         for node in done:
             sorter.done(node)
             yield node
-
-
-def _needed_for_trainings(pipeline: Pipeline) -> set[Node]:
-    trainings = [node.name for node in pipeline.nodes if node.func is train]
-    return set(pipeline.to_nodes(*trainings).nodes)

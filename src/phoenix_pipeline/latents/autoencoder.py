@@ -2,14 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from phoenix_pipeline.errors import CheckpointError
+from phoenix_pipeline.checkpoints import checksum, load_diffusers
 from phoenix_pipeline.images import to_model_range
 from phoenix_pipeline.latents.space import KIND, LatentSpace, find_autoencoder, read_space
 
@@ -69,8 +68,9 @@ class Autoencoder:
 def wrap(network: "AutoencoderKL", space: LatentSpace) -> Autoencoder:
     """Return ``network`` laid at rest, with its digest in ``space``."""
     network.eval().requires_grad_(False)
-    known = space.model_copy(update={"digest": _digest(network, space.shift)})
-    return Autoencoder(network, known)
+    # All that latents and images depend on.
+    digest = checksum(network.state_dict(), repr((space.shift, _scale(network))))[:32]
+    return Autoencoder(network, space.model_copy(update={"digest": digest}))
 
 
 def load_autoencoder(folder: Path) -> Autoencoder:
@@ -80,38 +80,14 @@ def load_autoencoder(folder: Path) -> Autoencoder:
         CheckpointError: there is none, it is incomplete, or its weights are no safetensors.
     """
     from diffusers import AutoencoderKL
-    from safetensors import SafetensorError
 
     space, own = read_space(folder), find_autoencoder(folder)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            network, report = AutoencoderKL.from_pretrained(
-                own,
-                local_files_only=True,
-                use_safetensors=True,
-                low_cpu_mem_usage=False,
-                output_loading_info=True,
-            )
-    except (OSError, ValueError, RuntimeError, TypeError, SafetensorError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{own} holds no complete {KIND}: {reason}") from error
-    if missing := report["missing_keys"]:
-        raise CheckpointError(
-            f"{own} lacks {len(missing)} of the autoencoder's weights, the first is {missing[0]}; "
-            "name a complete one"
-        )
+    network: AutoencoderKL = load_diffusers(
+        AutoencoderKL, own, "", f"holds no complete {KIND}", "name a complete one"
+    )
     return wrap(network.float(), space)
 
 
 def _scale(network: "AutoencoderKL") -> float:
     config: Any = network.config
     return float(config.scaling_factor)
-
-
-def _digest(network: "AutoencoderKL", shift: float) -> str:
-    """Return 32 hex digits of all that latents and images depend on."""
-    digest = sha256(repr((shift, _scale(network))).encode())
-    for name, array in sorted(network.state_dict().items()):
-        digest.update(f"{name} {tuple(array.shape)}\n".encode())
-        digest.update(array.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:32]

@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from phoenix_pipeline.metrics.feature_extractor import FeatureExtractor, as_rgb, fingerprint_weights
 from phoenix_pipeline.metrics.feature_space import FeatureSpace
@@ -67,10 +67,11 @@ def _simplify(network: nn.Module) -> None:
     writes over its input.
     """
     for module in list(network.modules()):
-        for (_, layer), (name, norm) in pairwise(list(module.named_children())):
+        for (before, layer), (name, norm) in pairwise(list(module.named_children())):
             if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                _fuse_into(layer, norm)
+                setattr(module, before, fuse_conv_bn_eval(layer, norm))
                 setattr(module, name, nn.Identity())
+    for module in network.modules():
         if isinstance(module, nn.ReLU6):
             module.inplace = True
         margins = getattr(module, "static_padding", None)
@@ -78,22 +79,6 @@ def _simplify(network: nn.Module) -> None:
             left, right, top, bottom = margins.padding
             if left == right and top == bottom:
                 module.padding, module.static_padding = (top, left), nn.Identity()
-
-
-def _fuse_into(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-    """Let ``convolution`` do what ``norm``, in evaluation mode, does after it."""
-    if norm.running_mean is None or norm.running_var is None:
-        raise ValueError("a norm without running statistics depends on the batch")
-    convolution.weight, bias = fuse_conv_bn_weights(
-        convolution.weight,
-        convolution.bias,
-        norm.running_mean,
-        norm.running_var,
-        norm.eps,
-        norm.weight,
-        norm.bias,
-    )
-    convolution.bias = bias
 
 
 def _missing() -> str:
