@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import UNet2DModel
 from torch import Tensor, nn
 
 from phoenix_pipeline.config import DpSgdConfig, NoiseConfig, TrainingConfig, UNetConfig
@@ -20,6 +19,7 @@ from phoenix_pipeline.diffusion.unet_layers import is_known
 from phoenix_pipeline.errors import TrainingError
 from phoenix_pipeline.optimization.corrections import GradientPull, ProximalPull, StepPull
 from phoenix_pipeline.optimization.work import ClientTask, LocalResult, LocalWork
+from tests.diffusion.other_unet import build_other_unet
 
 SCHEDULE = NoiseSchedule.from_config(NoiseConfig(), "cpu")
 STEPS = (3, 5, 2)
@@ -153,18 +153,7 @@ def test_the_number_of_clients_at_a_time_does_not_matter() -> None:
 
 def other_network(dropout: float = 0.0) -> nn.Module:
     """Return one that ``unet_layers`` has not all layers of, so that ``vmap`` is taken."""
-    unet = UNet2DModel(
-        sample_size=8,
-        in_channels=1,
-        out_channels=1,
-        block_out_channels=(8, 8),
-        down_block_types=("DownBlock2D", "ResnetDownsampleBlock2D"),
-        up_block_types=("ResnetUpsampleBlock2D", "UpBlock2D"),
-        layers_per_block=1,
-        attention_head_dim=4,
-        norm_num_groups=4,
-        dropout=dropout,
-    )
+    unet = build_other_unet(dropout=dropout)
     replace_dropout(unet)
     assert not is_known(unet)
     return unet

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from phoenix_pipeline.config import UNetConfig
 from phoenix_pipeline.diffusion.unet import build_unet
 from phoenix_pipeline.diffusion.unet_inference import predict_at
+from tests.diffusion.other_unet import build_other_unet
 
 TIMESTEPS = torch.tensor([999, 500, 0])
 SMALL = {"block_out_channels": (8, 16), "norm_num_groups": 4, "attention_head_dim": 4}
@@ -88,18 +89,7 @@ def test_nothing_of_the_network_changes() -> None:
 
 
 def test_networks_that_are_built_otherwise_are_called_as_they_are() -> None:
-    unet = UNet2DModel(
-        sample_size=8,
-        in_channels=1,
-        out_channels=1,
-        block_out_channels=(8, 8),
-        down_block_types=("DownBlock2D", "ResnetDownsampleBlock2D"),
-        up_block_types=("ResnetUpsampleBlock2D", "UpBlock2D"),
-        layers_per_block=1,
-        attention_head_dim=4,
-        norm_num_groups=4,
-        resnet_time_scale_shift="scale_shift",
-    ).eval()
+    unet = build_other_unet(resnet_time_scale_shift="scale_shift").eval()
     assert largest_difference(unet, images(2, 1, 8)) == 0.0
 
 

@@ -28,7 +28,7 @@ from tests.federated.test_transport import (
     load_tensors_of,
     shared_template,
 )
-from tests.federated.tiny import client_table, federate, interrupt, make_images, same, settings
+from tests.federated.tiny import client_table, cut_and_resume, federate, make_images, same, settings
 
 
 def test_the_first_broadcast_is_a_difference_to_the_initial_weights(tmp_path: Path) -> None:
@@ -80,10 +80,7 @@ def test_a_resumed_run_knows_what_each_client_holds(tmp_path: Path) -> None:
         "client_images": client_table((6, 6, 6, 6)),
         "images": make_images(24),
     }
-    whole = federate(tmp_path / "whole", **options)
-    interrupt(tmp_path / "cut", after=3, **options)
-    resumed = federate(tmp_path / "cut", **options)
-    assert same(resumed.raw, whole.raw)
+    whole, resumed = cut_and_resume(tmp_path, after=3, **options)
     assert resumed.rounds["bytes_down"].equals(whole.rounds["bytes_down"])
     # Each trains every second round on average, and nobody is ever sent all weights.
     assert (whole.rounds["bytes_down"] < encoded_bytes(shared_template(), None)).all()

@@ -108,5 +108,23 @@ def interrupt(folder: Path, *, after: int, **options: Any) -> None:
         federate(folder, on_round=stop, **options)
 
 
+def cut_and_resume(
+    folder: Path, *, after: int, **options: Any
+) -> tuple[FederatedResult, FederatedResult]:
+    """Return a run in one go and the same one cut after round ``after``, which end alike."""
+    whole = federate(folder / "whole", **options)
+    interrupt(folder / "cut", after=after, **options)
+    resumed = federate(folder / "cut", **options)
+    assert same(whole.raw, resumed.raw)
+    assert same(whole.ema, resumed.ema)
+    return whole, resumed
+
+
+def assert_stacking_changes_rounding_alone(one: FederatedResult, stacked: FederatedResult) -> None:
+    assert not same(one.raw, stacked.raw), "the clients were not stacked"
+    for name, expected in one.raw.items():
+        torch.testing.assert_close(stacked.raw[name], expected, rtol=1e-2, atol=1e-4)
+
+
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)

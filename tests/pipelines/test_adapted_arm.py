@@ -4,16 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from diffusers import DDPMPipeline
 
 from phoenix_pipeline.arms.score_rounds import load_snapshot
-from phoenix_pipeline.arms.training import train_arm
 from phoenix_pipeline.config import (
     FederationConfig,
-    ImagesConfig,
     ModelConfig,
     PrivacyAuditConfig,
 )
@@ -24,8 +21,9 @@ from phoenix_pipeline.federated.snapshots import find_snapshots
 from phoenix_pipeline.pipelines.privacy_audit.reconstruction import reconstruct_images
 from phoenix_pipeline.pipelines.privacy_audit.subject import Subject
 from tests.federated.adapted import LORA, arm, make_base
-from tests.federated.tiny import SIZES, UNET, client_table, make_images, settings
-from tests.pipelines.test_check_arm import RUN, check
+from tests.federated.tiny import SIZES, UNET, make_images
+from tests.pipelines.test_check_arm import check
+from tests.pipelines.tiny_arm import FEDERATION, write_tiny_arm
 
 pytest.importorskip("peft")
 
@@ -37,19 +35,10 @@ def base(tmp_path: Path) -> Path:
 
 def train(folder: Path, base: Path, layers: Any = None, **groups: Any) -> Path:
     """Train an arm and return the folder that it writes."""
-    federation: dict[str, Any] = {"num_rounds": 2, "local_work": {"unit": "steps", "amount": 2}}
-    federation["snapshots"] = groups.pop("snapshots", {})
+    federation = {**FEDERATION, "snapshots": groups.pop("snapshots", {})}
     personal = {"layers": layers, "final_average": layers is not None}
     own = arm(base, federation=federation, personal_layers=personal, **groups)
-    own = own.model_copy(update={"training": settings(learning_rate=0.02).training})
-    pool = pd.DataFrame({"client_id": [], "image_index": []})
-    images = make_images()
-    trained = train_arm(
-        "fedavg", images, images, client_table().assign(label=-1), pool, own, RUN,
-        folder / "checkpoints", {"images": ImagesConfig()},
-    )  # fmt: skip
-    trained.write(folder / "model")
-    return folder / "model"
+    return write_tiny_arm(folder, own, learning_rate=0.02)
 
 
 def predict(network: torch.nn.Module) -> torch.Tensor:

@@ -4,17 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from diffusers import LDMPipeline
 
 from phoenix_pipeline.arms.sampling import draw_images
 from phoenix_pipeline.arms.score_rounds import load_snapshot
-from phoenix_pipeline.arms.training import train_arm
 from phoenix_pipeline.config import (
     FederationConfig,
-    ImagesConfig,
     ModelConfig,
     PrivacyAuditConfig,
     SamplingConfig,
@@ -31,9 +28,9 @@ from phoenix_pipeline.latents.autoencoder import load_autoencoder
 from phoenix_pipeline.metrics.privacy.membership import membership_scores
 from phoenix_pipeline.pipelines.privacy_audit.reconstruction import reconstruct_images
 from phoenix_pipeline.pipelines.privacy_audit.subject import Subject
-from tests.federated.tiny import client_table, make_images, settings
+from tests.federated.tiny import make_images
 from tests.latents.tiny import SCALE, arm, make_autoencoder
-from tests.pipelines.test_check_arm import RUN
+from tests.pipelines.tiny_arm import FEDERATION, write_tiny_arm
 
 CPU = torch.device("cpu")
 # LDMPipeline knows a scale and no shift.
@@ -42,19 +39,10 @@ PLAIN: dict[str, Any] = {"shift_factor": None}
 
 def train(folder: Path, layers: Any = None, **groups: Any) -> Path:
     """Train an arm and return the folder that it writes."""
-    federation: dict[str, Any] = {"num_rounds": 2, "local_work": {"unit": "steps", "amount": 2}}
-    federation["snapshots"] = {"every": 1}
+    federation = {**FEDERATION, "snapshots": {"every": 1}}
     autoencoder = make_autoencoder(folder / "autoencoder", **PLAIN)
     own = arm(autoencoder, federation=federation, personal_layers={"layers": layers}, **groups)
-    own = own.model_copy(update={"training": settings().training})
-    pool = pd.DataFrame({"client_id": [], "image_index": []})
-    images = make_images()
-    trained = train_arm(
-        "fedavg", images, images, client_table().assign(label=-1), pool, own, RUN,
-        folder / "checkpoints", {"images": ImagesConfig()},
-    )  # fmt: skip
-    trained.write(folder / "model")
-    return folder / "model"
+    return write_tiny_arm(folder, own)
 
 
 def test_samples_are_decoded_and_need_nothing_but_the_folder(tmp_path: Path) -> None:
