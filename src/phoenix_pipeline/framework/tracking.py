@@ -141,6 +141,7 @@ class ArmMlflowHook:
         _NODE.set(None)
         if self._runs is not None:
             self._runs.times.go_on(arm_of(node), node.name)
+            self._runs.write_metrics()
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, data: Any, node: Node) -> None:
