@@ -59,7 +59,7 @@ def build_client_app(
     def train(message: Message, context: Context) -> Message:
         settings = read_settings(message)
         site = open_site(message, context)
-        model = models.prepare(settings, site.images.device, site.base)
+        model = models.prepare(settings, site.images.device, site.own.base)
         begun = begin_round(message.content, settings, site, model)
         result = model.family.train_locally(
             model.network,
@@ -91,7 +91,7 @@ def build_client_app(
         if site.demands:
             site.demands.check_settings(settings)
         if settings.base_digest:
-            settings.open_network(site.base)
+            settings.open_network(site.own.base)
         metrics = MetricRecord(
             {
                 "client-id": site.client_id,

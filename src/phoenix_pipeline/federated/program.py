@@ -26,7 +26,7 @@ from phoenix_pipeline.federated.history import (
     with_link_seconds,
 )
 from phoenix_pipeline.federated.job import FederatedJob, FederatedResult
-from phoenix_pipeline.federated.latents import SiteLatents, as_trained
+from phoenix_pipeline.federated.own_models import SiteLatents, as_trained
 from phoenix_pipeline.federated.personal_layers import split_personal
 from phoenix_pipeline.federated.personal_upload import average_personal_layers
 from phoenix_pipeline.federated.privacy.checks import check_privacy
@@ -100,7 +100,7 @@ def _begin(job: FederatedJob, folder: Path, device: torch.device) -> RunState:
     """Return the run, resumed or new and warmed up."""
     settings = job.settings
     # What adapters are trained on is needed where they are trained.
-    network = settings.open_network(job.base) if job.warmup_steps else settings.build_network()
+    network = settings.open_network(job.own.base) if job.warmup_steps else settings.build_network()
     if job.start is not None:
         network.load_state_dict(dict(job.start))
     check_privacy(
@@ -229,7 +229,7 @@ def warm_up(network: nn.Module, job: FederatedJob, device: torch.device) -> Row:
         labels = torch.from_numpy(job.images.labels[job.pool]).to(device)
     result = family_of(settings.model).train_locally(
         network.to(device),
-        as_trained(job.images.images[job.pool], SiteLatents.of(settings, job.autoencoder), device),
+        as_trained(job.images.images[job.pool], SiteLatents.of(settings, job.own), device),
         LocalWork(job.warmup_steps, peak, peak, derive_seed(settings.seed, "warm_up")),
         settings.model,
         # The pool was given away before: noise would hide nothing of it.

@@ -69,7 +69,7 @@ class StackedClients:
     def _answer(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
         def open_site(message: Message, context: Context, slot: int) -> tuple[Any, ...]:
             settings, site = read_settings(message), self._open_site(message, context)
-            slots = (settings, site.images.device, len(messages), site.base)
+            slots = (settings, site.images.device, len(messages), site.own.base)
             return settings, site, self._models.prepare_slots(*slots)[slot]
 
         def begin(message: Message, context: Context, opened: Any) -> ClientRound | Message:

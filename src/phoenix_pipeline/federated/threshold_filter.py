@@ -19,6 +19,7 @@ from phoenix_pipeline.errors import TrainingError
 from phoenix_pipeline.families.classes import spread_labels
 from phoenix_pipeline.federated.client_model import ClientModel
 from phoenix_pipeline.federated.history import History, Row
+from phoenix_pipeline.federated.own_models import SiteLatents
 from phoenix_pipeline.federated.records import ClientSettings, pack_arrays
 from phoenix_pipeline.federated.sites import Site
 from phoenix_pipeline.latents.attached import attach
@@ -177,7 +178,8 @@ def score_own_model(
     A model that cannot be sampled has no score: NaN, which is a strike.
     """
     model.put_into_network()
-    attach(model.network, site.latents.autoencoder if site.latents else None)
+    latents = SiteLatents.of(settings, site.own)
+    attach(model.network, latents.autoencoder if latents else None)
     count = settings.monitor_samples
     seeds = list(image_seeds(settings.seed, "monitor", count, site.client_id, server_round))
     shape = (settings.channels, settings.image_size, settings.image_size)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,9 +80,16 @@ def load_autoencoder(folder: Path) -> Autoencoder:
     Raises:
         CheckpointError: there is none, it is incomplete, or its weights are no safetensors.
     """
+    own = find_autoencoder(folder)
+    files = sorted((f.name, f.stat().st_mtime_ns, f.stat().st_size) for f in own.iterdir())
+    return _load(own, read_space(folder), tuple(files))
+
+
+@lru_cache(maxsize=1)
+def _load(own: Path, space: LatentSpace, files: tuple[tuple[str, int, int], ...]) -> Autoencoder:
+    """Read the weights, and compute their digest, once for each state of the ``files``."""
     from diffusers import AutoencoderKL
 
-    space, own = read_space(folder), find_autoencoder(folder)
     network: AutoencoderKL = load_diffusers(
         AutoencoderKL, own, "", f"holds no complete {KIND}", "name a complete one"
     )

@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +20,7 @@ from phoenix_pipeline.checkpoints import load_tensors, save_tensors
 from phoenix_pipeline.config import FederationConfig, ThresholdFilterConfig
 from phoenix_pipeline.federated.client_state import ClientState
 from phoenix_pipeline.federated.job import FederatedJob, FederatedResult
+from phoenix_pipeline.federated.own_models import OwnModels
 from phoenix_pipeline.federated.records import ClientSettings
 from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.json_files import read_json, write_json
@@ -60,8 +62,7 @@ def write_job(folder: Path, job: FederatedJob) -> None:
             "has_reference": job.reference is not None,
             "warmup_steps": job.warmup_steps,
             "final_average": job.final_average,
-            "base": job.base and str(job.base),
-            "autoencoder": job.autoencoder and str(job.autoencoder),
+            "own": {name: folder and str(folder) for name, folder in asdict(job.own).items()},
         },
     )
 
@@ -95,8 +96,7 @@ def read_job(folder: Path) -> FederatedJob:
         warmup_steps=metadata["warmup_steps"],
         final_average=metadata["final_average"],
         start=start or None,
-        base=Path(metadata["base"]) if metadata["base"] else None,
-        autoencoder=Path(metadata["autoencoder"]) if metadata["autoencoder"] else None,
+        own=OwnModels(**{n: Path(f) if f else None for n, f in metadata["own"].items()}),
     )
 
 

@@ -21,7 +21,7 @@ from phoenix_pipeline.config import Group, ImagesConfig
 from phoenix_pipeline.config.data import Colour, Fit, Window
 from phoenix_pipeline.errors import DataError, FederationError, SettingsError
 from phoenix_pipeline.federated.client_app import build_client_app, read_settings
-from phoenix_pipeline.federated.latents import SiteLatents
+from phoenix_pipeline.federated.own_models import OwnModels, SiteLatents
 from phoenix_pipeline.federated.records import CONFIG
 from phoenix_pipeline.federated.site_demands import SiteDemands
 from phoenix_pipeline.federated.site_errors import answer_with_code
@@ -83,6 +83,11 @@ class NodeConfig(Group):
     device: str = Field("auto", description="Where this client trains: auto, cpu, cuda:0, ...")
     threads: int = Field(0, ge=0, description="CPU threads; 0: as PyTorch sees fit.")
 
+    @property
+    def own(self) -> OwnModels:
+        """The trained models that this client has."""
+        return OwnModels(self.base_model, self.autoencoder)
+
 
 def open_node(message: Message, context: Context) -> Site:
     """Return this node's site, its images as the server's settings want them.
@@ -112,7 +117,7 @@ def open_node(message: Message, context: Context) -> Site:
     sources = [node.data, *([node.shared_pool] if node.shared_pool else [])]
     demands = _demands(node)
     demands.check_memory(settings, sum(map(count_images, sources)))
-    latents = SiteLatents.of(settings, node.autoencoder)
+    latents = SiteLatents.of(settings, node.own)
     parts = [read_images(source, reading) for source in sources]
     device = resolve_device(node.device)
     images = np.concatenate([part.images for part in parts])
@@ -129,8 +134,7 @@ def open_node(message: Message, context: Context) -> Site:
         releases_personal_layers=node.release_personal_layers,
         demands=demands,
         labels=_labels(parts, settings.class_names, device),
-        base=node.base_model,
-        latents=latents,
+        own=node.own,
     )
 
 
