@@ -56,7 +56,7 @@ def train_pool_autoencoder(
 
     def write(folder: Path) -> None:
         made.save(folder)
-        told = {"held_out_psnr_db": psnr, "seed": run.seed, "digest": made.space.digest}
-        write_origin(folder, len(pool), {**told, "settings": config.model_dump(mode="json")})
+        facts = {"held_out_psnr_db": psnr, "seed": run.seed, "digest": made.space.digest}
+        write_origin(folder, len(pool), {**facts, "settings": config.model_dump(mode="json")})
 
     return write

@@ -117,6 +117,6 @@ def _check_start(model: ArmModel, checkpoints: Path) -> None:
     if settings.federation.resume and run_state.checkpoints(stored):
         rules = settings.threshold_filter if settings.threshold_filter.enabled else None
         steps = settings.shared_pool.warmup_steps
-        told = model.client_settings()
-        asked = identify_settings(settings.federation, told, rules, steps, start)
+        of_clients = model.client_settings()
+        asked = identify_settings(settings.federation, of_clients, rules, steps, start)
         run_state.is_resumable(stored, asked)

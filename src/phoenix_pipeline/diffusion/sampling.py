@@ -33,70 +33,67 @@ def check_sampling(sampling: SamplingConfig, noise: NoiseConfig) -> None:
 
 def sample_images(
     unet: nn.Module,
-    scheduler_config: NoiseConfig,
+    noise: NoiseConfig,
     config: SamplingConfig,
     image_shape: tuple[int, int, int],
     seeds: Sequence[int],
     device: torch.device | str,
-    num_steps: int | None = None,
     labels: Sequence[int] | None = None,
     decode: Decode | None = None,
 ) -> Iterator[np.ndarray]:
     """Yield uint8 batches [B, C, H, W], B up to ``config.batch_size``, in the order of ``seeds``.
 
-    The initial and the ancestral noise of image ``i`` come from a CPU generator seeded with
-    ``seeds[i]``, so neither the batch size nor the other images change it. The network is switched
-    to evaluation for each batch and back afterwards. On a CPU each of torch's threads takes a part
-    of the batch.
-
-    Args:
-        unet: the network, on ``device``.
-        scheduler_config: the forward process that it was trained with.
-        config: sampler, steps, spacing and batch size.
-        image_shape: (C, H, W); of latents, where the network makes such.
-        seeds: one per image.
-        device: where the network is.
-        num_steps: replaces ``config.num_steps``; None keeps it.
-        labels: the class that each image is to show; None for an unconditional network.
-        decode: gives images in [-1, 1] for latents; None: the network makes images.
+    Image ``i`` depends on ``seeds[i]`` alone, which seeds a CPU generator, and on ``labels[i]``,
+    the class that it is to show. ``unet`` was trained on the forward process ``noise``.
+    ``image_shape``: (C, H, W); of latents, which ``decode`` makes images in [-1, 1] of.
 
     Raises:
         SettingsError: at once, see :func:`check_sampling`.
         TrainingError: the network gives values that are not finite.
     """
-    steps = config.num_steps if num_steps is None else num_steps
-    scheduler = prepare_scheduler(scheduler_config, config, steps, clips=decode is None)
+    scheduler = prepare_scheduler(noise, config, config.num_steps, clips=decode is None)
     new_steps = SAMPLERS[config.sampler].new_steps(scheduler, config)
-
-    items = [(seed, 0 if labels is None else labels[i]) for i, seed in enumerate(seeds)]
 
     def draw(chunk: Sequence[tuple[int, int]]) -> np.ndarray:
         generators = [torch.Generator().manual_seed(int(seed)) for seed, _ in chunk]
-        noise = torch.stack([torch.randn(image_shape, generator=g) for g in generators])
-        noise, guidance = noise.to(device), None
+        x_t = torch.stack([torch.randn(image_shape, generator=g) for g in generators]).to(device)
+        guidance = None
         if labels is not None:
-            classes = torch.tensor([label for _, label in chunk], device=noise.device)
+            classes = torch.tensor([label for _, label in chunk], device=x_t.device)
             guidance = Guidance.of(unet, classes, config.guidance_scale)
-        with autocast(noise.device, config.precision):
-            x_0 = _denoise(unet, scheduler.timesteps, noise, new_steps(generators), guidance)
+        with autocast(x_t.device, config.precision):
+            x_0 = _denoise(unet, scheduler.timesteps, x_t, new_steps(generators), guidance)
         return to_uint8(decode(x_0) if decode else x_0).cpu().numpy()
 
-    def batches() -> Iterator[np.ndarray]:
-        least = max(LEAST_SHARE, _LEAST_PIXELS // (image_shape[-2] * image_shape[-1]))
-        with side_by_side(draw, torch.device(device), least) as draw_batch:
-            # Compiled code is for one size: a shorter last batch would be compiled anew.
-            whole = min(config.batch_size, len(items)) if is_compiled(unet) else 0
-            for start in range(0, len(items), config.batch_size):
-                chunk = items[start : start + config.batch_size]
-                was_training = unet.training
-                unet.eval()
-                try:
-                    batch = draw_batch([*chunk, *[chunk[-1]] * (whole - len(chunk))])[: len(chunk)]
-                finally:
-                    unet.train(was_training)
-                yield batch
+    items = [(seed, 0 if labels is None else labels[i]) for i, seed in enumerate(seeds)]
+    least = max(LEAST_SHARE, _LEAST_PIXELS // (image_shape[-2] * image_shape[-1]))
+    return _by_batches(unet, items, config.batch_size, draw, torch.device(device), least)
 
-    return batches()
+
+def _by_batches(
+    unet: nn.Module,
+    items: Sequence[tuple[int, int]],
+    batch_size: int,
+    draw: Callable[[Sequence[tuple[int, int]]], np.ndarray],
+    device: torch.device,
+    least: int,
+) -> Iterator[np.ndarray]:
+    """Yield what ``draw`` makes of each batch, ``least`` items or more in each of torch's threads.
+
+    The network is switched to evaluation for each batch and back afterwards.
+    """
+    with side_by_side(draw, device, least) as draw_batch:
+        # Compiled code is for one size: a shorter last batch would be compiled anew.
+        whole = min(batch_size, len(items)) if is_compiled(unet) else 0
+        for start in range(0, len(items), batch_size):
+            chunk = items[start : start + batch_size]
+            was_training = unet.training
+            unet.eval()
+            try:
+                batch = draw_batch([*chunk, *[chunk[-1]] * (whole - len(chunk))])[: len(chunk)]
+            finally:
+                unet.train(was_training)
+            yield batch
 
 
 @torch.inference_mode()

@@ -94,12 +94,9 @@ class DcganFamily(Family):
         image_shape: tuple[int, int, int],
         seeds: Sequence[int],
         device: "torch.device | str",
-        num_steps: int | None = None,
         labels: Sequence[int] | None = None,
     ) -> "Iterator[np.ndarray]":
         """Yield uint8 batches; see :func:`phoenix_pipeline.gan.sampling.sample_images`.
-
-        The generator takes one step, so ``num_steps`` is unused.
 
         Raises:
             SettingsError: at once, if the network makes images of another shape.

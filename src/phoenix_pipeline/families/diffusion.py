@@ -104,7 +104,6 @@ class DiffusionFamily(Family):
         image_shape: tuple[int, int, int],
         seeds: Sequence[int],
         device: "torch.device | str",
-        num_steps: int | None = None,
         labels: Sequence[int] | None = None,
     ) -> "Iterator[np.ndarray]":
         """Yield uint8 batches; see :func:`phoenix_pipeline.diffusion.sampling.sample_images`.
@@ -118,9 +117,7 @@ class DiffusionFamily(Family):
         autoencoder, shape = autoencoder_of(network), shape_in(network, image_shape)
         decode = autoencoder.decode if autoencoder else None
         network = merge_adapters(network)
-        return sample_images(
-            network, model.noise, sampling, shape, seeds, device, num_steps, labels, decode
-        )
+        return sample_images(network, model.noise, sampling, shape, seeds, device, labels, decode)
 
     def check(
         self, model: ModelConfig, sampling: SamplingConfig, channels: int, image_size: int

@@ -113,7 +113,6 @@ class Family(ABC):
         image_shape: tuple[int, int, int],
         seeds: Sequence[int],
         device: "torch.device | str",
-        num_steps: int | None = None,
         labels: Sequence[int] | None = None,
     ) -> "Iterator[np.ndarray]":
         """Yield uint8 batches [B, C, H, W]; image ``i`` depends on ``seeds[i]`` alone.

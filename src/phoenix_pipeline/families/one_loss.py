@@ -101,7 +101,6 @@ class OneLossFamily(Family):
         image_shape: tuple[int, int, int],
         seeds: Sequence[int],
         device: "torch.device | str",
-        num_steps: int | None = None,
         labels: Sequence[int] | None = None,
     ) -> "Iterator[np.ndarray]":
         """Yield uint8 batches, of ``sampling.batch_size`` but for the last.

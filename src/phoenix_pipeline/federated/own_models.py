@@ -90,8 +90,8 @@ class SiteLatents:
         Raises:
             StorageError: they cannot be written.
         """
-        told = f"{images.shape} {self.autoencoder.space.digest} {self.mirrored}".encode()
-        key = sha256(told + np.ascontiguousarray(images).tobytes()).hexdigest()[:16]
+        described = f"{images.shape} {self.autoencoder.space.digest} {self.mirrored}".encode()
+        key = sha256(described + np.ascontiguousarray(images).tobytes()).hexdigest()[:16]
         kept = folder / f"{_LATENTS}-{key}.safetensors"
         if kept.is_file():
             try:

@@ -19,7 +19,7 @@ FILE = "MLmodel"
 _SAMPLING = "phoenix_sampling"
 
 
-def describe_model(folder: Path, run_id: str, artifact: str, sampling: Mapping[str, Any]) -> str:
+def describe_mlmodel(folder: Path, run_id: str, artifact: str, sampling: Mapping[str, Any]) -> str:
     """Return the text of ``MLmodel`` for an arm's folder that is logged as ``artifact``."""
     import numpy as np
     from mlflow.models import Model, ModelSignature

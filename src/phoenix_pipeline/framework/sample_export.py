@@ -13,7 +13,7 @@ from phoenix_pipeline.framework.project import open_config
 from phoenix_pipeline.metrics.arm_metrics import read_metrics
 
 
-def check_arm(arm: str, arms: Sequence[str]) -> None:
+def check_arm_name(arm: str, arms: Sequence[str]) -> None:
     """Raise SettingsError for an arm that is not in ``conf``."""
     if arm not in arms:
         raise SettingsError(f"there is no arm {arm}{hint(arm, arms)}")
@@ -29,7 +29,7 @@ def assemble_arm(
         CheckpointError: the arm is not trained, or has no such client.
     """
     loader = open_config(project, env, {"data_root": data_root})
-    check_arm(arm, loader.arms)
+    check_arm_name(arm, loader.arms)
     assemble_client(project / loader.data_root / "06_models" / arm, client_id, target)
     write_model_card(target)
 
@@ -54,7 +54,7 @@ def export_arm(
     from phoenix_pipeline.pipelines.sampling.export import Layout, export_samples
 
     loader = open_config(project, env, runtime)
-    check_arm(arm, loader.arms)
+    check_arm_name(arm, loader.arms)
     parameters = loader["parameters"]
     data = project / loader.data_root
     model = data / "06_models" / arm

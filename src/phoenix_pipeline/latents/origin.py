@@ -12,9 +12,9 @@ FILE = "autoencoder.json"
 _IMAGES = "pool_images"
 
 
-def write_origin(folder: Path, pool_images: int, told: Mapping[str, Any]) -> None:
-    """Note beside an autoencoder how many images of clients it was trained on, and ``told``."""
-    write_json(folder / FILE, {_IMAGES: pool_images, **told})
+def write_origin(folder: Path, pool_images: int, facts: Mapping[str, Any]) -> None:
+    """Note beside an autoencoder how many images of clients it was trained on, and ``facts``."""
+    write_json(folder / FILE, {_IMAGES: pool_images, **facts})
 
 
 def read_pool_images(folder: Path) -> int | None:

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from phoenix_pipeline.config import FederationConfig
 from phoenix_pipeline.diffusion.batches import Batch
 from phoenix_pipeline.diffusion.dp_sgd import set_private_gradients
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
@@ -24,21 +23,19 @@ if TYPE_CHECKING:
     from phoenix_pipeline.federated.records import ClientSettings
 
 
-def reconstruct_images(
-    subject: Subject, skipped: dict[str, str], federation: FederationConfig
-) -> Reconstruction | None:
+def reconstruct_images(subject: Subject, skipped: dict[str, str]) -> Reconstruction | None:
     """Return PSNR and SSIM of reconstructions, beside those of the mean training image.
 
     An attacker who reads nothing out of the update can still answer with the mean image. What is
     read is what reaches the server, as ``seen`` says; personal layers do not. None, and the reason
     in ``skipped``, where nothing is reconstructed.
     """
-    if reason := _why_not(subject, federation.pooled):
+    if reason := _why_not(subject):
         skipped["reconstruction"] = reason
         return None
     from phoenix_pipeline.federated.one_step import settings_of_clients
 
-    settings = settings_of_clients(subject.client_settings, federation, subject.sizes)
+    settings = settings_of_clients(subject.client_settings, subject.federation, subject.sizes)
     owners = subject.models()
     # Where clients have models of their own, it is these that they update.
     candidates = [
@@ -52,7 +49,7 @@ def reconstruct_images(
     images = []
     with progress_bar("reconstructing", count) as advance:
         for place in generator.choice(len(candidates), size=count, replace=False):
-            images.append(_reconstruct_one(subject, settings, federation, *candidates[place]))
+            images.append(_reconstruct_one(subject, settings, *candidates[place]))
             advance(1)
     psnr = float(np.mean([image["psnr_db"] for image in images]))
     of_mean = float(np.mean([image["mean_image_psnr_db"] for image in images]))
@@ -66,10 +63,10 @@ def _holders(clients: Mapping[int, np.ndarray]) -> dict[int, int]:
     return {int(row): client for client in sorted(clients, reverse=True) for row in clients[client]}
 
 
-def _why_not(subject: Subject, pooled: bool) -> str:
+def _why_not(subject: Subject) -> str:
     if not subject.config.reconstructions:
         return "privacy_audit.reconstructions is 0"
-    if pooled:
+    if subject.federation.pooled:
         return "no update is sent: all images lie in one place"
     if subject.metadata["settings"].get("latents"):
         return "it is made for models of pixels; this one learnt latents of an autoencoder"
@@ -82,12 +79,7 @@ def _why_not(subject: Subject, pooled: bool) -> str:
 
 
 def _reconstruct_one(
-    subject: Subject,
-    settings: "ClientSettings",
-    federation: FederationConfig,
-    owner: int,
-    client: int,
-    row: int,
+    subject: Subject, settings: "ClientSettings", owner: int, client: int, row: int
 ) -> dict[str, Any]:
     """Return how like training image ``row`` its reconstruction and the mean image are."""
     from phoenix_pipeline.federated.one_step import step_noise, update_at_server
@@ -100,7 +92,7 @@ def _reconstruct_one(
     step = int(schedule.draw_timesteps(1, settings.training.timestep_distribution, generator))
     epsilon = torch.randn(image.shape, generator=generator).to(subject.device)
     weights = {name: w for name, w in network.named_parameters() if w.requires_grad}
-    noise = step_noise(settings, federation, subject.sizes, client)
+    noise = step_noise(settings, subject.federation, subject.sizes, client)
     labels = _labels(subject, row)
     gradient = _gradient(subject, network, settings, noise, schedule, image, step, epsilon, row)
     update = update_at_server(network, gradient, settings, client, subject.rows, row)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Layout = Literal["png", "parquet"]
 
-CARD_FILE = "data_card.json"
+DATA_CARD_FILE = "data_card.json"
 README_FILE = "README.md"
 _PARQUET_FILE = "samples.parquet"
 
@@ -75,7 +75,7 @@ def export_samples(
             for batch in _follow(plan, metadata, model_folder, seed, sampling, device):
                 writer.write(*batch)
                 advance(len(batch[0]))
-        write_json(temporary / CARD_FILE, card)
+        write_json(temporary / DATA_CARD_FILE, card)
         (temporary / README_FILE).write_text(render_data_card(card), encoding="utf-8")
     return card
 
