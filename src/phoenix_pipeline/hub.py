@@ -26,10 +26,8 @@ def find_folder(given: str, setting: str, *, allow_download: bool = False) -> Pa
 
     What is no ``owner/name`` or ``owner/name@revision`` is a path, and so is what there is here.
     ``setting``: whose value it is, for the error.
-
-    Raises:
-        SettingsError: the hub's cache does not have it, and it was not, or could not be,
-            downloaded.
+    Raises SettingsError: the hub's cache does not have it, and it was not, or could not be,
+    downloaded.
     """
     path = Path(given).expanduser()
     name = _NAME.fullmatch(given)

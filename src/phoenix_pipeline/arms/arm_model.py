@@ -37,8 +37,7 @@ class ArmModel:
     def of(cls, train: ImageSet, settings: ArmSettings, run: RunConfig) -> "ArmModel":
         """Build the network.
 
-        Raises:
-            SettingsError: the model does not fit the images, or the device is not there.
+        Raises SettingsError: the model does not fit the images, or the device is not there.
         """
         from phoenix_pipeline.families import family_of
         from phoenix_pipeline.federated.compression.partial_updates import layers_that_stay

@@ -26,11 +26,9 @@ def train_pool_autoencoder(
 ) -> Callable[[Path], None]:
     """Return a function that writes the autoencoder of the pool's images into a folder.
 
-    The pool is the one that an arm with ``shared_pool.beta`` of ``config.beta`` has; no other
-    image is looked at, but for held-out ones, whose reconstruction is measured.
-
-    Raises:
-        SettingsError: the pool is too small, or the images cannot be halved as often.
+    The pool is the one that an arm with ``shared_pool.beta`` of ``config.beta`` has; no other image
+    is looked at, but for held-out ones, whose reconstruction is measured.
+    Raises SettingsError: the pool is too small, or the images cannot be halved as often.
     """
     import torch
 

@@ -34,9 +34,7 @@ def plan_samples(metadata: ModelDescription, num_images: int) -> dict[int, int]:
 
     Clients draw in proportion to what they hold; where there is a global model beside theirs, it
     draws as many again.
-
-    Raises:
-        SettingsError: there is no complete model.
+    Raises SettingsError: there is no complete model.
     """
     clients = metadata["clients"]
     plan: dict[int, int] = {}
@@ -87,9 +85,7 @@ def plan_labels(
 
     ``asked``: the classes, by number or name; None: those of ``sampling``, of which image ``i`` of
     a model has the same one however many are drawn. None is returned for an unconditional model.
-
-    Raises:
-        SettingsError: classes are asked for that the model does not have.
+    Raises SettingsError: classes are asked for that the model does not have.
     """
     model = ModelConfig.model_validate(metadata["settings"]["model"])
     names = class_names_of(metadata)

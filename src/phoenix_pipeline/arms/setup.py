@@ -34,9 +34,7 @@ def set_up_arm(
     """Return each client's images, its share of the pool, and what the model is.
 
     Whoever trains on these has passed every check that needs no training.
-
-    Raises:
-        SettingsError, CheckpointError: see :func:`assign_images` and :func:`check_arm`.
+    Raises SettingsError, CheckpointError: see :func:`assign_images` and :func:`check_arm`.
     """
     summary = check_arm(train, test, settings, run, checkpoints)
     return *assign_images(train, partition, settings, run), summary
@@ -48,9 +46,7 @@ def assign_images(
     """Return each client's training images and each client's share of the pool.
 
     With ``federation.pooled`` one client, number 0, holds what all clients hold together.
-
-    Raises:
-        SettingsError: there are too few clients for ``settings.federation``.
+    Raises SettingsError: there are too few clients for ``settings.federation``.
     """
     pool = draw_shared_pool(partition, settings.shared_pool, run.seed, train.num_classes)
     training = pool.training

@@ -58,20 +58,11 @@ def train_arm(
 ) -> TrainedArm:
     """Train over the clients; go on from ``checkpoints`` if possible.
 
-    Args:
-        arm: its name, for the log.
-        train: all training images.
-        test: held-out images, which the threshold filter's reference is made from.
-        client_images: what each client trains on, and
-        shared_pool: each client's share of the pool: both of ``setup.assign_images``.
-        settings: of the arm.
-        run: seed and device.
-        checkpoints: the folder of this arm's checkpoints and client states.
-        data_groups: how images and clients came about, by name; written beside the model.
-        on_round: told each round's means, restored rounds included.
-
-    Raises:
-        FederationError: a round had too few usable replies; the last checkpoint stands.
+    ``test``: held-out images, which the threshold filter's reference is made from.
+    ``client_images``: what each client trains on, and ``shared_pool``: each client's share of the
+    pool: both of ``setup.assign_images``. ``data_groups``: how images and clients came about, by
+    name; written beside the model. ``on_round``: told each round's means, restored rounds included.
+    Raises FederationError: a round had too few usable replies; the last checkpoint stands.
     """
     model = ArmModel.of(train, settings, run)
     job = _build_job(model, test, client_images, shared_pool, run)

@@ -72,8 +72,7 @@ def check_arrays(
 ) -> dict[str, Tensor]:
     """Return ``found`` if it has the names and shapes of ``expected``.
 
-    Raises:
-        SettingsError: names the arrays that differ, three at most, and their shapes.
+    Raises SettingsError: names the arrays that differ, three at most, and their shapes.
     """
     there = {name: tuple(array.shape) for name, array in found.items()}
     here = {name: tuple(array.shape) for name, array in expected.items()}

@@ -58,8 +58,7 @@ def settle_arm(settings: ArmSettings, image_size: int) -> ArmSettings:
 def settle_model(model: ModelConfig, image_size: int) -> ModelConfig:
     """Return ``model`` without ``auto``, also in the groups of families that it is not of.
 
-    Raises:
-        SettingsError: what a family chooses does not go with what is set.
+    Raises SettingsError: what a family chooses does not go with what is set.
     """
     for name in dict.fromkeys((*FAMILIES.own, model.family)):
         model = find_family(name).settle_model(model, image_size)
@@ -89,9 +88,7 @@ def settle_federation(
     """Return ``federation`` without ``auto``: the images of a run, divided among the rounds.
 
     ``aligned``: clients follow the last global step.
-
-    Raises:
-        SettingsError: the work is counted in something else than images.
+    Raises SettingsError: the work is counted in something else than images.
     """
     work = federation.local_work
     if "amount" in work.auto and work.unit != "images_per_round":

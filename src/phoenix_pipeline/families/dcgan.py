@@ -98,8 +98,7 @@ class DcganFamily(Family):
     ) -> "Iterator[np.ndarray]":
         """Yield uint8 batches; see :func:`phoenix_pipeline.gan.sampling.sample_images`.
 
-        Raises:
-            SettingsError: at once, if the network makes images of another shape.
+        Raises SettingsError: at once, if the network makes images of another shape.
         """
         from phoenix_pipeline.gan.sampling import sample_images
 

@@ -172,8 +172,7 @@ class Family(ABC):
     ) -> "dict[str, Tensor]":
         """Return the weights in ``folder`` that ``network`` is to start from.
 
-        Raises:
-            SettingsError: they do not fit, or the family starts from random weights.
+        Raises SettingsError: they do not fit, or the family starts from random weights.
         """
         raise SettingsError(
             f"model.start_from is for diffusion models, but model.family is {self.name}; set "
@@ -193,8 +192,7 @@ class Family(ABC):
     ) -> "nn.Module":
         """Return ``network`` with all of its ``arrays``, those at rest as well, to draw with.
 
-        Raises:
-            CheckpointError: they are not its arrays; says ``misfit``, and the first reason.
+        Raises CheckpointError: they are not its arrays; says ``misfit``, and the first reason.
         """
         from phoenix_pipeline.families.model_folder import fill
 
@@ -212,8 +210,7 @@ class Family(ABC):
     def load(self, folder: Path) -> "nn.Module":
         """Return the network of an exported folder, on the CPU, in evaluation mode.
 
-        Raises:
-            CheckpointError: the weights are missing, or do not fit ``phoenix.json`` beside them.
+        Raises CheckpointError: the weights are missing, or do not fit ``phoenix.json`` beside them.
         """
         from phoenix_pipeline.checkpoints import load_tensors
         from phoenix_pipeline.families.model_folder import build_network, fill, read_description

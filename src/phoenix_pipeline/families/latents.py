@@ -12,8 +12,7 @@ from phoenix_pipeline.latents.space import SETTING, LatentSpace, read_space
 def autoencoder_folder(model: ModelConfig) -> Path | None:
     """Return the folder that ``model.autoencoder`` is or names; None where pixels are learnt.
 
-    Raises:
-        SettingsError: models of this family learn pixels alone, or the hub has no such name.
+    Raises SettingsError: models of this family learn pixels alone, or the hub has no such name.
     """
     if model.autoencoder is None:
         return None
@@ -39,8 +38,7 @@ def find_latents(model: ModelConfig) -> LatentSpace | None:
 def latent_side(model: ModelConfig, image_size: int) -> int:
     """Return the side in which the network sees images of ``image_size`` pixels.
 
-    Raises:
-        SettingsError, CheckpointError: see :func:`find_latents`; the factor does not divide.
+    Raises SettingsError, CheckpointError: see :func:`find_latents`; the factor does not divide.
     """
     space = find_latents(model)
     if space is None:

@@ -105,8 +105,7 @@ class OneLossFamily(Family):
     ) -> "Iterator[np.ndarray]":
         """Yield uint8 batches, of ``sampling.batch_size`` but for the last.
 
-        Raises:
-            TrainingError: values are not finite.
+        Raises TrainingError: values are not finite.
         """
         import torch
 

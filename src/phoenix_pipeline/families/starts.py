@@ -9,8 +9,7 @@ from phoenix_pipeline.hub import find_folder
 def start_folder(model: ModelConfig) -> Path | None:
     """Return the folder that ``model.start_from`` is or names; None where there is no start.
 
-    Raises:
-        SettingsError: it is a name on the hub that the local cache does not have.
+    Raises SettingsError: it is a name on the hub that the local cache does not have.
     """
     if model.start_from is None:
         return None

@@ -51,8 +51,7 @@ class SiteLatents:
     def of(cls, settings: ClientSettings, own: OwnModels) -> "SiteLatents | None":
         """Return what the site's autoencoder makes; None where the run learns pixels.
 
-        Raises:
-            SiteRefusal: there is no such folder, or its autoencoder is not the one of the run.
+        Raises SiteRefusal: there is no such folder, or its autoencoder is not the one of the run.
         """
         asked, folder = settings.latents, own.autoencoder
         if asked is None:
@@ -87,8 +86,7 @@ class SiteLatents:
     def encode_once(self, images: np.ndarray, device: torch.device, folder: Path) -> Tensor:
         """Return :meth:`encode`; kept in ``folder`` for later processes, of the last images alone.
 
-        Raises:
-            StorageError: they cannot be written.
+        Raises StorageError: they cannot be written.
         """
         described = f"{images.shape} {self.autoencoder.space.digest} {self.mirrored}".encode()
         key = sha256(described + np.ascontiguousarray(images).tobytes()).hexdigest()[:16]

@@ -23,11 +23,8 @@ def train_federated(
 ) -> FederatedResult:
     """Train over the clients of ``job``; resume from ``folder`` if possible.
 
-    Args:
-        job: images, clients and settings.
-        folder: checkpoints and client states of this arm.
-        on_round: told each round's means, restored rounds included.
-        on_reply: called at every reply.
+    ``on_round``: told each round's means, restored rounds included. ``on_reply``: called at every
+    reply.
 
     Raises:
         FederationError: a round had too few usable replies; the last checkpoint stands.

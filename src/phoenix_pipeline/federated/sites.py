@@ -51,9 +51,7 @@ class Site:
         """Return what was kept in the newest round before ``before_round``; empty if nothing.
 
         Where that file is broken, the one before it is used, which is said.
-
-        Raises:
-            CheckpointError: all files are broken.
+        Raises CheckpointError: all files are broken.
         """
         if self.kept and (tensors := self.kept.newest(self.client_id, before_round)):
             return ClientState.from_tensors(tensors)

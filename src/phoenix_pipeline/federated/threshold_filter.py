@@ -78,13 +78,9 @@ def decide(
 
     A score above the threshold, or one that is not finite, is a strike; a good check takes all
     strikes back. ``patience`` strikes in a row disconnect, the worst score first, as long as more
-    than ``min_clients`` stay connected.
-
-    Args:
-        scores: of this check, by client; clients that sent none are not judged.
-        strikes: of each client before this check; absent means 0.
-        num_connected: clients connected before this check, judged or not.
-        config: the rules.
+    than ``min_clients`` stay connected. ``scores``: of this check, by client; clients that sent
+    none are not judged. ``strikes``: of each client before this check; absent means 0.
+    ``num_connected``: clients connected before this check, judged or not.
     """
     threshold = threshold_of(list(scores.values()), config)
     num_finite = sum(map(math.isfinite, scores.values()))

@@ -57,8 +57,7 @@ class Dcgan(nn.Module):
 def check_image_size(image_size: int) -> None:
     """Refuse image sides that doubling does not reach.
 
-    Raises:
-        SettingsError: names the nearest possible side.
+    Raises SettingsError: names the nearest possible side.
     """
     if smallest_side(image_size) == image_size:
         raise SettingsError(
@@ -83,9 +82,7 @@ def build_dcgan(
     Weights and embeddings are drawn from N(0, 0.02), BatchNorm scales from N(1, 0.02), as in the
     paper. They depend on ``seed`` alone; torch's global generator is left as it was.
     ``num_classes``: that the networks know; 0: none.
-
-    Raises:
-        SettingsError: see :func:`check_image_size`.
+    Raises SettingsError: see :func:`check_image_size`.
     """
     check_image_size(image_size)
     with torch.random.fork_rng(devices=[]):

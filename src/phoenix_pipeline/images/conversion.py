@@ -24,9 +24,7 @@ def to_eight_bits(image: Image.Image, config: ImagesConfig) -> tuple[Image.Image
     Transparent images are composited on ``images.background``. Grey of more than 8 bits is mapped
     linearly by ``images.window``, values outside it clipped. ``images.channels`` 1 or 3 decides
     between L and RGB; None keeps grey as grey.
-
-    Raises:
-        DataError: float or 32-bit pixels need a window, or the colour space is not converted.
+    Raises DataError: float or 32-bit pixels need a window, or the colour space is not converted.
     """
     done: list[str] = []
     key = None

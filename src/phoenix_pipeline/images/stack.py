@@ -56,10 +56,8 @@ class ImageStack:
         """Decode (file's bytes, name) pairs into the next places, large ones on all cores.
 
         The name says in errors which image it is.
-
-        Raises:
-            DataError: an image is unlike the first one or needs a setting, or more images are
-                broken than ``images.max_broken_fraction`` allows.
+        Raises DataError: an image is unlike the first one or needs a setting, or more images are
+        broken than ``images.max_broken_fraction`` allows.
         """
         readable_formats()
         with _own_pixel_limit(), ThreadPoolExecutor(available_cores(), "decode") as pool:

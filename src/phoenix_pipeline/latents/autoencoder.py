@@ -77,8 +77,7 @@ def wrap(network: "AutoencoderKL", space: LatentSpace) -> Autoencoder:
 def load_autoencoder(folder: Path) -> Autoencoder:
     """Return the autoencoder in ``folder``, on the CPU; never downloads, never unpickles.
 
-    Raises:
-        CheckpointError: there is none, it is incomplete, or its weights are no safetensors.
+    Raises CheckpointError: there is none, it is incomplete, or its weights are no safetensors.
     """
     own = find_autoencoder(folder)
     files = sorted((f.name, f.stat().st_mtime_ns, f.stat().st_size) for f in own.iterdir())

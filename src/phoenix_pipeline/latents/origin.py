@@ -20,8 +20,7 @@ def write_origin(folder: Path, pool_images: int, facts: Mapping[str, Any]) -> No
 def read_pool_images(folder: Path) -> int | None:
     """Return how many images of clients it was trained on; None where nobody says.
 
-    Raises:
-        CheckpointError: the note is broken.
+    Raises CheckpointError: the note is broken.
     """
     note = find_autoencoder(folder) / FILE
     if not note.is_file():

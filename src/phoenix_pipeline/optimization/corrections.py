@@ -31,10 +31,9 @@ class BindCorrection(Protocol):
     def __call__(self, shared: Mapping[str, nn.Parameter], arrange: Arrange) -> Correction | None:
         """Return the correction of ``shared``; None where there is nothing to correct.
 
-        Args:
-            shared: the parameters that came from the server. Of clients that train as one program
-                they are one vector, named ``shared``.
-            arrange: brings arrays by the model's names into the shape of ``shared``.
+        ``shared``: the parameters that came from the server. Of clients that train as one program
+        they are one vector, named ``shared``. ``arrange``: brings arrays by the model's names into
+        the shape of ``shared``.
         """
 
 

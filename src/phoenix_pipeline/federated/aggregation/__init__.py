@@ -53,16 +53,12 @@ def build_aggregation(
 ) -> Aggregation:
     """Return the rule of round ``server_round``.
 
-    Args:
-        config: names the rule.
-        template: the global weights that the round started from.
-        seed: the run's, for rules that draw.
-        server_round: from 1, counted over resumed runs.
-        private: bound and noise where the server keeps clients private; None elsewhere.
-        last_norm: what the clipping of the last round gave as ``next_clip_norm``.
-        usual_weight: the median of the clients' numbers of images, for bounds in medians.
-        sends_more: whether ``template`` has more than the model: what strategies send, whose
-            lengths follow rules of their own, so that none is clipped unless a bound was set.
+    ``template``: the global weights that the round started from. ``server_round``: from 1, counted
+    over resumed runs. ``private``: bound and noise where the server keeps clients private; None
+    elsewhere. ``last_norm``: what the clipping of the last round gave as ``next_clip_norm``.
+    ``usual_weight``: the median of the clients' numbers of images, for bounds in medians.
+    ``sends_more``: whether ``template`` has more than the model: what strategies send, whose
+    lengths follow rules of their own, so that none is clipped unless a bound was set.
     """
     if private is not None:
         return PrivateMean(template, private)
@@ -108,8 +104,7 @@ _CLIPPED: dict[
 def check_num_replies(config: FederationConfig, num_clients: int) -> None:
     """Refuse a rule that a round of ``num_clients`` cannot satisfy, even if all of them answer.
 
-    Raises:
-        SettingsError: names the rule and what it needs.
+    Raises SettingsError: names the rule and what it needs.
     """
     required = config.aggregation.required_replies
     if num_clients < required:

@@ -39,8 +39,7 @@ class ClippedUpdates:
     def add(self, arrays: Mapping[str, Tensor], weight: float) -> None:
         """Clip and pass on one client's ``arrays``; those within the bound keep their bits.
 
-        Raises:
-            FederationError: see :class:`ReplyCheck`.
+        Raises FederationError: see :class:`ReplyCheck`.
         """
         self._check(arrays, weight)
         self.take(arrays, weight, update_norm(arrays, self._template))
@@ -86,8 +85,7 @@ class MedianClippedUpdates:
     def add(self, arrays: Mapping[str, Tensor], weight: float) -> None:
         """Keep or pass on one client's ``arrays``, unless they are refused.
 
-        Raises:
-            FederationError: see :class:`ReplyCheck`.
+        Raises FederationError: see :class:`ReplyCheck`.
         """
         self._check(arrays, weight)
         norm = update_norm(arrays, self._template)

@@ -33,8 +33,7 @@ class RobustRule:
     def add(self, arrays: Mapping[str, Tensor], weight: float) -> None:
         """Keep one client's ``arrays``, unless they are refused; ``weight`` is only checked.
 
-        Raises:
-            FederationError: see :class:`ReplyCheck`.
+        Raises FederationError: see :class:`ReplyCheck`.
         """
         self._check(arrays, weight)
         self._replies.append(arrays)
@@ -42,8 +41,7 @@ class RobustRule:
     def result(self) -> dict[str, Tensor]:
         """Return the aggregate, in the dtypes of the model.
 
-        Raises:
-            FederationError: there are fewer replies than the rule needs.
+        Raises FederationError: there are fewer replies than the rule needs.
         """
         config, count = self._config, len(self._replies)
         result = look_up(_RESULTS, config.rule, "federation.aggregation.rule")

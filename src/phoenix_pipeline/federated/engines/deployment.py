@@ -113,9 +113,8 @@ def _follow(
 ) -> Lost | None:
     """Pass on rounds, replies and log until the run has ended; return what happened if it was lost.
 
-    Raises:
-        FederationError: the SuperLink cannot be reached for ``patience_s``, or somebody stopped the
-            run there.
+    Raises FederationError: the SuperLink cannot be reached for ``patience_s``, or somebody stopped
+    the run there.
     """
     progress, asked, answered = ProgressFile(folder), time.monotonic(), time.monotonic()
     had_replies = False

@@ -70,8 +70,7 @@ def write_job(folder: Path, job: FederatedJob) -> None:
 def read_job(folder: Path) -> FederatedJob:
     """Return the job of :func:`write_job`; its clients are not known yet.
 
-    Raises:
-        CheckpointError: the file is missing, truncated or altered.
+    Raises CheckpointError: the file is missing, truncated or altered.
     """
     tensors, metadata = load_tensors(folder / JOB_FILE)
     settings = ClientSettings.model_validate(metadata["settings"])

@@ -143,8 +143,7 @@ def _labels(
 ) -> torch.Tensor | None:
     """Return int64 [N] in the order of the server's ``class_names``; None where it has none.
 
-    Raises:
-        DataError: an image has no label, or one that is not among the classes.
+    Raises DataError: an image has no label, or one that is not among the classes.
     """
     if not class_names:
         return None

@@ -71,8 +71,7 @@ class Rehearsal:
 def parse_node_config(text: str) -> NodeConfig:
     """Return what ``flower-supernode --node-config`` would be given, checked.
 
-    Raises:
-        SettingsError: a key or a value is not allowed.
+    Raises SettingsError: a key or a value is not allowed.
     """
     return read_node_config(Context(1, 1, _parse(text), RecordDict(), {}))
 
@@ -144,8 +143,7 @@ class _Recorder(LocalGrid):
     def introduce(self, job: FederatedJob) -> int:
         """Have the site answer the roll call; return how many images it says that it holds.
 
-        Raises:
-            FederationError: it would not take part; says why.
+        Raises FederationError: it would not take part; says why.
         """
         config = ConfigRecord({"settings": job.settings.model_dump_json()})
         (node_id,) = self.clients

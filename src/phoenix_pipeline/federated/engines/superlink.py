@@ -57,9 +57,7 @@ class SuperLink:
 
         A run that the SuperLink does not know, since it was restarted without its database, is
         ``finished:unknown``.
-
-        Raises:
-            FederationError: the SuperLink cannot be reached.
+        Raises FederationError: the SuperLink cannot be reached.
         """
         answer = self._flwr("list", _CONNECTION, "--limit", str(_LISTED_RUNS))
         run = next((r for r in answer.get("runs", ()) if str(r["run-id"]) == str(run_id)), None)

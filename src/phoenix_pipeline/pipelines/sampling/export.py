@@ -44,19 +44,10 @@ def export_samples(
     """Write ``num_images`` images and their card into a new folder; return the card.
 
     Image ``i`` depends on ``seed`` and ``i``, and on none of the seeds that the run's own samples
-    were drawn with. The folder is complete or absent.
-
-    Args:
-        model_folder: of an arm, as the training wrote it.
-        target: the folder to make.
-        num_images: how many, from the global model or from the clients' in proportion to their
-            data.
-        seed: of these images.
-        sampling: sampler, steps and batch size.
-        device: as ``run.device``.
-        layout: ``png``: one file each and a table; ``parquet``: ``samples.parquet``.
-        client_id: draw from this client's model alone.
-        scores: of the arm's evaluated samples, for the card.
+    were drawn with. The folder is complete or absent. ``num_images``: how many, from the global
+    model or from the clients' in proportion to their data. ``layout``: ``png``: one file each and a
+    table; ``parquet``: ``samples.parquet``. ``client_id``: draw from this client's model alone.
+    ``scores``: of the arm's evaluated samples, for the card.
 
     Raises:
         SettingsError: the target exists.
