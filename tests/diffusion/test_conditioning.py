@@ -18,8 +18,7 @@ from phoenix_pipeline.config import (
 from phoenix_pipeline.diffusion.batches import Batch
 from phoenix_pipeline.diffusion.conditioning import Condition
 from phoenix_pipeline.diffusion.dp_sgd import per_image_gradients
-from phoenix_pipeline.diffusion.guidance import Guidance
-from phoenix_pipeline.diffusion.sampling import sample_images
+from phoenix_pipeline.diffusion.sampling import Guidance, sample_images
 from phoenix_pipeline.diffusion.unet import build_unet
 from phoenix_pipeline.diffusion.unet_inference import predict_at
 from phoenix_pipeline.families.diffusion import DiffusionFamily

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from phoenix_pipeline.arms.latent_checks import check_start_latents
+from phoenix_pipeline.arms.checks import check_start_latents
 from phoenix_pipeline.config import ArmSettings, RunConfig
 from phoenix_pipeline.families.by_image_size import settle_arm
 from phoenix_pipeline.families.latents import autoencoder_folder, find_latents

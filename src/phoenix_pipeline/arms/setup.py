@@ -9,6 +9,7 @@ from phoenix_pipeline.arms.arm_model import ArmModel
 from phoenix_pipeline.arms.checks import (
     check_clients,
     check_conditioning,
+    check_latents,
     check_lora,
     check_loss,
     check_personalization,
@@ -16,7 +17,6 @@ from phoenix_pipeline.arms.checks import (
     check_rule,
     check_threshold,
 )
-from phoenix_pipeline.arms.latent_checks import check_latents
 from phoenix_pipeline.config import ArmSettings, RunConfig
 from phoenix_pipeline.families.by_image_size import list_settled, settle_arm
 from phoenix_pipeline.images import ImageSet

@@ -1,21 +1,54 @@
 """The reverse process: images from a trained network, each one decided by its own seed."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from phoenix_pipeline.config import NoiseConfig, SamplingConfig
-from phoenix_pipeline.diffusion.guidance import Guidance
+from phoenix_pipeline.diffusion.conditioning import null_class
 from phoenix_pipeline.diffusion.samplers import SAMPLERS, TakeStep
 from phoenix_pipeline.diffusion.schedulers import prepare_scheduler
-from phoenix_pipeline.diffusion.unet_inference import predict_at
+from phoenix_pipeline.diffusion.unet_inference import Predict, predict_at
 from phoenix_pipeline.errors import TrainingError
 from phoenix_pipeline.images import to_uint8
 from phoenix_pipeline.optimization.compilation import is_compiled
 from phoenix_pipeline.optimization.precision import autocast
 from phoenix_pipeline.threads import LEAST_SHARE, side_by_side
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """How a batch of B images is predicted: ``f_null + scale (f_class - f_null)``.
+
+    ``labels``: what the network is called with, int64 [B], or [2 B] where it is asked twice, the
+    second half being the null class.
+    """
+
+    labels: Tensor
+    scale: float
+
+    @classmethod
+    def of(cls, unet: nn.Module, classes: Tensor, scale: float) -> "Guidance":
+        """Return what draws images of ``classes`` [B]; with scale 1 or 0 one prediction will do."""
+        if scale == 1.0:
+            return cls(classes, scale)
+        null = torch.full_like(classes, null_class(unet))
+        return cls(null if scale == 0.0 else torch.cat([classes, null]), scale)
+
+    def guided(self, predict: Predict) -> Predict:
+        """Return a prediction for x_t [B, C, H, W] from one for as many images as ``labels``."""
+        if self.scale in (0.0, 1.0):
+            return predict
+
+        def predict_guided(x_t: Tensor, index: int) -> Tensor:
+            of_class, of_any = predict(torch.cat([x_t, x_t]), index).float().chunk(2)
+            return torch.lerp(of_any, of_class, self.scale)
+
+        return predict_guided
+
 
 Decode = Callable[[torch.Tensor], torch.Tensor]
 # Per core: 64 digits of 8x8 on two cores are slower divided, 250 are faster (docs/speed.md).
