@@ -190,9 +190,9 @@ def test_stacked_clients_and_private_steps_take_the_paths(
     config = TrainingConfig(batch_size=4, timestep_distribution="logit_normal")
     tasks = [
         ClientTask(
-            {n: p.detach().clone() for n, p in unet.named_parameters()},
             images,
             LocalWork(2, 0, 1, seed),
+            weights={n: p.detach().clone() for n, p in unet.named_parameters()},
         )
         for seed in (1, 2)
     ]

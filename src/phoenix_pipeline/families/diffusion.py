@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from phoenix_pipeline.errors import TrainingError
-    from phoenix_pipeline.optimization.work import ClientTask, LocalResult, LocalWork
+    from phoenix_pipeline.optimization.work import ClientTask, LocalResult
 
 # Tables of the forward process and of its copies, for each timestep.
 _TIMESTEP_BYTES = 64
@@ -80,21 +80,21 @@ class DiffusionFamily(Family):
     def train_locally(
         self,
         network: "nn.Module",
-        images: "Tensor",
-        work: "LocalWork",
+        task: "ClientTask",
         model: ModelConfig,
         training: TrainingConfig,
-        optimizer_state: "dict[str, Tensor] | None" = None,
-        labels: "Tensor | None" = None,
     ) -> "LocalResult":
         """Train in place; see :func:`phoenix_pipeline.diffusion.training.train_locally`."""
         from phoenix_pipeline.diffusion.conditioning import condition_of
         from phoenix_pipeline.diffusion.noise import forward_process
         from phoenix_pipeline.diffusion.training import train_locally
 
-        schedule = forward_process(model.noise, images.device)
-        condition = condition_of(network, model, labels)
-        return train_locally(network, images, work, schedule, training, optimizer_state, condition)
+        schedule = forward_process(model.noise, task.images.device)
+        condition = condition_of(network, model, task.labels)
+        moments = task.optimizer_state
+        return train_locally(
+            network, task.images, task.work, schedule, training, moments, condition
+        )
 
     def sample_images(
         self,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from phoenix_pipeline.errors import TrainingError
-    from phoenix_pipeline.optimization.work import ClientTask, LocalResult, LocalWork
+    from phoenix_pipeline.optimization.work import ClientTask, LocalResult
 
 # A conditional model's layer with a row for each class: averaged row by row over the clients that
 # moved it.
@@ -91,17 +91,13 @@ class Family(ABC):
     def train_locally(
         self,
         network: "nn.Module",
-        images: "Tensor",
-        work: "LocalWork",
+        task: "ClientTask",
         model: ModelConfig,
         training: TrainingConfig,
-        optimizer_state: "dict[str, Tensor] | None" = None,
-        labels: "Tensor | None" = None,
     ) -> "LocalResult":
-        """Train ``network`` in place on uint8 ``images`` [N, C, H, W] of one client.
+        """Train ``network`` in place on the images of one client.
 
-        Of a ``latent`` family they may be latents, float32 (``optimization.work.prepare_batch``).
-        ``labels``: int64 [N], which a conditional model needs and others do not read.
+        Of a ``latent`` family they may be latents.
         """
 
     @abstractmethod

@@ -41,7 +41,7 @@ from phoenix_pipeline.federated.transport import beside
 from phoenix_pipeline.federated.wire import Layout
 from phoenix_pipeline.federated.work_plan import round_size
 from phoenix_pipeline.hardware import resolve_device
-from phoenix_pipeline.optimization.work import LocalWork
+from phoenix_pipeline.optimization.work import ClientTask, LocalWork
 from phoenix_pipeline.quantities import counted
 from phoenix_pipeline.seeding import derive_seed
 from phoenix_pipeline.strategies import Strategies
@@ -227,15 +227,16 @@ def warm_up(network: nn.Module, job: FederatedJob, device: torch.device) -> Row:
     peak, labels = settings.training.lr_warmup, None
     if settings.class_names and job.images.labels is not None:
         labels = torch.from_numpy(job.images.labels[job.pool]).to(device)
-    result = family_of(settings.model).train_locally(
-        network.to(device),
-        as_trained(job.images.images[job.pool], SiteLatents.of(settings, job.own), device),
+    images = job.images.images[job.pool]
+    task = ClientTask(
+        as_trained(images, SiteLatents.of(settings, job.own), device),
         LocalWork(job.warmup_steps, peak, peak, derive_seed(settings.seed, "warm_up")),
-        settings.model,
-        # The pool was given away before: noise would hide nothing of it.
-        settings.training.model_copy(update={"dp_sgd": DpSgdConfig()}),
         labels=labels,
     )
+    # The pool was given away before: noise would hide nothing of it.
+    training = settings.training.model_copy(update={"dp_sgd": DpSgdConfig()})
+    family = family_of(settings.model)
+    result = family.train_locally(network.to(device), task, settings.model, training)
     logger.info("warm-up on %s pool images: loss %.4f", len(job.pool), result.loss)
     return {
         **new_row(WARM_UP_ROUND, SERVER, len(job.pool)),

@@ -17,13 +17,13 @@ import torch
 from flwr.app import Context, Message
 from pydantic import Field, ValidationError
 
-from phoenix_pipeline.config import Group, ImagesConfig
+from phoenix_pipeline.config import ImagesConfig
 from phoenix_pipeline.config.data import Colour, Fit, Window
 from phoenix_pipeline.errors import DataError, FederationError, SettingsError
 from phoenix_pipeline.federated.client_app import build_client_app, read_settings
 from phoenix_pipeline.federated.own_models import OwnModels, SiteLatents
 from phoenix_pipeline.federated.records import CONFIG
-from phoenix_pipeline.federated.site_demands import SiteDemands
+from phoenix_pipeline.federated.site_demands import Demands, SiteDemands
 from phoenix_pipeline.federated.site_errors import answer_with_code
 from phoenix_pipeline.federated.sites import Site
 from phoenix_pipeline.hardware import resolve_device
@@ -33,7 +33,7 @@ LEDGER = "spent.json"
 _RUN_KEY = re.compile(r"[0-9a-f]{16}")
 
 
-class NodeConfig(Group):
+class NodeConfig(Demands):
     """A node's own configuration; on the command line with dashes instead of underscores."""
 
     client_id: int = Field(ge=0, description="This client's number, unique in the federation.")
@@ -63,22 +63,6 @@ class NodeConfig(Group):
     )
     release_personal_layers: bool = Field(
         False, description="Hand this client's personal layers to the server after the last round."
-    )
-    min_noise_multiplier: float | None = Field(
-        None, gt=0.0, description="Least noise that this client adds, itself, in any run."
-    )
-    max_epsilon: float | None = Field(
-        None, gt=0.0, description="Most epsilon that this client spends, over all runs."
-    )
-    delta: float = Field(1e-5, gt=0.0, lt=1.0, description="Delta of max-epsilon.")
-    keep_layers: str = Field(
-        "", description="Layers that must be personal, by prefixes with commas between them."
-    )
-    max_steps_per_round: int | None = Field(
-        None, ge=1, description="Most steps of training that this client makes in a round."
-    )
-    max_memory_gib: float | None = Field(
-        None, gt=0.0, description="Most memory that a round takes, by an estimate, in GiB."
     )
     device: str = Field("auto", description="Where this client trains: auto, cpu, cuda:0, ...")
     threads: int = Field(0, ge=0, description="CPU threads; 0: as PyTorch sees fit.")
@@ -115,7 +99,8 @@ def open_node(message: Message, context: Context) -> Site:
         channels=settings.channels,
     )
     sources = [node.data, *([node.shared_pool] if node.shared_pool else [])]
-    demands = _demands(node)
+    own_demands = node.model_dump(include=set(Demands.model_fields))
+    demands = SiteDemands(ledger=node.state_folder / LEDGER, **own_demands)
     demands.check_memory(settings, sum(map(count_images, sources)))
     latents = SiteLatents.of(settings, node.own)
     parts = [read_images(source, reading) for source in sources]
@@ -155,18 +140,6 @@ def _labels(
             "label-column, or use a folder for each class"
         )
     return torch.from_numpy(np.concatenate(known)).to(device)
-
-
-def _demands(node: NodeConfig) -> SiteDemands:
-    return SiteDemands(
-        node.state_folder / LEDGER,
-        node.min_noise_multiplier,
-        node.max_epsilon,
-        node.delta,
-        tuple(layer.strip() for layer in node.keep_layers.split(",") if layer.strip()),
-        node.max_steps_per_round,
-        node.max_memory_gib,
-    )
 
 
 def read_node_config(context: Context) -> NodeConfig:
