@@ -39,7 +39,6 @@ class Registry(Mapping[str, Entry]):
     """The components of one kind, ``own`` being ours; entry points are loaded when asked for."""
 
     def __init__(self, kind: str, own: Mapping[str, Entry]) -> None:
-        """Begin with our ``own`` components; ``kind`` is one of :data:`KINDS`."""
         self.kind = kind
         self.own = dict(own)
 

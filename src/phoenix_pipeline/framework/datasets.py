@@ -162,7 +162,6 @@ class FileDataset(AbstractDataset[In, Out]):
     """A dataset that is one local file or folder."""
 
     def __init__(self, *, filepath: str, metadata: Metadata = None) -> None:
-        """Take a path, made absolute under the project by Kedro, and free-form metadata."""
         self._filepath = Path(filepath)
         self.metadata = metadata
 

@@ -53,7 +53,6 @@ class ImageModel:
     """
 
     def __init__(self, folder: Path, sampling: SamplingConfig) -> None:
-        """Take the arm's folder and how it is sampled."""
         self._folder, self._sampling = folder, sampling
 
     def predict(self, model_input: "pd.DataFrame", params: object = None) -> "np.ndarray":

@@ -80,7 +80,6 @@ class ArmMlflowHook:
     """
 
     def __init__(self) -> None:
-        """Start without runs; Kedro keeps one hook for the whole process."""
         self._config = TrackingConfig()
         self._project, self._data_root = Path.cwd(), ""
         self._parameters: dict[str, Any] = {}

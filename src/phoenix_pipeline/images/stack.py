@@ -42,7 +42,6 @@ class ImageStack:
     """
 
     def __init__(self, num_images: int, config: ImagesConfig) -> None:
-        """Remember what is asked for; memory is taken when the first image is known."""
         self.conversions: Counter[str] = Counter()
         self.broken: dict[int, str] = {}
         self._num_images = num_images

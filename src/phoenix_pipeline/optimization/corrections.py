@@ -55,7 +55,6 @@ class ProximalPull(Correction):
     """The gradient of ``mu / 2 ||w - w_0||^2``; ``w_0`` are the parameters as they are now."""
 
     def __init__(self, parameters: Iterable[nn.Parameter], mu: float) -> None:
-        """Keep a copy of ``parameters``."""
         self._parameters = list(parameters)
         self._start = [parameter.detach().clone() for parameter in self._parameters]
         self._mu = mu
@@ -74,7 +73,6 @@ class GradientPull(Correction):
     """Adds fixed arrays to the gradients of every local step."""
 
     def __init__(self, shared: Mapping[str, nn.Parameter], added: Mapping[str, Tensor]) -> None:
-        """Bind ``shared`` to the arrays of ``added`` that have the same names."""
         self._parameters, self._added = _pairs(shared, added)
 
     @torch.no_grad()
@@ -95,7 +93,6 @@ class StepPull(Correction):
     def __init__(
         self, shared: Mapping[str, nn.Parameter], direction: Mapping[str, Tensor], share: float
     ) -> None:
-        """Bind ``shared`` to the arrays of ``direction`` that have the same names."""
         self._parameters, self._direction = _pairs(shared, direction)
         self._share = share
 

@@ -40,7 +40,6 @@ class SampleParts:
     """The parts of one sampling; ``identity`` is everything that its images depend on."""
 
     def __init__(self, samples_file: Path, identity: Mapping[str, Any]) -> None:
-        """Name the folder of the parts; nothing is read or written yet."""
         self._folder = samples_file.with_name(f".{samples_file.stem}.parts")
         self._identity = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
