@@ -63,10 +63,9 @@ def dry_run(
             class-conditional model also ``class_names``, a list.
         arm: the arm that the federation is to train.
 
-    Raises:
-        SettingsError: the settings or the node's configuration are not usable.
-        DataError: the images cannot be read.
-        FederationError: the site would refuse to take part; says why.
+    Raises SettingsError: the settings or the node's configuration are not usable.
+    Raises DataError: the images cannot be read.
+    Raises FederationError: the site would refuse to take part; says why.
     """
     from phoenix_pipeline.federated.engines.rehearsal import parse_node_config, rehearse
 

@@ -41,8 +41,7 @@ ARM_NAMES: tuple[str, ...] = tuple(_DEFAULTS["arms"])
 def arm_settings(arm: str, groups: Mapping[str, object]) -> ArmSettings:
     """Return the defaults of ``arm`` with ``groups`` over them, by the names of ``ARM_GROUPS``.
 
-    Raises:
-        SettingsError: in one line, for every unknown name and value that is not allowed.
+    Raises SettingsError: in one line, for every unknown name and value that is not allowed.
     """
     own = look_up(_DEFAULTS["arms"], arm, "arm")
     values: dict[str, dict[str, Any]] = {}
@@ -60,8 +59,7 @@ def arm_settings(arm: str, groups: Mapping[str, object]) -> ArmSettings:
 def shared_group(name: str, given: Settings | None) -> Any:
     """Return the group ``name`` of ``SHARED_GROUPS``: its defaults with ``given`` over them.
 
-    Raises:
-        SettingsError: in one line, for every unknown key and value that is not allowed.
+    Raises SettingsError: in one line, for every unknown key and value that is not allowed.
     """
     values = deep_merge(_DEFAULTS.get(name, {}), _block(name, given))
     return validated(SHARED_GROUPS[name], name, values)

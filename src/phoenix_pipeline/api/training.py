@@ -40,13 +40,11 @@ def train(
     called with the number of each round and its means, restored rounds included. The others are
     groups of docs/parameters.md, each a dict of what differs from the arm's defaults, such as
     ``federation={"num_rounds": 4}`` or ``run={"seed": 1}``.
-
-    Raises:
-        SettingsError: in one line, for what is unknown, not allowed, or contradicts each other.
-        DataError: ``clients`` does not fit ``images``.
-        CheckpointError: ``folder`` has an unfinished run of other settings.
-        FederationError: a round had too few usable replies; the last checkpoint stands.
-        BusyError, StorageError: another training is at work in ``folder``, or nobody can write.
+    Raises SettingsError: in one line, for what is unknown, not allowed, or contradicts each other.
+    Raises DataError: ``clients`` does not fit ``images``.
+    Raises CheckpointError: ``folder`` has an unfinished run of other settings.
+    Raises FederationError: a round had too few usable replies; the last checkpoint stands.
+    Raises BusyError, StorageError: another training is at work in ``folder``, or nobody can write.
     """
     settings = arm_settings(arm, groups)
     config: RunConfig = shared_group("run", run)

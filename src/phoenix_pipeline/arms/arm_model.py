@@ -59,10 +59,8 @@ class ArmModel:
         """Return the weights of ``model.start_from``, which fit the model; None without them.
 
         Adapters do not move them: their network is built with them, and nobody is sent any.
-
-        Raises:
-            SettingsError: they do not fit; says what does.
-            CheckpointError: there are no weights.
+        Raises SettingsError: they do not fit; says what does.
+        Raises CheckpointError: there are no weights.
         """
         from phoenix_pipeline.families import family_of
 

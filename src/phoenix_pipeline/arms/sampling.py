@@ -60,10 +60,8 @@ def plan_main_samples(
     """Return how many images each model draws, ``num_images`` in all.
 
     ``client_id``: this client's model draws them all.
-
-    Raises:
-        CheckpointError: that client has no model.
-        SettingsError: there is no complete model.
+    Raises CheckpointError: that client has no model.
+    Raises SettingsError: there is no complete model.
     """
     if client_id is None:
         # An arm with client models is sampled by these; its average is one for comparison.
@@ -199,10 +197,8 @@ def draw_images(
     """Return uint8 images [N, C, H, W]: those that the stage ``sampling`` draws with ``seed``.
 
     ``labels``: the class of each image, by number or name; None: as ``sampling`` says.
-
-    Raises:
-        CheckpointError: ``client_id`` has no model.
-        SettingsError: there is no complete model.
+    Raises CheckpointError: ``client_id`` has no model.
+    Raises SettingsError: there is no complete model.
     """
     from phoenix_pipeline.families.model_folder import read_description
 

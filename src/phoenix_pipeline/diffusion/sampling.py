@@ -78,10 +78,8 @@ def sample_images(
     Image ``i`` depends on ``seeds[i]`` alone, which seeds a CPU generator, and on ``labels[i]``,
     the class that it is to show. ``unet`` was trained on the forward process ``noise``.
     ``image_shape``: (C, H, W); of latents, which ``decode`` makes images in [-1, 1] of.
-
-    Raises:
-        SettingsError: at once, see :func:`check_sampling`.
-        TrainingError: the network gives values that are not finite.
+    Raises SettingsError: at once, see :func:`check_sampling`.
+    Raises TrainingError: the network gives values that are not finite.
     """
     scheduler = prepare_scheduler(noise, config, config.num_steps, clips=decode is None)
     new_steps = SAMPLERS[config.sampler].new_steps(scheduler, config)

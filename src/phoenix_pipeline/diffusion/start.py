@@ -44,10 +44,9 @@ def load_start(folder: Path, network: nn.Module, noise: NoiseConfig) -> dict[str
     """Return the weights in ``folder``, which become those of ``network``.
 
     ``folder``: of a ``DDPMPipeline``, which a trained arm is, or of a ``UNet2DModel``.
-
-    Raises:
-        CheckpointError: the folder holds no complete network.
-        SettingsError: it was built otherwise, or for another forward process; lists what differs.
+    Raises CheckpointError: the folder holds no complete network.
+    Raises SettingsError: it was built otherwise, or for another forward process; lists what
+    differs.
     """
     found = load_unet(folder)
     ours: Any = network

@@ -34,10 +34,9 @@ def settle_arm(settings: ArmSettings, image_size: int) -> ArmSettings:
     """Return the groups of an arm without ``auto``, which goes by the side of what it learns.
 
     Of latents that side is the images' over the factor of the autoencoder.
-
-    Raises:
-        SettingsError: see :func:`settle_federation` and :func:`settle_model`.
-        SettingsError, CheckpointError: see :func:`~phoenix_pipeline.families.latents.latent_side`.
+    Raises SettingsError: see :func:`settle_federation` and :func:`settle_model`.
+    Raises SettingsError, CheckpointError: see
+    :func:`~phoenix_pipeline.families.latents.latent_side`.
     """
     image_size = latent_side(settings.model, image_size)
     model = settle_model(settings.model, image_size)

@@ -45,12 +45,10 @@ class DiffusionFamily(Family):
     ) -> "nn.Module":
         """Return the U-Net; its weights depend on ``seed`` alone.
 
-        With adapters their base are the weights of ``model.start_from``; without a start it has
-        the right names and shapes.
-
-        Raises:
-            SettingsError: settings do not fit the images, or the start.
-            CheckpointError: the start holds no complete network.
+        With adapters their base are the weights of ``model.start_from``; without a start it has the
+        right names and shapes.
+        Raises SettingsError: settings do not fit the images, or the start.
+        Raises CheckpointError: the start holds no complete network.
         """
         from phoenix_pipeline.diffusion.unet import build_unet
 

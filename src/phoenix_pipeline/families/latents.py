@@ -27,9 +27,8 @@ def autoencoder_folder(model: ModelConfig) -> Path | None:
 def find_latents(model: ModelConfig) -> LatentSpace | None:
     """Return what the latents are like, by the configuration alone; None where pixels are learnt.
 
-    Raises:
-        SettingsError: see :func:`autoencoder_folder`.
-        CheckpointError: there is no autoencoder in the folder.
+    Raises SettingsError: see :func:`autoencoder_folder`.
+    Raises CheckpointError: there is no autoencoder in the folder.
     """
     folder = autoencoder_folder(model)
     return None if folder is None else read_space(folder)

@@ -61,9 +61,8 @@ class OneLossFamily(Family):
     ) -> "LocalResult":
         """Train in place, as ``training`` asks.
 
-        Raises:
-            SettingsError: gradients of single images are asked for.
-            TrainingError: a loss is not finite; names the step.
+        Raises SettingsError: gradients of single images are asked for.
+        Raises TrainingError: a loss is not finite; names the step.
         """
         from phoenix_pipeline.diffusion.steps import LossSteps
         from phoenix_pipeline.diffusion.training import descend, mean_loss

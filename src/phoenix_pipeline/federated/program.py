@@ -63,10 +63,9 @@ class Watch:
 def run_program(job: FederatedJob, folder: Path, fleet: Fleet, watch: Watch) -> FederatedResult:
     """Run all rounds over ``fleet``; resume from ``folder`` if possible.
 
-    Raises:
-        FederationError: a round had too few usable replies; the last checkpoint stands.
-        SettingsError: the aggregation rule, or ``usplit``, needs more clients than there are.
-        CheckpointError: ``folder`` has an unfinished run of other settings; nothing was touched.
+    Raises FederationError: a round had too few usable replies; the last checkpoint stands.
+    Raises SettingsError: the aggregation rule, or ``usplit``, needs more clients than there are.
+    Raises CheckpointError: ``folder`` has an unfinished run of other settings; nothing was touched.
     """
     count = round_size(len(fleet.sizes), job.config)
     check_num_replies(job.config, count)

@@ -25,10 +25,8 @@ def train_federated(
 
     ``on_round``: told each round's means, restored rounds included. ``on_reply``: called at every
     reply.
-
-    Raises:
-        FederationError: a round had too few usable replies; the last checkpoint stands.
-        SettingsError: the engine cannot run with these settings, here.
+    Raises FederationError: a round had too few usable replies; the last checkpoint stands.
+    Raises SettingsError: the engine cannot run with these settings, here.
     """
     train = load_engine(job.config.engine)
     return train(choose_compiling(job), folder, Watch(on_round, on_reply))

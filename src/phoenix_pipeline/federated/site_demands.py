@@ -53,10 +53,8 @@ class SpentEpsilon:
         """Add ``release``, unless ``check`` refuses the epsilon at ``delta`` that is reached then.
 
         What was spent counts at the least noise and the largest rate.
-
-        Raises:
-            StorageError, CheckpointError: the file cannot be written or read.
-            BusyError: another process holds it for a minute.
+        Raises StorageError, CheckpointError: the file cannot be written or read.
+        Raises BusyError: another process holds it for a minute.
         """
         with locked_for_a_moment(self._file.with_suffix(".lock"), _PATIENCE_S, needed=True):
             spent = self._read()

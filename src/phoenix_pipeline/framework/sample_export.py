@@ -24,9 +24,8 @@ def assemble_arm(
 ) -> None:
     """Write the complete model of one client of ``arm`` to ``target``.
 
-    Raises:
-        SettingsError: there is no such arm.
-        CheckpointError: the arm is not trained, or has no such client.
+    Raises SettingsError: there is no such arm.
+    Raises CheckpointError: the arm is not trained, or has no such client.
     """
     loader = open_config(project, env, {"data_root": data_root})
     check_arm_name(arm, loader.arms)
@@ -47,9 +46,8 @@ def export_arm(
 ) -> dict[str, Any]:
     """Export images of ``arm`` with its settings for sampling; return the data card.
 
-    Raises:
-        SettingsError: a setting is wrong, or the target exists.
-        CheckpointError: the arm is not trained, or has no such client.
+    Raises SettingsError: a setting is wrong, or the target exists.
+    Raises CheckpointError: the arm is not trained, or has no such client.
     """
     from phoenix_pipeline.pipelines.sampling.export import Layout, export_samples
 

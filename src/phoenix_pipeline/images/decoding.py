@@ -35,10 +35,8 @@ def decode_image(data: bytes, config: ImagesConfig) -> DecodedImage:
     ``images.image_size`` scales (antialiased bicubic), and ``images.fit`` says what becomes of
     images that are not square; None keeps the size, which must be square then. Sizes are checked
     before pixels are read.
-
-    Raises:
-        BrokenImageError: the bytes cannot be decoded.
-        DataError: the image is too large, or its pixels need a setting that is missing.
+    Raises BrokenImageError: the bytes cannot be decoded.
+    Raises DataError: the image is too large, or its pixels need a setting that is missing.
     """
     try:
         with Image.open(io.BytesIO(data), formats=readable_formats()) as image:

@@ -48,10 +48,8 @@ def train(job: FederatedJob, folder: Path, watch: Watch) -> FederatedResult:
 
     A run of the same job that is still going, after this process was killed, is followed on. One
     that ended without a word, as when the SuperLink was restarted, is submitted again.
-
-    Raises:
-        FederationError: the SuperLink cannot be reached, or the run failed; says why.
-        SettingsError: the connection is not allowed, or there is no app folder.
+    Raises FederationError: the SuperLink cannot be reached, or the run failed; says why.
+    Raises SettingsError: the connection is not allowed, or there is no app folder.
     """
     folder = folder.resolve()
     link = SuperLink(job.config.deployment, folder / "flwr")

@@ -76,13 +76,12 @@ class NodeConfig(Demands):
 def open_node(message: Message, context: Context) -> Site:
     """Return this node's site, its images as the server's settings want them.
 
-    Raises:
-        SettingsError: the node's configuration is not usable; names the key.
-        DataError: its images are not readable.
-        FederationError: the message has no settings, or names a run in a way that no server of
-            this project does.
-        SiteRefusal: the run would take more memory than this site gives, or learns the latents of
-            an autoencoder that is not this site's.
+    Raises SettingsError: the node's configuration is not usable; names the key.
+    Raises DataError: its images are not readable.
+    Raises FederationError: the message has no settings, or names a run in a way that no server of
+    this project does.
+    Raises SiteRefusal: the run would take more memory than this site gives, or learns the latents
+    of an autoencoder that is not this site's.
     """
     node = read_node_config(context)
     if node.threads:

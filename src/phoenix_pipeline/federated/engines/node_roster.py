@@ -36,11 +36,9 @@ def open_fleet(grid: Grid, job: FederatedJob, folder: Path) -> Fleet:
     """Wait until enough nodes take part; later ones join between rounds.
 
     ``folder`` keeps which node is which client.
-
-    Raises:
-        FederationError: too few nodes came or could answer, or too few release their personal
-            layers where samples need them.
-        CheckpointError: what ``folder`` keeps is broken.
+    Raises FederationError: too few nodes came or could answer, or too few release their personal
+    layers where samples need them.
+    Raises CheckpointError: what ``folder`` keeps is broken.
     """
     roster = Roster(NodeGrid(grid), job, folder)
     roster.gather()

@@ -42,9 +42,8 @@ _IMAGES_FOLDER = "client_images"
 def train(job: FederatedJob, folder: Path, watch: Watch) -> FederatedResult:
     """Train over the clients of ``job`` in Ray actors, on this machine or on a cluster.
 
-    Raises:
-        SettingsError: Ray is not installed, or no client fits.
-        FederationError: Ray did not start, or no cluster answers.
+    Raises SettingsError: Ray is not installed, or no client fits.
+    Raises FederationError: Ray did not start, or no cluster answers.
     """
     if find_spec("ray") is None:
         raise SettingsError(

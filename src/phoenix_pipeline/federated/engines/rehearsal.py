@@ -81,11 +81,9 @@ def rehearse(job: FederatedJob, node_config: str, folder: Path) -> Rehearsal:
 
     State goes to ``folder``, which must be empty; the site's own state folder is only read, for
     what privacy it has spent.
-
-    Raises:
-        SettingsError: the node's configuration or the run's settings are not usable.
-        DataError: its images are not readable.
-        FederationError: the site would refuse, or could not train; says why.
+    Raises SettingsError: the node's configuration or the run's settings are not usable.
+    Raises DataError: its images are not readable.
+    Raises FederationError: the site would refuse, or could not train; says why.
     """
     node, (state, server) = parse_node_config(node_config), (folder / _STATE, folder / _SERVER)
     state.mkdir(parents=True)

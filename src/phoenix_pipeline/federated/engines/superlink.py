@@ -40,9 +40,8 @@ class SuperLink:
     def submit(self, run_config: Mapping[str, str]) -> int:
         """Submit the Flower app with ``run_config``; return the run's id.
 
-        Raises:
-            SettingsError: the app folder is not there.
-            FederationError: the SuperLink cannot be reached or refuses.
+        Raises SettingsError: the app folder is not there.
+        Raises FederationError: the SuperLink cannot be reached or refuses.
         """
         app = Path(self._config.app_folder).resolve()
         if not (app / "pyproject.toml").is_file():

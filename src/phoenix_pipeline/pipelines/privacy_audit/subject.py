@@ -49,9 +49,8 @@ class Subject:
     ) -> "Subject":
         """Return the arm in ``folder``, whose clients trained on ``trained_images``.
 
-        Raises:
-            SettingsError: the clients' images are not here.
-            DataError: the images are not those of the training.
+        Raises SettingsError: the clients' images are not here.
+        Raises DataError: the images are not those of the training.
         """
         from phoenix_pipeline.families.model_folder import read_description
 

@@ -48,10 +48,8 @@ def export_samples(
     model or from the clients' in proportion to their data. ``layout``: ``png``: one file each and a
     table; ``parquet``: ``samples.parquet``. ``client_id``: draw from this client's model alone.
     ``scores``: of the arm's evaluated samples, for the card.
-
-    Raises:
-        SettingsError: the target exists.
-        CheckpointError: there is no such model.
+    Raises SettingsError: the target exists.
+    Raises CheckpointError: there is no such model.
     """
     if target.exists():
         raise SettingsError(f"{target} exists and is not overwritten; name a new folder after --to")
