@@ -149,7 +149,8 @@ def read_node_config(context: Context) -> NodeConfig:
     except ValidationError as error:
         first = error.errors()[0]
         key = "-".join(str(part) for part in first["loc"]).replace("_", "-")
-        allowed = ", ".join(name.replace("_", "-") for name in NodeConfig.model_fields)
+        names = dict.fromkeys([*NodeConfig.__annotations__, *NodeConfig.model_fields])
+        allowed = ", ".join(name.replace("_", "-") for name in names)
         raise SettingsError(
             f"node configuration {key!r}: {first['msg']}; allowed keys are {allowed}: change "
             "--node-config of this SuperNode"
