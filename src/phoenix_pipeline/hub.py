@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from phoenix_pipeline.config import ModelConfig
 from phoenix_pipeline.errors import SettingsError
 
 _NAME = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
@@ -71,3 +72,13 @@ def _download(repository: str, revision: str | None) -> str:
         return ""
     last = (ended.stderr.strip().splitlines() or ["no reason was given"])[-1]
     return f"the download failed ({last.strip()}); name a folder, or a model that there is"
+
+
+def start_folder(model: ModelConfig) -> Path | None:
+    """Return the folder that ``model.start_from`` is or names; None where there is no start.
+
+    Raises SettingsError: it is a name on the hub that the local cache does not have.
+    """
+    if model.start_from is None:
+        return None
+    return find_folder(model.start_from, "model.start_from", allow_download=model.allow_download)

@@ -7,8 +7,8 @@ from phoenix_pipeline.arms.checks import check_start_latents
 from phoenix_pipeline.config import ArmSettings, RunConfig
 from phoenix_pipeline.families.by_image_size import settle_arm
 from phoenix_pipeline.families.latents import autoencoder_folder, find_latents
-from phoenix_pipeline.families.starts import start_folder
 from phoenix_pipeline.hardware import resolve_device
+from phoenix_pipeline.hub import start_folder
 from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.latents.space import trained_shape
 

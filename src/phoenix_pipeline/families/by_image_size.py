@@ -5,7 +5,6 @@ Sized so that every arm together takes about half an hour on 2 CPU cores at 64 p
 What a kind of model makes of the side is the family's own (``settle_model``, ``settle_training``).
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 from phoenix_pipeline.config import (
@@ -15,7 +14,7 @@ from phoenix_pipeline.config import (
     ModelConfig,
     TrainingConfig,
 )
-from phoenix_pipeline.config.base import AUTO
+from phoenix_pipeline.config.base import AUTO, flatten
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.families.components import FAMILIES, family_of, find_family
 from phoenix_pipeline.families.latents import latent_side
@@ -113,13 +112,5 @@ def settle_federation(
 
 def list_settled(given: Group, settled: Group) -> dict[str, Any]:
     """Return what each key that waited in ``given`` has become in ``settled``, by dotted names."""
-    values = settled.model_dump(mode="json")
-    return {key: read_dotted(values, key) for key in given.waiting()}
-
-
-def read_dotted(values: Mapping[str, Any], key: str) -> Any:
-    """Return the value at a dotted name."""
-    found: Any = values
-    for part in key.split("."):
-        found = found[part]
-    return found
+    values = dict(flatten(settled))
+    return {key: values[key] for key in given.waiting()}

@@ -9,7 +9,7 @@ from phoenix_pipeline.diffusion.layer_presets import OUTPUT, layer_presets
 from phoenix_pipeline.diffusion.sizes import settle_training, settle_unet
 from phoenix_pipeline.families.family import Family
 from phoenix_pipeline.families.provenance import NetworkSettings
-from phoenix_pipeline.families.starts import start_folder
+from phoenix_pipeline.hub import start_folder
 
 if TYPE_CHECKING:
     import numpy as np

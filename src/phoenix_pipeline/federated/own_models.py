@@ -15,9 +15,9 @@ from phoenix_pipeline.checkpoints import load_tensors, save_tensors
 from phoenix_pipeline.config import ModelConfig
 from phoenix_pipeline.errors import CheckpointError
 from phoenix_pipeline.families.latents import autoencoder_folder
-from phoenix_pipeline.families.starts import start_folder
 from phoenix_pipeline.federated.records import ClientSettings
 from phoenix_pipeline.federated.site_errors import SiteRefusal
+from phoenix_pipeline.hub import start_folder
 from phoenix_pipeline.latents.autoencoder import Autoencoder, load_autoencoder
 
 _LATENTS = "latents"
