@@ -8,13 +8,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from phoenix_pipeline.diffusion.batches import Batch
 from phoenix_pipeline.diffusion.dp_sgd import set_private_gradients
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
 from phoenix_pipeline.families import family_of
 from phoenix_pipeline.images import GLOBAL_MODEL, to_model_range
 from phoenix_pipeline.metrics.privacy.arm_audit import Reconstruction
-from phoenix_pipeline.metrics.privacy.inversion import client_gradient, likeness, reconstruct
+from phoenix_pipeline.metrics.privacy.inversion import (
+    KnownStep,
+    client_gradient,
+    likeness,
+    reconstruct,
+)
 from phoenix_pipeline.pipelines.privacy_audit.subject import Subject
 from phoenix_pipeline.progress import progress_bar
 from phoenix_pipeline.seeding import numpy_generator, torch_generator
@@ -89,22 +93,23 @@ def _reconstruct_one(
     mean = _as_tensor(subject.train.images.mean(axis=0).round().astype(np.uint8))
     schedule = NoiseSchedule.from_config(subject.model.noise, subject.device)
     generator = torch_generator(subject.seed, "reconstruction", row)
-    step = int(schedule.draw_timesteps(1, settings.training.timestep_distribution, generator))
-    epsilon = torch.randn(image.shape, generator=generator).to(subject.device)
+    t = schedule.draw_timesteps(1, settings.training.timestep_distribution, generator)
+    epsilon = torch.randn(image.shape, generator=generator)
+    at, labels = subject.device, _labels(subject, row)
+    known = KnownStep(schedule, t.to(at), epsilon.to(at), labels)
     weights = {name: w for name, w in network.named_parameters() if w.requires_grad}
     noise = step_noise(settings, subject.federation, subject.sizes, client)
-    labels = _labels(subject, row)
-    gradient = _gradient(subject, network, settings, noise, schedule, image, step, epsilon, row)
+    gradient = _gradient(subject, network, settings, noise, image, known, row)
     update = update_at_server(network, gradient, settings, client, subject.rows, row)
     sent = [name for name in weights if name in update.arrays]
     # Descent: the gradient is where the weights came from.
     found = [-update.arrays[name].to(subject.device) for name in sent]
     read = [weights[name] for name in sent]
     steps = subject.config.reconstruction_steps
-    made = reconstruct(network, read, schedule, found, step, epsilon, steps, generator, labels)
+    made = reconstruct(network, read, found, known, steps, generator)
     of_mean = {f"mean_image_{name}": value for name, value in asdict(likeness(mean, image)).items()}
     seen = {"seen": update.words, **asdict(likeness(made, image))}
-    return {"image_index": row, "timestep": step, **seen, **of_mean}
+    return {"image_index": row, "timestep": int(t), **seen, **of_mean}
 
 
 def _gradient(
@@ -112,23 +117,16 @@ def _gradient(
     network: nn.Module,
     settings: "ClientSettings",
     noise: float | None,
-    schedule: NoiseSchedule,
     image: Tensor,
-    step: int,
-    epsilon: Tensor,
+    known: KnownStep,
     row: int,
 ) -> dict[str, Tensor]:
     """Return the gradient that the client steps against, by name; clipped and noisy by DP-SGD."""
     weights = {name: w for name, w in network.named_parameters() if w.requires_grad}
-    labels = _labels(subject, row)
     if noise is None:
-        found = client_gradient(
-            network, list(weights.values()), schedule, image, step, epsilon, labels
-        )
+        found = client_gradient(network, list(weights.values()), image, known)
         return dict(zip(weights, found, strict=True))
-    x_0, t = to_model_range(image), torch.tensor([step], device=subject.device)
-    noisy, target = schedule.diffuse(x_0, t, epsilon), schedule.target(x_0, t, epsilon)
-    batch = Batch(noisy, t, target, labels)
+    batch = known.batch(to_model_range(image))
     generator = torch_generator(subject.seed, "reconstruction_noise", row, device=subject.device)
     set_private_gradients(network, batch, settings.training, noise, 1.0, generator)
     return {name: weight.grad for name, weight in weights.items() if weight.grad is not None}
