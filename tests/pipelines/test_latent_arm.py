@@ -22,8 +22,7 @@ from phoenix_pipeline.families.model_folder import (
     read_description,
 )
 from phoenix_pipeline.federated.snapshots import find_snapshots
-from phoenix_pipeline.latents.attached import autoencoder_of
-from phoenix_pipeline.latents.autoencoder import load_autoencoder
+from phoenix_pipeline.latents.autoencoder import autoencoder_of, load_autoencoder
 from phoenix_pipeline.metrics.privacy.membership import membership_scores
 from phoenix_pipeline.pipelines.privacy_audit.reconstruction import reconstruct_images
 from phoenix_pipeline.pipelines.privacy_audit.subject import Subject

@@ -32,7 +32,7 @@ def train_pool_autoencoder(
     """
     import torch
 
-    from phoenix_pipeline.latents.origin import write_origin
+    from phoenix_pipeline.latents.autoencoder import write_origin
     from phoenix_pipeline.latents.space import LatentSpace
     from phoenix_pipeline.latents.training import reconstruction_psnr, train_autoencoder
 

@@ -198,7 +198,7 @@ def _describe(
 
 def _encoded_pool(job: "FederatedJob") -> int | None:
     """Return how many images of clients the autoencoder was trained on, if it says so."""
-    from phoenix_pipeline.latents.origin import read_pool_images
+    from phoenix_pipeline.latents.autoencoder import read_pool_images
 
     return read_pool_images(job.own.autoencoder) if job.own.autoencoder else None
 

@@ -16,7 +16,7 @@ from phoenix_pipeline.config import (
 )
 from phoenix_pipeline.config.base import AUTO, flatten
 from phoenix_pipeline.errors import SettingsError
-from phoenix_pipeline.families.components import FAMILIES, family_of, find_family
+from phoenix_pipeline.families import FAMILIES, family_of, find_family
 from phoenix_pipeline.families.latents import latent_side
 
 _ALIGNMENT = "alignment"

@@ -6,7 +6,7 @@ import numpy as np
 
 from phoenix_pipeline.config import ModelConfig, SamplingConfig
 from phoenix_pipeline.errors import SettingsError
-from phoenix_pipeline.families.components import family_of
+from phoenix_pipeline.families import family_of
 from phoenix_pipeline.families.provenance import ModelDescription
 from phoenix_pipeline.images import GLOBAL_MODEL
 

@@ -110,7 +110,7 @@ class DiffusionFamily(Family):
         """
         from phoenix_pipeline.diffusion.lora import merge_adapters
         from phoenix_pipeline.diffusion.sampling import sample_images
-        from phoenix_pipeline.latents.attached import autoencoder_of, shape_in
+        from phoenix_pipeline.latents.autoencoder import autoencoder_of, shape_in
 
         autoencoder, shape = autoencoder_of(network), shape_in(network, image_shape)
         decode = autoencoder.decode if autoencoder else None
@@ -200,7 +200,7 @@ class DiffusionFamily(Family):
     ) -> None:
         """Write diffusers' folder layout; of adapters merged, and beside it the adapters alone."""
         from phoenix_pipeline.diffusion.export import export_pipeline
-        from phoenix_pipeline.latents.attached import autoencoder_of
+        from phoenix_pipeline.latents.autoencoder import autoencoder_of
 
         own = autoencoder_of(network)
         export_pipeline(folder, network, model.noise, metadata, own.network if own else None)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from phoenix_pipeline.config import ModelConfig
 from phoenix_pipeline.errors import SettingsError
-from phoenix_pipeline.families.components import family_of
+from phoenix_pipeline.families import family_of
 from phoenix_pipeline.hub import find_folder
 from phoenix_pipeline.latents.space import SETTING, LatentSpace, read_space
 

@@ -24,9 +24,13 @@ from phoenix_pipeline.families.provenance import (
 )
 from phoenix_pipeline.images import GLOBAL_MODEL
 from phoenix_pipeline.json_files import check_content, read_json, write_json
-from phoenix_pipeline.latents.attached import attach, autoencoder_of
 from phoenix_pipeline.latents.autoencoder import FOLDER as AUTOENCODER_FOLDER
-from phoenix_pipeline.latents.autoencoder import Autoencoder, load_autoencoder
+from phoenix_pipeline.latents.autoencoder import (
+    Autoencoder,
+    attach,
+    autoencoder_of,
+    load_autoencoder,
+)
 from phoenix_pipeline.latents.space import LatentSpace, trained_shape
 
 # Tables beside the models: rounds by client, and who trained on what.

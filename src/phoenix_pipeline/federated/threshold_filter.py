@@ -22,7 +22,7 @@ from phoenix_pipeline.federated.history import History, Row
 from phoenix_pipeline.federated.own_models import SiteLatents
 from phoenix_pipeline.federated.records import ClientSettings, pack_arrays
 from phoenix_pipeline.federated.sites import Site
-from phoenix_pipeline.latents.attached import attach
+from phoenix_pipeline.latents.autoencoder import attach
 from phoenix_pipeline.metrics.monitoring import MonitorReference, monitor_score
 from phoenix_pipeline.quantities import counted
 from phoenix_pipeline.seeding import image_seeds
