@@ -44,7 +44,6 @@ class Family(ABC):
     ``latent``: it learns latents of an autoencoder as well as pixels (``model.autoencoder``).
     ``private``: it trains by gradients of single images (``training.dp_sgd``).
     ``why_not_compiled``: what rules out compiling where ``auto`` decides; None: nothing.
-    ``presets``: prefixes of personal layers by the name of a preset.
     ``parts``: top-level layers of ``encoder``, ``bottleneck`` and ``decoder``, for partial updates.
     ``undrawn``: top-level layers that no image is drawn with.
     ``attacks``: scores of images by attack: higher for images that the network was trained on.
