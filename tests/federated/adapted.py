@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from phoenix_pipeline.arms.setup import client_settings
+from phoenix_pipeline.arms.arm_model import ArmModel
 from phoenix_pipeline.config import ArmSettings, RunConfig
 from phoenix_pipeline.diffusion.export import export_pipeline
 from phoenix_pipeline.diffusion.unet import build_unet
@@ -21,7 +21,7 @@ def make_base(folder: Path, seed: int) -> Path:
 def told(base: Path, layers: tuple[str, ...] = (), **training: Any) -> ClientSettings:
     """Return what clients are told, with the digest of what is in ``base``."""
     given = arm(base, training=training)
-    own = client_settings(make_images(), given, RunConfig(seed=5, device="cpu"))
+    own = ArmModel.of(make_images(), given, RunConfig(seed=5, device="cpu")).client_settings()
     return own.model_copy(
         update={"personal_layers": layers, "training": settings(**training).training}
     )

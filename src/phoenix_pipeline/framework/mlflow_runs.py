@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from phoenix_pipeline.framework.mlflow_model import FILE, describe_model
+from phoenix_pipeline.framework.mlflow_model import FILE, describe_mlmodel
 from phoenix_pipeline.framework.mlflow_store import TrackingConfig, connect, reason_of
 from phoenix_pipeline.framework.node_log import NodeTimes, now_ms
 from phoenix_pipeline.framework.run_tags import ARMS, DATA_ROOT, commit_tags
@@ -182,7 +182,7 @@ class SessionRuns:
             run_id = self.run_id(arm)
             self._client.log_artifacts(run_id, str(folder), name)
             self._client.log_text(
-                run_id, describe_model(folder, run_id, name, sampling), f"{name}/{FILE}"
+                run_id, describe_mlmodel(folder, run_id, name, sampling), f"{name}/{FILE}"
             )
 
     def register_model(self, arm: str, name: str, registered: str) -> None:
