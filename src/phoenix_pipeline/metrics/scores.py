@@ -83,10 +83,8 @@ def score_samples(
     """Score uint8 ``samples`` [N, C, H, W] in the feature space of each extractor.
 
     ``asked``: int64 [N], the classes that a conditional model was to draw.
-
-    Raises:
-        SettingsError: there is no sample, or an extractor has no reference.
-        DataError: the samples do not fit the extractors, or a feature is not finite.
+    Raises SettingsError: there is no sample, or an extractor has no reference.
+    Raises DataError: the samples do not fit the extractors, or a feature is not finite.
     """
     missing = [e.name for e in held.extractors if e.name not in held.references]
     if missing:
