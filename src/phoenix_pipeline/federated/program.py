@@ -176,8 +176,7 @@ def _run_rounds(
             fleet.write_states(run.oldest_checkpoint)
             run.save()
         keep_snapshot(job, run)
-        _log_round(teller.means(done), done, config.num_rounds)
-        teller.tell(done)
+        _log_round(teller.tell(done), done, config.num_rounds)
         return None
 
     strategy.start(

@@ -3,7 +3,6 @@
 import logging
 import shutil
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,8 +56,8 @@ class Site:
         Raises:
             CheckpointError: all files are broken.
         """
-        if self.kept and (tensors := self.kept.newest(self.client_id, before_round)):
-            return ClientState.from_tensors(tensors)
+        if self.kept and (state := self.kept.newest(self.client_id, before_round)):
+            return state
         rounds = [number for number in self._saved_rounds() if number < before_round]
         for number in sorted(rounds, reverse=True):
             try:
@@ -77,18 +76,15 @@ class Site:
 
         A run resumes after ``oldest_checkpoint`` or later, so the newest state up to it is kept.
         """
-        tensors = state.to_tensors()
-        if not tensors:
+        if not state:
             return
-        kept = self.kept and self.kept.keep(self.client_id, server_round, tensors)
+        kept = self.kept and self.kept.keep(self.client_id, server_round, state)
         if not kept or (self.kept and self.kept.is_of_checkpoint(server_round)):
-            self.write_state(server_round, oldest_checkpoint, tensors)
+            self.write_state(server_round, oldest_checkpoint, state)
 
-    def write_state(
-        self, server_round: int, oldest_checkpoint: int, tensors: Mapping[str, Tensor]
-    ) -> None:
-        """Write the ``tensors`` of a state of ``server_round``; otherwise as :meth:`save_state`."""
-        save_packed(self._state_path(server_round), tensors, {"round": server_round})
+    def write_state(self, server_round: int, oldest_checkpoint: int, state: ClientState) -> None:
+        """Write the ``state`` of ``server_round``; otherwise as :meth:`save_state`."""
+        save_packed(self._state_path(server_round), state.to_tensors(), {"round": server_round})
         if self.kept:
             self.kept.is_in_file(self.client_id, server_round)
         needed = max((r for r in self._saved_rounds() if r <= oldest_checkpoint), default=0)
@@ -135,9 +131,9 @@ class InMemorySites:
 
     def write_states(self, oldest_checkpoint: int) -> None:
         """Write what no file has of the clients' newest states, before a checkpoint."""
-        for client_id, server_round, tensors in self._kept.unwritten() if self._kept else ():
+        for client_id, server_round, state in self._kept.unwritten() if self._kept else ():
             site = self._without_images(client_id)
-            site.write_state(server_round, oldest_checkpoint, tensors)
+            site.write_state(server_round, oldest_checkpoint, state)
 
     def _without_images(self, client_id: int) -> Site:
         return Site(client_id, self._images[:0], self._state_folder, kept=self._kept)
