@@ -1,11 +1,13 @@
 """The project's commands, with errors in one line. Kedro finds this module by its name."""
 
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 import click
 from kedro.framework.cli.project import run as kedro_run
 from kedro.framework.project import pipelines
+from kedro.pipeline.node import Node
 
 from phoenix_pipeline.config.settings_errors import hint
 from phoenix_pipeline.errors import SettingsError
@@ -20,19 +22,30 @@ _RUNNER = "phoenix_pipeline.framework.arms_runner.ArmsRunner"
 
 
 def _run(**options: Any) -> None:
-    """Check the names of the pipelines, which Kedro would do late, then run."""
+    """Check names, which Kedro would do late or, of one tag among several, not at all; then run."""
     options["runner"] = options.get("runner") or _RUNNER
     config = open_config(
         project_folder(), options.get("env"), options.get("params"), options.get("conf_source")
     )
     arm_registry.use(config.arms)
     names = [options["pipeline"]] if options.get("pipeline") else options.get("pipelines") or []
-    for name in names:
-        if name not in pipelines:
-            raise SettingsError(
-                f"--pipelines {name}: there is no such pipeline{hint(name, pipelines)}"
-            )
+    _check_names("pipeline", names, pipelines)
+    nodes = [node for name in names or ["__default__"] for node in pipelines[name].nodes]
+    _check_names("tag", options.get("tags") or (), {tag for node in nodes for tag in node.tags})
+    _check_names("namespace", options.get("namespaces") or (), _namespaces(nodes))
     kedro_run.callback(**options)  # type: ignore[misc]
+
+
+def _check_names(kind: str, names: Iterable[str], allowed: Collection[str]) -> None:
+    for name in names:
+        if name not in allowed:
+            raise SettingsError(f"--{kind}s {name}: there is no such {kind}{hint(name, allowed)}")
+
+
+def _namespaces(nodes: Iterable[Node]) -> set[str]:
+    """Return the namespaces of ``nodes`` and those around them."""
+    parts = [node.namespace.split(".") for node in nodes if node.namespace]
+    return {".".join(path[: i + 1]) for path in parts for i in range(len(path))}
 
 
 _VERBOSE: dict[str, Any] = {"is_flag": True, "help": "Print tracebacks and warnings."}

@@ -28,6 +28,7 @@ from phoenix_pipeline.metrics.reference import (
     build_reference,
     expected_provenance,
     load_reference,
+    reference_labels,
     save_reference,
 )
 from phoenix_pipeline.metrics.scores import Yardstick, score_real_images
@@ -148,7 +149,8 @@ def load_yardstick(
         )
         for each in extractors
     }
-    return Yardstick(judge, extractors, references, config, skipped)
+    labels = reference_labels(train, test, config)
+    return Yardstick(judge, extractors, references, config, skipped, labels)
 
 
 def score_floor(
@@ -162,7 +164,7 @@ def score_floor(
     """Return the scores of real images of the split that is not the reference, and how made."""
     held = load_yardstick(train, test, judge_folder, reference_folder, config, run)
     other = test if config.reference_split == "train" else train
-    floor = score_real_images(other.images, held, seed=run.seed)
+    floor = score_real_images(other.images, held, seed=run.seed, labels=other.labels)
     return {
         "scores": floor.scores,
         "num_samples": floor.num_images,

@@ -83,7 +83,17 @@ def read_description(folder: Path) -> ModelDescription:
     Raises CheckpointError: there is no such file, or another program wrote it.
     """
     path = Path(folder) / METADATA_FILE
-    return check_content(read_json(path), MODEL_DESCRIPTION, path)
+    try:
+        content = read_json(path)
+    except CheckpointError as error:
+        if not isinstance(error.__cause__, FileNotFoundError):
+            raise
+        raise CheckpointError(
+            f"there is no trained model in {folder}, for it has no {METADATA_FILE}; train the arm "
+            f"first (kedro run --pipelines ARM), or name the environment (--env) or the folder "
+            f"(data_root) of the run that trained it"
+        ) from error
+    return check_content(content, MODEL_DESCRIPTION, path)
 
 
 def weights_digest(folder: Path) -> str:

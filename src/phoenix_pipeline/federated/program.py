@@ -98,8 +98,7 @@ def run_program(job: FederatedJob, folder: Path, fleet: Fleet, watch: Watch) -> 
 def _begin(job: FederatedJob, folder: Path, device: torch.device) -> RunState:
     """Return the run, resumed or new and warmed up."""
     settings = job.settings
-    # What adapters are trained on is needed where they are trained.
-    network = settings.open_network(job.own.base) if job.warmup_steps else settings.build_network()
+    network = settings.open_network(job.own.base)
     if job.start is not None:
         network.load_state_dict(dict(job.start))
     check_privacy(
