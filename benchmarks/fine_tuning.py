@@ -1,16 +1,17 @@
 """Full fine-tuning against adapters (LoRA), over clients of two classes each.
 
-``python -m benchmarks.fine_tuning results.csv`` trains a start in one place and fine-tunes it over
-ten clients: each variant once, then the best of whole weights and the best of the adapters that
-send at most a twentieth with two more seeds. ``--start classes`` has learnt the digits 0 to 4 and
-is to draw all ten, ``--start inverted`` has learnt all of them and is to draw them inverted, as
-another scanner has them. A line that is in the file already is not made again.
+``python -m benchmarks.fine_tuning results.csv --variants "full 2e-3" "all r8 8e-3"`` trains a start
+in one place and fine-tunes it over ten clients. ``--start classes`` has learnt the digits 0 to 4
+and is to draw all ten, ``--start inverted`` has learnt all of them and is to draw them inverted, as
+another scanner has them. The variant ``start`` is the model before it. A line that is in the file
+already is not made again.
 """
 
 import argparse
 import csv
+import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,93 +21,103 @@ from phoenix_pipeline.config import deep_merge
 _KNOWN_CLASSES = 5
 _CLIENTS = {"scheme": "pathological", "num_clients": 10, "classes_per_client": 2}
 # Half of the classes are learnt by a wider network than the default of 8 pixels.
-_UNETS = {
-    "classes": {"block_out_channels": [32, 64], "attention_resolutions": [4]},
-    "inverted": {"block_out_channels": [16, 32], "attention_resolutions": [4]},
-}
-_WORK = {"num_rounds": 24, "local_work": {"unit": "images_per_round", "amount": 960}}
+_CHANNELS = {"classes": [32, 64], "inverted": [16, 32]}
 _START = {"num_rounds": 8, "local_work": {"unit": "images_per_round", "amount": 8640}}
 _SPACES = ("fid_pixels", "fid_classifier")
-_CONVOLUTIONS = ("conv1", "conv2")
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
-_EVERYTHING = (*_ATTENTION, *_CONVOLUTIONS, "conv_shortcut", "time_emb_proj", "conv")
+_CONVOLUTIONS = ("conv1", "conv2")
+_ALL = (*_ATTENTION, *_CONVOLUTIONS, "conv_shortcut", "time_emb_proj", "conv")
 _ENDS = ("conv_in", "conv_out")
-_SCORES = (*_SPACES, "recall_classifier", "coverage_classifier", "class_entropy")
-_COLUMNS = ("variant", "seed", *_SCORES, "bytes_up", "bytes_down", "seconds")
-_START_ROW, _GOAL = "start", 20
-
-
-def full(rate: float) -> dict[str, Any]:
-    """Return the settings of full fine-tuning with this learning rate."""
-    return {"training": {"learning_rate": rate}}
-
-
-def lora(rank: int, rate: float, targets: tuple[str, ...], **more: Any) -> dict[str, Any]:
-    """Return the settings of adapters."""
-    adapters = {"rank": rank, "target_modules": list(targets), **more}
-    return {"training": {"learning_rate": rate}, "model": {"lora": adapters}}
-
-
-VARIANTS: Mapping[str, dict[str, Any]] = {
-    "full 1e-3": full(1e-3),
-    "full 2e-3": full(2e-3),
-    "full 4e-3": full(4e-3),
-    "attention r8 8e-3": lora(8, 8e-3, _ATTENTION),
-    "conv r2 4e-3": lora(2, 4e-3, _CONVOLUTIONS),
-    "conv r2 8e-3": lora(2, 8e-3, _CONVOLUTIONS),
-    "all r2 8e-3": lora(2, 8e-3, _EVERYTHING),
-    "all r2 16e-3": lora(2, 16e-3, _EVERYTHING),
-    "all and ends r1 4e-3": lora(1, 4e-3, (*_EVERYTHING, *_ENDS)),
-    "all and ends r1 8e-3": lora(1, 8e-3, (*_EVERYTHING, *_ENDS)),
-    "all and ends r1 16e-3": lora(1, 16e-3, (*_EVERYTHING, *_ENDS)),
-    "all and ends r6 A at rest 8e-3": lora(6, 8e-3, (*_EVERYTHING, *_ENDS), freeze_a=True),
-    "all r8 A at rest 8e-3": lora(8, 8e-3, _EVERYTHING, freeze_a=True),
-    "all r12 A at rest 16e-3": lora(12, 16e-3, _EVERYTHING, freeze_a=True),
+_NORMS = ("norm1", "norm2", "group_norm", "conv_norm_out")
+_TARGETS = {
+    "attention": _ATTENTION,
+    "conv": _CONVOLUTIONS,
+    "all": _ALL,
+    "all and ends": (*_ALL, *_ENDS),
 }
+_WHOLE = {"": (), " with ends": _ENDS, " with ends and norms": (*_ENDS, *_NORMS)}
+_VARIANT = re.compile(
+    r"full (?P<full>\S+)"
+    rf"|(?P<targets>{'|'.join(_TARGETS)}) r(?P<rank>\d+)(?P<at_rest> A at rest)?"
+    rf"(?P<whole>{'|'.join(_WHOLE)}) (?P<rate>\S+)"
+)
+_CODECS: Mapping[str, dict[str, Any]] = {
+    "none": {},
+    "int4": {"up": {"codec": "int4"}, "down": {"codec": "int4", "relative_to": "last_broadcast"}},
+    # As in the arm phoenix.
+    "uniform": {
+        "up": {"codec": "uniform", "step": 1.5},
+        "down": {"codec": "uniform", "relative_to": "last_broadcast"},
+    },
+}
+_SCORES = (*_SPACES, "recall_classifier", "coverage_classifier", "class_entropy")
+_START_ROW = "start"
+_KEY = ("variant", "codec", "rounds", "images", "seed")
+_COLUMNS = (*_KEY, *_SCORES, "bytes_up", "bytes_down", "seconds")
+
+
+def settings_of(variant: str) -> dict[str, Any]:
+    """Return the settings of ``full RATE`` or ``TARGETS rRANK [A at rest] [with WHOLE] RATE``.
+
+    Raises:
+        ValueError: another text.
+    """
+    read = _VARIANT.fullmatch(variant)
+    if read is None:
+        raise ValueError(
+            f"a variant is {variant!r}; allowed are such as 'full 2e-3', 'all r8 8e-3' and "
+            "'conv r8 A at rest with ends 8e-3', with the targets "
+            f"{', '.join(_TARGETS)} and{', '.join(_WHOLE)}"
+        )
+    if read["full"]:
+        return {"training": {"learning_rate": float(read["full"])}}
+    lora = {
+        "rank": int(read["rank"]),
+        "target_modules": list(_TARGETS[read["targets"]]),
+        "freeze_a": read["at_rest"] is not None,
+        "modules_to_save": list(_WHOLE[read["whole"]]),
+    }
+    return {"training": {"learning_rate": float(read["rate"])}, "model": {"lora": lora}}
 
 
 def main() -> None:
     """Read the command line and make what is missing."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("results", type=Path)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--repeats", type=int, nargs="*", default=[1, 2])
-    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
-    parser.add_argument("--start", choices=list(_UNETS), default="inverted")
-    parser.add_argument("--folder", type=Path, default=Path("data/fine_tuning"))
-    parser.add_argument("--images", default="data/01_raw/digits")
-    given = parser.parse_args()
+    given = _arguments()
     images = phoenix.read_images(given.images)
-    start = train_start(images, given.folder / given.start, given.start)
+    channels = given.channels or _CHANNELS[given.start]
+    name = "_".join([given.start, *map(str, given.channels)])
+    start = train_start(images, given.folder / name, given.start, channels)
     if given.start == "inverted":
         images = phoenix.Images(_invert(images.train), _invert(images.test), images.config)
     for seed in given.seeds:
-        for name in given.variants:
-            _make(given, images, start, name, seed)
-    for name in best_of(_read(given.results), given.seeds[0]):
-        for seed in given.repeats:
-            _make(given, images, start, name, seed)
+        for variant in given.variants:
+            key = {
+                "variant": variant,
+                "codec": given.codec,
+                "rounds": given.rounds,
+                "images": given.amount,
+                "seed": seed,
+            }
+            _make(given, images, start, channels, key)
 
 
-def best_of(rows: Sequence[Mapping[str, str]], seed: int) -> list[str]:
-    """Return the variants of ``seed`` that come closest in pixels: whole weights, and adapters."""
-    known = [row for row in rows if row["seed"] == str(seed) and row["variant"] != _START_ROW]
-    whole = [row for row in known if not VARIANTS[row["variant"]].get("model")]
-    small = [
-        row
-        for row in known
-        if row not in whole and any(traffic(each) >= _GOAL * traffic(row) for each in whole)
-    ]
-    best = [min(each, key=lambda row: float(row["fid_pixels"])) for each in (whole, small) if each]
-    return [row["variant"] for row in best]
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("results", type=Path)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--variants", nargs="+", required=True, help="as settings_of reads them")
+    parser.add_argument("--codec", choices=list(_CODECS), default="none")
+    parser.add_argument("--rounds", type=int, default=24)
+    parser.add_argument("--amount", type=int, default=23040, help="images of all rounds together")
+    parser.add_argument("--start", choices=list(_CHANNELS), default="inverted")
+    parser.add_argument("--channels", type=int, nargs="*", default=[], help="of the U-Net")
+    parser.add_argument("--workers", type=int, default=None)
+    parser.add_argument("--folder", type=Path, default=Path("data/fine_tuning"))
+    parser.add_argument("--images", default="data/01_raw/digits")
+    return parser.parse_args()
 
 
-def traffic(row: Mapping[str, str]) -> int:
-    """Return the bytes of all messages."""
-    return int(row["bytes_up"]) + int(row["bytes_down"])
-
-
-def train_start(images: phoenix.Images, folder: Path, kind: str) -> Path:
+def train_start(images: phoenix.Images, folder: Path, kind: str, channels: list[int]) -> Path:
     """Return the folder of a model of the digits 0 to 4, or of all, trained unless it is there."""
     if not (folder / "model").is_dir():
         known, labels = images, images.train.labels
@@ -114,7 +125,7 @@ def train_start(images: phoenix.Images, folder: Path, kind: str) -> Path:
             train = images.train.subset(labels < _KNOWN_CLASSES)
             known = phoenix.Images(train, images.test, images.config)
         clients = phoenix.partition(known, scheme="iid", num_clients=1)
-        model, training = {"unet": _UNETS[kind]}, {"learning_rate": 2e-3, "batch_size": 64}
+        model, training = {"unet": _unet(channels)}, {"learning_rate": 2e-3, "batch_size": 64}
         phoenix.train(
             known, clients, "centralized", folder=folder, model=model, training=training,
             federation=_START,
@@ -122,39 +133,60 @@ def train_start(images: phoenix.Images, folder: Path, kind: str) -> Path:
     return folder / "model"
 
 
+def _unet(channels: list[int]) -> dict[str, Any]:
+    return {"block_out_channels": channels, "attention_resolutions": [4]}
+
+
 def _invert(part: phoenix.ImageSet) -> phoenix.ImageSet:
     return phoenix.ImageSet(255 - part.images, part.labels, part.class_names)
 
 
 def measure(
-    images: phoenix.Images, start: Path, name: str, seed: int, given: argparse.Namespace
+    given: argparse.Namespace,
+    images: phoenix.Images,
+    start: Path,
+    channels: list[int],
+    key: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return scores and costs of one fine-tuning."""
+    seed = key["seed"]
     clients = phoenix.partition(images, **_CLIENTS, seed=seed)
+    work = {"unit": "images_per_round", "amount": key["images"] // key["rounds"]}
     settings = {
-        "model": {"unet": _UNETS[given.start], "start_from": str(start)},
-        "federation": _WORK,
+        "model": {"unet": _unet(channels), "start_from": str(start)},
+        "federation": {
+            "num_rounds": key["rounds"],
+            "local_work": work,
+            "workers": given.workers,
+            "compression": _CODECS[key["codec"]],
+        },
     }
     begun = time.perf_counter()
     model = phoenix.train(
-        images, clients, "fedavg", run={"seed": seed}, **deep_merge(settings, VARIANTS[name])
-    )
+        images, clients, "fedavg", run={"seed": seed},
+        **deep_merge(settings, settings_of(key["variant"])),
+    )  # fmt: skip
     seconds = round(time.perf_counter() - begun)
     sent = {name: int(model.rounds[name].sum()) for name in ("bytes_up", "bytes_down")}
     return {**_score(model, images, given, seed), **sent, "seconds": seconds}
 
 
 def _make(
-    given: argparse.Namespace, images: phoenix.Images, start: Path, name: str, seed: int
+    given: argparse.Namespace,
+    images: phoenix.Images,
+    start: Path,
+    channels: list[int],
+    key: Mapping[str, Any],
 ) -> None:
-    """Add a line, and with the first of a seed one of the start, unless they are there."""
-    known = {(row["variant"], row["seed"]) for row in _read(given.results)}
-    if (_START_ROW, str(seed)) not in known:
-        scores = _score(phoenix.load(start), images, given, seed)
-        _append(given.results, {"variant": _START_ROW, "seed": seed, **scores})
-    if (name, str(seed)) not in known:
-        row = measure(images, start, name, seed, given)
-        _append(given.results, {"variant": name, "seed": seed, **row})
+    """Add a line unless it is there."""
+    wanted = [str(value) for value in key.values()]
+    if any([row[name] for name in _KEY] == wanted for row in _read(given.results)):
+        return
+    if key["variant"] == _START_ROW:
+        row = _score(phoenix.load(start), images, given, key["seed"])
+    else:
+        row = measure(given, images, start, channels, key)
+    _append(given.results, {**key, **row})
 
 
 def _score(

@@ -42,6 +42,18 @@ def predict(network: nn.Module) -> Tensor:
         return network(X, T, return_dict=False)[0]
 
 
+def read_adapters(folder: Path, unet: nn.Module) -> nn.Module:
+    """Return the network with the adapters of an export, read as docs/fine-tuning.md does."""
+    with safe_open(folder / ADAPTERS_FILE, "pt") as opened:
+        told = json.loads(opened.metadata()["lora_adapter_metadata"])
+    settings = {name.removeprefix("unet."): value for name, value in told.items()}
+    peft.inject_adapter_in_model(peft.LoraConfig(**settings), unet)
+    file = load_file(folder / ADAPTERS_FILE)
+    arrays = {name.removeprefix("unet."): array for name, array in file.items()}
+    assert not peft.set_peft_model_state_dict(unet, arrays).unexpected_keys
+    return unet
+
+
 def test_adapters_begin_without_effect_and_depend_on_the_seed_alone(
     new_unet: Callable[..., UNet2DModel],
 ) -> None:
@@ -82,6 +94,22 @@ def test_a_at_rest_leaves_b_alone_to_be_trained(new_unet: Callable[..., UNet2DMo
     assert sum(".lora_A." in name for name in arrays_at_rest(network)) == len(network.state_dict())
 
 
+def test_saved_modules_are_trained_whole_beside_the_adapters(
+    tmp_path: Path, new_unet: Callable[..., UNet2DModel]
+) -> None:
+    whole = ("conv_in", "norm1")
+    network = adapted(new_unet, LORA.model_copy(update={"modules_to_save": whole}))
+    saved = {name for name, _ in network.named_parameters() if ".lora_" not in name}
+    assert {name.rpartition(".")[0].rpartition(".")[2] for name in saved} == set(whole)
+    assert {"conv_in.weight", "conv_in.bias"} < saved == set(network.state_dict()) & saved
+    assert not saved & arrays_at_rest(network).keys()
+    expected = network.get_parameter("conv_in.weight")
+    torch.testing.assert_close(merge_adapters(network).get_parameter("conv_in.weight"), expected)
+    export_pipeline(tmp_path / "model", network, NoiseConfig(), {})
+    read_back = read_adapters(tmp_path / "model", new_unet())
+    torch.testing.assert_close(predict(read_back), predict(network), rtol=1e-4, atol=1e-5)
+
+
 def test_a_merged_network_is_plain_and_predicts_the_same(
     new_unet: Callable[..., UNet2DModel],
 ) -> None:
@@ -114,13 +142,22 @@ def test_samples_are_drawn_with_the_adapters(new_unet: Callable[..., UNet2DModel
     assert (drawn != without).any()
 
 
-def test_a_target_that_matches_nothing_is_an_error_that_lists_what_there_is(
+def test_a_layer_that_is_not_there_is_an_error_that_lists_what_there_is(
     new_unet: Callable[..., UNet2DModel],
 ) -> None:
     for target in ("to_query", "v1", "norm1"):
         config = LoraConfig(rank=1, target_modules=("conv1", target))
         with pytest.raises(SettingsError, match=rf"'{target}', which .* conv_in, .*to_out\.0"):
             add_adapters(new_unet(), config, seed=0)
+    for layer in ("1", "lora_A", "down_blocks"):
+        config = LoraConfig(rank=1, target_modules=("conv1",), modules_to_save=(layer,))
+        with pytest.raises(SettingsError, match=rf"modules_to_save has '{layer}', .*norm1"):
+            add_adapters(new_unet(), config, seed=0)
+
+
+def test_no_layer_gets_an_adapter_and_is_trained_whole() -> None:
+    with pytest.raises(ValueError, match="conv1 are in target_modules and in modules_to_save"):
+        LoraConfig(rank=1, target_modules=("conv1",), modules_to_save=("conv_in", "conv1"))
 
 
 def test_an_export_is_a_plain_pipeline_with_the_adapters_beside_it(
@@ -130,15 +167,8 @@ def test_an_export_is_a_plain_pipeline_with_the_adapters_beside_it(
     export_pipeline(tmp_path / "model", network, NoiseConfig(), {})
     pipeline = DDPMPipeline.from_pretrained(tmp_path / "model", local_files_only=True)
     torch.testing.assert_close(predict(pipeline.unet), predict(network), rtol=1e-4, atol=1e-5)
-    file = tmp_path / "model" / ADAPTERS_FILE
-    with safe_open(file, "pt") as opened:
-        told = json.loads(opened.metadata()["lora_adapter_metadata"])
-    own = new_unet()
-    settings = {name.removeprefix("unet."): value for name, value in told.items()}
-    peft.inject_adapter_in_model(peft.LoraConfig(**settings), own)
-    arrays = {name.removeprefix("unet."): array for name, array in load_file(file).items()}
-    assert not peft.set_peft_model_state_dict(own, arrays).unexpected_keys
-    torch.testing.assert_close(predict(own), predict(network), rtol=1e-4, atol=1e-5)
+    read_back = read_adapters(tmp_path / "model", new_unet())
+    torch.testing.assert_close(predict(read_back), predict(network), rtol=1e-4, atol=1e-5)
 
 
 def test_what_has_no_adapters_exports_none(

@@ -1,9 +1,10 @@
 """A tiny start, and the settings of a federation that trains adapters on it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from phoenix_pipeline.arms.setup import client_settings
+from phoenix_pipeline.arms.arm_model import ArmModel
 from phoenix_pipeline.config import ArmSettings, RunConfig
 from phoenix_pipeline.diffusion.export import export_pipeline
 from phoenix_pipeline.diffusion.unet import build_unet
@@ -18,10 +19,15 @@ def make_base(folder: Path, seed: int) -> Path:
     return folder
 
 
-def told(base: Path, layers: tuple[str, ...] = (), **training: Any) -> ClientSettings:
+def told(
+    base: Path,
+    layers: tuple[str, ...] = (),
+    lora: Mapping[str, Any] | None = None,
+    **training: Any,
+) -> ClientSettings:
     """Return what clients are told, with the digest of what is in ``base``."""
-    given = arm(base, training=training)
-    own = client_settings(make_images(), given, RunConfig(seed=5, device="cpu"))
+    given = arm(base, training=training, lora=lora or {})
+    own = ArmModel.of(make_images(), given, RunConfig(seed=5, device="cpu")).client_settings()
     return own.model_copy(
         update={"personal_layers": layers, "training": settings(**training).training}
     )

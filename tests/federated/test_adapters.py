@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from phoenix_pipeline.arms.setup import client_settings, find_base
+from phoenix_pipeline.arms.arm_model import ArmModel
 from phoenix_pipeline.config import (
     ModelConfig,
 )
-from phoenix_pipeline.diffusion.export import export_pipeline
+from phoenix_pipeline.diffusion.export import export_pipeline, load_unet
 from phoenix_pipeline.diffusion.unet import build_unet
 from phoenix_pipeline.errors import CheckpointError, FederationError
 from phoenix_pipeline.federated.job import FederatedResult
+from phoenix_pipeline.federated.own_models import OwnModels
 from phoenix_pipeline.federated.round_memory import round_bytes
 from phoenix_pipeline.federated.site_errors import SiteRefusal
 from phoenix_pipeline.images import ImageSet
@@ -45,7 +46,7 @@ def base(tmp_path: Path) -> Path:
 
 
 def run(folder: Path, base: Path, layers: tuple[str, ...] = (), **options: Any) -> FederatedResult:
-    own = told(base, layers, **options.pop("training", {}))
+    own = told(base, layers, options.pop("lora", None), **options.pop("training", {}))
     return federate(folder, settings=own, base=base, **options)
 
 
@@ -58,6 +59,21 @@ def test_adapters_alone_are_sent_and_averaged(tmp_path: Path, base: Path) -> Non
     assert up[1] - up[0] == weights - sent
     start = told(base).build_network().state_dict()
     assert not any(torch.equal(result.raw[name], start[name]) for name in start)
+
+
+@pytest.mark.parametrize("name", ["plain", "few bits"])
+def test_layers_that_are_trained_whole_begin_as_in_the_base(
+    name: str, tmp_path: Path, base: Path
+) -> None:
+    options = {**COMBINATIONS[name], "training": {"learning_rate": 1e-6}}
+    whole = ("conv_in", "conv_out")
+    result = run(tmp_path / "run", base, lora={"modules_to_save": whole}, rounds=1, **options)
+    assert set(result.rounds["status"]) == {"ok"}
+    start = load_unet(base).state_dict()
+    names = [name for name in result.raw if ".lora_" not in name]
+    assert set(names) == {f"{layer}.{part}" for layer in whole for part in ("weight", "bias")}
+    for each in names:
+        torch.testing.assert_close(result.raw[each], start[each], rtol=0.0, atol=1e-4)
 
 
 COMBINATIONS: dict[str, dict[str, Any]] = {
@@ -114,7 +130,7 @@ def test_adapters_of_a_conditional_model_leave_its_classes_as_they_are(tmp_path:
     export_pipeline(base, build_unet(UNET, 1, 8, 77, len(names)), settings().model.noise, {})
     given = arm(base)
     model = given.model.model_copy(update={"conditioning": "labels", "label_dropout": 0.5})
-    own = client_settings(images, given.model_copy(update={"model": model}), RUN)
+    own = ArmModel.of(images, given.model_copy(update={"model": model}), RUN).client_settings()
     own = own.model_copy(update={"training": settings().training})
     for together in (1, 2):
         result = federate(
@@ -156,6 +172,6 @@ def test_adapters_take_less_memory_than_whole_weights(base: Path) -> None:
 
 
 def test_a_base_is_of_adapters_alone(base: Path) -> None:
-    assert find_base(arm(base)) == base.resolve()
-    assert find_base(arm(base, lora={"rank": 0})) is None
-    assert job().base is None
+    assert OwnModels.of(arm(base).model).base == base.resolve()
+    assert OwnModels.of(arm(base, lora={"rank": 0}).model).base is None
+    assert job().own.base is None

@@ -14,7 +14,11 @@ from phoenix_pipeline.metrics.extractors import classifier_extractor, pixel_extr
 from phoenix_pipeline.metrics.feature_extractor import FeatureExtractor
 from phoenix_pipeline.metrics.frechet import frechet_distance, gaussian_statistics
 from phoenix_pipeline.metrics.label_judge import LabelJudge
-from phoenix_pipeline.metrics.reference import ReferenceStatistics, build_reference
+from phoenix_pipeline.metrics.reference import (
+    ReferenceStatistics,
+    build_reference,
+    reference_labels,
+)
 from phoenix_pipeline.metrics.scores import Yardstick, score_real_images, score_samples
 
 CONFIG = EvaluationConfig(kid_subset_size=100, kid_subsets=10)
@@ -43,10 +47,14 @@ def references(digits: tuple[ImageSet, ImageSet], extractors: list[FeatureExtrac
 
 @pytest.fixture(scope="module")
 def held(
-    judge: LabelJudge, extractors: list[FeatureExtractor], references: References
+    digits: tuple[ImageSet, ImageSet],
+    judge: LabelJudge,
+    extractors: list[FeatureExtractor],
+    references: References,
 ) -> Yardstick:
     skipped = {"fid_inception_v3": "no weights"}
-    return Yardstick(judge, extractors, references, CONFIG, skipped)
+    labels = reference_labels(*digits, CONFIG)
+    return Yardstick(judge, extractors, references, CONFIG, skipped, labels)
 
 
 def test_every_metric_has_a_finite_number(
@@ -56,7 +64,9 @@ def test_every_metric_has_a_finite_number(
     train, test = digits
     ticks: list[int] = []
     scores = score_samples(test.images, held, seed=0, progress=ticks.append)
-    expected = {f"{m}_{x}" for m in ("fid", *SPACE_METRICS) for x in ("classifier", "pixels")}
+    expected = {
+        f"{m}_{x}" for m in ("fid", "class_fid", *SPACE_METRICS) for x in ("classifier", "pixels")
+    }
     assert set(scores.scores) == expected | JUDGED | {"memorized_share"}
     assert scores.skipped == {"fid_inception_v3": "no weights"}
     assert (scores.num_images, scores.num_reference) == (360, train.num_images)
@@ -139,7 +149,7 @@ def test_unlabelled_images_skip_the_judge(
     scores = score_samples(
         digits[1].images, Yardstick(None, extractors[1:], pixels, CONFIG), seed=0
     )
-    assert set(scores.skipped) == JUDGED
+    assert set(scores.skipped) == JUDGED | {"class_fid_pixels"}
     assert all("no labels" in reason for reason in scores.skipped.values())
     assert scores.histogram is None
     with pytest.raises(SettingsError, match="no reference statistics for fid_classifier"):

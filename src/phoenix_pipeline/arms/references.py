@@ -28,6 +28,7 @@ from phoenix_pipeline.metrics.reference import (
     build_reference,
     expected_provenance,
     load_reference,
+    reference_labels,
     save_reference,
 )
 from phoenix_pipeline.metrics.scores import Yardstick, score_real_images
@@ -90,9 +91,7 @@ def _open(
     """Return the judge in ``judge_folder``, the extractors, and why others cannot be had.
 
     There is no judge of images without labels, or of a single class.
-
-    Raises:
-        CheckpointError: the judge was made from other images or settings.
+    Raises CheckpointError: the judge was made from other images or settings.
     """
     device, judge = resolve_device(run.device), None
     if not _why_no_judge(train, test):
@@ -139,9 +138,7 @@ def load_yardstick(
     """Return what :func:`train_label_judge` and :func:`prepare_references` have left.
 
     ``spaces``: names of the extractors to take; None: all.
-
-    Raises:
-        CheckpointError: something is missing, or was made from other images or settings.
+    Raises CheckpointError: something is missing, or was made from other images or settings.
     """
     judge, found, skipped = _open(train, test, judge_folder, config, run)
     extractors = [each for each in found if spaces is None or each.name in spaces]
@@ -152,7 +149,8 @@ def load_yardstick(
         )
         for each in extractors
     }
-    return Yardstick(judge, extractors, references, config, skipped)
+    labels = reference_labels(train, test, config)
+    return Yardstick(judge, extractors, references, config, skipped, labels)
 
 
 def score_floor(
@@ -166,7 +164,7 @@ def score_floor(
     """Return the scores of real images of the split that is not the reference, and how made."""
     held = load_yardstick(train, test, judge_folder, reference_folder, config, run)
     other = test if config.reference_split == "train" else train
-    floor = score_real_images(other.images, held, seed=run.seed)
+    floor = score_real_images(other.images, held, seed=run.seed, labels=other.labels)
     return {
         "scores": floor.scores,
         "num_samples": floor.num_images,

@@ -90,6 +90,21 @@ class LoraConfig(Group):
         description="Of an adapter's two factors B A, A stays as drawn from the seed, and only B "
         "is trained and sent (FFA-LoRA, arXiv 2403.12313).",
     )
+    modules_to_save: tuple[str, ...] = Field(
+        (),
+        description="Layers that are trained and sent whole beside the adapters: convolutions, "
+        "linear and normalisation layers, by the end of their names.",
+    )
+
+    @model_validator(mode="after")
+    def _one_way_to_train(self) -> Self:
+        both = sorted(set(self.target_modules) & set(self.modules_to_save))
+        if both:
+            raise ValueError(
+                f"{', '.join(both)} are in target_modules and in modules_to_save; a layer gets an "
+                "adapter or is trained whole; take them out of one"
+            )
+        return self
 
 
 class DcganConfig(Group):

@@ -1,8 +1,9 @@
 """Low-rank adapters on a U-Net whose own weights are at rest (LoRA, arXiv 2106.09685).
 
 What is at rest lies in buffers that are no part of the network's state. Its parameters and its
-state dict are then the adapters alone, so that whatever trains, sends, averages, clips or keeps the
-arrays of a network does so with adapters, and knows nothing of them.
+state dict are then the adapters alone, and the layers that are trained whole beside them. So
+whatever trains, sends, averages, clips or keeps the arrays of a network does so with these, and
+knows nothing of adapters.
 """
 
 from collections.abc import Iterator
@@ -20,15 +21,14 @@ from phoenix_pipeline.seeding import derive_seed
 # What peft calls the only adapter of a layer, and the layer below it.
 _ADAPTER, _BASE = "default", "base_layer"
 _TARGETS = (nn.Linear, nn.Conv2d)
+_SAVED = (*_TARGETS, nn.GroupNorm)
 
 
 def add_adapters(unet: nn.Module, config: LoraConfig, seed: int) -> nn.Module:
     """Give ``unet`` its adapters, in place, and lay its own weights at rest.
 
     B starts at zero, so the network still predicts what it did; A depends on ``seed`` alone.
-
-    Raises:
-        SettingsError: a target matches no layer, or peft is not installed.
+    Raises SettingsError: a target matches no layer, or peft is not installed.
     """
     check_targets(unet, config)
     if find_spec("peft") is None:
@@ -47,24 +47,29 @@ def add_adapters(unet: nn.Module, config: LoraConfig, seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive_seed(seed, "adapters"))
         inject_adapter_in_model(adapters, unet, adapter_name=_ADAPTER)
-    trained = (".lora_B.",) if config.freeze_a else (".lora_A.", ".lora_B.")
-    _lay_at_rest(unet, trained)
+    factors = (".lora_B.",) if config.freeze_a else (".lora_A.", ".lora_B.")
+    _lay_at_rest(unet, factors, config.modules_to_save)
     return unet
 
 
 def check_targets(unet: nn.Module, config: LoraConfig) -> None:
-    """Raise SettingsError for a target that is the end of no layer's name; lists those there are.
+    """Raise SettingsError for a layer that there is not; lists those there are.
 
     ``unet``: without adapters.
     """
-    names = [name for name, module in unet.named_modules() if isinstance(module, _TARGETS)]
-    for target in config.target_modules:
-        if not any(f".{name}".endswith(f".{target}") for name in names):
-            there = sorted({_last_part(name) for name in names})
-            raise SettingsError(
-                f"model.lora.target_modules has {target!r}, which no linear layer or convolution "
-                f"of the network ends with; it has {', '.join(there)}"
-            )
+    wanted = (
+        ("target_modules", config.target_modules, _TARGETS, "linear layer or convolution"),
+        ("modules_to_save", config.modules_to_save, _SAVED, "layer"),
+    )
+    for key, ends, kinds, called in wanted:
+        names = [name for name, module in unet.named_modules() if isinstance(module, kinds)]
+        for end in ends:
+            if not any(_ends(name, (end,)) for name in names):
+                there = sorted({_last_part(name) for name in names})
+                raise SettingsError(
+                    f"model.lora.{key} has {end!r}, which no {called} of the network ends with; it "
+                    f"has {', '.join(there)}"
+                )
 
 
 def has_adapters(unet: nn.Module) -> bool:
@@ -117,12 +122,10 @@ def merge_adapters(unet: nn.Module) -> nn.Module:
 
 
 def adapter_arrays(unet: nn.Module) -> dict[str, Tensor]:
-    """Return both factors of every adapter, named as peft and diffusers do in files."""
-    return {
-        name.replace(f".{_ADAPTER}.", "."): array.detach()
-        for name, array in _all_arrays(unet).items()
-        if ".lora_" in name
-    }
+    """Return what is trained, and factors at rest, named as peft does in files."""
+    arrays = {n: array for n, array in unet.named_buffers() if ".lora_" in n}
+    arrays |= dict(unet.named_parameters())
+    return {name.replace(f".{_ADAPTER}.", "."): array.detach() for name, array in arrays.items()}
 
 
 def peft_settings(unet: nn.Module) -> dict[str, Any]:
@@ -138,14 +141,21 @@ def peft_settings(unet: nn.Module) -> dict[str, Any]:
     }
 
 
-def _lay_at_rest(unet: nn.Module, trained: tuple[str, ...]) -> None:
-    """Make buffers of all parameters but those with one of ``trained`` in their names."""
+def _lay_at_rest(unet: nn.Module, factors: tuple[str, ...], whole: tuple[str, ...]) -> None:
+    """Make buffers of all parameters but those of ``factors`` and of the layers ``whole``."""
     for prefix, module in list(unet.named_modules()):
+        if isinstance(module, _SAVED) and _ends(prefix, whole):
+            continue
         for name, weight in list(module._parameters.items()):
-            if weight is None or any(part in f"{prefix}.{name}" for part in trained):
+            if weight is None or any(part in f"{prefix}.{name}" for part in factors):
                 continue
             del module._parameters[name]
             module.register_buffer(name, weight.detach(), persistent=False)
+
+
+def _ends(name: str, ends: tuple[str, ...]) -> bool:
+    """Whether the layer ``name`` ends with one of ``ends``, in whole parts."""
+    return any(f".{name}".endswith(f".{end}") for end in ends)
 
 
 def _merged_state(unet: nn.Module) -> dict[str, Tensor]:

@@ -6,16 +6,19 @@ its state in one round and read it in the next: more bytes than its message, eac
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from phoenix_pipeline.federated.wire import join
 from phoenix_pipeline.hardware import available_memory
 from phoenix_pipeline.optimization.ema import ema_decay, update_ema
 
 _UPDATES = "personal_updates"
 _PROGRESS = "broadcast_progress"
+_GROUPS = ("optimizer", "personal", "personal_ema", "residual", "broadcast", "strategies")
 _MEMORY_SHARE = 0.25
 
 
@@ -31,20 +34,20 @@ class ClientState:
     optimizer: dict[str, Tensor] = field(default_factory=dict)
     personal: dict[str, Tensor] = field(default_factory=dict)
     personal_ema: dict[str, Tensor] = field(default_factory=dict)
-    residual: dict[str, Tensor] = field(default_factory=dict)
-    broadcast: dict[str, Tensor] = field(default_factory=dict)
+    residual: Mapping[str, Tensor] = field(default_factory=dict)
+    broadcast: Mapping[str, Tensor] = field(default_factory=dict)
     strategies: dict[str, Tensor] = field(default_factory=dict)
     updates: int = 0
     broadcast_progress: float = 0.0
 
     @property
-    def last_broadcast(self) -> tuple[dict[str, Tensor], float]:
+    def last_broadcast(self) -> tuple[Mapping[str, Tensor], float]:
         """What the client received in its last round, and the run's progress then."""
         return self.broadcast, self.broadcast_progress
 
     def keep_broadcast(self, received: Mapping[str, Tensor], progress: float) -> None:
         """Remember what this round starts from."""
-        self.broadcast = {name: tensor.clone() for name, tensor in received.items()}
+        self.broadcast = join(received)
         self.broadcast_progress = progress
 
     def keep_personal(self, trained: Mapping[str, Tensor], ema_horizon: float) -> None:
@@ -61,17 +64,26 @@ class ClientState:
             ema_decay(self.updates, ema_horizon),
         )
 
+    def copy(self) -> "ClientState":
+        """Return the same state for another round; training writes its moments anew."""
+        return replace(self, optimizer=dict(self.optimizer))
+
+    def __bool__(self) -> bool:
+        """Return whether there is anything to keep."""
+        return any(group for _, group in self._groups())
+
+    @property
+    def nbytes(self) -> int:
+        """Size of all tensors in bytes."""
+        return sum(tensor.nbytes for _, group in self._groups() for tensor in group.values())
+
+    def _groups(self) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
+        for name in _GROUPS:
+            yield name, getattr(self, name)
+
     def to_tensors(self) -> dict[str, Tensor]:
         """Return everything as tensors of one file; empty if there is nothing to keep."""
-        groups = {
-            "optimizer": self.optimizer,
-            "personal": self.personal,
-            "personal_ema": self.personal_ema,
-            "residual": self.residual,
-            "broadcast": self.broadcast,
-            "strategies": self.strategies,
-        }
-        tensors = {f"{group}/{n}": t for group, ts in groups.items() for n, t in ts.items()}
+        tensors = {f"{group}/{n}": t for group, ts in self._groups() for n, t in ts.items()}
         if self.updates:
             tensors[_UPDATES] = torch.tensor(self.updates)
         if self.broadcast_progress:
@@ -92,6 +104,12 @@ class ClientState:
         return state
 
 
+class _Kept(NamedTuple):
+    server_round: int
+    state: ClientState
+    nbytes: int
+
+
 class KeptStates:
     """The newest state of each client, while they take a quarter of the free memory at most.
 
@@ -101,42 +119,38 @@ class KeptStates:
 
     def __init__(self, is_of_checkpoint: Callable[[int], bool], device: torch.device) -> None:
         self.is_of_checkpoint = is_of_checkpoint
-        self._states: dict[int, tuple[int, Mapping[str, Tensor]]] = {}
+        self._states: dict[int, _Kept] = {}
         self._in_files: dict[int, int] = {}
         self._changing = threading.Lock()
         devices = {torch.device("cpu"), device}
         self._room = _MEMORY_SHARE * min(available_memory(each) for each in devices)
 
-    def keep(self, client_id: int, server_round: int, state: Mapping[str, Tensor]) -> bool:
+    def keep(self, client_id: int, server_round: int, state: ClientState) -> bool:
         """Keep ``state``; return False where there is no room for it: then it has to be written."""
+        kept = _Kept(server_round, state, state.nbytes)
         with self._changing:
-            newest, old = self._states.get(client_id, (0, {}))
-            if server_round < newest:
+            old = self._states.get(client_id)
+            if old and server_round < old.server_round:
                 return False
-            self._room += _bytes_of(old)
             self._states.pop(client_id, None)
-            size = _bytes_of(state)
-            if size > self._room:
+            self._room += old.nbytes if old else 0
+            if kept.nbytes > self._room:
                 return False
-            self._room -= size
-            self._states[client_id] = (server_round, state)
+            self._room -= kept.nbytes
+            self._states[client_id] = kept
             return True
 
-    def newest(self, client_id: int, before_round: int) -> Mapping[str, Tensor] | None:
+    def newest(self, client_id: int, before_round: int) -> ClientState | None:
         """Return the client's state of the newest round before ``before_round``, if kept here."""
-        server_round, state = self._states.get(client_id, (before_round, {}))
-        return state if server_round < before_round else None
+        kept = self._states.get(client_id)
+        return kept.state.copy() if kept and kept.server_round < before_round else None
 
     def is_in_file(self, client_id: int, server_round: int) -> None:
         """Note that the client's state of ``server_round`` was written."""
         self._in_files[client_id] = server_round
 
-    def unwritten(self) -> Iterator[tuple[int, int, Mapping[str, Tensor]]]:
+    def unwritten(self) -> Iterator[tuple[int, int, ClientState]]:
         """Yield client, round and state of those that no file has."""
-        for client_id, (server_round, state) in list(self._states.items()):
-            if self._in_files.get(client_id) != server_round:
-                yield client_id, server_round, state
-
-
-def _bytes_of(state: Mapping[str, Tensor]) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+        for client_id, kept in list(self._states.items()):
+            if self._in_files.get(client_id) != kept.server_round:
+                yield client_id, kept.server_round, kept.state

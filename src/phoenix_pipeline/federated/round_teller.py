@@ -30,10 +30,12 @@ class RoundTeller:
         """Return the totals and the loss of round ``number``."""
         return round_means(with_link_seconds(self._run.history.of_round(number), self._link))
 
-    def tell(self, number: int) -> None:
-        """Tell round ``number``, unless it is the last."""
+    def tell(self, number: int) -> dict[str, float]:
+        """Tell round ``number``, unless it is the last; return its means."""
+        means = self.means(number)
         if number < self._num_rounds:
-            self._tell(number)
+            self._tell(number, means)
+        return means
 
     def finish(self) -> None:
         """Tell the last round that was made, and again what has changed in those before it.
@@ -46,12 +48,12 @@ class RoundTeller:
             if changed and self._on_round:
                 self._on_round(number, changed)
         if self._run.rounds_done == self._num_rounds:
-            self._tell(self._num_rounds)
+            self._tell(self._num_rounds, self.means(self._num_rounds))
 
-    def _tell(self, number: int) -> None:
+    def _tell(self, number: int, means: dict[str, float]) -> None:
         if self._on_round:
-            self._means_told[number] = self.means(number)
-            self._on_round(number, self._means_told[number])
+            self._means_told[number] = means
+            self._on_round(number, means)
 
 
 def _differs(before: Mapping[str, float], name: str, value: float) -> bool:

@@ -35,7 +35,7 @@ from phoenix_pipeline.federated.records import (
     unpack_weights,
 )
 from phoenix_pipeline.federated.run_state import RunState
-from phoenix_pipeline.federated.wire import Layout
+from phoenix_pipeline.federated.wire import Layout, join, select
 from phoenix_pipeline.seeding import derive_seed, torch_generator
 from phoenix_pipeline.strategies import Strategies
 
@@ -54,7 +54,6 @@ class ServerTransport:
     """
 
     def __init__(self, settings: ClientSettings, run: RunState) -> None:
-        """Begin with ``run``."""
         self._config, self._model = settings.compression, settings.model
         self._strategies = Strategies.of(settings.strategies)
         self._seed = settings.seed
@@ -73,12 +72,13 @@ class ServerTransport:
         ``plain``: the server's weights as a record.
         """
         run = self._run
-        payload = beside(run.raw, self._strategies.tell(run.raw, run.strategies))
-        self.expected = beside(run.raw, self._strategies.sent_like(run.raw))
+        payload = join(beside(run.raw, self._strategies.tell(run.raw, run.strategies)))
+        self.expected = join(beside(run.raw, self._strategies.sent_like(run.raw)))
         self._down_layout, self._up_layout = Layout.of(payload), Layout.of(self.expected)
         self._current = current
         if not self._config.is_active:
-            self._packed = {"": plain if payload is run.raw else pack_weights(payload)}
+            same = len(payload) == len(run.raw)
+            self._packed = {"": plain if same else pack_weights(payload)}
             return
         self._sends = assign_halves(clients, self._config.partial_update, self._seed, current)
         self._broadcasts, self._packed = self._prepare(payload, clients), {}
@@ -120,7 +120,7 @@ class ServerTransport:
             return unpack_weights(record, self._up_layout)
         arrays = unpack_arrays(record)
         names = sent_names(self.expected, self._sends[client], self._model)
-        template = {name: self.expected[name] for name in names}
+        template = select(self.expected, names)
         return apply_update(self.expected, decode(arrays, self._codec, template))
 
     def close_round(self, trained: Collection[int]) -> None:
@@ -223,7 +223,7 @@ def send(
     codec = codec_of(up)
     names = sent_names(trained, str(config[_SENDS]), settings.model)
     encoded = encode(
-        difference({name: trained[name].detach().cpu() for name in names}, reference),
+        difference(join(select(trained, names)).cpu(), reference),
         codec,
         torch_generator(settings.seed, "uplink", client_id, server_round),
         state.residual if codec and up.error_feedback else None,

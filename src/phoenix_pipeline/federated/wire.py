@@ -6,9 +6,9 @@ In messages names and shapes are not sent: both sides know them from the setting
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,11 @@ class Layout:
         """Return the layout of ``arrays``."""
         if isinstance(arrays, Joined):
             return arrays.layout
-        return cls({name: (tensor.shape, tensor.dtype) for name, tensor in arrays.items()})
+        return _layout_of(tuple((name, t.shape, t.dtype) for name, t in arrays.items()))
+
+    def __hash__(self) -> int:
+        """Return the same for equal layouts."""
+        return hash(self.fingerprint)
 
     @cached_property
     def names(self) -> dict[torch.dtype, list[str]]:
@@ -51,6 +55,17 @@ class Layout:
             _key(dtype): (sum(self.shapes[name][0].numel() for name in names), dtype)
             for dtype, names in self.names.items()
         }
+
+    @cached_property
+    def places(self) -> dict[str, tuple[str, int, int]]:
+        """Where each array lies: its vector's name on the wire, start and end."""
+        places = {}
+        for dtype, names in self.names.items():
+            end = 0
+            for name in names:
+                start, end = end, end + self.shapes[name][0].numel()
+                places[name] = (_key(dtype), start, end)
+        return places
 
     @cached_property
     def fingerprint(self) -> str:
@@ -79,8 +94,18 @@ class Layout:
                 )
 
 
+@lru_cache(maxsize=512)
+def _layout_of(arrays: tuple[tuple[str, Size, torch.dtype], ...]) -> Layout:
+    # What it works out serves every message of a run.
+    return Layout({name: (shape, dtype) for name, shape, dtype in arrays})
+
+
 class Joined(Mapping[str, Tensor]):
-    """Arrays by name that are parts of ``vectors``, cut out when the first is asked for."""
+    """Arrays by name that are parts of ``vectors``, cut out when the first is asked for.
+
+    A model has hundreds of small arrays: an operation on each costs more than their values do, so
+    what can be is done to the vectors. They are not changed once others may see them.
+    """
 
     def __init__(self, vectors: Mapping[str, Tensor], layout: Layout) -> None:
         """Take over the vectors; raises FederationError if they are not of ``layout``."""
@@ -94,8 +119,13 @@ class Joined(Mapping[str, Tensor]):
         for dtype, names in self.layout.names.items():
             sizes = [shapes[name][0].numel() for name in names]
             for name, part in zip(names, self.vectors[_key(dtype)].split(sizes), strict=True):
-                parts[name] = part.view(shapes[name][0])
+                shape = shapes[name][0]
+                parts[name] = part if len(shape) == 1 else part.view(shape)
         return parts
+
+    def cpu(self) -> "Joined":
+        """Return the same arrays on the CPU."""
+        return Joined({key: vector.cpu() for key, vector in self.vectors.items()}, self.layout)
 
     def __getitem__(self, name: str) -> Tensor:
         return self._parts[name]
@@ -120,6 +150,15 @@ def join(arrays: Mapping[str, Tensor], layout: Layout | None = None) -> Joined:
         for dtype, names in layout.names.items()
     }
     return Joined(vectors, layout)
+
+
+def select(arrays: Mapping[str, Tensor], names: Collection[str]) -> Mapping[str, Tensor]:
+    """Return those of ``arrays`` that are named; as they are where all of them are."""
+    if isinstance(arrays, Joined) and isinstance(names, Joined) and arrays.layout is names.layout:
+        return arrays
+    if arrays.keys() == set(names):
+        return arrays
+    return {name: arrays[name] for name in names}
 
 
 def extremes(tensor: Tensor) -> tuple[float, float]:

@@ -80,12 +80,18 @@ class Metric:
 
 @dataclass(frozen=True)
 class FeatureInputs:
-    """Samples in one feature space: ``features`` [N, D], and real images to hold them against."""
+    """Samples in one feature space: ``features`` [N, D], and real images to hold them against.
+
+    ``labels``: int64 [N], the classes of the samples, as asked for or else the judge's guesses;
+    ``reference_labels``: those of the reference's ``features``. None where they are not known.
+    """
 
     features: np.ndarray
     reference: "ReferenceStatistics"
     config: "EvaluationConfig"
     seed: int
+    labels: np.ndarray | None = None
+    reference_labels: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

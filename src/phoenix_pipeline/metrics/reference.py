@@ -14,7 +14,7 @@ from phoenix_pipeline.checkpoints import load_tensors, save_tensors
 from phoenix_pipeline.config import EvaluationConfig
 from phoenix_pipeline.errors import CheckpointError, SettingsError
 from phoenix_pipeline.images import ImageSet
-from phoenix_pipeline.metrics.feature_extractor import FeatureExtractor, Progress, extract_features
+from phoenix_pipeline.metrics.feature_extractor import Advance, FeatureExtractor, extract_features
 from phoenix_pipeline.metrics.frechet import GaussianStatistics, gaussian_statistics
 from phoenix_pipeline.metrics.memorization import MemorizationBaseline, memorization_baseline
 from phoenix_pipeline.seeding import numpy_generator
@@ -62,12 +62,27 @@ def expected_provenance(
     }
 
 
+def reference_order(num_images: int) -> np.ndarray:
+    """Return the rows of a split in the order of the features of a reference."""
+    return numpy_generator(0, "reference_images").permutation(num_images)
+
+
+def reference_labels(
+    train: ImageSet, test: ImageSet, config: EvaluationConfig
+) -> np.ndarray | None:
+    """Return the labels int64 of the rows of a reference's ``features``; None without labels."""
+    split = train if config.reference_split == "train" else test
+    if split.labels is None:
+        return None
+    return split.labels[reference_order(split.num_images)[: config.max_reference_images]]
+
+
 def build_reference(
     extractor: FeatureExtractor,
     train: ImageSet,
     test: ImageSet,
     config: EvaluationConfig,
-    progress: Progress | None = None,
+    progress: Advance | None = None,
 ) -> ReferenceStatistics:
     """Extract the features of real images and what the metrics need of them.
 
@@ -78,7 +93,7 @@ def build_reference(
     split, other = (train, test) if from_train else (test, train)
 
     def features_of(images: ImageSet, limit: int | None) -> np.ndarray:
-        order = numpy_generator(0, "reference_images").permutation(images.num_images)[:limit]
+        order = reference_order(images.num_images)[:limit]
         return extract_features(extractor, images.images[order], config.batch_size, progress)
 
     features = features_of(split, config.max_reference_images)

@@ -11,10 +11,10 @@ from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.metrics.class_histogram import ClassHistogram, class_histogram
 from phoenix_pipeline.metrics.components import class_scores, feature_scores
 from phoenix_pipeline.metrics.extractors import NO_JUDGE
-from phoenix_pipeline.metrics.feature_extractor import FeatureExtractor, Progress, extract_features
+from phoenix_pipeline.metrics.feature_extractor import Advance, FeatureExtractor, extract_features
 from phoenix_pipeline.metrics.label_judge import LabelJudge
 from phoenix_pipeline.metrics.metric import COVERAGE, ClassInputs, FeatureInputs, Metric
-from phoenix_pipeline.metrics.reference import ReferenceStatistics
+from phoenix_pipeline.metrics.reference import ReferenceStatistics, reference_order
 from phoenix_pipeline.seeding import numpy_generator
 
 # How good the judge is: its ``test_accuracy`` and ``majority_share``.
@@ -40,7 +40,7 @@ class Yardstick:
     """What samples are held against: a judge where there are classes, and real images' statistics.
 
     ``references``: of each of the ``extractors``, by its name. ``skipped``: why others cannot be
-    had.
+    had. ``reference_labels``: int64, of the rows of the references' features, where there are any.
     """
 
     judge: LabelJudge | None
@@ -48,6 +48,7 @@ class Yardstick:
     references: Mapping[str, ReferenceStatistics]
     config: EvaluationConfig
     skipped: Mapping[str, str] = field(default_factory=dict)
+    reference_labels: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def score_samples(
     held: Yardstick,
     *,
     seed: int,
-    progress: Progress | None = None,
+    progress: Advance | None = None,
     asked: np.ndarray | None = None,
 ) -> Scores:
     """Score uint8 ``samples`` [N, C, H, W] in the feature space of each extractor.
@@ -88,6 +89,8 @@ def score_samples(
         SettingsError: there is no sample, or an extractor has no reference.
         DataError: the samples do not fit the extractors, or a feature is not finite.
     """
+    if not len(samples):
+        raise SettingsError("Scores of 0 images were asked for; allowed is 1 or more")
     missing = [e.name for e in held.extractors if e.name not in held.references]
     if missing:
         raise SettingsError(
@@ -98,36 +101,51 @@ def score_samples(
         (e.name, extract_features(e, samples, held.config.batch_size, progress))
         for e in held.extractors
     )
-    return _measure(held, features, samples, seed, asked)
+    probabilities = _probabilities(held.judge, samples)
+    labels = asked
+    if labels is None and probabilities is not None:
+        labels = probabilities.argmax(axis=1)
+    tally = _Tally({}, dict(held.skipped))
+    _measure(tally, held, features, seed, labels)
+    histogram = _judge(tally, held.judge, probabilities, seed, asked)
+    return _scores(tally, held, len(samples), histogram)
 
 
-def score_real_images(images: np.ndarray, held: Yardstick, *, seed: int) -> Scores:
+def score_real_images(
+    images: np.ndarray, held: Yardstick, *, seed: int, labels: np.ndarray | None = None
+) -> Scores:
     """Score real images of the split that is not the reference: the floor of every metric.
 
-    ``images`` is that split, uint8 [N, C, H, W]. ``Scores.num_images`` says how many were used:
-    distances fall with their number.
+    ``images`` is that split, uint8 [N, C, H, W], with its ``labels`` [N]. ``Scores.num_images``
+    says how many were used: distances fall with their number.
     """
     known = held.references
     count = min([len(images), *(len(r.held_out_features) for r in known.values())])
     features = ((name, r.held_out_features[:count]) for name, r in known.items())
+    if labels is not None:
+        labels = labels[reference_order(len(images))[:count]]
     order = numpy_generator(seed, "real_images").permutation(len(images))[:count]
-    return _measure(held, features, images[order], seed, real_images=True)
+    tally = _Tally({}, dict(held.skipped))
+    _measure(tally, held, features, seed, labels, real_images=True)
+    probabilities = _probabilities(held.judge, images[order])
+    histogram = _judge(tally, held.judge, probabilities, seed, None)
+    return _scores(tally, held, count, histogram)
 
 
 def _measure(
+    tally: "_Tally",
     held: Yardstick,
     features: Iterable[tuple[str, np.ndarray]],
-    images: np.ndarray,
     seed: int,
-    asked: np.ndarray | None = None,
+    labels: np.ndarray | None,
     *,
     real_images: bool = False,
-) -> Scores:
-    """Return all scores of ``images`` with their ``features`` by extractor."""
-    tally = _Tally({}, dict(held.skipped))
+) -> None:
+    """Add the scores of images with their ``features`` by extractor and their ``labels``."""
     due = [s for s in feature_scores() if not (real_images and s.not_of_real_images)]
     for name, found in features:
-        inputs = FeatureInputs(found, held.references[name], held.config, seed)
+        reference, known = held.references[name], held.reference_labels
+        inputs = FeatureInputs(found, reference, held.config, seed, labels, known)
         for scores in due:
             names = [f"{metric.name}{name.removeprefix('fid_')}" for metric in scores.metrics]
             tally.measure(names, partial(scores.measure, inputs))
@@ -141,9 +159,13 @@ def _measure(
             tally.scores[scores.largest.name] = max(values)
         else:
             tally.skipped[scores.largest.name] = "no feature space allows it"
-    histogram = _judge(tally, held.judge, images, seed, asked)
+
+
+def _scores(
+    tally: "_Tally", held: Yardstick, num_images: int, histogram: ClassHistogram | None
+) -> Scores:
     num_reference = max((r.statistics.num_images for r in held.references.values()), default=0)
-    return Scores(len(images), num_reference, tally.scores, tally.skipped, histogram)
+    return Scores(num_images, num_reference, tally.scores, tally.skipped, histogram)
 
 
 @dataclass(frozen=True)
@@ -163,10 +185,15 @@ class _Tally:
             self.scores.update(zip(names, map(float, values), strict=True))
 
 
+def _probabilities(judge: LabelJudge | None, images: np.ndarray) -> np.ndarray | None:
+    """Return the judge's [N, classes]; None without one that knows the classes."""
+    return None if judge is None or judge.refusal else judge.probabilities(images)
+
+
 def _judge(
     tally: _Tally,
     judge: LabelJudge | None,
-    images: np.ndarray,
+    probabilities: np.ndarray | None,
     seed: int,
     asked: np.ndarray | None,
 ) -> ClassHistogram | None:
@@ -178,10 +205,9 @@ def _judge(
         return None
     accuracy = (judge.test_accuracy, judge.majority_share)
     tally.scores.update(zip(quality, accuracy, strict=True))
-    if judge.refusal:
+    if probabilities is None:
         tally.skipped.update(dict.fromkeys(names, judge.refusal))
         return None
-    probabilities = judge.probabilities(images)
     histogram = class_histogram(probabilities, judge.class_names, judge.class_counts)
     inputs = ClassInputs(probabilities, histogram, seed, asked)
     for scores in due:

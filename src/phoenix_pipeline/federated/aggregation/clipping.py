@@ -8,6 +8,7 @@ from torch import Tensor
 from phoenix_pipeline.config import TrainingConfig
 from phoenix_pipeline.config.aggregation import FEWEST_FOR_A_MEDIAN
 from phoenix_pipeline.federated.aggregation.rule import Aggregation, ReplyCheck, to_dtype, widened
+from phoenix_pipeline.federated.wire import Joined, join
 from phoenix_pipeline.optimization.learning_rate import sum_of_rates
 
 # At which the learning rate of a round is read.
@@ -30,7 +31,7 @@ class ClippedUpdates:
         usual_weight: float | None = None,
     ) -> None:
         self._rule = rule
-        self._template = template
+        self._template = join(template)
         self._check = ReplyCheck(template)
         self._bound = bound
         self._usual_weight = usual_weight
@@ -39,11 +40,10 @@ class ClippedUpdates:
     def add(self, arrays: Mapping[str, Tensor], weight: float) -> None:
         """Clip and pass on one client's ``arrays``; those within the bound keep their bits.
 
-        Raises:
-            FederationError: see :class:`ReplyCheck`.
+        Raises FederationError: see :class:`ReplyCheck`.
         """
-        self._check(arrays, weight)
-        self.take(arrays, weight, update_norm(arrays, self._template))
+        joined = self._check(arrays, weight)
+        self.take(joined, weight, update_norm(joined, self._template))
 
     def take(self, arrays: Mapping[str, Tensor], weight: float, norm: float) -> None:
         """Do so with ``arrays`` that were checked, and whose update has ``norm``."""
@@ -75,7 +75,7 @@ class MedianClippedUpdates:
         most_held: int | None = None,
     ) -> None:
         self._rule = rule
-        self._template = template
+        self._template = join(template)
         self._check = ReplyCheck(template)
         self._multiple = multiple
         self._usual_weight = usual_weight
@@ -86,15 +86,14 @@ class MedianClippedUpdates:
     def add(self, arrays: Mapping[str, Tensor], weight: float) -> None:
         """Keep or pass on one client's ``arrays``, unless they are refused.
 
-        Raises:
-            FederationError: see :class:`ReplyCheck`.
+        Raises FederationError: see :class:`ReplyCheck`.
         """
-        self._check(arrays, weight)
-        norm = update_norm(arrays, self._template)
+        joined = self._check(arrays, weight)
+        norm = update_norm(joined, self._template)
         if self._clipped is not None:
-            self._clipped.take(arrays, weight, norm)
+            self._clipped.take(joined, weight, norm)
             return
-        self._replies.append((arrays, weight, norm))
+        self._replies.append((joined, weight, norm))
         if len(self._replies) == self._most_held:
             self._passed_on()
 
@@ -153,10 +152,11 @@ def median_norm(norms: Sequence[float]) -> float:
 
 def update_norm(arrays: Mapping[str, Tensor], template: Mapping[str, Tensor]) -> float:
     """Return the L2 norm of ``arrays - template`` over the floating-point arrays."""
+    own, base = join(arrays).vectors, join(template).vectors
     norms = [
-        torch.linalg.vector_norm(widened(arrays[name]) - widened(tensor), dtype=torch.float64)
-        for name, tensor in template.items()
-        if tensor.dtype.is_floating_point
+        torch.linalg.vector_norm(widened(own[key]) - widened(start), dtype=torch.float64)
+        for key, start in base.items()
+        if start.is_floating_point()
     ]
     return float(torch.linalg.vector_norm(torch.stack(norms))) if norms else 0.0
 
@@ -167,10 +167,9 @@ def clip_update(
     """Return ``template + (arrays - template) * min(1, bound / norm)``, in the same dtypes."""
     if norm <= bound:
         return arrays
-    scale = bound / norm
-    return {
-        name: to_dtype(
-            widened(tensor) + (widened(arrays[name]) - widened(tensor)) * scale, tensor.dtype
-        )
-        for name, tensor in template.items()
+    scale, own, base = bound / norm, join(arrays).vectors, join(template)
+    clipped = {
+        key: to_dtype(widened(start) + (widened(own[key]) - widened(start)) * scale, start.dtype)
+        for key, start in base.vectors.items()
     }
+    return Joined(clipped, base.layout)

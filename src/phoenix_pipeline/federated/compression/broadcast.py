@@ -21,6 +21,7 @@ from phoenix_pipeline.config.compression import DownlinkConfig
 from phoenix_pipeline.errors import FederationError
 from phoenix_pipeline.federated.compression.codecs import Codec, codec_of
 from phoenix_pipeline.federated.compression.updates import apply_update, decode, difference, encode
+from phoenix_pipeline.federated.wire import Joined, join
 
 DELTA = "delta"
 FULL = "full"
@@ -34,7 +35,7 @@ class Broadcast:
     message, of the ``kind`` :data:`FULL` or :data:`DELTA`.
     """
 
-    reference: dict[str, Tensor]
+    reference: Joined
     fingerprint: str
     kind: str
     arrays: dict[str, Tensor]
@@ -49,7 +50,7 @@ def prepare_broadcast(
     """Return what those of a round's clients are sent that hold ``previous``.
 
     Args:
-        weights: the server's shared arrays.
+        weights: the server's shared arrays; nobody changes them later.
         previous: the reference of their last broadcast; None where it is not known.
         config: codec, and what the message is relative to.
         generator: source of stochastic rounding.
@@ -60,7 +61,7 @@ def prepare_broadcast(
         reference = decode(arrays, codec, weights)
         return Broadcast(reference, fingerprint(reference), FULL, arrays)
     if previous is None:
-        reference = {name: array.clone() for name, array in weights.items()}
+        reference = join(weights)
         whole = encode(reference, None, generator).arrays
         return Broadcast(reference, fingerprint(reference), FULL, whole)
     delta = encode(difference(weights, previous), codec, generator).arrays
@@ -75,7 +76,7 @@ def receive_broadcast(
     held: Mapping[str, Tensor],
     template: Mapping[str, Tensor],
     config: DownlinkConfig,
-) -> dict[str, Tensor]:
+) -> Joined:
     """Return the reference, on a client.
 
     Args:
@@ -110,8 +111,9 @@ def receive_broadcast(
 
 
 def fingerprint(arrays: Mapping[str, Tensor]) -> str:
-    """Return 16 hex digits that name the arrays' values."""
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        digest.update(name.encode() + b"\0" + arrays[name].contiguous().cpu().numpy().tobytes())
+    """Return 16 hex digits that name the arrays and their values."""
+    joined = join(arrays).cpu()
+    digest = hashlib.sha256(joined.layout.fingerprint.encode())
+    for key in sorted(joined.vectors):
+        digest.update(joined.vectors[key].numpy().data)
     return digest.hexdigest()[:16]

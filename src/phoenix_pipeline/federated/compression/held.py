@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from phoenix_pipeline.federated.compression.broadcast import Broadcast, fingerprint
+from phoenix_pipeline.federated.wire import join
 
 
 class _Hold(NamedTuple):
@@ -21,14 +22,14 @@ class HeldReferences:
     """
 
     def __init__(self) -> None:
-        self._arrays: dict[str, dict[str, Tensor]] = {}
+        self._arrays: dict[str, Mapping[str, Tensor]] = {}
         self._at_first: _Hold | None = None
         # None: it is not known what the client holds.
         self._of: dict[int, _Hold | None] = {}
 
     def start(self, payload: Mapping[str, Tensor]) -> None:
         """Let every client hold ``payload`` before round 1."""
-        own = {name: array.clone() for name, array in payload.items()}
+        own = join(payload)
         self._at_first = _Hold(fingerprint(own), 0)
         self._arrays = {self._at_first.fingerprint: own}
 
@@ -40,7 +41,7 @@ class HeldReferences:
         hold = self._of.get(client, self._at_first)
         return hold.fingerprint if hold and _is_recent(hold, current, max_missed) else ""
 
-    def arrays(self, name: str) -> dict[str, Tensor] | None:
+    def arrays(self, name: str) -> Mapping[str, Tensor] | None:
         """Return the reference with the fingerprint ``name``; None for ""."""
         return self._arrays[name] if name else None
 
@@ -77,10 +78,11 @@ class HeldReferences:
     @classmethod
     def restore(cls, tensors: Mapping[str, Tensor], told: Mapping[str, Any]) -> "HeldReferences":
         """Return what :meth:`save` was called on."""
-        held = cls()
+        held, arrays = cls(), dict[str, dict[str, Tensor]]()
         for path, tensor in tensors.items():
             name, _, array = path.partition("/")
-            held._arrays.setdefault(name, {})[array] = tensor
+            arrays.setdefault(name, {})[array] = tensor
+        held._arrays = {name: join(own) for name, own in arrays.items()}
         held._at_first = _hold(told["at_first"])
         held._of = {int(client): _hold(hold) for client, hold in told["clients"].items()}
         return held

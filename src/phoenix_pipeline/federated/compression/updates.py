@@ -6,7 +6,7 @@ entropy.
 """
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -17,7 +17,7 @@ from torch import Generator, Size, Tensor, dtype
 from phoenix_pipeline.errors import FederationError, TrainingError
 from phoenix_pipeline.federated.compression.channels import Channels, channels_of
 from phoenix_pipeline.federated.compression.codecs import Codec, codec_for
-from phoenix_pipeline.federated.wire import Joined, Layout, is_finite, join
+from phoenix_pipeline.federated.wire import Joined, Layout, is_finite, join, select
 from phoenix_pipeline.strategies.strategy import is_state
 
 _CODES = ("uint8", "int8")
@@ -78,38 +78,73 @@ class Encoded:
     """``arrays`` for the wire, one vector per dtype; ``residual``: what they leave out, by name."""
 
     arrays: dict[str, Tensor]
-    residual: dict[str, Tensor]
+    residual: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """How arrays go into a message: ``written`` by the codec, as ``channels``, others ``whole``."""
+    """How arrays go into a message: ``written`` by the codec, as ``channels``, others ``whole``.
+
+    ``runs``: where the written ones lie, in order: the vector's key, start and end. ``left`` is the
+    layout of what a message leaves out, one vector in the same order; ``parts`` has the names on
+    the wire of each of the codec's parts.
+    """
 
     written: tuple[str, ...]
     channels: Channels
-    whole: tuple[str, ...]
+    whole: Mapping[str, str]
+    runs: tuple[tuple[str, int, int], ...]
+    parts: Mapping[str, tuple[str, ...]]
+    left: Layout
     layout: Layout
 
+    def values(self, arrays: Joined) -> Tensor:
+        """Return the float32 values [n] of the written arrays, in memory of their own."""
+        return torch.cat([arrays.vectors[key][start:end].float() for key, start, end in self.runs])
 
-def difference(trained: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def put(self, values: Tensor, vectors: Mapping[str, Tensor]) -> None:
+        """Write ``values`` [n] to where :meth:`values` reads them."""
+        lengths = [end - start for _, start, end in self.runs]
+        for (key, start, end), part in zip(self.runs, values.split(lengths), strict=True):
+            vectors[key][start:end] = part
+
+
+def difference(trained: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> Joined:
     """Return ``trained - reference`` for the arrays of ``trained``.
 
     Integers and BatchNorm statistics are no sum of updates: they are returned as they are.
     """
-    return {
-        name: array.clone() if is_state(name, array) else array - reference[name]
-        for name, array in trained.items()
+    new, old = join(trained), join(select(reference, trained))
+    vectors = {
+        key: vector - old.vectors[key] if vector.is_floating_point() else vector
+        for key, vector in new.vectors.items()
     }
+    return _with_states_of(new, vectors)
 
 
-def apply_update(
-    reference: Mapping[str, Tensor], update: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
+def apply_update(reference: Mapping[str, Tensor], update: Mapping[str, Tensor]) -> Joined:
     """Return what :func:`difference` was taken of: the arrays of ``update``, in their dtypes."""
-    return {
-        name: array.clone() if is_state(name, array) else reference[name] + array
-        for name, array in update.items()
+    old, changed = join(select(reference, update)), join(update)
+    vectors = {
+        key: old.vectors[key] + vector if vector.is_floating_point() else vector
+        for key, vector in changed.vectors.items()
     }
+    return _with_states_of(changed, vectors)
+
+
+def _with_states_of(source: Joined, vectors: Mapping[str, Tensor]) -> Joined:
+    """Return the arrays in ``vectors``, and the BatchNorm statistics of ``source``."""
+    made = Joined(vectors, source.layout)
+    for name in _statistics(source.layout):
+        made[name].copy_(source[name])
+    return made
+
+
+@lru_cache(maxsize=64)
+def _statistics(layout: Layout) -> tuple[str, ...]:
+    """Return the names of the floating-point arrays that are no weights."""
+    arrays = ((name, torch.empty(0, dtype=dtype)) for name, (_, dtype) in layout.shapes.items())
+    return tuple(n for n, array in arrays if array.is_floating_point() and is_state(n, array))
 
 
 def encode(
@@ -134,52 +169,68 @@ def encode(
     Raises:
         TrainingError: a value is not finite.
     """
-    for name, array in update.items():
+    joined = join(update)
+    for name, array in joined.items() if not _all_finite(joined) else ():
         if array.is_floating_point() and not is_finite(array):
             raise TrainingError(f"the update of {name} holds a value that is not finite")
-    plan = _plan_of(update, codec)
-    parts = {f"{name}/{_WHOLE}": update[name] for name in plan.whole}
-    left = dict(residual or {})
+    plan = _plan(joined.layout, codec)
+    parts = {on_wire: joined[name] for name, on_wire in plan.whole.items()}
+    left: Mapping[str, Tensor] = residual or {}
     if codec and plan.written:
-        values = plan.channels.join([update[name] for name in plan.written])
+        values = plan.values(joined)
         if left:
-            # With usplit a client may write an array for the first time in a later round.
-            earlier = (left.get(n, torch.zeros(update[n].shape)) for n in plan.written)
-            values += plan.channels.join(list(earlier))
+            values += _earlier(left, plan)
         written = codec.encode(values, plan.channels, generator)
         for part, arrays in written.items():
-            parts |= {f"{n}/{part}": a for n, a in zip(plan.written, arrays, strict=True)}
+            parts |= zip(plan.parts[part], arrays, strict=True)
         if residual is not None:
-            rest = plan.channels.cut(values - codec.decode(written, plan.channels))
-            left |= zip(plan.written, rest, strict=True)
+            rest = values.sub_(codec.decode(written, plan.channels))
+            own = Joined({key: rest for key in plan.left.lengths}, plan.left)
+            left = {**left, **own} if left.keys() - own.keys() else own
     vectors = join(parts, plan.layout).vectors
     return Encoded(deflate(vectors) if codec else vectors, left)
 
 
+def _all_finite(arrays: Joined) -> bool:
+    return all(is_finite(v) for v in arrays.vectors.values() if v.is_floating_point())
+
+
+def _earlier(left: Mapping[str, Tensor], plan: _Plan) -> Tensor:
+    """Return what earlier messages left out of the written arrays, [n]."""
+    if Layout.of(left) != plan.left:
+        # With usplit a client may write an array for the first time in a later round.
+        shapes = plan.left.shapes
+        left = {n: left[n] if n in left else torch.zeros(shapes[n][0]) for n in plan.written}
+    (values,) = join(left).vectors.values()
+    return values
+
+
 def decode(
     arrays: Mapping[str, Tensor], codec: Codec | None, template: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
+) -> Joined:
     """Return the update in ``arrays``, with the names, shapes and dtypes of ``template``.
 
     Raises:
         FederationError: ``arrays`` are not what :func:`encode` writes for such arrays: other names,
             shapes or dtypes, a value out of range or not finite.
     """
-    plan = _plan_of(template, codec)
+    layout = Layout.of(template)
+    plan = _plan(layout, codec)
     parts = Joined(inflate(arrays, plan.layout.lengths) if codec else arrays, plan.layout)
     for key, vector in parts.vectors.items():
         if vector.is_floating_point() and not is_finite(vector):
             raise FederationError(f"the message's array {key} holds a value that is not finite")
-    update = {name: parts[f"{name}/{_WHOLE}"].clone() for name in plan.whole}
+    vectors = {key: torch.empty(n, dtype=dtype) for key, (n, dtype) in layout.lengths.items()}
+    for name, on_wire in plan.whole.items():
+        key, start, end = layout.places[name]
+        vectors[key][start:end] = parts[on_wire].reshape(-1)
     if codec and plan.written:
-        kinds = codec.parts(plan.channels.shapes[0])
-        own = {kind: [parts[f"{name}/{kind}"] for name in plan.written] for kind in kinds}
+        own = {part: [parts[name] for name in names] for part, names in plan.parts.items()}
         values = codec.decode(own, plan.channels)
         if not is_finite(values):
             raise FederationError("the message decodes to a value that is not finite")
-        for name, array in zip(plan.written, plan.channels.cut(values), strict=True):
-            update[name] = array.to(template[name].dtype)
-    return {name: update[name] for name in template}
+        plan.put(values, vectors)
+    return Joined(vectors, layout)
 
 
 def encoded_bytes(template: Mapping[str, Tensor], codec: Codec | None) -> int:
@@ -187,25 +238,41 @@ def encoded_bytes(template: Mapping[str, Tensor], codec: Codec | None) -> int:
 
     Of a codec that writes codes of one byte: before they are deflated.
     """
-    return _plan_of(template, codec).layout.nbytes
-
-
-def _plan_of(arrays: Mapping[str, Tensor], codec: Codec | None) -> _Plan:
-    return _plan(tuple((n, arrays[n].shape, arrays[n].dtype) for n in sorted(arrays)), codec)
+    return _plan(Layout.of(template), codec).layout.nbytes
 
 
 @lru_cache(maxsize=64)
-def _plan(arrays: tuple[tuple[str, Size, dtype], ...], codec: Codec | None) -> _Plan:
-    written: list[tuple[str, Size]] = []
-    whole: list[str] = []
+def _plan(layout: Layout, codec: Codec | None) -> _Plan:
+    shapes, parts = layout.shapes, dict[str, list[str]]()
     described: dict[str, tuple[Size, dtype]] = {}
-    for name, shape, kind in arrays:
+    written: list[str] = []
+    for name in sorted(shapes):
+        shape, kind = shapes[name]
         writer = codec_for(name, torch.empty(shape, dtype=kind, device="meta"), codec)
         if writer is None:
-            whole.append(name)
-            described[f"{name}/{_WHOLE}"] = (shape, kind)
+            described[f"{name}/{_WHOLE}"] = shapes[name]
             continue
-        written.append((name, shape))
-        described |= {f"{name}/{part}": each for part, each in writer.parts(shape).items()}
-    channels = channels_of(tuple(shape for _, shape in written))
-    return _Plan(tuple(name for name, _ in written), channels, tuple(whole), Layout(described))
+        written.append(name)
+        for part, each in writer.parts(shape).items():
+            parts.setdefault(part, []).append(f"{name}/{part}")
+            described[f"{name}/{part}"] = each
+    return _Plan(
+        written=tuple(written),
+        channels=channels_of(tuple(shapes[name][0] for name in written)),
+        whole={name: f"{name}/{_WHOLE}" for name in sorted(shapes.keys() - set(written))},
+        runs=_runs(layout, written),
+        parts={part: tuple(names) for part, names in parts.items()},
+        left=Layout({name: (shapes[name][0], torch.float32) for name in written}),
+        layout=Layout(described),
+    )
+
+
+def _runs(layout: Layout, names: Sequence[str]) -> tuple[tuple[str, int, int], ...]:
+    """Return where arrays lie in the vectors of ``layout``; neighbours are one run."""
+    runs: list[tuple[str, int, int]] = []
+    for name in names:
+        key, start, end = layout.places[name]
+        if runs and runs[-1][0] == key and runs[-1][2] == start:
+            start = runs.pop()[1]
+        runs.append((key, start, end))
+    return tuple(runs)
