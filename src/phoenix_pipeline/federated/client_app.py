@@ -31,6 +31,7 @@ from phoenix_pipeline.federated.site_errors import SiteRefusal
 from phoenix_pipeline.federated.sites import Site
 from phoenix_pipeline.federated.threshold_filter import score_own_model
 from phoenix_pipeline.federated.transport import receive, send
+from phoenix_pipeline.federated.wire import join
 from phoenix_pipeline.metrics.monitoring import MonitorReference
 from phoenix_pipeline.optimization.work import ClientTask, LocalResult, LocalWork
 from phoenix_pipeline.seeding import derive_seed
@@ -167,8 +168,7 @@ def finish_round(begun: ClientRound, result: LocalResult) -> RecordDict:
         state.keep_personal(model.personal, settings.training.ema_horizon)
     trained: Mapping[str, Tensor] = model.shared
     if model.strategies.chosen:
-        on_cpu = {name: array.detach().cpu() for name, array in trained.items()}
-        state.strategies, sent = model.strategies.after_training(begun.view, on_cpu)
+        state.strategies, sent = model.strategies.after_training(begun.view, join(trained).cpu())
         trained = {**trained, **sent} if sent else trained
     arrays = send(trained, begun.view.received, config, settings, state, site.client_id)
     site.save_state(server_round, int(config["oldest-checkpoint"]), state)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from phoenix_pipeline.federated.wire import join
+from phoenix_pipeline.federated.wire import join, num_bytes
 from phoenix_pipeline.hardware import available_memory
 from phoenix_pipeline.optimization.ema import ema_decay, update_ema
 
@@ -75,7 +75,7 @@ class ClientState:
     @property
     def nbytes(self) -> int:
         """Size of all tensors in bytes."""
-        return sum(tensor.nbytes for _, group in self._groups() for tensor in group.values())
+        return sum(num_bytes(group) for _, group in self._groups())
 
     def _groups(self) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
         for name in _GROUPS:

@@ -17,7 +17,7 @@ from phoenix_pipeline.config import CompressionConfig, Group, ModelConfig, Train
 from phoenix_pipeline.errors import FederationError, SettingsError
 from phoenix_pipeline.families import family_of
 from phoenix_pipeline.federated.site_errors import SiteRefusal
-from phoenix_pipeline.federated.wire import Joined, Layout, join
+from phoenix_pipeline.federated.wire import Joined, Layout, join, num_bytes
 from phoenix_pipeline.latents.space import LatentSpace, trained_shape
 
 ARRAYS = "arrays"
@@ -208,7 +208,7 @@ def _read_npy_header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype]:
 
 def check_size(size: int, expected: Mapping[str, Tensor]) -> None:
     """Raise FederationError for a reply of more bytes than any with these arrays can have."""
-    largest = 2 * sum(tensor.nbytes for tensor in expected.values()) + _REPLY_MARGIN_BYTES
+    largest = 2 * num_bytes(expected) + _REPLY_MARGIN_BYTES
     if size > largest:
         raise FederationError(f"the reply has {size} bytes; at most {largest} are allowed")
 

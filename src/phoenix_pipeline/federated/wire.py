@@ -161,6 +161,12 @@ def select(arrays: Mapping[str, Tensor], names: Collection[str]) -> Mapping[str,
     return {name: arrays[name] for name in names}
 
 
+def num_bytes(arrays: Mapping[str, Tensor]) -> int:
+    """Return the size of ``arrays`` in bytes."""
+    parts = arrays.vectors if isinstance(arrays, Joined) else arrays
+    return sum(tensor.nbytes for tensor in parts.values())
+
+
 def extremes(tensor: Tensor) -> tuple[float, float]:
     """Return the smallest and the largest value; NaN where there is one, zeros if it is empty."""
     if not tensor.numel():

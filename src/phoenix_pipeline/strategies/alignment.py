@@ -9,6 +9,7 @@ does the same to gradients). Personal layers are not pulled.
 from collections.abc import Mapping
 from typing import ClassVar
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -78,7 +79,8 @@ def global_step(
     them. Returns ``(now - before) / sum of the learning rates``; empty where there were no steps.
     """
     total = sum_of_rates(progress, steps, config)
-    if total <= 0.0:
-        return {}
     names = [name for name in now if name in before and now[name].is_floating_point()]
-    return {name: (now[name] - before[name]) / total for name in names}
+    if total <= 0.0 or not names:
+        return {}
+    moved = torch._foreach_sub([now[name] for name in names], [before[name] for name in names])
+    return dict(zip(names, torch._foreach_div(moved, total), strict=True))

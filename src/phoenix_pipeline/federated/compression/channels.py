@@ -38,6 +38,11 @@ class Channels:
         return [num_channels(shape) for shape in self.shapes]
 
     @cached_property
+    def as_vectors(self) -> "Channels":
+        """The same arrays with one channel each."""
+        return channels_of(tuple(Size([size]) for size in self.sizes))
+
+    @cached_property
     def lengths(self) -> Tensor:
         """Values of each channel, int64 [channels of all arrays]."""
         each = [size // count for size, count in zip(self.sizes, self.counts, strict=True)]

@@ -12,7 +12,7 @@ import torch
 from torch import Generator, Size, Tensor
 
 from phoenix_pipeline.errors import FederationError
-from phoenix_pipeline.federated.compression.channels import Channels, channels_of, packing_of
+from phoenix_pipeline.federated.compression.channels import Channels, packing_of
 
 LARGEST_NIBBLE = 7
 _ZERO = 8
@@ -56,7 +56,7 @@ class Uniform:
         self, values: Tensor, channels: Channels, generator: Generator
     ) -> dict[str, Sequence[Tensor]]:
         """Round to the nearest code, then take the scale of least squares; nothing is random."""
-        arrays = _as_vectors(channels)
+        arrays = channels.as_vectors
         widths = self.step * (arrays.sums(values.square()) / arrays.lengths).sqrt()
         safe = torch.where(widths > 0, widths, torch.ones_like(widths))
         codes = (values / arrays.spread(safe)).round_().clamp_(-LARGEST_NIBBLE, LARGEST_NIBBLE)
@@ -66,13 +66,8 @@ class Uniform:
 
     def decode(self, parts: Mapping[str, Sequence[Tensor]], channels: Channels) -> Tensor:
         """Multiply; codes of -8, scales below 0 and a padding that is not 0 are refused."""
-        arrays, scales = _as_vectors(channels), torch.cat(list(parts["scales"]))
+        arrays, scales = channels.as_vectors, torch.cat(list(parts["scales"]))
         codes = unpack_nibbles(torch.cat(list(parts["codes"])), arrays, "uniform")
         if bool((scales < 0).any()):
             raise FederationError("uniform scales must be 0 or more")
         return codes * arrays.spread(scales)
-
-
-def _as_vectors(channels: Channels) -> Channels:
-    """Return the same arrays with one channel each."""
-    return channels_of(tuple(Size([size]) for size in channels.sizes))
