@@ -123,7 +123,9 @@ def stacked(preset: Preset, device: str) -> Work:
     unet, schedule = preset.network(device), NoiseSchedule.from_config(preset.model.noise, device)
     images = preset.images(_IMAGES).to(device)
     tasks = [
-        ClientTask({n: v.clone() for n, v in unet.state_dict().items()}, images, _work(preset, i))
+        ClientTask(
+            images, _work(preset, i), weights={n: v.clone() for n, v in unet.state_dict().items()}
+        )
         for i in range(CLIENTS)
     ]
     return partial(train_stacked, unet, tasks, schedule, preset.training)

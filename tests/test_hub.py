@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from phoenix_pipeline.arms.setup import find_base, load_start
+from phoenix_pipeline.arms.arm_model import ArmModel
 from phoenix_pipeline.config import ArmSettings
 from phoenix_pipeline.diffusion.export import export_pipeline
 from phoenix_pipeline.diffusion.unet import build_unet
 from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.federated.own_models import OwnModels
 from phoenix_pipeline.hub import find_folder
 from tests.federated.tiny import UNET, make_images, settings
 from tests.pipelines.test_check_arm import RUN
@@ -44,10 +45,10 @@ def arm(start: str, **model: object) -> ArmSettings:
 @pytest.mark.parametrize("name", [NAME, f"{NAME}@{REVISION}"])
 def test_the_cache_serves_offline(cached: Path, name: str) -> None:
     assert find_folder(name, "model.start_from") == cached
-    start = load_start(make_images(), arm(name), RUN)
+    start = ArmModel.of(make_images(), arm(name), RUN).load_start()
     assert start is not None
     assert (start["conv_in.weight"] == build_unet(UNET, 1, 8, 77).conv_in.weight).all()
-    assert find_base(arm(name, lora={"rank": 1})) == cached
+    assert OwnModels.of(arm(name, lora={"rank": 1}).model).base == cached
 
 
 @pytest.mark.parametrize("name", ["someone/else", f"{NAME}@{'f' * 40}"])

@@ -25,10 +25,10 @@ from phoenix_pipeline.config.compression import DownlinkConfig, UplinkConfig
 from phoenix_pipeline.diffusion import noise as forward_process
 from phoenix_pipeline.diffusion.noise import NoiseSchedule, build_scheduler
 from phoenix_pipeline.diffusion.samplers import SAMPLERS
-from phoenix_pipeline.diffusion.samplers.steps import _PREDICTIONS
+from phoenix_pipeline.diffusion.samplers.steps import _CLEAN, _NOISE
 from phoenix_pipeline.diffusion.schedulers import build_sampler
 from phoenix_pipeline.errors import SettingsError
-from phoenix_pipeline.federated.aggregation import _CLIPPED, RULES, build_aggregation
+from phoenix_pipeline.federated.aggregation import _MOST_HELD, RULES, build_aggregation
 from phoenix_pipeline.federated.aggregation.robust import RobustRule
 from phoenix_pipeline.federated.compression.codecs import CODECS, codec_of
 from phoenix_pipeline.federated.server_optimizer import OPTIMIZERS, ServerOptimizer
@@ -50,11 +50,12 @@ CHOICES: list[tuple[type[BaseModel], str, Mapping[str, Any], set[str]]] = [
     (TrainingConfig, "lr_schedule", _COURSES, set()),
     (NoiseConfig, "schedule", forward_process._SCHEDULES, set()),
     (NoiseConfig, "prediction_type", forward_process._PREDICTIONS, set()),
-    (NoiseConfig, "prediction_type", _PREDICTIONS, {"flow"}),
+    (NoiseConfig, "prediction_type", _CLEAN, {"flow"}),
+    (NoiseConfig, "prediction_type", _NOISE, {"flow"}),
     (UplinkConfig, "codec", CODECS.own, set()),
     (DownlinkConfig, "codec", CODECS.own, set()),
     (AggregationConfig, "rule", RULES.own, set()),
-    (ClipNormConfig, "unit", _CLIPPED, set()),
+    (ClipNormConfig, "unit", _MOST_HELD, set()),
     (ServerOptimizerConfig, "name", OPTIMIZERS.own, {"fedavg"}),
 ]
 

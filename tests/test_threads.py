@@ -67,7 +67,8 @@ def test_threads_do_not_change_the_images(unet: nn.Module, sampler: str) -> None
 def test_a_fault_in_a_thread_reaches_the_caller(unet: nn.Module) -> None:
     with torch.no_grad():
         unet.conv_out.bias.fill_(float("nan"))
-    batches = sample_images(unet, NoiseConfig(), SamplingConfig(), (1, 8, 8), range(24), CPU, 2)
+    config = SamplingConfig(num_steps=2)
+    batches = sample_images(unet, NoiseConfig(), config, (1, 8, 8), range(24), CPU)
     with pytest.raises(TrainingError, match="not finite"):
         next(batches)
     assert unet.training

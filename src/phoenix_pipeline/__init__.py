@@ -4,27 +4,12 @@
 where it is first used, so that the import itself is light and changes nothing.
 """
 
+# ruff: noqa: F403, F405 - the interface is named below, once
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from phoenix_pipeline.api import (
-        ARM_NAMES,
-        Family,
-        Images,
-        ImageSet,
-        Model,
-        OneLossFamily,
-        PhoenixError,
-        Scores,
-        Strategy,
-        load,
-        partition,
-        read_images,
-        register,
-        score,
-        train,
-    )
+    from phoenix_pipeline.api import *
 
 __version__ = "0.1.0"
 __all__ = [

@@ -1,11 +1,13 @@
 """The project's commands, with errors in one line. Kedro finds this module by its name."""
 
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 import click
 from kedro.framework.cli.project import run as kedro_run
 from kedro.framework.project import pipelines
+from kedro.pipeline.node import Node
 
 from phoenix_pipeline.config.settings_errors import hint
 from phoenix_pipeline.errors import SettingsError
@@ -20,22 +22,33 @@ _RUNNER = "phoenix_pipeline.framework.arms_runner.ArmsRunner"
 
 
 def _run(**options: Any) -> None:
-    """Check the names of the pipelines, which Kedro would do late, then run."""
+    """Check names, which Kedro would do late or, of one tag among several, not at all; then run."""
     options["runner"] = options.get("runner") or _RUNNER
     config = open_config(
         project_folder(), options.get("env"), options.get("params"), options.get("conf_source")
     )
     arm_registry.use(config.arms)
     names = [options["pipeline"]] if options.get("pipeline") else options.get("pipelines") or []
-    for name in names:
-        if name not in pipelines:
-            raise SettingsError(
-                f"--pipelines {name}: there is no such pipeline{hint(name, pipelines)}"
-            )
+    _check_names("pipeline", names, pipelines)
+    nodes = [node for name in names or ["__default__"] for node in pipelines[name].nodes]
+    _check_names("tag", options.get("tags") or (), {tag for node in nodes for tag in node.tags})
+    _check_names("namespace", options.get("namespaces") or (), _namespaces(nodes))
     kedro_run.callback(**options)  # type: ignore[misc]
 
 
-_VERBOSE = click.Option(["--verbose", "-v"], is_flag=True, help="Print tracebacks and warnings.")
+def _check_names(kind: str, names: Iterable[str], allowed: Collection[str]) -> None:
+    for name in names:
+        if name not in allowed:
+            raise SettingsError(f"--{kind}s {name}: there is no such {kind}{hint(name, allowed)}")
+
+
+def _namespaces(nodes: Iterable[Node]) -> set[str]:
+    """Return the namespaces of ``nodes`` and those around them."""
+    parts = [node.namespace.split(".") for node in nodes if node.namespace]
+    return {".".join(path[: i + 1]) for path in parts for i in range(len(path))}
+
+
+_VERBOSE: dict[str, Any] = {"is_flag": True, "help": "Print tracebacks and warnings."}
 
 run = OneLineCommand(
     name="run",
@@ -49,151 +62,9 @@ run = OneLineCommand(
             callback=parse_params,
             help="Settings of this run: federation.num_rounds=20,fedavg.training.batch_size=32",
         ),
-        _VERBOSE,
+        click.Option(["--verbose", "-v"], **_VERBOSE),
     ],
     help="Run the pipelines: every arm and the comparison, or those named by --pipelines.",
-)
-
-
-_ENV = click.Option(["--env", "-e"], help="Kedro environment; its results lie apart.")
-_LIST = click.Option(["--list", "only_list"], is_flag=True, help="List the cells; run nothing.")
-_TABLES = click.Option(["--no-run"], is_flag=True, help="Only tables and figures of what is done.")
-_OUTPUT = click.Option(["--show-output"], is_flag=True, help="Show what the cells print.")
-
-
-def _sweep(name: str, env: str | None, only_list: bool, no_run: bool, show_output: bool) -> None:
-    from phoenix_pipeline.framework.sweeps.command import list_cells, sweep_command
-
-    if only_list:
-        list_cells(project_folder(), name, env)
-    else:
-        sweep_command(project_folder(), name, env, run=not no_run, quiet=not show_output)
-
-
-def _claims(env: str | None, only_list: bool, no_run: bool, show_output: bool) -> None:
-    from phoenix_pipeline.framework.sweeps.claims import SWEEP, write_claims
-    from phoenix_pipeline.framework.sweeps.command import list_cells, sweep_command
-
-    if only_list:
-        list_cells(project_folder(), SWEEP, env)
-    else:
-        sweep_command(
-            project_folder(), SWEEP, env, run=not no_run, quiet=not show_output, then=write_claims
-        )
-
-
-sweep = OneLineCommand(
-    name="sweep",
-    callback=_sweep,
-    params=[click.Argument(["name"]), _ENV, _LIST, _TABLES, _OUTPUT, _VERBOSE],
-    help="Run the grid of conf/sweeps/NAME.yml, as far as its cells are not done yet.",
-)
-
-claims = OneLineCommand(
-    name="claims",
-    callback=_claims,
-    params=[_ENV, _LIST, _TABLES, _OUTPUT, _VERBOSE],
-    help="Run the sweep `claims` as far as it is not done, then write the paper's figures.",
-)
-
-
-def _assemble(client: int, to: str, arm: str, env: str | None, data_root: str | None) -> None:
-    from phoenix_pipeline.framework.sample_export import assemble_arm
-
-    assemble_arm(project_folder(), env, data_root, arm, client, Path(to))
-    click.echo(f"the model of client {client} is in {to}")
-
-
-assemble = OneLineCommand(
-    name="assemble",
-    callback=_assemble,
-    params=[
-        click.Argument(["client"], type=int),
-        click.Option(["--to"], required=True, help="Folder to write."),
-        click.Option(["--arm"], default="personalization", show_default=True),
-        _ENV,
-        click.Option(["--data-root"], help="Where the results lie, if not in --env's folder."),
-        _VERBOSE,
-    ],
-    help="Write one CLIENT's complete model: the shared body with its own layers. For diffusion, "
-    "DDPMPipeline.from_pretrained loads it.",
-)
-
-
-def _export_samples(
-    arm: str,
-    to: str,
-    num_images: int,
-    seed: int,
-    layout: str,
-    client: int | None,
-    env: str | None,
-    params: dict[str, Any],
-) -> None:
-    from phoenix_pipeline.framework.sample_export import export_arm
-
-    card = export_arm(
-        project_folder(), env, params, arm, Path(to), num_images, seed, layout, client
-    )
-    click.echo(f"{card['num_images']} images of {arm} and their data card are in {to}")
-
-
-export_samples = OneLineCommand(
-    name="export-samples",
-    callback=_export_samples,
-    params=[
-        click.Argument(["arm"], metavar="ARM"),
-        click.Option(["--to"], required=True, help="Folder to make; it must not exist."),
-        click.Option(
-            ["--num-images", "-n"],
-            type=click.IntRange(min=1),
-            default=1000,
-            show_default=True,
-            help="Images to draw.",
-        ),
-        click.Option(
-            ["--seed"],
-            type=click.IntRange(min=0),
-            default=0,
-            show_default=True,
-            help="Seed of these images; none is one of the run's own samples.",
-        ),
-        click.Option(
-            ["--format", "layout"],
-            type=click.Choice(["png", "parquet"]),
-            default="png",
-            show_default=True,
-            help="One PNG each with a table, or one Parquet file.",
-        ),
-        click.Option(["--client"], type=int, help="Draw from this client's own model alone."),
-        _ENV,
-        click.Option(
-            ["--params"],
-            default="",
-            callback=parse_params,
-            help="As in `kedro run`: sampling.num_steps=50,run.device=cpu,data_root=...",
-        ),
-        _VERBOSE,
-    ],
-    help="Draw images from the trained model of ARM into a new folder, with a data card.",
-)
-
-
-def _ui(env: str | None, port: int) -> None:
-    from phoenix_pipeline.framework.mlflow_ui import show_runs
-
-    show_runs(project_folder(), env, port)
-
-
-ui = OneLineCommand(
-    name="ui",
-    callback=_ui,
-    params=[
-        _ENV,
-        click.Option(["--port"], type=click.IntRange(1, 65535), default=5000, show_default=True),
-        _VERBOSE,
-    ],
-    help="Show the recorded runs side by side in MLflow's pages.",
 )
 
 
@@ -203,8 +74,118 @@ def cli() -> None:
 
 
 cli.add_command(run)
-cli.add_command(assemble)
-cli.add_command(export_samples)
-cli.add_command(sweep)
-cli.add_command(claims)
-cli.add_command(ui)
+_verbose = click.option("--verbose", "-v", **_VERBOSE)
+_env = click.option("--env", "-e", help="Kedro environment; its results lie apart.")
+_list = click.option("--list", "only_list", is_flag=True, help="List the cells; run nothing.")
+_tables = click.option("--no-run", is_flag=True, help="Only tables and figures of what is done.")
+_output = click.option("--show-output", is_flag=True, help="Show what the cells print.")
+
+
+@cli.command(cls=OneLineCommand)
+@click.argument("client", type=int)
+@click.option("--to", required=True, help="Folder to write.")
+@click.option("--arm", default="personalization", show_default=True)
+@_env
+@click.option("--data-root", help="Where the results lie, if not in --env's folder.")
+@_verbose
+def assemble(client: int, to: str, arm: str, env: str | None, data_root: str | None) -> None:
+    """Write one CLIENT's complete model: the shared body with its own layers.
+
+    For diffusion, DDPMPipeline.from_pretrained loads it.
+    """
+    from phoenix_pipeline.framework.sample_export import assemble_arm
+
+    assemble_arm(project_folder(), env, data_root, arm, client, Path(to))
+    click.echo(f"the model of client {client} is in {to}")
+
+
+_COUNT: dict[str, Any] = {"type": click.IntRange(min=1), "default": 1000, "show_default": True}
+_SEED: dict[str, Any] = {"type": click.IntRange(min=0), "default": 0, "show_default": True}
+_FORMAT: dict[str, Any] = {
+    "type": click.Choice(["png", "parquet"]),
+    "default": "png",
+    "show_default": True,
+}
+
+
+@cli.command(cls=OneLineCommand)
+@click.argument("arm", metavar="ARM")
+@click.option("--to", required=True, help="Folder to make; it must not exist.")
+@click.option("--num-images", "-n", **_COUNT, help="Images to draw.")
+@click.option("--seed", **_SEED, help="Seed of these images; none is one of the run's own samples.")
+@click.option(
+    "--format", "layout", **_FORMAT, help="One PNG each with a table, or one Parquet file."
+)
+@click.option("--client", type=int, help="Draw from this client's own model alone.")
+@_env
+@click.option(
+    "--params",
+    default="",
+    callback=parse_params,
+    help="As in `kedro run`: sampling.num_steps=50,run.device=cpu,data_root=...",
+)
+@_verbose
+def export_samples(
+    arm: str,
+    to: str,
+    num_images: int,
+    seed: int,
+    layout: str,
+    client: int | None,
+    env: str | None,
+    params: dict[str, Any],
+) -> None:
+    """Draw images from the trained model of ARM into a new folder, with a data card."""
+    from phoenix_pipeline.framework.sample_export import export_arm
+
+    card = export_arm(
+        project_folder(), env, params, arm, Path(to), num_images, seed, layout, client
+    )
+    click.echo(f"{card['num_images']} images of {arm} and their data card are in {to}")
+
+
+@cli.command(cls=OneLineCommand)
+@click.argument("name")
+@_env
+@_list
+@_tables
+@_output
+@_verbose
+def sweep(name: str, env: str | None, only_list: bool, no_run: bool, show_output: bool) -> None:
+    """Run the grid of conf/sweeps/NAME.yml, as far as its cells are not done yet."""
+    _sweep(name, env, only_list, no_run, show_output)
+
+
+def _sweep(
+    name: str, env: str | None, only_list: bool, no_run: bool, show_output: bool, **then: Any
+) -> None:
+    from phoenix_pipeline.framework.sweeps.command import list_cells, sweep_command
+
+    if only_list:
+        list_cells(project_folder(), name, env)
+    else:
+        sweep_command(project_folder(), name, env, run=not no_run, quiet=not show_output, **then)
+
+
+@cli.command(cls=OneLineCommand)
+@_env
+@_list
+@_tables
+@_output
+@_verbose
+def claims(env: str | None, only_list: bool, no_run: bool, show_output: bool) -> None:
+    """Run the sweep `claims` as far as it is not done, then write the paper's figures."""
+    from phoenix_pipeline.framework.sweeps.claims import SWEEP, write_claims
+
+    _sweep(SWEEP, env, only_list, no_run, show_output, then=write_claims)
+
+
+@cli.command(cls=OneLineCommand)
+@_env
+@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
+@_verbose
+def ui(env: str | None, port: int) -> None:
+    """Show the recorded runs side by side in MLflow's pages."""
+    from phoenix_pipeline.framework.mlflow_ui import show_runs
+
+    show_runs(project_folder(), env, port)

@@ -49,9 +49,8 @@ class Locks:
     def acquire(self, path: Path, what: str) -> None:
         """Lock ``path`` for this process alone.
 
-        Raises:
-            BusyError: another holds it; says who, since when, and by which command.
-            StorageError: the file cannot be written.
+        Raises BusyError: another holds it; says who, since when, and by which command.
+        Raises StorageError: the file cannot be written.
         """
         self._acquire(path, what, None)
 

@@ -67,8 +67,7 @@ def _free_memory(device: "torch.device") -> int:
 def resolve_device(name: str) -> "torch.device":
     """Return the torch device called ``name``; ``auto`` is the first GPU, else the CPU.
 
-    Raises:
-        SettingsError: the device is not there.
+    Raises SettingsError: the device is not there.
     """
     import torch
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from phoenix_pipeline.config import ModelConfig
 from phoenix_pipeline.errors import SettingsError
 
 _NAME = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
@@ -26,10 +27,8 @@ def find_folder(given: str, setting: str, *, allow_download: bool = False) -> Pa
 
     What is no ``owner/name`` or ``owner/name@revision`` is a path, and so is what there is here.
     ``setting``: whose value it is, for the error.
-
-    Raises:
-        SettingsError: the hub's cache does not have it, and it was not, or could not be,
-            downloaded.
+    Raises SettingsError: the hub's cache does not have it, and it was not, or could not be,
+    downloaded.
     """
     path = Path(given).expanduser()
     name = _NAME.fullmatch(given)
@@ -73,3 +72,13 @@ def _download(repository: str, revision: str | None) -> str:
         return ""
     last = (ended.stderr.strip().splitlines() or ["no reason was given"])[-1]
     return f"the download failed ({last.strip()}); name a folder, or a model that there is"
+
+
+def start_folder(model: ModelConfig) -> Path | None:
+    """Return the folder that ``model.start_from`` is or names; None where there is no start.
+
+    Raises SettingsError: it is a name on the hub that the local cache does not have.
+    """
+    if model.start_from is None:
+        return None
+    return find_folder(model.start_from, "model.start_from", allow_download=model.allow_download)

@@ -53,8 +53,7 @@ def read_json(path: Path) -> Any:
 def check_content(content: Any, kind: TypeAdapter[Checked], origin: Path | str) -> Checked:
     """Return ``content``, read from ``origin``, as a ``kind``; keys that it does not know may stay.
 
-    Raises:
-        CheckpointError: keys are missing, or have values of another kind; names them.
+    Raises CheckpointError: keys are missing, or have values of another kind; names them.
     """
     try:
         return kind.validate_python(content)

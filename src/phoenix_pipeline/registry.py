@@ -39,7 +39,6 @@ class Registry(Mapping[str, Entry]):
     """The components of one kind, ``own`` being ours; entry points are loaded when asked for."""
 
     def __init__(self, kind: str, own: Mapping[str, Entry]) -> None:
-        """Begin with our ``own`` components; ``kind`` is one of :data:`KINDS`."""
         self.kind = kind
         self.own = dict(own)
 
@@ -65,13 +64,9 @@ class Registry(Mapping[str, Entry]):
 def register(kind: str, name: str, component: Any) -> None:
     """Make ``component`` known as ``name`` in this process.
 
-    Args:
-        kind: one of :data:`KINDS`.
-        name: as settings will call it; a name that is registered already gets the new component.
-        component: what the registry of that kind holds (docs/extending.md).
-
-    Raises:
-        SettingsError: there is no such kind.
+    ``name``: as settings will call it; a name that is registered already gets the new component.
+    ``component``: what the registry of that kind holds (docs/extending.md).
+    Raises SettingsError: there is no such kind.
     """
     if kind not in KINDS:
         raise SettingsError(f"components are of the kinds {', '.join(KINDS)}; got {kind!r}")
@@ -81,8 +76,7 @@ def register(kind: str, name: str, component: Any) -> None:
 def load_extensions(modules: Sequence[str]) -> None:
     """Import ``modules``, which register components, here and in processes that are started.
 
-    Raises:
-        SettingsError: one cannot be imported.
+    Raises SettingsError: one cannot be imported.
     """
     os.environ[_EXTENSIONS] = ",".join(modules)
     extension_modules()

@@ -13,6 +13,7 @@ import torch
 from phoenix_pipeline.api.dry_run import ARRAYS_FILE, REPORT_FILE, _job, dry_run, format_report
 from phoenix_pipeline.checkpoints import load_tensors
 from phoenix_pipeline.errors import FederationError, SettingsError
+from phoenix_pipeline.federated.own_models import NO_MODELS, OwnModels
 from phoenix_pipeline.federated.wire import join
 from phoenix_pipeline.images import ImageSet, write_images
 from tests.federated.adapted import make_base
@@ -30,7 +31,9 @@ GIVEN = {
 
 def test_both_blocks_of_an_arm_count_setting_by_setting_as_in_conf() -> None:
     arms = {"fedavg": {"training": {"batch_size": 3, "lr_warmup": 0.5}}}
-    told = _job({**GIVEN, "arms": arms, "fedavg": {"training": {"batch_size": 4}}}, "fedavg")
+    told = _job(
+        {**GIVEN, "arms": arms, "fedavg": {"training": {"batch_size": 4}}}, "fedavg", NO_MODELS
+    )
     training = told.settings.training
     assert (training.batch_size, training.lr_warmup, training.learning_rate) == (4, 0.5, 0.001)
 
@@ -54,7 +57,7 @@ def test_adapters_are_rehearsed_on_the_base_of_the_site(tmp_path: Path, node: st
     base = make_base(tmp_path / "base", 77)
     dry_run(f'{node} base-model="{base}"', tmp_path / "out", given)
     sent, _ = load_tensors(tmp_path / "out" / ARRAYS_FILE)
-    expected = _job(given, "fedavg", base).settings.build_network().state_dict()
+    expected = _job(given, "fedavg", OwnModels(base)).settings.build_network().state_dict()
     assert sent["float32"].numel() == sum(array.numel() for array in expected.values())
 
 
@@ -65,7 +68,9 @@ def test_latents_are_rehearsed_with_the_autoencoder_of_the_site(tmp_path: Path, 
     own = make_autoencoder(tmp_path / "autoencoder")
     dry_run(f'{node} autoencoder="{own}"', tmp_path / "out", given)
     sent, _ = load_tensors(tmp_path / "out" / ARRAYS_FILE)
-    expected = _job(given, "fedavg", autoencoder=own).settings.build_network().state_dict()
+    expected = (
+        _job(given, "fedavg", OwnModels(autoencoder=own)).settings.build_network().state_dict()
+    )
     assert sent["float32"].numel() == sum(array.numel() for array in expected.values())
 
 
@@ -79,7 +84,7 @@ def test_the_arrays_are_those_of_a_round(tmp_path: Path, node: str) -> None:
         rounds=1,
         images=ImageSet(images),
         client_images=pd.DataFrame({"client_id": 0, "image_index": range(20)}),
-        settings=_job(GIVEN, "fedavg").settings,
+        settings=_job(GIVEN, "fedavg", NO_MODELS).settings,
         local_work={"unit": "steps", "amount": 1},
     )
     assert list(sent) == ["float32"]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from phoenix_pipeline.api.settings import ARM_NAMES, arm_settings, shared_group
+from phoenix_pipeline.api.settings import ARM_NAMES, ArmGroups, arm_settings, shared_group
 from phoenix_pipeline.config import ARM_GROUPS, SHARED_GROUPS
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.framework.config_loader import PhoenixConfigLoader
@@ -88,3 +88,9 @@ def test_the_wheel_has_the_defaults() -> None:
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())
     assert "*.yml" in project["tool"]["setuptools"]["package-data"]["phoenix_pipeline.config"]
     assert set(yaml.safe_load((PROJECT / "src/phoenix_pipeline/config/defaults.yml").read_text()))
+
+
+def test_train_names_every_group_of_an_arm_and_no_other() -> None:
+    assert set(ArmGroups.__annotations__) == set(ARM_GROUPS)
+    with pytest.raises(SettingsError, match=r"trainig: unknown group.*training"):
+        arm_settings("fedavg", {"trainig": {"batch_size": 4}})

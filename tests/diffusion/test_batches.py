@@ -90,7 +90,7 @@ def test_stacked_clients_end_where_they_end_alone(
     config, plain = settings(**options), settings()
     unet = new_unet()
     tasks = [
-        ClientTask({n: p.clone() for n, p in unet.state_dict().items()}, images, work)
+        ClientTask(images, work, weights={n: p.clone() for n, p in unet.state_dict().items()})
         for work in works
     ]
     train_stacked(unet, tasks, SCHEDULE, config)

@@ -18,8 +18,7 @@ from phoenix_pipeline.config import (
 from phoenix_pipeline.diffusion.batches import Batch
 from phoenix_pipeline.diffusion.conditioning import Condition
 from phoenix_pipeline.diffusion.dp_sgd import per_image_gradients
-from phoenix_pipeline.diffusion.guidance import Guidance
-from phoenix_pipeline.diffusion.sampling import sample_images
+from phoenix_pipeline.diffusion.sampling import Guidance, sample_images
 from phoenix_pipeline.diffusion.unet import build_unet
 from phoenix_pipeline.diffusion.unet_inference import predict_at
 from phoenix_pipeline.families.diffusion import DiffusionFamily
@@ -69,7 +68,9 @@ def test_only_rows_of_held_classes_and_the_null_class_move() -> None:
     told = settings(weight_decay=0.1)
     pull = (lambda shared, _: StepPull(shared, everywhere, 0.5),)
     given = work(from_server=frozenset(everywhere), corrections=pull)
-    DiffusionFamily().train_locally(unet, images(), given, MODEL, told, labels=labels_of(1, 3))
+    DiffusionFamily().train_locally(
+        unet, ClientTask(images(), given, labels=labels_of(1, 3)), MODEL, told
+    )
     moved = (unet.get_parameter(EMBEDDING) != before).any(dim=1)
     assert moved.tolist() == [False, True, False, True, True]
 
@@ -80,7 +81,9 @@ def test_dp_sgd_moves_all_rows_alike_since_rest_would_tell_the_classes() -> None
     private = DpSgdConfig(enabled=True, clip_norm=1.0, noise_multiplier=1.0)
     given = work(noise_multiplier=1.0)
     told = settings(dp_sgd=private)
-    DiffusionFamily().train_locally(unet, images(), given, MODEL, told, labels=labels_of(1))
+    DiffusionFamily().train_locally(
+        unet, ClientTask(images(), given, labels=labels_of(1)), MODEL, told
+    )
     assert (unet.get_parameter(EMBEDDING) != before).any(dim=1).all()
 
 
@@ -101,16 +104,16 @@ def test_stacked_clients_end_where_they_end_one_after_another() -> None:
     for held, seed in (((0, 1), 7), ((2,), 8)):
         unet = network()
         DiffusionFamily().train_locally(
-            unet, images(), work(seed), MODEL, config, labels=labels_of(*held)
+            unet, ClientTask(images(), work(seed), labels=labels_of(*held)), MODEL, config
         )
         ends.append(unet.state_dict())
     unet = network()
     tasks = [
         ClientTask(
-            {n: p.clone() for n, p in unet.state_dict().items()},
             images(),
             work(seed),
             labels=labels_of(*held),
+            weights={n: p.clone() for n, p in unet.state_dict().items()},
         )
         for held, seed in (((0, 1), 7), ((2,), 8))
     ]

@@ -74,7 +74,7 @@ def test_compiled_clients_learn_the_same_over_rounds(monkeypatch: pytest.MonkeyP
         losses = []
         for config, own in zip((PLAIN, COMPILED), weights.values(), strict=True):
             tasks = [
-                ClientTask(arrays, images(), work(server_round, client))
+                ClientTask(images(), work(server_round, client), weights=arrays)
                 for client, arrays in enumerate(own)
             ]
             done = train_stacked(unet, tasks, SCHEDULE, config)

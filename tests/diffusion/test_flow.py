@@ -176,8 +176,8 @@ def test_a_network_learns_the_velocity_of_one_image(new_unet: NewUnet, images: T
         for seed in range(3)
     ]
     assert losses[2] < 0.5 * losses[0]
-    sampling = SamplingConfig(sampler="heun")
-    (drawn,) = sample_images(unet, FLOW, sampling, (1, 8, 8), [1, 2], "cpu", num_steps=9)
+    sampling = SamplingConfig(sampler="heun", num_steps=9)
+    (drawn,) = sample_images(unet, FLOW, sampling, (1, 8, 8), [1, 2], "cpu")
     apart = (torch.from_numpy(drawn).float() - one.float()).abs().mean()
     others = (images[1:].float() - one.float()).abs().mean()
     assert apart < 0.5 * others
@@ -190,9 +190,9 @@ def test_stacked_clients_and_private_steps_take_the_paths(
     config = TrainingConfig(batch_size=4, timestep_distribution="logit_normal")
     tasks = [
         ClientTask(
-            {n: p.detach().clone() for n, p in unet.named_parameters()},
             images,
             LocalWork(2, 0, 1, seed),
+            weights={n: p.detach().clone() for n, p in unet.named_parameters()},
         )
         for seed in (1, 2)
     ]

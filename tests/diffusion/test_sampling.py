@@ -76,13 +76,6 @@ def test_eta_adds_noise_to_ddim(new_unet: NewUnet) -> None:
     assert not np.array_equal(plain, ancestral)
 
 
-def test_num_steps_can_be_replaced(new_unet: NewUnet) -> None:
-    unet, noise, device = new_unet(), NoiseConfig(), torch.device("cpu")
-    replaced = next(sample_images(unet, noise, settings(), SHAPE, range(2), device, num_steps=9))
-    np.testing.assert_array_equal(replaced, draw(unet, range(2), num_steps=9))
-    assert not np.array_equal(replaced, draw(unet, range(2)))
-
-
 def test_weights_swapped_in_place_are_used(new_unet: NewUnet) -> None:
     unet, other = new_unet(), new_unet(seed=5)
     first = draw(unet, range(2))
@@ -105,7 +98,7 @@ def test_more_steps_than_the_forward_process_are_refused_at_once(new_unet: NewUn
     with pytest.raises(SettingsError, match=r"num_steps is 11, .* has 10 steps"):
         check_sampling(settings(num_steps=11), noise)
     with pytest.raises(SettingsError, match="num_steps is 12"):
-        sample_images(new_unet(), noise, settings(), SHAPE, range(2), "cpu", num_steps=12)
+        sample_images(new_unet(), noise, settings(num_steps=12), SHAPE, range(2), "cpu")
 
 
 def test_spacing_that_repeats_a_timestep_is_refused() -> None:

@@ -103,10 +103,10 @@ def train_together(
     for number in range(rounds):
         tasks = [
             ClientTask(
-                own,
                 images_of(client),
                 work_of(client, number, unet, pulled),
                 kept if config.optimizer_state == "keep" else None,
+                weights=own,
             )
             for client, own, kept in zip(clients, weights, moments, strict=True)
         ]
@@ -179,7 +179,7 @@ def test_a_client_that_diverges_leaves_the_others_alone() -> None:
     weights = [{n: p.clone() for n, p in unet.state_dict().items()} for _ in range(3)]
     weights[1]["conv_in.weight"].fill_(float("nan"))
     tasks = [
-        ClientTask(own, images_of(client), work_of(client, 0, unet))
+        ClientTask(images_of(client), work_of(client, 0, unet), weights=own)
         for client, own in enumerate(weights)
     ]
     results = train_stacked(unet, tasks, SCHEDULE, config)

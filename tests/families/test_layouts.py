@@ -22,7 +22,7 @@ from phoenix_pipeline.config import (
 )
 from phoenix_pipeline.families import family_of
 from phoenix_pipeline.optimization import adam_state
-from phoenix_pipeline.optimization.work import LocalWork
+from phoenix_pipeline.optimization.work import ClientTask, LocalWork
 
 UNET = UNetConfig(block_out_channels=(8, 16), attention_resolutions=(4,), norm_num_groups=4)
 MODELS = {
@@ -53,7 +53,7 @@ def train(family: str, images: Tensor, tmp_path: Path, rounds: int, **options: A
     for number in range(rounds):
         work = LocalWork(3, 0.0, 1.0, seed=number, noise_multiplier=1.0)
         moments = kept if training.optimizer_state == "keep" else None
-        verbs.train_locally(network, images, work, model, training, moments)
+        verbs.train_locally(network, ClientTask(images, work, moments), model, training)
         if kept:
             save_tensors(tmp_path / "state.safetensors", kept, {})
             kept, _ = load_tensors(tmp_path / "state.safetensors")

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from phoenix_pipeline.arms.setup import client_settings
+from phoenix_pipeline.arms.arm_model import ArmModel
 from phoenix_pipeline.config import ArmSettings, RunConfig
 from phoenix_pipeline.diffusion.export import export_pipeline
 from phoenix_pipeline.diffusion.unet import build_unet
@@ -27,7 +27,7 @@ def told(
 ) -> ClientSettings:
     """Return what clients are told, with the digest of what is in ``base``."""
     given = arm(base, training=training, lora=lora or {})
-    own = client_settings(make_images(), given, RunConfig(seed=5, device="cpu"))
+    own = ArmModel.of(make_images(), given, RunConfig(seed=5, device="cpu")).client_settings()
     return own.model_copy(
         update={"personal_layers": layers, "training": settings(**training).training}
     )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from phoenix_pipeline.arms.setup import client_settings, find_base
+from phoenix_pipeline.arms.arm_model import ArmModel
 from phoenix_pipeline.config import (
     ModelConfig,
 )
@@ -15,6 +15,7 @@ from phoenix_pipeline.diffusion.export import export_pipeline, load_unet
 from phoenix_pipeline.diffusion.unet import build_unet
 from phoenix_pipeline.errors import CheckpointError, FederationError
 from phoenix_pipeline.federated.job import FederatedResult
+from phoenix_pipeline.federated.own_models import OwnModels
 from phoenix_pipeline.federated.round_memory import round_bytes
 from phoenix_pipeline.federated.site_errors import SiteRefusal
 from phoenix_pipeline.images import ImageSet
@@ -129,7 +130,7 @@ def test_adapters_of_a_conditional_model_leave_its_classes_as_they_are(tmp_path:
     export_pipeline(base, build_unet(UNET, 1, 8, 77, len(names)), settings().model.noise, {})
     given = arm(base)
     model = given.model.model_copy(update={"conditioning": "labels", "label_dropout": 0.5})
-    own = client_settings(images, given.model_copy(update={"model": model}), RUN)
+    own = ArmModel.of(images, given.model_copy(update={"model": model}), RUN).client_settings()
     own = own.model_copy(update={"training": settings().training})
     for together in (1, 2):
         result = federate(
@@ -171,6 +172,6 @@ def test_adapters_take_less_memory_than_whole_weights(base: Path) -> None:
 
 
 def test_a_base_is_of_adapters_alone(base: Path) -> None:
-    assert find_base(arm(base)) == base.resolve()
-    assert find_base(arm(base, lora={"rank": 0})) is None
-    assert job().base is None
+    assert OwnModels.of(arm(base).model).base == base.resolve()
+    assert OwnModels.of(arm(base, lora={"rank": 0}).model).base is None
+    assert job().own.base is None

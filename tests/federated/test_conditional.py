@@ -17,7 +17,7 @@ from phoenix_pipeline.federated.sites import StoredSites
 from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.metrics.monitoring import build_monitor_reference
 from phoenix_pipeline.optimization.class_rows import EMBEDDING
-from phoenix_pipeline.optimization.work import LocalWork
+from phoenix_pipeline.optimization.work import ClientTask, LocalWork
 from phoenix_pipeline.seeding import derive_seed
 from tests.federated.tiny import (
     SIZES,
@@ -61,14 +61,10 @@ def test_each_class_is_learnt_by_who_holds_it_and_not_diluted(tmp_path: Path) ->
     ends = []
     for client, rows in enumerate((slice(0, 12), slice(12, 48))):
         network, chosen = told().build_network(), images()
-        DiffusionFamily().train_locally(
-            network,
-            torch.from_numpy(chosen.images[rows]),
-            LocalWork(2, 0.0, 1.0, derive_seed(5, "local_training", client, 1)),
-            MODEL,
-            told().training,
-            labels=torch.from_numpy(LABELS[rows]),
-        )
+        work = LocalWork(2, 0.0, 1.0, derive_seed(5, "local_training", client, 1))
+        labels = torch.from_numpy(LABELS[rows])
+        task = ClientTask(torch.from_numpy(chosen.images[rows]), work, labels=labels)
+        DiffusionFamily().train_locally(network, task, MODEL, told().training)
         ends.append(network.state_dict())
     found, initial = result.raw[EMBEDDING], start()[EMBEDDING]
     torch.testing.assert_close(found[0], ends[0][EMBEDDING][0])

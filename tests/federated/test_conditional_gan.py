@@ -12,7 +12,7 @@ from phoenix_pipeline.config import ModelConfig
 from phoenix_pipeline.families.dcgan import DcganFamily
 from phoenix_pipeline.federated.records import ClientSettings
 from phoenix_pipeline.images import ImageSet
-from phoenix_pipeline.optimization.work import LocalWork
+from phoenix_pipeline.optimization.work import ClientTask, LocalWork
 from phoenix_pipeline.seeding import derive_seed
 from tests.federated.tiny import SIZES, federate, interrupt, make_images, same, settings
 
@@ -40,14 +40,9 @@ def trained_alone() -> list[dict[str, Tensor]]:
     for client, rows in enumerate((slice(0, SIZES[0]), slice(SIZES[0], sum(SIZES)))):
         network, images = told().build_network(), make_images().images
         work = LocalWork(2, 0.0, 1.0, derive_seed(5, "local_training", client, 1))
-        DcganFamily().train_locally(
-            network,
-            torch.from_numpy(images[rows]),
-            work,
-            MODEL,
-            told().training,
-            labels=torch.from_numpy(LABELS[rows]),
-        )
+        labels = torch.from_numpy(LABELS[rows])
+        task = ClientTask(torch.from_numpy(images[rows]), work, labels=labels)
+        DcganFamily().train_locally(network, task, MODEL, told().training)
         ends.append(network.state_dict())
     return ends
 

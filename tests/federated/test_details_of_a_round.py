@@ -18,6 +18,7 @@ from phoenix_pipeline.diffusion.unet import build_unet
 from phoenix_pipeline.federated import client_app
 from phoenix_pipeline.federated.client_app import _plan_work
 from phoenix_pipeline.federated.client_state import ClientState
+from phoenix_pipeline.federated.own_models import NO_MODELS
 from phoenix_pipeline.federated.privacy.accountant import dp_sgd_noise
 from phoenix_pipeline.federated.records import ARRAYS, CONFIG, count_bytes, pack_arrays
 from phoenix_pipeline.federated.run_state import RunState
@@ -135,7 +136,7 @@ def test_clients_draw_different_images_for_their_scores() -> None:
         put_into_network=lambda: None,
     )
     for client, server_round in ((0, 1), (1, 1), (0, 2)):
-        site: Any = SimpleNamespace(client_id=client, images=torch.zeros(1), latents=None)
+        site: Any = SimpleNamespace(client_id=client, images=torch.zeros(1), own=NO_MODELS)
         score_own_model(reference, told, site, bench, server_round)
     assert len(set(drawn)) == len(drawn) == 9
 

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from phoenix_pipeline.arms.setup import check_arm, client_settings
+from phoenix_pipeline.arms.arm_model import ArmModel
+from phoenix_pipeline.arms.setup import check_arm
 from phoenix_pipeline.config import ArmSettings, ThresholdFilterConfig
 from phoenix_pipeline.errors import CheckpointError, FederationError, SettingsError
 from phoenix_pipeline.federated.job import FederatedResult
-from phoenix_pipeline.federated.latents import SiteLatents
+from phoenix_pipeline.federated.own_models import NO_MODELS, OwnModels, SiteLatents
 from phoenix_pipeline.federated.round_memory import round_bytes
 from phoenix_pipeline.federated.site_errors import SiteRefusal
 from phoenix_pipeline.federated.sites import StoredSites
@@ -53,7 +54,7 @@ def test_the_network_is_that_of_the_latents(autoencoder: Path) -> None:
 
 
 def test_a_folder_of_sites_has_latents_and_no_images(tmp_path: Path, autoencoder: Path) -> None:
-    latents = SiteLatents.of(told(autoencoder), autoencoder)
+    latents = SiteLatents.of(told(autoencoder), OwnModels(autoencoder=autoencoder))
     assert latents is not None
     encoded = latents.encode(make_images().images, CPU)
     assert encoded.shape == (sum(SIZES), LATENT_CHANNELS, 4, 4)
@@ -104,7 +105,9 @@ def test_stacked_clients_end_like_one_after_another(tmp_path: Path, autoencoder:
 
 def test_mirrored_images_are_encoded_and_not_mirrored_latents(autoencoder: Path) -> None:
     images = make_images().images[:5]
-    latents = SiteLatents.of(told(autoencoder, horizontal_flip=True), autoencoder)
+    latents = SiteLatents.of(
+        told(autoencoder, horizontal_flip=True), OwnModels(autoencoder=autoencoder)
+    )
     assert latents is not None
     both = latents.encode(images, CPU)
     assert both.shape == (5, 2, LATENT_CHANNELS, 4, 4)
@@ -150,15 +153,15 @@ def test_a_site_with_another_autoencoder_or_none_is_refused(
     with pytest.raises(FederationError, match=r"its autoencoder has other weights.*digest"):
         federate(tmp_path / "run", settings=told(autoencoder), autoencoder=other)
     with pytest.raises(SiteRefusal, match="set autoencoder in the node") as refused:
-        SiteLatents.of(told(autoencoder), None)
+        SiteLatents.of(told(autoencoder), NO_MODELS)
     assert refused.value.code == "no-autoencoder"
     with pytest.raises(SiteRefusal, match="has no AutoencoderKL") as refused:
-        SiteLatents.of(told(autoencoder), tmp_path / "nothing")
+        SiteLatents.of(told(autoencoder), OwnModels(autoencoder=tmp_path / "nothing"))
     assert refused.value.code == "other-autoencoder"
 
 
 def test_latents_are_kept_in_a_file_of_the_last_images(tmp_path: Path, autoencoder: Path) -> None:
-    latents = SiteLatents.of(told(autoencoder), autoencoder)
+    latents = SiteLatents.of(told(autoencoder), OwnModels(autoencoder=autoencoder))
     assert latents is not None
     images, state = make_images().images, tmp_path / "state"
     first = latents.encode_once(images, CPU, state)
@@ -204,7 +207,7 @@ def test_auto_goes_by_the_side_of_the_latents(tmp_path: Path) -> None:
     }
     training = {"batch_size": "auto", "learning_rate": "auto", "micro_batch": "auto"}
     settings = ArmSettings(model=waiting, training=training)
-    own = client_settings(images, settings, RUN)
+    own = ArmModel.of(images, settings, RUN).client_settings()
     assert own.model.unet.block_out_channels == (16, 32)
     assert own.model.unet.attention_resolutions == (4,)
     assert own.training.batch_size == 16

@@ -19,6 +19,7 @@ from phoenix_pipeline.diffusion.noise import NoiseSchedule
 from phoenix_pipeline.diffusion.training import train_locally
 from phoenix_pipeline.diffusion.unet import build_unet
 from phoenix_pipeline.federated.job import FederatedJob, FederatedResult
+from phoenix_pipeline.federated.own_models import OwnModels
 from phoenix_pipeline.federated.records import ClientSettings
 from phoenix_pipeline.federated.server import train_federated
 from phoenix_pipeline.images import ImageSet
@@ -54,6 +55,7 @@ def settings(personal_layers: tuple[str, ...] = (), **training: Any) -> ClientSe
 def job(*, rounds: int = 2, **options: Any) -> FederatedJob:
     """Return a job; options are those of the job first, then of the federation."""
     given = {k: options.pop(k) for k in list(options) if k in FederatedJob.__dataclass_fields__}
+    own = OwnModels(options.pop("base", None), options.pop("autoencoder", None))
     work = LocalWorkConfig(unit="steps", amount=2)
     # One client after another: what others are held against bit for bit.
     plain = {"num_rounds": rounds, "local_work": work, "stacked_clients": 1}
@@ -64,6 +66,7 @@ def job(*, rounds: int = 2, **options: Any) -> FederatedJob:
         "config": config,
         "settings": settings(),
         "device": "cpu",
+        "own": own,
     }
     given = {**defaults, **given}
     config = given["config"]

@@ -26,7 +26,12 @@ REPOSITORY = Path(__file__).parents[2]
         (["--env", "smok"], ["conf/smok", "did you mean smoke?"]),
         (["--pipelines", "fedavgg"], ["fedavgg", "did you mean fedavg?"]),
         (["--nodes", "trian"], ["trian"]),
-        (["--tags", "nope"], ["no nodes"]),
+        (["--tags", "arm.fedavg,arm.fedavgg"], ["--tags arm.fedavgg", "did you mean arm.fedavg?"]),
+        (["--namespaces", "fedavgg"], ["--namespaces fedavgg", "did you mean fedavg?"]),
+        (
+            ["--params", "fedavg.sampling.class_distribution=[0.5,0.5]"],
+            ["`0.5]` must contain a key", "conf/local/parameters.yml"],
+        ),
         (["--bogus"], ["--bogus"]),
         (["--params", "train_images=nowhere"], ["no images at", "nowhere"]),
         (["--pipelines", "fedavg"], ["summary.json does not exist", "earlier stage"]),

@@ -100,6 +100,14 @@ def test_other_training_images_leave_the_default_test_split(project: Path) -> No
             ["federation.local_work.unit: got 'days'", "'epochs', 'steps' or 'images_per_round'"],
         ),
         ({"run": {"seed": "x"}}, ["run.seed: got 'x'", "valid integer"]),
+        (
+            {"run": {"device": "gpu"}},
+            ["run.device: got 'gpu', must be auto, cpu, cuda, cuda:N (N a number) or mps"],
+        ),
+        (
+            {"federation": {"attendance": {0: "0-3"}}},
+            ["federation.attendance.0: got '0-3', must be rounds from 1 on, such as '3-'"],
+        ),
         ({"training": {"resume": None, "learning_rate": None}}, ["learning_rate: got null"]),
         (
             {"model": {"unet": {"block_out_channels": [30]}}},

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
+from phoenix_pipeline.arms.sampling import draw_images
 from phoenix_pipeline.config import ModelConfig, SamplingConfig, UNetConfig
 from phoenix_pipeline.diffusion.unet import build_unet
 from phoenix_pipeline.errors import SettingsError
@@ -16,7 +17,7 @@ from phoenix_pipeline.families.model_folder import write_models
 from phoenix_pipeline.framework.mlflow_model import ImageModel
 from phoenix_pipeline.framework.mlflow_runs import SessionRuns
 from phoenix_pipeline.framework.mlflow_store import TrackingConfig, tracking_uri
-from phoenix_pipeline.pipelines.sampling.export import draw_exported, export_samples
+from phoenix_pipeline.pipelines.sampling.export import export_samples
 from tests.written import network_settings, training_record
 
 MODEL = ModelConfig(
@@ -48,8 +49,8 @@ def test_a_logged_model_loads_and_draws(trained: Path, runs: SessionRuns, tmp_pa
     model = mlflow.pyfunc.load_model(f"runs:/{runs.run_id('fedavg')}/model")
     images = model.predict(pd.DataFrame({"count": [3, 1], "seed": [5, 6]}))
     assert (images.shape, images.dtype) == ((4, 1, 8, 8), np.uint8)
-    np.testing.assert_array_equal(images[:3], draw_exported(trained, 3, 5, SAMPLING))
-    np.testing.assert_array_equal(images[3:], draw_exported(trained, 1, 6, SAMPLING))
+    np.testing.assert_array_equal(images[:3], draw_images(trained, 3, SAMPLING, 5, role="export"))
+    np.testing.assert_array_equal(images[3:], draw_images(trained, 1, SAMPLING, 6, role="export"))
     assert [column.name for column in model.metadata.signature.inputs] == ["count", "seed"]
     assert model.metadata.signature.outputs.inputs[0].shape == (-1, 1, 8, 8)
     with pytest.raises(mlflow.exceptions.MlflowException, match="seed"):
@@ -62,7 +63,7 @@ def test_it_draws_what_export_samples_writes(trained: Path, tmp_path: Path) -> N
 
     export_samples(trained, tmp_path / "new", 3, 5, SAMPLING)
     written = read_images(tmp_path / "new", ImagesConfig()).images
-    np.testing.assert_array_equal(written, draw_exported(trained, 3, 5, SAMPLING))
+    np.testing.assert_array_equal(written, draw_images(trained, 3, SAMPLING, 5, role="export"))
 
 
 def test_a_registered_model_has_versions_that_load(trained: Path, runs: SessionRuns) -> None:
@@ -103,6 +104,8 @@ def test_a_conditional_model_draws_the_class_of_a_row(runs: SessionRuns, tmp_pat
     runs.log_model("phoenix", folder, "model", SAMPLING.model_dump(mode="json"))
     model = mlflow.pyfunc.load_model(f"runs:/{runs.run_id('phoenix')}/model")
     dogs = model.predict(pd.DataFrame({"count": [2], "seed": [5], "label": [1]}))
-    np.testing.assert_array_equal(dogs, draw_exported(folder, 2, 5, SAMPLING, label=1))
+    np.testing.assert_array_equal(
+        dogs, draw_images(folder, 2, SAMPLING, 5, labels=[1, 1], role="export")
+    )
     mixed = model.predict(pd.DataFrame({"count": [2], "seed": [5]}))
-    np.testing.assert_array_equal(mixed, draw_exported(folder, 2, 5, SAMPLING))
+    np.testing.assert_array_equal(mixed, draw_images(folder, 2, SAMPLING, 5, role="export"))

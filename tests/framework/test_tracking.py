@@ -13,11 +13,11 @@ import pytest
 from kedro.framework.session import KedroSession
 
 from phoenix_pipeline.config import ArmSettings, LocalWorkConfig
+from phoenix_pipeline.config.base import flatten
 from phoenix_pipeline.errors import SettingsError, TrainingError
 from phoenix_pipeline.framework.mlflow_runs import SessionRuns
 from phoenix_pipeline.framework.mlflow_store import TrackingConfig, tracking_uri
 from phoenix_pipeline.framework.node_log import NodeTimes
-from phoenix_pipeline.framework.settings_tree import flatten
 from phoenix_pipeline.framework.tracking import _settings, round_logger
 from phoenix_pipeline.images import encode_png
 from phoenix_pipeline.pipelines.federated_training.pipeline import (

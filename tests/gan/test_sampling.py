@@ -64,14 +64,10 @@ def test_diverged_weights_are_an_error(new_gan: NewGan) -> None:
 
 
 def test_number_of_steps_changes_nothing(new_gan: NewGan) -> None:
-    gan, model, sampling = new_gan(), ModelConfig(family="dcgan"), SamplingConfig(batch_size=2)
+    gan, model = new_gan(), ModelConfig(family="dcgan")
     one, many = (
-        list(
-            DcganFamily().sample_images(
-                gan, model, sampling, (1, 8, 8), [0, 1, 2], "cpu", num_steps=n
-            )
-        )
-        for n in (1, 50)
+        list(DcganFamily().sample_images(gan, model, sampling, (1, 8, 8), [0, 1, 2], "cpu"))
+        for sampling in (SamplingConfig(batch_size=2, num_steps=n) for n in (1, 50))
     )
     assert np.array_equal(np.concatenate(one), np.concatenate(many))
 

@@ -17,7 +17,7 @@ from phoenix_pipeline.gan.dcgan import Dcgan, build_dcgan
 from phoenix_pipeline.gan.sampling import sample_images
 from phoenix_pipeline.gan.training import train_locally
 from phoenix_pipeline.images import read_images
-from phoenix_pipeline.optimization.work import LocalResult, LocalWork, draw_batches
+from phoenix_pipeline.optimization.work import ClientTask, LocalResult, LocalWork, draw_batches
 
 NewGan = Callable[..., Dcgan]
 CONFIG = DcganConfig(latent_dim=5, base_channels=4)
@@ -194,5 +194,5 @@ def test_a_short_run_moves_towards_the_digits() -> None:
 
     untrained = distance_of_means()
     job, training = work(150), TrainingConfig(batch_size=32, lr_schedule="constant")
-    DcganFamily().train_locally(gan, torch.from_numpy(digits), job, model, training)
+    DcganFamily().train_locally(gan, ClientTask(torch.from_numpy(digits), job), model, training)
     assert distance_of_means() < 0.35 * untrained

@@ -103,3 +103,10 @@ def test_images_that_do_not_fit_are_refused_with_what_would(folder: Path) -> Non
         space.check(1, 9)
     assert trained_shape(1, 8, space) == (LATENT_CHANNELS, 4, 4)
     assert trained_shape(1, 8, None) == (1, 8, 8)
+
+
+def test_an_autoencoder_is_read_once_for_each_state_of_its_files(tmp_path: Path) -> None:
+    first = load_autoencoder(make_autoencoder(tmp_path))
+    assert load_autoencoder(tmp_path) is first
+    make_autoencoder(tmp_path, seed=2)
+    assert load_autoencoder(tmp_path).space.digest != first.space.digest

@@ -13,8 +13,7 @@ from phoenix_pipeline.arms.autoencoder import train_pool_autoencoder
 from phoenix_pipeline.config import AutoencoderConfig, RunConfig, SharedPoolConfig
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.images import ImageSet
-from phoenix_pipeline.latents.autoencoder import load_autoencoder
-from phoenix_pipeline.latents.origin import read_pool_images
+from phoenix_pipeline.latents.autoencoder import load_autoencoder, read_pool_images
 from phoenix_pipeline.latents.training import reconstruction_psnr, train_autoencoder
 from phoenix_pipeline.partitioning.shared_pool import draw_shared_pool
 from tests.latents.tiny import make_autoencoder

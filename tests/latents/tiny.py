@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL
 
-from phoenix_pipeline.arms.setup import client_settings
+from phoenix_pipeline.arms.arm_model import ArmModel
 from phoenix_pipeline.config import ArmSettings, RunConfig
 from phoenix_pipeline.federated.records import ClientSettings
 from phoenix_pipeline.images import ImageSet
@@ -48,11 +48,11 @@ def told(
     **training: Any,
 ) -> ClientSettings:
     """Return what clients are told, with the digest of what is in ``autoencoder``."""
-    own = client_settings(
+    own = ArmModel.of(
         images or make_images(),
         arm(autoencoder, model=model or {}),
         RunConfig(seed=5, device="cpu"),
-    )
+    ).client_settings()
     return own.model_copy(
         update={"personal_layers": layers, "training": settings(**training).training}
     )

@@ -10,8 +10,6 @@ from diffusers import DDPMPipeline
 
 from phoenix_pipeline.arms.score_rounds import load_snapshot
 from phoenix_pipeline.config import (
-    FederationConfig,
-    ModelConfig,
     PrivacyAuditConfig,
 )
 from phoenix_pipeline.diffusion.unet import build_unet
@@ -75,12 +73,10 @@ def test_an_audit_inverts_the_update_of_adapters(layers: Any, tmp_path: Path, ba
         rows,
         images,
         images,
-        ModelConfig.model_validate(read_description(folder)["settings"]["model"]),
         PrivacyAuditConfig(reconstructions=1, reconstruction_steps=2),
-        0,
         torch.device("cpu"),
     )
-    found = reconstruct_images(subject, {}, FederationConfig(min_clients=1))
+    found = reconstruct_images(subject, {})
     assert found is not None
     assert found["seen"] == ("weights, shared layers only" if layers else "weights")
     assert found["scores"]["reconstruction_psnr_db"] > 0

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from phoenix_pipeline.arms.setup import check_arm, client_settings
+from phoenix_pipeline.arms.arm_model import ArmModel
+from phoenix_pipeline.arms.setup import check_arm
 from phoenix_pipeline.config import ArmSettings, RunConfig
 from phoenix_pipeline.errors import CheckpointError, SettingsError
 from phoenix_pipeline.families.dcgan import DcganFamily
@@ -33,7 +34,7 @@ def check(folder: Path, **changed: Any) -> dict[str, Any]:
 def store(folder: Path, rounds_done: int) -> None:
     """Leave a checkpoint as a training of these settings does."""
     settings = ArmSettings(**GROUPS)
-    told = client_settings(make_images(), settings, RUN)
+    told = ArmModel.of(make_images(), settings, RUN).client_settings()
     assert told.personal_layers == tuple(check(folder)["personal_layers"]) != ()
     identity = identify_settings(settings.federation, told, None, 0)
     run = RunState(folder / "server", {**identity, "data": "these"}, {"w": torch.zeros(1)}, 0.1)

@@ -9,7 +9,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from phoenix_pipeline.arms.setup import client_settings, set_up_arm
+from phoenix_pipeline.arms.arm_model import ArmModel
+from phoenix_pipeline.arms.setup import set_up_arm
 from phoenix_pipeline.config import ArmSettings, FederationConfig, RunConfig
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.federated.job import FederatedJob, FederatedResult
@@ -107,7 +108,7 @@ def run(combination: Combination, folder: Path) -> FederatedResult:
         images=IMAGES,
         client_images=clients,
         config=settings.federation,
-        settings=client_settings(IMAGES, settings, RUN),
+        settings=ArmModel.of(IMAGES, settings, RUN).client_settings(),
         device="cpu",
     )
     return train_federated(job, folder)

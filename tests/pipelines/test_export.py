@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from phoenix_pipeline.arms.sampling import draw_images
 from phoenix_pipeline.config import ImagesConfig, ModelConfig, SamplingConfig, UNetConfig
 from phoenix_pipeline.diffusion.unet import build_unet
 from phoenix_pipeline.errors import CheckpointError, SettingsError
 from phoenix_pipeline.families.model_folder import write_models
 from phoenix_pipeline.images import read_images, read_samples
-from phoenix_pipeline.pipelines.sampling.export import draw_exported, export_samples
+from phoenix_pipeline.pipelines.sampling.export import export_samples
 from phoenix_pipeline.seeding import derive_seed
 from tests.written import network_settings, training_record
 
@@ -113,7 +114,8 @@ def test_a_failure_leaves_no_folder(shared: Path, tmp_path: Path) -> None:
 
 
 def test_an_untrained_arm_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"phoenix\.json cannot be read"):
+    told = r"no trained model in .*fedavg, .*kedro run --pipelines ARM.*--env.*data_root"
+    with pytest.raises(CheckpointError, match=told):
         export_samples(tmp_path / "fedavg", tmp_path / "images", 3, 0, SAMPLING)
 
 
@@ -152,9 +154,14 @@ def test_the_classes_to_draw_are_chosen_and_refused(conditional: Path, tmp_path:
     samples = read_samples(tmp_path / "cats" / "samples.parquet")
     assert samples.labels is not None
     assert samples.labels.tolist() == [0, 0, 0]
-    assert draw_exported(conditional, 2, 5, SAMPLING, label=1).shape == (2, 1, 8, 8)
+    assert draw_images(conditional, 2, SAMPLING, 5, labels=[1, 1], role="export").shape == (
+        2,
+        1,
+        8,
+        8,
+    )
     with pytest.raises(SettingsError, match=r"label 2 is none of the model's classes"):
-        draw_exported(conditional, 2, 5, SAMPLING, label=2)
+        draw_images(conditional, 2, SAMPLING, 5, labels=[2, 2], role="export")
 
 
 def test_a_model_without_classes_is_asked_for_none(shared: Path, tmp_path: Path) -> None:
@@ -162,4 +169,4 @@ def test_a_model_without_classes_is_asked_for_none(shared: Path, tmp_path: Path)
     with pytest.raises(SettingsError, match=r"guidance_scale is 2.0, but the model has no classes"):
         export_samples(shared, tmp_path / "set", 3, 5, guided)
     with pytest.raises(SettingsError, match="the model has no classes"):
-        draw_exported(shared, 2, 5, SAMPLING, label=1)
+        draw_images(shared, 2, SAMPLING, 5, labels=[1, 1], role="export")

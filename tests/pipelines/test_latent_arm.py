@@ -11,7 +11,6 @@ from diffusers import LDMPipeline
 from phoenix_pipeline.arms.sampling import draw_images
 from phoenix_pipeline.arms.score_rounds import load_snapshot
 from phoenix_pipeline.config import (
-    FederationConfig,
     ModelConfig,
     PrivacyAuditConfig,
     SamplingConfig,
@@ -23,8 +22,7 @@ from phoenix_pipeline.families.model_folder import (
     read_description,
 )
 from phoenix_pipeline.federated.snapshots import find_snapshots
-from phoenix_pipeline.latents.attached import autoencoder_of
-from phoenix_pipeline.latents.autoencoder import load_autoencoder
+from phoenix_pipeline.latents.autoencoder import autoencoder_of, load_autoencoder
 from phoenix_pipeline.metrics.privacy.membership import membership_scores
 from phoenix_pipeline.pipelines.privacy_audit.reconstruction import reconstruct_images
 from phoenix_pipeline.pipelines.privacy_audit.subject import Subject
@@ -104,7 +102,7 @@ def test_the_audit_attacks_by_latents_and_inverts_none(tmp_path: Path) -> None:
     scores = membership_scores(load_network(folder), model, images.images, config, 0)
     assert all(np.isfinite(own).all() and own.shape == (48,) for own in scores.values())
     rows = {0: np.arange(12), 1: np.arange(12, 48)}
-    subject = Subject(folder, description, rows, images, images, model, config, 0, CPU)
+    subject = Subject(folder, description, rows, images, images, config, CPU)
     skipped: dict[str, str] = {}
-    assert reconstruct_images(subject, skipped, FederationConfig(min_clients=1)) is None
+    assert reconstruct_images(subject, skipped) is None
     assert "learnt latents" in skipped["reconstruction"]

@@ -322,18 +322,17 @@ def test_what_is_rebuilt_is_rebuilt_from_what_the_server_gets(
     network = family_of(DIFFUSION).build(DIFFUSION, 1, 8, 0)
     body = dict(network.state_dict())
     write_models(tmp_path, body, [], network, training_record(plain))
+    trained_with = {"federation": told.model_dump(mode="json")}
     subject = Subject(
         folder=tmp_path,
-        metadata=read_description(tmp_path),
+        metadata={**read_description(tmp_path), "trained_with": trained_with},
         rows={0: np.arange(60), 4: np.arange(60, 120)},
         train=train,
         test=test,
-        model=DIFFUSION,
         config=CONFIG.model_copy(update={"reconstruction_steps": 40}),
-        seed=0,
         device=torch.device("cpu"),
     )
-    result = reconstruct_images(subject, {}, told)
+    result = reconstruct_images(subject, {})
     assert result is not None and result["seen"] == seen
     scores = result["scores"]
     gain = scores["reconstruction_psnr_db"] - scores["reconstruction_mean_image_psnr_db"]

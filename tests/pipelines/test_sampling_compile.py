@@ -1,12 +1,13 @@
 """``sampling.compile``: by the network passes of the whole plan."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from phoenix_pipeline.arms.sampling import _compiles
-from phoenix_pipeline.config import ModelConfig, SamplingConfig
+from phoenix_pipeline.arms.sampling import Drawing
+from phoenix_pipeline.config import SamplingConfig
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -15,7 +16,8 @@ def compiles(
     plan: dict[int, int], device: torch.device, family: str = "diffusion", **at: Any
 ) -> bool:
     sampling = SamplingConfig.model_validate({"num_steps": 50, "batch_size": 500, **at})
-    return _compiles(plan, ModelConfig.model_validate({"family": family}), sampling, device)
+    metadata: Any = {"settings": {"model": {"family": family}}}
+    return Drawing(Path(), metadata, sampling, plan, [], None, device).compiles()
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from phoenix_pipeline.arms.sampling import Drawing
 from phoenix_pipeline.config import ArmSettings, RunConfig, SamplingConfig
 from phoenix_pipeline.diffusion.unet import build_unet
 from phoenix_pipeline.families.model_folder import read_description, write_models
@@ -48,16 +49,16 @@ def draw(models: Path, target: Path, **changes: Any) -> bytes:
 
 def cut_after(batches: int, monkeypatch: pytest.MonkeyPatch, seen: list[int]) -> None:
     """Let the next sampling end like a killed process; note how many batches it draws."""
-    follow = nodes.follow_plan
+    follow = Drawing.batches
 
-    def cut(*arguments: Any) -> Iterator[nodes.Batch]:
-        for number, batch in enumerate(follow(*arguments), start=1):
+    def cut(drawing: Drawing, done: int) -> Iterator[nodes.Batch]:
+        for number, batch in enumerate(follow(drawing, done), start=1):
             seen.append(len(batch[0]))
             yield batch
             if number == batches:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(nodes, "follow_plan", cut)
+    monkeypatch.setattr(Drawing, "batches", cut)
 
 
 @pytest.mark.parametrize("batches", [1, 3, 4])

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from phoenix_pipeline.arms.setup import assign_images, check_arm, client_settings
+from phoenix_pipeline.arms.arm_model import ArmModel
+from phoenix_pipeline.arms.setup import assign_images, check_arm
 from phoenix_pipeline.config import ArmSettings, PartitionConfig, RunConfig
 from phoenix_pipeline.framework.config_loader import PhoenixConfigLoader
 from phoenix_pipeline.images import ImageSet
@@ -51,7 +52,7 @@ def test_what_is_told_and_stored_is_settled(tmp_path: Path) -> None:
     settings, _ = settings_of("fedavg")
     train = photographs(32, 3, True)
     check_arm(train, train, settings, RUN, tmp_path)
-    told = client_settings(train, settings, RUN)
+    told = ArmModel.of(train, settings, RUN).client_settings()
     stored = told.model_dump(mode="json")
     assert stored["model"]["unet"]["block_out_channels"] == [16, 32, 64]
     assert stored["training"]["batch_size"] == 32

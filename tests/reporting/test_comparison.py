@@ -123,6 +123,14 @@ def test_terminal_table_shows_numbers_under_arrows(metrics, rounds, floor) -> No
     assert lines[-2].split() == ["real", "test", "images", "0.75", dash, "0.960", *[dash] * 3]
 
 
+def test_terminal_table_explains_no_mark_that_is_in_none_of_its_columns(
+    metrics, rounds, floor
+) -> None:
+    table = compare_arms(metrics, {"fedavg": rounds}, floor)
+    narrow = format_table(table, width=50)
+    assert "-9.55?" not in narrow and "not credible" not in narrow
+
+
 def test_terminal_table_drops_precision_first_where_it_is_narrow() -> None:
     names = ["fid_pixels", "precision_pixels", "recall_pixels", "coverage_pixels"]
     table = pd.DataFrame([{"arm": "fedavg", **dict.fromkeys(names, 0.5)}])

@@ -4,7 +4,7 @@ import io
 
 import pandas as pd
 
-from phoenix_pipeline.reporting.earlier_runs import Model, add_runs, show_earlier
+from phoenix_pipeline.reporting.earlier_runs import ComparedModel, add_runs, show_earlier
 
 SETTINGS = {
     "run": {"seed": 3},
@@ -13,8 +13,8 @@ SETTINGS = {
 }
 
 
-def model(day: int, weights: str) -> Model:
-    return Model(f"2026-01-{day:02}", weights, SETTINGS)
+def model(day: int, weights: str) -> ComparedModel:
+    return ComparedModel(f"2026-01-{day:02}", weights, SETTINGS)
 
 
 def table(**fids: float) -> pd.DataFrame:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from phoenix_pipeline.reporting.partition_figure import draw_partition, draw_shared_pool
+from phoenix_pipeline.reporting.partition_figure import draw_client_images, draw_partition
 
 TABLE = pd.DataFrame(
     {
@@ -31,20 +31,20 @@ def test_cells_and_totals_show_the_counts():
 
 
 def test_private_and_shared_are_stacked():
-    top = draw_shared_pool(TABLE, ("ant", "bee", "cat")).axes[0]
+    top = draw_client_images(TABLE, ("ant", "bee", "cat")).axes[0]
     private, shared = top.containers
     assert [bar.get_height() for bar in private] == [2, 2, 0]
     assert [(bar.get_y(), bar.get_height()) for bar in shared] == [(2, 1), (2, 0), (0, 1)]
 
 
-@pytest.mark.parametrize("draw", [draw_partition, draw_shared_pool])
+@pytest.mark.parametrize("draw", [draw_partition, draw_client_images])
 def test_unlabelled_images_show_totals_only(draw):
     figure = draw(TABLE.assign(label=-1))
     assert len(figure.axes) == 1
     assert [text.get_text() for text in figure.axes[0].texts] == ["3", "2", "1"]
 
 
-@pytest.mark.parametrize("draw", [draw_partition, draw_shared_pool])
+@pytest.mark.parametrize("draw", [draw_partition, draw_client_images])
 def test_a_thousand_clients_are_ordered_and_drawn_to_a_file(draw):
     rng = np.random.default_rng(0)
     clients, labels = np.repeat(np.arange(1000), 20), np.repeat(rng.integers(0, 10, 2000), 10)

@@ -39,9 +39,8 @@ def read_images(source: Path | str, test: Path | str | None = None, **settings: 
         test: of the test images. Without them a part is held out.
         settings: of the group ``images`` in docs/parameters.md, such as ``image_size=32``.
 
-    Raises:
-        DataError: images cannot be read as the settings say, or the splits do not fit.
-        SettingsError: a setting is unknown or not allowed.
+    Raises DataError: images cannot be read as the settings say, or the splits do not fit.
+    Raises SettingsError: a setting is unknown or not allowed.
     """
     config: ImagesConfig = shared_group("images", settings)
     if test is None:
@@ -63,8 +62,7 @@ def partition(images: Images, *, seed: int = 0, **settings: Any) -> pd.DataFrame
         seed: the same seed gives the same table.
         settings: of the group ``partition`` in docs/parameters.md: ``scheme``, ``num_clients``, ...
 
-    Raises:
-        SettingsError: a setting is unknown, or these images cannot be divided so.
+    Raises SettingsError: a setting is unknown, or these images cannot be divided so.
     """
     config: PartitionConfig = shared_group("partition", settings)
     table = partition_clients(images.train.labels, images.train.num_images, config, seed)
@@ -82,9 +80,8 @@ def partition_settings(clients: pd.DataFrame) -> dict[str, PartitionConfig]:
 def complete_partition(clients: pd.DataFrame, train: ImageSet) -> pd.DataFrame:
     """Return ``clients`` with labels and in order, as :func:`partition` makes it.
 
-    Raises:
-        DataError: a column is missing or not of whole numbers, or an image does not exist or has
-            two owners.
+    Raises DataError: a column is missing or not of whole numbers, or an image does not exist or has
+    two owners.
     """
     _check_table(clients, train.num_images)
     types = {"client_id": np.int32, "image_index": np.int64}

@@ -23,11 +23,10 @@ import pandas as pd
 import yaml
 
 from phoenix_pipeline.api.settings import ARM_NAMES, arm_settings, shared_group
-from phoenix_pipeline.arms.setup import client_settings
+from phoenix_pipeline.arms.arm_model import ArmModel
 from phoenix_pipeline.checkpoints import save_tensors
 from phoenix_pipeline.config import ARM_GROUPS, ArmSettings, ImagesConfig, deep_merge
 from phoenix_pipeline.errors import PhoenixError, SettingsError
-from phoenix_pipeline.families.by_image_size import settle_arm
 from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.json_files import write_json
 from phoenix_pipeline.offline import stay_offline
@@ -36,6 +35,7 @@ from phoenix_pipeline.reporting.formatting import format_bytes
 if TYPE_CHECKING:
     from phoenix_pipeline.federated.engines.rehearsal import Rehearsal
     from phoenix_pipeline.federated.job import FederatedJob
+    from phoenix_pipeline.federated.own_models import OwnModels
 
 logger = logging.getLogger(__name__)
 
@@ -63,15 +63,14 @@ def dry_run(
             class-conditional model also ``class_names``, a list.
         arm: the arm that the federation is to train.
 
-    Raises:
-        SettingsError: the settings or the node's configuration are not usable.
-        DataError: the images cannot be read.
-        FederationError: the site would refuse to take part; says why.
+    Raises SettingsError: the settings or the node's configuration are not usable.
+    Raises DataError: the images cannot be read.
+    Raises FederationError: the site would refuse to take part; says why.
     """
     from phoenix_pipeline.federated.engines.rehearsal import parse_node_config, rehearse
 
     node = parse_node_config(node_config)
-    job = _job(dict(settings or {}), arm, node.base_model, node.autoencoder)
+    job = _job(dict(settings or {}), arm, node.own)
     with tempfile.TemporaryDirectory(prefix="phoenix-") as state:
         rehearsal = rehearse(job, node_config, Path(state))
     report = _describe(rehearsal, job, arm)
@@ -80,17 +79,14 @@ def dry_run(
     return report
 
 
-def _job(
-    given: dict[str, Any], arm: str, base: Path | None = None, autoencoder: Path | None = None
-) -> "FederatedJob":
+def _job(given: dict[str, Any], arm: str, own: "OwnModels") -> "FederatedJob":
     """Return the run as the coordinator would begin it, without any image.
 
-    Adapters are on the site's own ``base``, and latents of its ``autoencoder``: the coordinator's
-    are not on this machine.
+    Adapters and latents are on the site's ``own`` models: the coordinator's are not here.
     """
     from phoenix_pipeline.federated.job import FederatedJob
 
-    own = _merged((given.get("arms") or {}).get(arm), given.get(arm))
+    block = _merged((given.get("arms") or {}).get(arm), given.get(arm))
     known = {*_USED_GROUPS, *ARM_NAMES, "arms", _CLASSES, "partition", "evaluation"}
     unknown = set(given) - known
     if unknown:
@@ -99,32 +95,30 @@ def _job(
             f"{', '.join((*_USED_GROUPS, _CLASSES, 'arms', *ARM_NAMES))}"
         )
     run, images = shared_group("run", given.get("run")), shared_group("images", given.get("images"))
-    groups = {name: _merged(given.get(name), own.get(name)) for name in ARM_GROUPS}
+    groups = {name: _merged(given.get(name), block.get(name)) for name in ARM_GROUPS}
     groups["federation"] = _merged({"engine": "deployment"}, groups["federation"])
     chosen = arm_settings(arm, groups)
     blank = _blank_images(images, given.get(_CLASSES))
-    settled = settle_arm(_with_own_folders(chosen, base, autoencoder), blank.image_size)
+    model = ArmModel.of(blank, _with_own_folders(chosen, own), run)
     return FederatedJob(
         images=blank,
         client_images=pd.DataFrame({"client_id": [], "image_index": []}),
-        config=settled.federation,
-        settings=client_settings(blank, settled, run),
+        config=model.settings.federation,
+        settings=model.client_settings(),
     )
 
 
-def _with_own_folders(
-    settings: ArmSettings, base: Path | None, autoencoder: Path | None
-) -> ArmSettings:
+def _with_own_folders(settings: ArmSettings, own: "OwnModels") -> ArmSettings:
     """Return ``settings`` with this site's folders in the place of the coordinator's."""
     model = settings.model
-    own: dict[str, str] = {}
+    here: dict[str, str] = {}
     if model.lora.rank:
         use = "trains adapters on a model that each site has (model.lora)"
-        own["start_from"] = _own_folder(base, use, "base-model")
+        here["start_from"] = _own_folder(own.base, use, "base-model")
     if model.autoencoder is not None:
         use = "learns latents of an autoencoder that each site has (model.autoencoder)"
-        own["autoencoder"] = _own_folder(autoencoder, use, "autoencoder")
-    return settings.model_copy(update={"model": model.model_copy(update=own)})
+        here["autoencoder"] = _own_folder(own.autoencoder, use, "autoencoder")
+    return settings.model_copy(update={"model": model.model_copy(update=here)})
 
 
 def _own_folder(folder: Path | None, use: str, key: str) -> str:

@@ -58,8 +58,7 @@ class Model:
     def rounds(self) -> pd.DataFrame:
         """A row per round and client: loss, bytes, seconds and more (docs/architecture.md).
 
-        Raises:
-            DataError: the table is not there, or broken.
+        Raises DataError: the table is not there, or broken.
         """
         path = self.folder / ROUNDS_FILE
         try:
@@ -90,9 +89,8 @@ class Model:
                 :meth:`planned_labels` says.
             sampling: what differs from the settings of the training, such as ``{"num_steps": 50}``.
 
-        Raises:
-            SettingsError: a setting is unknown or not allowed, or a label outside the classes.
-            CheckpointError: ``client_id`` has no model.
+        Raises SettingsError: a setting is unknown or not allowed, or a label outside the classes.
+        Raises CheckpointError: ``client_id`` has no model.
         """
         if labels is not None and len(labels) != num_images:
             raise SettingsError(f"{len(labels)} labels came for {num_images} images; give one each")
@@ -127,10 +125,8 @@ class Model:
 
         A diffusion model that all share loads with ``DDPMPipeline.from_pretrained``; so does the
         complete model of ``client_id``. :func:`load` reads whatever was saved.
-
-        Raises:
-            SettingsError: the folder exists.
-            CheckpointError: ``client_id`` has no model.
+        Raises SettingsError: the folder exists.
+        Raises CheckpointError: ``client_id`` has no model.
         """
         target = Path(folder)
         if target.exists():
@@ -148,9 +144,7 @@ def load(folder: Path | str, device: str = "auto") -> Model:
     """Return the model in a folder of ``Model.save``, of ``train``, or of ``kedro run``.
 
     ``kedro run`` writes ``data/06_models/<arm>``.
-
-    Raises:
-        CheckpointError: there is none.
+    Raises CheckpointError: there is none.
     """
     folder = Path(folder)
     if not (folder / METADATA_FILE).exists() and (folder / MODEL_FOLDER).is_dir():

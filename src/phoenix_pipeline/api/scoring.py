@@ -38,9 +38,8 @@ def score(
         run: seed and device.
         evaluation: what differs from the defaults, such as ``{"extractors": ["fid_pixels"]}``.
 
-    Raises:
-        SettingsError: a setting is unknown or not allowed.
-        DataError: the samples do not fit the images.
+    Raises SettingsError: a setting is unknown or not allowed.
+    Raises DataError: the samples do not fit the images.
     """
     config: EvaluationConfig = shared_group("evaluation", evaluation)
     run_config: RunConfig = shared_group("run", run)

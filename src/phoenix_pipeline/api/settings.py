@@ -5,12 +5,12 @@
 
 from collections.abc import Mapping
 from importlib.resources import files
-from typing import Any
+from typing import Any, TypedDict
 
 import yaml
 
 from phoenix_pipeline.config import ARM_GROUPS, SHARED_GROUPS, ArmSettings, Group, deep_merge
-from phoenix_pipeline.config.settings_errors import explain
+from phoenix_pipeline.config.settings_errors import explain, hint
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.registry import look_up
 
@@ -20,19 +20,33 @@ Settings = Mapping[str, Any]
 _DEFAULTS: dict[str, Any] = yaml.safe_load(
     files("phoenix_pipeline.config").joinpath("defaults.yml").read_text(encoding="utf-8")
 )
+
+
+class ArmGroups(TypedDict, total=False):
+    """The groups of an arm, of which a call names those that it changes; see ``ArmSettings``."""
+
+    shared_pool: Settings | None
+    model: Settings | None
+    training: Settings | None
+    federation: Settings | None
+    personal_layers: Settings | None
+    threshold_filter: Settings | None
+    sampling: Settings | None
+
+
 ARM_NAMES: tuple[str, ...] = tuple(_DEFAULTS["arms"])
 """The arms that the package brings."""
 
 
-def arm_settings(arm: str, groups: Mapping[str, Settings | None]) -> ArmSettings:
+def arm_settings(arm: str, groups: Mapping[str, object]) -> ArmSettings:
     """Return the defaults of ``arm`` with ``groups`` over them, by the names of ``ARM_GROUPS``.
 
-    Raises:
-        SettingsError: in one line, for every unknown name and value that is not allowed.
+    Raises SettingsError: in one line, for every unknown name and value that is not allowed.
     """
     own = look_up(_DEFAULTS["arms"], arm, "arm")
     values: dict[str, dict[str, Any]] = {}
-    problems: list[str] = []
+    unknown = (name for name in groups if name not in ARM_GROUPS)
+    problems = [f"{name}: unknown group{hint(name, ARM_GROUPS)}" for name in unknown]
     for name, model in ARM_GROUPS.items():
         block = deep_merge(_DEFAULTS.get(name, {}), own.get(name, {}))
         values[name] = deep_merge(block, _block(name, groups.get(name)))
@@ -45,8 +59,7 @@ def arm_settings(arm: str, groups: Mapping[str, Settings | None]) -> ArmSettings
 def shared_group(name: str, given: Settings | None) -> Any:
     """Return the group ``name`` of ``SHARED_GROUPS``: its defaults with ``given`` over them.
 
-    Raises:
-        SettingsError: in one line, for every unknown key and value that is not allowed.
+    Raises SettingsError: in one line, for every unknown key and value that is not allowed.
     """
     values = deep_merge(_DEFAULTS.get(name, {}), _block(name, given))
     return validated(SHARED_GROUPS[name], name, values)

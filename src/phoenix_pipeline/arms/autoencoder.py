@@ -26,15 +26,13 @@ def train_pool_autoencoder(
 ) -> Callable[[Path], None]:
     """Return a function that writes the autoencoder of the pool's images into a folder.
 
-    The pool is the one that an arm with ``shared_pool.beta`` of ``config.beta`` has; no other
-    image is looked at, but for held-out ones, whose reconstruction is measured.
-
-    Raises:
-        SettingsError: the pool is too small, or the images cannot be halved as often.
+    The pool is the one that an arm with ``shared_pool.beta`` of ``config.beta`` has; no other image
+    is looked at, but for held-out ones, whose reconstruction is measured.
+    Raises SettingsError: the pool is too small, or the images cannot be halved as often.
     """
     import torch
 
-    from phoenix_pipeline.latents.origin import write_origin
+    from phoenix_pipeline.latents.autoencoder import write_origin
     from phoenix_pipeline.latents.space import LatentSpace
     from phoenix_pipeline.latents.training import reconstruction_psnr, train_autoencoder
 
@@ -56,7 +54,7 @@ def train_pool_autoencoder(
 
     def write(folder: Path) -> None:
         made.save(folder)
-        told = {"held_out_psnr_db": psnr, "seed": run.seed, "digest": made.space.digest}
-        write_origin(folder, len(pool), {**told, "settings": config.model_dump(mode="json")})
+        facts = {"held_out_psnr_db": psnr, "seed": run.seed, "digest": made.space.digest}
+        write_origin(folder, len(pool), {**facts, "settings": config.model_dump(mode="json")})
 
     return write

@@ -91,9 +91,7 @@ def _open(
     """Return the judge in ``judge_folder``, the extractors, and why others cannot be had.
 
     There is no judge of images without labels, or of a single class.
-
-    Raises:
-        CheckpointError: the judge was made from other images or settings.
+    Raises CheckpointError: the judge was made from other images or settings.
     """
     device, judge = resolve_device(run.device), None
     if not _why_no_judge(train, test):
@@ -140,9 +138,7 @@ def load_yardstick(
     """Return what :func:`train_label_judge` and :func:`prepare_references` have left.
 
     ``spaces``: names of the extractors to take; None: all.
-
-    Raises:
-        CheckpointError: something is missing, or was made from other images or settings.
+    Raises CheckpointError: something is missing, or was made from other images or settings.
     """
     judge, found, skipped = _open(train, test, judge_folder, config, run)
     extractors = [each for each in found if spaces is None or each.name in spaces]

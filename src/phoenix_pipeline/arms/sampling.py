@@ -1,7 +1,8 @@
 """Which of an arm's models draws how many images, and the images, one seed per image."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,9 +35,7 @@ def plan_samples(metadata: ModelDescription, num_images: int) -> dict[int, int]:
 
     Clients draw in proportion to what they hold; where there is a global model beside theirs, it
     draws as many again.
-
-    Raises:
-        SettingsError: there is no complete model.
+    Raises SettingsError: there is no complete model.
     """
     clients = metadata["clients"]
     plan: dict[int, int] = {}
@@ -62,10 +61,8 @@ def plan_main_samples(
     """Return how many images each model draws, ``num_images`` in all.
 
     ``client_id``: this client's model draws them all.
-
-    Raises:
-        CheckpointError: that client has no model.
-        SettingsError: there is no complete model.
+    Raises CheckpointError: that client has no model.
+    Raises SettingsError: there is no complete model.
     """
     if client_id is None:
         # An arm with client models is sampled by these; its average is one for comparison.
@@ -87,9 +84,7 @@ def plan_labels(
 
     ``asked``: the classes, by number or name; None: those of ``sampling``, of which image ``i`` of
     a model has the same one however many are drawn. None is returned for an unconditional model.
-
-    Raises:
-        SettingsError: classes are asked for that the model does not have.
+    Raises SettingsError: classes are asked for that the model does not have.
     """
     model = ModelConfig.model_validate(metadata["settings"]["model"])
     names = class_names_of(metadata)
@@ -109,86 +104,78 @@ def class_names_of(metadata: ModelDescription) -> tuple[str, ...]:
     return tuple(metadata["settings"]["class_names"])
 
 
-def follow_plan(
-    plan: Mapping[int, int],
-    seeds: Iterable[int],
-    model_folder: Path,
-    model: ModelConfig,
-    sampling: SamplingConfig,
-    shape: tuple[int, int, int],
-    device: "torch.device",
-    done: int = 0,
-    labels: Sequence[int] | None = None,
-) -> Iterator[Batch]:
-    """Yield batches: uint8 images [B, C, H, W], their model's client, their seeds and classes.
+@dataclass(frozen=True, eq=False)
+class Drawing:
+    """Images to draw from the models in ``folder``, which ``metadata`` describes.
 
-    ``plan`` is of :func:`plan_samples`; ``seeds`` and ``labels`` are used up in its order. The
-    first ``done`` images, which are whole batches, are left out.
+    ``plan``: of :func:`plan_samples`; in its order ``seeds`` of the images and, of a conditional
+    model, ``labels``: the classes that they are to show.
     """
-    from phoenix_pipeline.families import family_of
-    from phoenix_pipeline.families.model_folder import load_network
-    from phoenix_pipeline.optimization.compilation import compile_network
 
-    supply, classes = iter(seeds), None if labels is None else iter(labels)
-    compiled = _compiles(plan, model, sampling, device)
-    for client_id, count in plan.items():
-        own = list(islice(supply, count))
-        shown = None if classes is None else [int(label) for label in islice(classes, count)]
-        begun = min(done, count)
-        done -= begun
-        if begun == count:
-            continue
-        network = load_network(model_folder, client_id).to(device)
-        if compiled:
-            compile_network(network)
-        left = None if shown is None else shown[begun:]
-        batches = family_of(model).sample_images(
-            network, model, sampling, shape, own[begun:], device, labels=left
-        )
-        for batch in batches:
-            part = slice(begun, begun + len(batch))
-            yield batch, client_id, own[part], None if shown is None else shown[part]
-            begun += len(batch)
+    folder: Path
+    metadata: ModelDescription
+    sampling: SamplingConfig
+    plan: Mapping[int, int]
+    seeds: list[int]
+    labels: list[int] | None
+    device: "torch.device"
 
+    @classmethod
+    def of(
+        cls,
+        folder: Path,
+        metadata: ModelDescription,
+        sampling: SamplingConfig,
+        plan: Mapping[int, int],
+        seed: int,
+        device: str,
+        role: str = "sample",
+        asked: Sequence[int | str] | None = None,
+    ) -> "Drawing":
+        """Return what is drawn with ``seed`` for the purpose ``role``; ``asked`` as above."""
+        seeds = list(image_seeds(seed, role, sum(plan.values())))
+        labels = plan_labels(metadata, plan, sampling, asked)
+        return cls(folder, metadata, sampling, plan, seeds, labels, resolve_device(device))
 
-def _compiles(
-    plan: Mapping[int, int], model: ModelConfig, sampling: SamplingConfig, device: "torch.device"
-) -> bool:
-    """Return whether networks are compiled: for the whole plan, also where a part is done."""
-    from phoenix_pipeline.families import family_of
-    from phoenix_pipeline.optimization.break_even import SAMPLING
+    @cached_property
+    def model(self) -> ModelConfig:
+        """The settings of the models."""
+        return ModelConfig.model_validate(self.metadata["settings"]["model"])
 
-    if sampling.compile != "auto":
-        return sampling.compile
-    batches = sum(-(-count // sampling.batch_size) for count in plan.values())
-    why_not = family_of(model).why_not_compiled
-    return SAMPLING.pays(batches * sampling.num_steps, device.type, why_not)
+    def batches(self, done: int = 0) -> Iterator[Batch]:
+        """Yield the images, but for the first ``done``, which are whole batches."""
+        from phoenix_pipeline.families import family_of
+        from phoenix_pipeline.families.model_folder import load_network
+        from phoenix_pipeline.optimization.compilation import compile_network
 
+        settings, model, device = self.metadata["settings"], self.model, self.device
+        shape = (settings["channels"], settings["image_size"], settings["image_size"])
+        family, compiled, end = family_of(model), self.compiles(), 0
+        for client_id, count in self.plan.items():
+            at, end = max(done, end), end + count
+            if at >= end:
+                continue
+            network = load_network(self.folder, client_id).to(device)
+            if compiled:
+                compile_network(network)
+            own, shown = self.seeds[at:end], self.labels[at:end] if self.labels else None
+            for batch in family.sample_images(
+                network, model, self.sampling, shape, own, device, labels=shown
+            ):
+                part = slice(at, at + len(batch))
+                yield batch, client_id, self.seeds[part], self.labels[part] if self.labels else None
+                at += len(batch)
 
-def follow_model(
-    plan: Mapping[int, int],
-    seeds: Iterable[int],
-    model_folder: Path,
-    metadata: ModelDescription,
-    sampling: SamplingConfig,
-    device: str,
-    labels: Sequence[int | str] | None = None,
-) -> Iterator[Batch]:
-    """Yield the batches of :func:`follow_plan` for the model that ``metadata`` describes.
+    def compiles(self) -> bool:
+        """Return whether networks are compiled: for the whole plan, also where a part is done."""
+        from phoenix_pipeline.families import family_of
+        from phoenix_pipeline.optimization.break_even import SAMPLING
 
-    ``labels``: the class of each image, by number or name; None: as ``sampling`` says.
-    """
-    settings = metadata["settings"]
-    return follow_plan(
-        plan,
-        seeds,
-        model_folder,
-        ModelConfig.model_validate(settings["model"]),
-        sampling,
-        (settings["channels"], settings["image_size"], settings["image_size"]),
-        resolve_device(device),
-        labels=plan_labels(metadata, plan, sampling, labels),
-    )
+        if self.sampling.compile != "auto":
+            return self.sampling.compile
+        batches = sum(-(-count // self.sampling.batch_size) for count in self.plan.values())
+        why_not = family_of(self.model).why_not_compiled
+        return SAMPLING.pays(batches * self.sampling.num_steps, self.device.type, why_not)
 
 
 def draw_images(
@@ -199,24 +186,23 @@ def draw_images(
     device: str = "auto",
     client_id: int | None = None,
     labels: Sequence[int | str] | None = None,
+    role: str = "sample",
 ) -> np.ndarray:
     """Return uint8 images [N, C, H, W]: those that the stage ``sampling`` draws with ``seed``.
 
-    ``labels``: the class of each image, by number or name; None: as ``sampling`` says.
-
-    Raises:
-        CheckpointError: ``client_id`` has no model.
-        SettingsError: there is no complete model.
+    ``labels``: the class of each image, by number or name; None: as ``sampling`` says. ``role``:
+    ``export`` gives those that ``kedro export-samples`` writes for that seed.
+    Raises CheckpointError: ``client_id`` has no model.
+    Raises SettingsError: there is no complete model.
     """
     from phoenix_pipeline.families.model_folder import read_description
 
     metadata = read_description(model_folder)
     plan = plan_main_samples(metadata, num_images, client_id)
-    seeds = image_seeds(seed, "sample", num_images)
-    batches = follow_model(plan, seeds, model_folder, metadata, sampling, device, labels)
+    drawing = Drawing.of(model_folder, metadata, sampling, plan, seed, device, role, labels)
     drawn = []
     with progress_bar("sampling", num_images) as advance:
-        for images, *_ in batches:
+        for images, *_ in drawing.batches():
             drawn.append(images)
             advance(len(images))
     return np.concatenate(drawn)

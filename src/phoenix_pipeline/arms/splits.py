@@ -21,8 +21,7 @@ def read_splits(
 ) -> tuple[ImageSet, ImageSet]:
     """Return the training and test images; without a test source a part is held out.
 
-    Raises:
-        DataError: the images cannot be read as ``config`` says, or the splits do not fit.
+    Raises DataError: the images cannot be read as ``config`` says, or the splits do not fit.
     """
     train = read_images(train_source, config)
     if test_source is None:

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 
@@ -84,15 +85,14 @@ def _time_step(job: FederatedJob, device: torch.device, together: int) -> float:
             network.to(memory_format=torch.channels_last)
         for seed in range(2):
             work = LocalWork(1, 0.0, 0.0, seed, noise_multiplier=noise)
+            task = ClientTask(images, work, labels=labels)
             started = time.perf_counter()
             if together > 1:
                 weights = {name: array.clone() for name, array in network.state_dict().items()}
-                task = ClientTask(weights, images, work, None, labels)
-                family.train_stacked(network, [task] * together, settings.model, settings.training)
+                tasks = [replace(task, weights=weights)] * together
+                family.train_stacked(network, tasks, settings.model, settings.training)
             else:
-                family.train_locally(
-                    network, images, work, settings.model, settings.training, labels=labels
-                )
+                family.train_locally(network, task, settings.model, settings.training)
             seconds = time.perf_counter() - started
     return seconds / together
 

@@ -11,12 +11,10 @@ import numpy as np
 import pandas as pd
 
 from phoenix_pipeline import __version__
+from phoenix_pipeline.arms.arm_model import ArmModel
 from phoenix_pipeline.arms.model_card import write_model_card
-from phoenix_pipeline.arms.setup import client_settings, find_base, load_start
 from phoenix_pipeline.child_process import lent_process
 from phoenix_pipeline.config import ArmSettings, Group, RunConfig
-from phoenix_pipeline.families.by_image_size import settle_arm
-from phoenix_pipeline.families.latents import autoencoder_folder
 from phoenix_pipeline.families.provenance import (
     NETWORK_SETTINGS,
     DataDigests,
@@ -60,28 +58,19 @@ def train_arm(
 ) -> TrainedArm:
     """Train over the clients; go on from ``checkpoints`` if possible.
 
-    Args:
-        arm: its name, for the log.
-        train: all training images.
-        test: held-out images, which the threshold filter's reference is made from.
-        client_images: what each client trains on, and
-        shared_pool: each client's share of the pool: both of ``setup.assign_images``.
-        settings: of the arm.
-        run: seed and device.
-        checkpoints: the folder of this arm's checkpoints and client states.
-        data_groups: how images and clients came about, by name; written beside the model.
-        on_round: told each round's means, restored rounds included.
-
-    Raises:
-        FederationError: a round had too few usable replies; the last checkpoint stands.
+    ``test``: held-out images, which the threshold filter's reference is made from.
+    ``client_images``: what each client trains on, and ``shared_pool``: each client's share of the
+    pool: both of ``setup.assign_images``. ``data_groups``: how images and clients came about, by
+    name; written beside the model. ``on_round``: told each round's means, restored rounds included.
+    Raises FederationError: a round had too few usable replies; the last checkpoint stands.
     """
-    settings = settle_arm(settings, train.image_size)
-    job = _build_job(train, test, client_images, shared_pool, settings, run)
+    model = ArmModel.of(train, settings, run)
+    job = _build_job(model, test, client_images, shared_pool, run)
     result = _run(job, arm, checkpoints, on_round or (lambda server_round, means: None))
     held = trained_images(job, result)
     groups = {"run": run, **data_groups}
     data = fingerprint_data(train, test, held)
-    record = _describe(arm, job, result, settings, groups, data, _class_counts(job, held))
+    record = _describe(arm, job, result, model.settings, groups, data, _class_counts(job, held))
 
     def write(folder: Path) -> None:
         _write(folder, result, job, record)
@@ -118,31 +107,31 @@ def _weights(settings: ArmSettings) -> Weights:
 
 
 def _build_job(
-    train: ImageSet,
+    model: ArmModel,
     test: ImageSet,
     client_images: pd.DataFrame,
     shared_pool: pd.DataFrame,
-    settings: ArmSettings,
     run: RunConfig,
 ) -> "FederatedJob":
     from phoenix_pipeline.federated.job import FederatedJob
+    from phoenix_pipeline.federated.own_models import OwnModels
     from phoenix_pipeline.metrics.monitoring import build_monitor_reference
 
+    settings = model.settings
     filtering = settings.threshold_filter
     return FederatedJob(
-        images=train,
+        images=model.train,
         client_images=client_images,
         config=settings.federation,
-        settings=client_settings(train, settings, run),
+        settings=model.client_settings(),
         device=run.device,
         threshold_filter=filtering,
         reference=build_monitor_reference(test, run.seed) if filtering.enabled else None,
         pool=shared_pool["image_index"].unique(),
         warmup_steps=settings.shared_pool.warmup_steps,
         final_average=_weights(settings) if settings.personal_layers.final_average else None,
-        start=load_start(train, settings, run),
-        base=find_base(settings),
-        autoencoder=autoencoder_folder(settings.model),
+        start=model.load_start(),
+        own=OwnModels.of(settings.model),
     )
 
 
@@ -209,9 +198,9 @@ def _describe(
 
 def _encoded_pool(job: "FederatedJob") -> int | None:
     """Return how many images of clients the autoencoder was trained on, if it says so."""
-    from phoenix_pipeline.latents.origin import read_pool_images
+    from phoenix_pipeline.latents.autoencoder import read_pool_images
 
-    return read_pool_images(job.autoencoder) if job.autoencoder else None
+    return read_pool_images(job.own.autoencoder) if job.own.autoencoder else None
 
 
 def _write(
@@ -226,13 +215,14 @@ def _write(
     settings, averaged = job.settings, record["weights"] == "ema"
     shared = result.ema if averaged else result.raw
     personal = samples_are_personal(settings.personal_layers, settings.model)
-    network = settings.open_network(job.base)
+    network = settings.open_network(job.own.base)
     body = {**family_of(settings.model).arrays_at_rest(network), **shared}
     completing = result.averaged_personal or {}
     network.load_state_dict({**network.state_dict(), **shared, **completing})
     has_global = not personal or result.averaged_personal is not None
     states = ((c, result.client_state(c)) for c in (result.connected if personal else ()))
     layers = ((c, s.personal_ema if averaged else s.personal) for c, s in states)
-    autoencoder = load_autoencoder(job.autoencoder) if job.autoencoder else None
+    folder_of_latents = job.own.autoencoder
+    autoencoder = load_autoencoder(folder_of_latents) if folder_of_latents else None
     write_models(folder, body, layers, network if has_global else None, record, autoencoder)
     write_model_card(folder)

@@ -4,12 +4,13 @@ Kedro builds these from ``conf/`` before any node runs, because they are the nod
 Unknown keys are errors. ``docs/parameters.md`` is generated from the descriptions.
 """
 
+from typing import cast
+
 from phoenix_pipeline.config.aggregation import (
     AggregationConfig,
     ClipNormConfig,
     ServerOptimizerConfig,
 )
-from phoenix_pipeline.config.arm_settings import ARM_GROUPS, SHARED_GROUPS, ArmSettings
 from phoenix_pipeline.config.autoencoder import AutoencoderConfig
 from phoenix_pipeline.config.base import Group, deep_merge
 from phoenix_pipeline.config.compression import CompressionConfig, LinkConfig
@@ -81,3 +82,30 @@ __all__ = [
     "UNetConfig",
     "deep_merge",
 ]
+
+# Groups that all arms share.
+SHARED_GROUPS: dict[str, type[Group]] = {
+    "run": RunConfig,
+    "images": ImagesConfig,
+    "partition": PartitionConfig,
+    "autoencoder": AutoencoderConfig,
+    "evaluation": EvaluationConfig,
+    "privacy_audit": PrivacyAuditConfig,
+}
+
+
+class ArmSettings(Group):
+    """All groups of one arm."""
+
+    shared_pool: SharedPoolConfig = SharedPoolConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    federation: FederationConfig = FederationConfig()
+    personal_layers: PersonalLayersConfig = PersonalLayersConfig()
+    threshold_filter: ThresholdFilterConfig = ThresholdFilterConfig()
+    sampling: SamplingConfig = SamplingConfig()
+
+
+ARM_GROUPS: dict[str, type[Group]] = {
+    name: cast(type[Group], field.annotation) for name, field in ArmSettings.model_fields.items()
+}

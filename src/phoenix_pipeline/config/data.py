@@ -1,5 +1,6 @@
 """Groups about the run as a whole, its images, and who holds them."""
 
+import re
 from typing import Annotated, Any, Literal
 
 from PIL import ImageColor
@@ -24,6 +25,13 @@ def _check_window(value: tuple[float, float]) -> tuple[float, float]:
     return value
 
 
+def _check_device(value: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", value):
+        raise ValueError(f"got {value!r}, must be auto, cpu, cuda, cuda:N (N a number) or mps")
+    return value
+
+
+Device = Annotated[str, AfterValidator(_check_device)]
 Colour = Annotated[str, AfterValidator(_check_colour)]
 Window = Annotated[
     tuple[float, float], BeforeValidator(_split_window), AfterValidator(_check_window)
@@ -38,10 +46,10 @@ class RunConfig(Group):
     """What every stage of one run shares."""
 
     seed: int = Field(0, ge=0, description="Seed from which every random stream is derived.")
-    device: str = Field(
+    device: Device = Field(
         "auto",
-        pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$",
-        description="Where models live: `auto` takes the first GPU, else the CPU.",
+        description="Where models live: `cpu`, `cuda`, `cuda:1`, `mps`; `auto`: the first GPU, "
+        "else the CPU.",
     )
     arms_at_a_time: Literal["auto"] | Positive = Field(
         "auto",

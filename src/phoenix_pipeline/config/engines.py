@@ -1,14 +1,17 @@
 """Blocks of the group ``federation`` that say where clients run, and when they are there."""
 
+import re
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import AfterValidator, Field
 
 from phoenix_pipeline.config.base import Group, Positive
 
 
 def _in_order(rounds: str) -> str:
-    """Refuse a span that ends before it begins."""
+    """Refuse what is no list of spans, and a span that ends before it begins."""
+    if not re.fullmatch(r"[1-9]\d*(-\d*)?(,[1-9]\d*(-\d*)?)*", rounds):
+        raise ValueError(f"got {rounds!r}, must be rounds from 1 on, such as '3-' or '1-4,8-'")
     for part in rounds.split(","):
         first, _, last = part.partition("-")
         if last and int(last) < int(first):
@@ -17,11 +20,7 @@ def _in_order(rounds: str) -> str:
 
 
 # Rounds, such as "3-" or "1-4,8-".
-Rounds = Annotated[
-    str,
-    StringConstraints(pattern=r"^[1-9]\d*(-\d*)?(,[1-9]\d*(-\d*)?)*$"),
-    AfterValidator(_in_order),
-]
+Rounds = Annotated[str, AfterValidator(_in_order)]
 
 
 class RayConfig(Group):

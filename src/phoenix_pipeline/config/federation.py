@@ -116,7 +116,7 @@ class FederationConfig(Group):
     def _none_are_no_strategies(cls, given: Any) -> Any:
         if not isinstance(given, Mapping):
             return given or {}
-        return {name: told or {} for name, told in given.items()}
+        return {name: settings or {} for name, settings in given.items()}
 
     @model_validator(mode="after")
     def _has_strategies_for_clients(self) -> Self:

@@ -30,10 +30,7 @@ def per_image_gradients(
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Return each image's gradients by name [B, ...] and losses [B].
 
-    Args:
-        unet: a network that treats the images of a batch independently.
-        batch: of one image or more.
-        config: precision.
+    ``unet``: a network that treats the images of a batch independently.
     """
 
     def loss_of(
@@ -63,19 +60,11 @@ def set_private_gradients(
 ) -> Tensor:
     """Set ``unet``'s gradients to (sum of clipped gradients + noise) / ``expected_batch``.
 
-    Args:
-        unet: its parameters' ``grad`` are replaced.
-        batch: may be of no images.
-        config: clipping norm, precision.
-        noise_multiplier: standard deviation of the noise over the clipping norm.
-        expected_batch: expected images of a batch, whatever this one has.
-        generator: of the noise, on the network's device; None: secret noise.
-
-    Returns:
-        The sum of the losses over ``expected_batch``, which is their mean on average.
-
-    Raises:
-        SettingsError: no noise multiplier is given.
+    ``batch``: may be of no images. ``noise_multiplier``: standard deviation of the noise over the
+    clipping norm. ``expected_batch``: expected images of a batch, whatever this one has.
+    ``generator``: of the noise, on the network's device; None: secret noise. Returns the sum of the
+    losses over ``expected_batch``, which is their mean on average.
+    Raises SettingsError: no noise multiplier is given.
     """
     if noise_multiplier is None:
         raise SettingsError(

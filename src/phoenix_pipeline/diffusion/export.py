@@ -40,9 +40,7 @@ def export_pipeline(
     The weights are safetensors; ``phoenix.json`` holds ``metadata``. Adapters are merged, and lie
     by themselves in :data:`ADAPTERS_FILE`, as diffusers names them. A folder of that name is
     replaced when the new one is complete.
-
-    Raises:
-        StorageError: the folder could not be written in full.
+    Raises StorageError: the folder could not be written in full.
     """
     from diffusers import DDPMPipeline, LDMPipeline
 
@@ -73,9 +71,8 @@ def load_unet(folder: Path) -> "UNet2DModel":
     """Return the network of an exported folder, on the CPU, in evaluation mode; never downloads.
 
     The folder is that of a pipeline, with the network in ``unet``, or the network's own.
-
-    Raises:
-        CheckpointError: the folder is missing or incomplete, or its weights do not fit its config.
+    Raises CheckpointError: the folder is missing or incomplete, or its weights do not fit its
+    config.
     """
     from diffusers import UNet2DModel
 

@@ -53,7 +53,6 @@ class GraphedSteps:
         config: TrainingConfig,
         condition: Condition | None,
     ) -> None:
-        """Record them; the network's weights stay as they are."""
         device, size = images.device, config.batch_size
         self.generator = torch.Generator(device=device)
         self._images, self._classes = images, condition

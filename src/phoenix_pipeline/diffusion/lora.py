@@ -28,9 +28,7 @@ def add_adapters(unet: nn.Module, config: LoraConfig, seed: int) -> nn.Module:
     """Give ``unet`` its adapters, in place, and lay its own weights at rest.
 
     B starts at zero, so the network still predicts what it did; A depends on ``seed`` alone.
-
-    Raises:
-        SettingsError: a target matches no layer, or peft is not installed.
+    Raises SettingsError: a target matches no layer, or peft is not installed.
     """
     check_targets(unet, config)
     if find_spec("peft") is None:

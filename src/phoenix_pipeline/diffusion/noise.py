@@ -101,9 +101,7 @@ class NoiseSchedule:
         """Return the weights of the squared errors at ``t`` [N] (Hang et al., arXiv 2303.09556).
 
         ``min(SNR, gamma)`` times the squared error of x_0, in terms of what the network predicts.
-
-        Raises:
-            SettingsError: of a flow.
+        Raises SettingsError: of a flow.
         """
         if self._kind.snr_per_error is None:
             raise SettingsError(f"prediction_type {self.prediction_type} has no min-SNR weights")

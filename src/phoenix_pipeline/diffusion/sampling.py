@@ -1,21 +1,54 @@
 """The reverse process: images from a trained network, each one decided by its own seed."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from phoenix_pipeline.config import NoiseConfig, SamplingConfig
-from phoenix_pipeline.diffusion.guidance import Guidance
+from phoenix_pipeline.diffusion.conditioning import null_class
 from phoenix_pipeline.diffusion.samplers import SAMPLERS, TakeStep
 from phoenix_pipeline.diffusion.schedulers import prepare_scheduler
-from phoenix_pipeline.diffusion.unet_inference import predict_at
+from phoenix_pipeline.diffusion.unet_inference import Predict, predict_at
 from phoenix_pipeline.errors import TrainingError
 from phoenix_pipeline.images import to_uint8
 from phoenix_pipeline.optimization.compilation import is_compiled
 from phoenix_pipeline.optimization.precision import autocast
 from phoenix_pipeline.threads import LEAST_SHARE, side_by_side
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """How a batch of B images is predicted: ``f_null + scale (f_class - f_null)``.
+
+    ``labels``: what the network is called with, int64 [B], or [2 B] where it is asked twice, the
+    second half being the null class.
+    """
+
+    labels: Tensor
+    scale: float
+
+    @classmethod
+    def of(cls, unet: nn.Module, classes: Tensor, scale: float) -> "Guidance":
+        """Return what draws images of ``classes`` [B]; with scale 1 or 0 one prediction will do."""
+        if scale == 1.0:
+            return cls(classes, scale)
+        null = torch.full_like(classes, null_class(unet))
+        return cls(null if scale == 0.0 else torch.cat([classes, null]), scale)
+
+    def guided(self, predict: Predict) -> Predict:
+        """Return a prediction for x_t [B, C, H, W] from one for as many images as ``labels``."""
+        if self.scale in (0.0, 1.0):
+            return predict
+
+        def predict_guided(x_t: Tensor, index: int) -> Tensor:
+            of_class, of_any = predict(torch.cat([x_t, x_t]), index).float().chunk(2)
+            return torch.lerp(of_any, of_class, self.scale)
+
+        return predict_guided
+
 
 Decode = Callable[[torch.Tensor], torch.Tensor]
 # Per core: 64 digits of 8x8 on two cores are slower divided, 250 are faster (docs/speed.md).
@@ -25,78 +58,72 @@ _LEAST_PIXELS = 6000
 def check_sampling(sampling: SamplingConfig, noise: NoiseConfig) -> None:
     """Refuse settings that no image can be drawn with, before anything is trained.
 
-    Raises:
-        SettingsError: see :func:`~phoenix_pipeline.diffusion.schedulers.prepare_scheduler`.
+    Raises SettingsError: see :func:`~phoenix_pipeline.diffusion.schedulers.prepare_scheduler`.
     """
     prepare_scheduler(noise, sampling, sampling.num_steps)
 
 
 def sample_images(
     unet: nn.Module,
-    scheduler_config: NoiseConfig,
+    noise: NoiseConfig,
     config: SamplingConfig,
     image_shape: tuple[int, int, int],
     seeds: Sequence[int],
     device: torch.device | str,
-    num_steps: int | None = None,
     labels: Sequence[int] | None = None,
     decode: Decode | None = None,
 ) -> Iterator[np.ndarray]:
     """Yield uint8 batches [B, C, H, W], B up to ``config.batch_size``, in the order of ``seeds``.
 
-    The initial and the ancestral noise of image ``i`` come from a CPU generator seeded with
-    ``seeds[i]``, so neither the batch size nor the other images change it. The network is switched
-    to evaluation for each batch and back afterwards. On a CPU each of torch's threads takes a part
-    of the batch.
-
-    Args:
-        unet: the network, on ``device``.
-        scheduler_config: the forward process that it was trained with.
-        config: sampler, steps, spacing and batch size.
-        image_shape: (C, H, W); of latents, where the network makes such.
-        seeds: one per image.
-        device: where the network is.
-        num_steps: replaces ``config.num_steps``; None keeps it.
-        labels: the class that each image is to show; None for an unconditional network.
-        decode: gives images in [-1, 1] for latents; None: the network makes images.
-
-    Raises:
-        SettingsError: at once, see :func:`check_sampling`.
-        TrainingError: the network gives values that are not finite.
+    Image ``i`` depends on ``seeds[i]`` alone, which seeds a CPU generator, and on ``labels[i]``,
+    the class that it is to show. ``unet`` was trained on the forward process ``noise``.
+    ``image_shape``: (C, H, W); of latents, which ``decode`` makes images in [-1, 1] of.
+    Raises SettingsError: at once, see :func:`check_sampling`.
+    Raises TrainingError: the network gives values that are not finite.
     """
-    steps = config.num_steps if num_steps is None else num_steps
-    scheduler = prepare_scheduler(scheduler_config, config, steps, clips=decode is None)
+    scheduler = prepare_scheduler(noise, config, config.num_steps, clips=decode is None)
     new_steps = SAMPLERS[config.sampler].new_steps(scheduler, config)
-
-    items = [(seed, 0 if labels is None else labels[i]) for i, seed in enumerate(seeds)]
 
     def draw(chunk: Sequence[tuple[int, int]]) -> np.ndarray:
         generators = [torch.Generator().manual_seed(int(seed)) for seed, _ in chunk]
-        noise = torch.stack([torch.randn(image_shape, generator=g) for g in generators])
-        noise, guidance = noise.to(device), None
+        x_t = torch.stack([torch.randn(image_shape, generator=g) for g in generators]).to(device)
+        guidance = None
         if labels is not None:
-            classes = torch.tensor([label for _, label in chunk], device=noise.device)
+            classes = torch.tensor([label for _, label in chunk], device=x_t.device)
             guidance = Guidance.of(unet, classes, config.guidance_scale)
-        with autocast(noise.device, config.precision):
-            x_0 = _denoise(unet, scheduler.timesteps, noise, new_steps(generators), guidance)
+        with autocast(x_t.device, config.precision):
+            x_0 = _denoise(unet, scheduler.timesteps, x_t, new_steps(generators), guidance)
         return to_uint8(decode(x_0) if decode else x_0).cpu().numpy()
 
-    def batches() -> Iterator[np.ndarray]:
-        least = max(LEAST_SHARE, _LEAST_PIXELS // (image_shape[-2] * image_shape[-1]))
-        with side_by_side(draw, torch.device(device), least) as draw_batch:
-            # Compiled code is for one size: a shorter last batch would be compiled anew.
-            whole = min(config.batch_size, len(items)) if is_compiled(unet) else 0
-            for start in range(0, len(items), config.batch_size):
-                chunk = items[start : start + config.batch_size]
-                was_training = unet.training
-                unet.eval()
-                try:
-                    batch = draw_batch([*chunk, *[chunk[-1]] * (whole - len(chunk))])[: len(chunk)]
-                finally:
-                    unet.train(was_training)
-                yield batch
+    items = [(seed, 0 if labels is None else labels[i]) for i, seed in enumerate(seeds)]
+    least = max(LEAST_SHARE, _LEAST_PIXELS // (image_shape[-2] * image_shape[-1]))
+    return _by_batches(unet, items, config.batch_size, draw, torch.device(device), least)
 
-    return batches()
+
+def _by_batches(
+    unet: nn.Module,
+    items: Sequence[tuple[int, int]],
+    batch_size: int,
+    draw: Callable[[Sequence[tuple[int, int]]], np.ndarray],
+    device: torch.device,
+    least: int,
+) -> Iterator[np.ndarray]:
+    """Yield what ``draw`` makes of each batch, ``least`` items or more in each of torch's threads.
+
+    The network is switched to evaluation for each batch and back afterwards.
+    """
+    with side_by_side(draw, device, least) as draw_batch:
+        # Compiled code is for one size: a shorter last batch would be compiled anew.
+        whole = min(batch_size, len(items)) if is_compiled(unet) else 0
+        for start in range(0, len(items), batch_size):
+            chunk = items[start : start + batch_size]
+            was_training = unet.training
+            unet.eval()
+            try:
+                batch = draw_batch([*chunk, *[chunk[-1]] * (whole - len(chunk))])[: len(chunk)]
+            finally:
+                unet.train(was_training)
+            yield batch
 
 
 @torch.inference_mode()

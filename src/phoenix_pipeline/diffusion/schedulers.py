@@ -22,11 +22,9 @@ def prepare_scheduler(
     """Return diffusers' scheduler of ``sampling.sampler``, which visits ``steps`` timesteps.
 
     ``clips``: see :func:`~phoenix_pipeline.diffusion.noise.build_scheduler`.
-
-    Raises:
-        SettingsError: an unknown sampler, one for other models, more steps than the forward process
-            has, a spacing that cannot make exactly as many different ones, or one that starts where
-            images still show.
+    Raises SettingsError: an unknown sampler, one for other models, more steps than the forward
+    process has, a spacing that cannot make exactly as many different ones, or one that starts where
+    images still show.
     """
     scheduler = build_sampler(noise, sampling, clips)
     times = SAMPLERS[sampling.sampler].times

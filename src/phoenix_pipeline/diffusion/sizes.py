@@ -47,9 +47,7 @@ def settle_unet(unet: UNetConfig, image_size: int) -> UNetConfig:
 
     The U-Net has the preset's levels as far as the side can be halved to 4 pixels or more, and
     attention on its smallest feature maps if these have at most 16 pixels a side.
-
-    Raises:
-        SettingsError: ``norm_num_groups`` was set to what does not divide the preset's channels.
+    Raises SettingsError: ``norm_num_groups`` was set to what does not divide the preset's channels.
     """
     channels = _preset_for(image_size).channels
     unet = unet.settled(block_out_channels=channels[: _num_levels(image_size, channels)])

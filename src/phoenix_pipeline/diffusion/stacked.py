@@ -48,16 +48,10 @@ def train_stacked(
 ) -> list[LocalResult | TrainingError]:
     """Train the weights of every task in place, all clients of a step at once.
 
-    Args:
-        unet: the network that all clients have; its own weights are not used or changed.
-        tasks: each client's weights, images, work and moments, on one device.
-        schedule: the forward process, on the same device.
-        config: what :func:`why_not_stacked` lets pass.
-        conditions: the classes of each task's images; None for an unconditional network.
-
-    Returns:
-        One entry per task: what :func:`~phoenix_pipeline.diffusion.training.train_locally` returns
-        (``seconds`` are the client's share of the whole) or raises.
+    ``unet``: the network that all clients have; its own weights are not used or changed.
+    ``conditions``: the classes of each task's images; None for an unconditional network. Returns
+    one entry per task: what :func:`~phoenix_pipeline.diffusion.training.train_locally` returns
+    (``seconds`` are the client's share of the whole) or raises.
     """
     started = time.perf_counter()
     columns = Columns.of(unet, tasks[0].work.from_server)

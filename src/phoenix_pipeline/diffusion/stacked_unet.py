@@ -49,11 +49,8 @@ class StackedUNet:
     ) -> Tensor:
         """Return what the networks with ``weights`` [C, ...] predict, [C, B, channels, H, W].
 
-        Args:
-            weights: all parameters of the network, by name.
-            x_t: noisy images [C, B, channels, H, W].
-            t: int64 timesteps [C, B].
-            labels: int64 classes [C, B], for a conditional network.
+        ``x_t``: noisy images [C, B, channels, H, W]. ``t``: int64 timesteps [C, B]. ``labels``:
+        int64 classes [C, B], for a conditional network.
         """
         shifts = self._shifts(weights, self._embedding(weights, t, labels))
         x = x_t.transpose(0, 1).flatten(1, 2)

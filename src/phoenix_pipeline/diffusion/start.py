@@ -44,10 +44,9 @@ def load_start(folder: Path, network: nn.Module, noise: NoiseConfig) -> dict[str
     """Return the weights in ``folder``, which become those of ``network``.
 
     ``folder``: of a ``DDPMPipeline``, which a trained arm is, or of a ``UNet2DModel``.
-
-    Raises:
-        CheckpointError: the folder holds no complete network.
-        SettingsError: it was built otherwise, or for another forward process; lists what differs.
+    Raises CheckpointError: the folder holds no complete network.
+    Raises SettingsError: it was built otherwise, or for another forward process; lists what
+    differs.
     """
     found = load_unet(folder)
     ours: Any = network
@@ -72,8 +71,7 @@ def check_arrays(
 ) -> dict[str, Tensor]:
     """Return ``found`` if it has the names and shapes of ``expected``.
 
-    Raises:
-        SettingsError: names the arrays that differ, three at most, and their shapes.
+    Raises SettingsError: names the arrays that differ, three at most, and their shapes.
     """
     there = {name: tuple(array.shape) for name, array in found.items()}
     here = {name: tuple(array.shape) for name, array in expected.items()}

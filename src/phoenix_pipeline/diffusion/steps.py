@@ -55,7 +55,6 @@ class LossSteps:
         config: TrainingConfig,
         moments: dict[str, Tensor] | None,
     ) -> None:
-        """Begin with ``moments``, if any."""
         self.generator = torch.Generator(device=device).manual_seed(work.seed)
         self._network, self._draw_loss, self._config = network, draw_loss, config
         self._weights = list(network.parameters())
@@ -97,7 +96,6 @@ class EagerSteps(LossSteps):
         condition: Condition | None,
         moments: dict[str, Tensor] | None,
     ) -> None:
-        """Begin with ``moments``, if any."""
         super().__init__(unet, self._draw_error, images.device, work, config, moments)
         self._images, self._work = images, work
         self._schedule, self._condition = schedule, condition

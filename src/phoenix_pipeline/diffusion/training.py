@@ -36,17 +36,10 @@ def train_locally(
 ) -> LocalResult:
     """Train ``unet`` in place for ``work.steps`` batches drawn from ``images``.
 
-    Args:
-        unet: the network, on the device of ``images``.
-        images: uint8 [N, C, H, W], resident on the training device.
-        work: steps, seed, and the stretch of the run that the learning rate covers.
-        schedule: the forward process, on the same device.
-        config: batch size, step size, clipping, precision.
-        optimizer_state: Adam's moments from :func:`adam_state`; replaced by the new ones in place.
-        condition: the classes of ``images``, for a conditional network.
-
-    Raises:
-        TrainingError: a loss is not finite; names the step.
+    ``images``: uint8 [N, C, H, W], resident on the training device. ``optimizer_state``: Adam's
+    moments from :func:`adam_state`; replaced by the new ones in place. ``condition``: the classes
+    of ``images``, for a conditional network.
+    Raises TrainingError: a loss is not finite; names the step.
     """
     started = time.perf_counter()
     parameters = dict(unet.named_parameters())

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 def feature_map_sides(config: UNetConfig, image_size: int) -> list[int]:
     """Return the side of the feature maps at each level, from full size down.
 
-    Raises:
-        SettingsError: ``image_size`` cannot be halved as often as there are levels.
+    Raises SettingsError: ``image_size`` cannot be halved as often as there are levels.
     """
     levels = len(config.block_out_channels)
     if image_size % 2 ** (levels - 1):
@@ -37,9 +36,7 @@ def build_unet(
     With ``num_classes`` it has an embedding of each class and, in the last row, of the null class.
 
     The weights depend on ``seed`` alone; torch's global generator is left as it was.
-
-    Raises:
-        SettingsError: the levels or attention resolutions do not fit ``image_size``.
+    Raises SettingsError: the levels or attention resolutions do not fit ``image_size``.
     """
     from diffusers import UNet2DModel
 

@@ -29,16 +29,11 @@ def predict_at(
 ) -> Predict:
     """Return what predicts for a batch [B, C, side, side] at ``timesteps[index]``.
 
-    Weights are read now, in evaluation mode. Networks that are compiled, or built otherwise than
-    by :func:`~phoenix_pipeline.diffusion.unet.build_unet`, or with layers of other kinds in their
-    place, are called as they are.
-
-    Args:
-        unet: the network, on its device.
-        timesteps: int64 [S], on the same device.
-        side: height and width of the images.
-        dtype: of convolutions and matrix products, the one of the autocast that surrounds them.
-        labels: the class of each image [B], for a conditional network.
+    Weights are read now, in evaluation mode. Networks that are compiled, or built otherwise than by
+    :func:`~phoenix_pipeline.diffusion.unet.build_unet`, or with layers of other kinds in their
+    place, are called as they are. ``timesteps``: int64 [S], on the same device. ``dtype``: of
+    convolutions and matrix products, the one of the autocast that surrounds them. ``labels``: the
+    class of each image [B], for a conditional network.
     """
 
     def call(x: Tensor, index: int) -> Tensor:

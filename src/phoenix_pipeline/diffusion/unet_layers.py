@@ -105,7 +105,6 @@ class Layers(Generic[Shared_contra]):
     """The forward pass, in the order of ``UNet2DModel.forward``; holds no reference to it."""
 
     def __init__(self, unet: Any, parts: Parts[Shared_contra]) -> None:
-        """Build the layers of ``unet``, which :func:`is_known`."""
         self._conv_in = parts.convolution(unet.conv_in)
         self._down = [_level(parts, block, block.downsamplers) for block in unet.down_blocks]
         first, second = map(parts.residual, unet.mid_block.resnets)

@@ -5,7 +5,6 @@ Sized so that every arm together takes about half an hour on 2 CPU cores at 64 p
 What a kind of model makes of the side is the family's own (``settle_model``, ``settle_training``).
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 from phoenix_pipeline.config import (
@@ -15,9 +14,9 @@ from phoenix_pipeline.config import (
     ModelConfig,
     TrainingConfig,
 )
-from phoenix_pipeline.config.base import AUTO
+from phoenix_pipeline.config.base import AUTO, flatten
 from phoenix_pipeline.errors import SettingsError
-from phoenix_pipeline.families.components import FAMILIES, family_of, find_family
+from phoenix_pipeline.families import FAMILIES, family_of, find_family
 from phoenix_pipeline.families.latents import latent_side
 
 _ALIGNMENT = "alignment"
@@ -34,10 +33,9 @@ def settle_arm(settings: ArmSettings, image_size: int) -> ArmSettings:
     """Return the groups of an arm without ``auto``, which goes by the side of what it learns.
 
     Of latents that side is the images' over the factor of the autoencoder.
-
-    Raises:
-        SettingsError: see :func:`settle_federation` and :func:`settle_model`.
-        SettingsError, CheckpointError: see :func:`~phoenix_pipeline.families.latents.latent_side`.
+    Raises SettingsError: see :func:`settle_federation` and :func:`settle_model`.
+    Raises SettingsError, CheckpointError: see
+    :func:`~phoenix_pipeline.families.latents.latent_side`.
     """
     image_size = latent_side(settings.model, image_size)
     model = settle_model(settings.model, image_size)
@@ -58,8 +56,7 @@ def settle_arm(settings: ArmSettings, image_size: int) -> ArmSettings:
 def settle_model(model: ModelConfig, image_size: int) -> ModelConfig:
     """Return ``model`` without ``auto``, also in the groups of families that it is not of.
 
-    Raises:
-        SettingsError: what a family chooses does not go with what is set.
+    Raises SettingsError: what a family chooses does not go with what is set.
     """
     for name in dict.fromkeys((*FAMILIES.own, model.family)):
         model = find_family(name).settle_model(model, image_size)
@@ -89,9 +86,7 @@ def settle_federation(
     """Return ``federation`` without ``auto``: the images of a run, divided among the rounds.
 
     ``aligned``: clients follow the last global step.
-
-    Raises:
-        SettingsError: the work is counted in something else than images.
+    Raises SettingsError: the work is counted in something else than images.
     """
     work = federation.local_work
     if "amount" in work.auto and work.unit != "images_per_round":
@@ -117,13 +112,5 @@ def settle_federation(
 
 def list_settled(given: Group, settled: Group) -> dict[str, Any]:
     """Return what each key that waited in ``given`` has become in ``settled``, by dotted names."""
-    values = settled.model_dump(mode="json")
-    return {key: read_dotted(values, key) for key in given.waiting()}
-
-
-def read_dotted(values: Mapping[str, Any], key: str) -> Any:
-    """Return the value at a dotted name."""
-    found: Any = values
-    for part in key.split("."):
-        found = found[part]
-    return found
+    values = dict(flatten(settled))
+    return {key: values[key] for key in given.waiting()}

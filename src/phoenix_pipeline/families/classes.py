@@ -6,7 +6,7 @@ import numpy as np
 
 from phoenix_pipeline.config import ModelConfig, SamplingConfig
 from phoenix_pipeline.errors import SettingsError
-from phoenix_pipeline.families.components import family_of
+from phoenix_pipeline.families import family_of
 from phoenix_pipeline.families.provenance import ModelDescription
 from phoenix_pipeline.images import GLOBAL_MODEL
 
@@ -20,9 +20,7 @@ def check_classes(
     """Refuse to ask an unconditional model for classes, and shares that do not fit the classes.
 
     ``class_names``: of the model; None where they are not known yet.
-
-    Raises:
-        SettingsError: names the setting and what is allowed.
+    Raises SettingsError: names the setting and what is allowed.
     """
     shares = sampling.class_distribution
     if model.conditioning == "none":
@@ -58,15 +56,9 @@ def class_shares(
     """Return the shares [classes] of the model of ``client_id``, up to a factor.
 
     A client whose class embedding is its own has never learnt classes that it does not hold: they
-    are left out, and if nothing is left, it draws as it was trained.
-
-    Args:
-        metadata: of ``model_folder.read_description``.
-        sampling: ``class_distribution``.
-        client_id: whose model; -1 for the one that all share.
-
-    Raises:
-        SettingsError: nobody knows what the model was trained on.
+    are left out, and if nothing is left, it draws as it was trained. ``client_id``: whose model; -1
+    for the one that all share.
+    Raises SettingsError: nobody knows what the model was trained on.
     """
     chosen, names = sampling.class_distribution, metadata["settings"]["class_names"]
     counts = metadata.get("class_counts")
@@ -101,8 +93,7 @@ def spread_labels(shares: np.ndarray, count: int, first: int = 0) -> np.ndarray:
 def labels_by_number(labels: Sequence[int | str], class_names: Sequence[str]) -> list[int]:
     """Return classes that are given by name or number as numbers.
 
-    Raises:
-        SettingsError: a label is outside the classes; names it and what is allowed.
+    Raises SettingsError: a label is outside the classes; names it and what is allowed.
     """
     if not class_names:
         raise SettingsError(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from phoenix_pipeline.gan.dcgan import Dcgan
-    from phoenix_pipeline.optimization.work import LocalResult, LocalWork
+    from phoenix_pipeline.optimization.work import ClientTask, LocalResult
 
 _DISCRIMINATOR = "discriminator"
 # Batch size, learning rate, channels, latent length, layers per resolution, by the largest side
@@ -72,19 +72,16 @@ class DcganFamily(Family):
     def train_locally(
         self,
         network: "nn.Module",
-        images: "Tensor",
-        work: "LocalWork",
+        task: "ClientTask",
         model: ModelConfig,
         training: TrainingConfig,
-        optimizer_state: "dict[str, Tensor] | None" = None,
-        labels: "Tensor | None" = None,
     ) -> "LocalResult":
         """Train in place; see :func:`phoenix_pipeline.gan.training.train_locally`."""
         from phoenix_pipeline.gan.training import train_locally
 
-        gan = cast("Dcgan", network)
-        known = labels if gan.num_classes else None
-        return train_locally(gan, images, work, model.dcgan, training, optimizer_state, known)
+        gan, moments = cast("Dcgan", network), task.optimizer_state
+        known = task.labels if gan.num_classes else None
+        return train_locally(gan, task.images, task.work, model.dcgan, training, moments, known)
 
     def sample_images(
         self,
@@ -94,15 +91,11 @@ class DcganFamily(Family):
         image_shape: tuple[int, int, int],
         seeds: Sequence[int],
         device: "torch.device | str",
-        num_steps: int | None = None,
         labels: Sequence[int] | None = None,
     ) -> "Iterator[np.ndarray]":
         """Yield uint8 batches; see :func:`phoenix_pipeline.gan.sampling.sample_images`.
 
-        The generator takes one step, so ``num_steps`` is unused.
-
-        Raises:
-            SettingsError: at once, if the network makes images of another shape.
+        Raises SettingsError: at once, if the network makes images of another shape.
         """
         from phoenix_pipeline.gan.sampling import sample_images
 

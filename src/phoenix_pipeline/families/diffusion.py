@@ -9,7 +9,7 @@ from phoenix_pipeline.diffusion.layer_presets import OUTPUT, layer_presets
 from phoenix_pipeline.diffusion.sizes import settle_training, settle_unet
 from phoenix_pipeline.families.family import Family
 from phoenix_pipeline.families.provenance import NetworkSettings
-from phoenix_pipeline.families.starts import start_folder
+from phoenix_pipeline.hub import start_folder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from phoenix_pipeline.errors import TrainingError
-    from phoenix_pipeline.optimization.work import ClientTask, LocalResult, LocalWork
+    from phoenix_pipeline.optimization.work import ClientTask, LocalResult
 
 # Tables of the forward process and of its copies, for each timestep.
 _TIMESTEP_BYTES = 64
@@ -45,12 +45,10 @@ class DiffusionFamily(Family):
     ) -> "nn.Module":
         """Return the U-Net; its weights depend on ``seed`` alone.
 
-        With adapters their base are the weights of ``model.start_from``; without a start it has
-        the right names and shapes.
-
-        Raises:
-            SettingsError: settings do not fit the images, or the start.
-            CheckpointError: the start holds no complete network.
+        With adapters their base are the weights of ``model.start_from``; without a start it has the
+        right names and shapes.
+        Raises SettingsError: settings do not fit the images, or the start.
+        Raises CheckpointError: the start holds no complete network.
         """
         from phoenix_pipeline.diffusion.unet import build_unet
 
@@ -80,21 +78,21 @@ class DiffusionFamily(Family):
     def train_locally(
         self,
         network: "nn.Module",
-        images: "Tensor",
-        work: "LocalWork",
+        task: "ClientTask",
         model: ModelConfig,
         training: TrainingConfig,
-        optimizer_state: "dict[str, Tensor] | None" = None,
-        labels: "Tensor | None" = None,
     ) -> "LocalResult":
         """Train in place; see :func:`phoenix_pipeline.diffusion.training.train_locally`."""
         from phoenix_pipeline.diffusion.conditioning import condition_of
         from phoenix_pipeline.diffusion.noise import forward_process
         from phoenix_pipeline.diffusion.training import train_locally
 
-        schedule = forward_process(model.noise, images.device)
-        condition = condition_of(network, model, labels)
-        return train_locally(network, images, work, schedule, training, optimizer_state, condition)
+        schedule = forward_process(model.noise, task.images.device)
+        condition = condition_of(network, model, task.labels)
+        moments = task.optimizer_state
+        return train_locally(
+            network, task.images, task.work, schedule, training, moments, condition
+        )
 
     def sample_images(
         self,
@@ -104,7 +102,6 @@ class DiffusionFamily(Family):
         image_shape: tuple[int, int, int],
         seeds: Sequence[int],
         device: "torch.device | str",
-        num_steps: int | None = None,
         labels: Sequence[int] | None = None,
     ) -> "Iterator[np.ndarray]":
         """Yield uint8 batches; see :func:`phoenix_pipeline.diffusion.sampling.sample_images`.
@@ -113,14 +110,12 @@ class DiffusionFamily(Family):
         """
         from phoenix_pipeline.diffusion.lora import merge_adapters
         from phoenix_pipeline.diffusion.sampling import sample_images
-        from phoenix_pipeline.latents.attached import autoencoder_of, shape_in
+        from phoenix_pipeline.latents.autoencoder import autoencoder_of, shape_in
 
         autoencoder, shape = autoencoder_of(network), shape_in(network, image_shape)
         decode = autoencoder.decode if autoencoder else None
         network = merge_adapters(network)
-        return sample_images(
-            network, model.noise, sampling, shape, seeds, device, num_steps, labels, decode
-        )
+        return sample_images(network, model.noise, sampling, shape, seeds, device, labels, decode)
 
     def check(
         self, model: ModelConfig, sampling: SamplingConfig, channels: int, image_size: int
@@ -205,7 +200,7 @@ class DiffusionFamily(Family):
     ) -> None:
         """Write diffusers' folder layout; of adapters merged, and beside it the adapters alone."""
         from phoenix_pipeline.diffusion.export import export_pipeline
-        from phoenix_pipeline.latents.attached import autoencoder_of
+        from phoenix_pipeline.latents.autoencoder import autoencoder_of
 
         own = autoencoder_of(network)
         export_pipeline(folder, network, model.noise, metadata, own.network if own else None)

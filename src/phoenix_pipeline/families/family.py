@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from phoenix_pipeline.errors import TrainingError
-    from phoenix_pipeline.optimization.work import ClientTask, LocalResult, LocalWork
+    from phoenix_pipeline.optimization.work import ClientTask, LocalResult
 
 # A conditional model's layer with a row for each class: averaged row by row over the clients that
 # moved it.
@@ -44,7 +44,6 @@ class Family(ABC):
     ``latent``: it learns latents of an autoencoder as well as pixels (``model.autoencoder``).
     ``private``: it trains by gradients of single images (``training.dp_sgd``).
     ``why_not_compiled``: what rules out compiling where ``auto`` decides; None: nothing.
-    ``presets``: prefixes of personal layers by the name of a preset.
     ``parts``: top-level layers of ``encoder``, ``bottleneck`` and ``decoder``, for partial updates.
     ``undrawn``: top-level layers that no image is drawn with.
     ``attacks``: scores of images by attack: higher for images that the network was trained on.
@@ -91,17 +90,13 @@ class Family(ABC):
     def train_locally(
         self,
         network: "nn.Module",
-        images: "Tensor",
-        work: "LocalWork",
+        task: "ClientTask",
         model: ModelConfig,
         training: TrainingConfig,
-        optimizer_state: "dict[str, Tensor] | None" = None,
-        labels: "Tensor | None" = None,
     ) -> "LocalResult":
-        """Train ``network`` in place on uint8 ``images`` [N, C, H, W] of one client.
+        """Train ``network`` in place on the images of one client.
 
-        Of a ``latent`` family they may be latents, float32 (``optimization.work.prepare_batch``).
-        ``labels``: int64 [N], which a conditional model needs and others do not read.
+        Of a ``latent`` family they may be latents.
         """
 
     @abstractmethod
@@ -113,7 +108,6 @@ class Family(ABC):
         image_shape: tuple[int, int, int],
         seeds: Sequence[int],
         device: "torch.device | str",
-        num_steps: int | None = None,
         labels: Sequence[int] | None = None,
     ) -> "Iterator[np.ndarray]":
         """Yield uint8 batches [B, C, H, W]; image ``i`` depends on ``seeds[i]`` alone.
@@ -173,8 +167,7 @@ class Family(ABC):
     ) -> "dict[str, Tensor]":
         """Return the weights in ``folder`` that ``network`` is to start from.
 
-        Raises:
-            SettingsError: they do not fit, or the family starts from random weights.
+        Raises SettingsError: they do not fit, or the family starts from random weights.
         """
         raise SettingsError(
             f"model.start_from is for diffusion models, but model.family is {self.name}; set "
@@ -194,8 +187,7 @@ class Family(ABC):
     ) -> "nn.Module":
         """Return ``network`` with all of its ``arrays``, those at rest as well, to draw with.
 
-        Raises:
-            CheckpointError: they are not its arrays; says ``misfit``, and the first reason.
+        Raises CheckpointError: they are not its arrays; says ``misfit``, and the first reason.
         """
         from phoenix_pipeline.families.model_folder import fill
 
@@ -213,8 +205,7 @@ class Family(ABC):
     def load(self, folder: Path) -> "nn.Module":
         """Return the network of an exported folder, on the CPU, in evaluation mode.
 
-        Raises:
-            CheckpointError: the weights are missing, or do not fit ``phoenix.json`` beside them.
+        Raises CheckpointError: the weights are missing, or do not fit ``phoenix.json`` beside them.
         """
         from phoenix_pipeline.checkpoints import load_tensors
         from phoenix_pipeline.families.model_folder import build_network, fill, read_description

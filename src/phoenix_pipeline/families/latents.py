@@ -4,7 +4,7 @@ from pathlib import Path
 
 from phoenix_pipeline.config import ModelConfig
 from phoenix_pipeline.errors import SettingsError
-from phoenix_pipeline.families.components import family_of
+from phoenix_pipeline.families import family_of
 from phoenix_pipeline.hub import find_folder
 from phoenix_pipeline.latents.space import SETTING, LatentSpace, read_space
 
@@ -12,8 +12,7 @@ from phoenix_pipeline.latents.space import SETTING, LatentSpace, read_space
 def autoencoder_folder(model: ModelConfig) -> Path | None:
     """Return the folder that ``model.autoencoder`` is or names; None where pixels are learnt.
 
-    Raises:
-        SettingsError: models of this family learn pixels alone, or the hub has no such name.
+    Raises SettingsError: models of this family learn pixels alone, or the hub has no such name.
     """
     if model.autoencoder is None:
         return None
@@ -28,9 +27,8 @@ def autoencoder_folder(model: ModelConfig) -> Path | None:
 def find_latents(model: ModelConfig) -> LatentSpace | None:
     """Return what the latents are like, by the configuration alone; None where pixels are learnt.
 
-    Raises:
-        SettingsError: see :func:`autoencoder_folder`.
-        CheckpointError: there is no autoencoder in the folder.
+    Raises SettingsError: see :func:`autoencoder_folder`.
+    Raises CheckpointError: there is no autoencoder in the folder.
     """
     folder = autoencoder_folder(model)
     return None if folder is None else read_space(folder)
@@ -39,8 +37,7 @@ def find_latents(model: ModelConfig) -> LatentSpace | None:
 def latent_side(model: ModelConfig, image_size: int) -> int:
     """Return the side in which the network sees images of ``image_size`` pixels.
 
-    Raises:
-        SettingsError, CheckpointError: see :func:`find_latents`; the factor does not divide.
+    Raises SettingsError, CheckpointError: see :func:`find_latents`; the factor does not divide.
     """
     space = find_latents(model)
     if space is None:

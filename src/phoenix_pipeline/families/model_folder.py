@@ -24,9 +24,13 @@ from phoenix_pipeline.families.provenance import (
 )
 from phoenix_pipeline.images import GLOBAL_MODEL
 from phoenix_pipeline.json_files import check_content, read_json, write_json
-from phoenix_pipeline.latents.attached import attach, autoencoder_of
 from phoenix_pipeline.latents.autoencoder import FOLDER as AUTOENCODER_FOLDER
-from phoenix_pipeline.latents.autoencoder import Autoencoder, load_autoencoder
+from phoenix_pipeline.latents.autoencoder import (
+    Autoencoder,
+    attach,
+    autoencoder_of,
+    load_autoencoder,
+)
 from phoenix_pipeline.latents.space import LatentSpace, trained_shape
 
 # Tables beside the models: rounds by client, and who trained on what.
@@ -47,13 +51,10 @@ def write_models(
 ) -> None:
     """Write the arm's models; the folder is complete or as it was.
 
-    Args:
-        folder: where.
-        body: shared arrays by name; written unless there is only a global model.
-        personal: (client_id, personal arrays), one client at a time in memory.
-        global_network: a complete network, or None where only clients have one.
-        metadata: of the training.
-        autoencoder: whose latents the models learnt; None: pixels.
+    ``body``: shared arrays by name; written unless there is only a global model. ``personal``:
+    (client_id, personal arrays), one client at a time in memory. ``global_network``: a complete
+    network, or None where only clients have one. ``autoencoder``: whose latents the models learnt;
+    None: pixels.
     """
     with atomic_path(folder) as temporary:
         if global_network is not None:
@@ -79,11 +80,20 @@ def write_models(
 def read_description(folder: Path) -> ModelDescription:
     """Return what :func:`write_models` noted beside the models.
 
-    Raises:
-        CheckpointError: there is no such file, or another program wrote it.
+    Raises CheckpointError: there is no such file, or another program wrote it.
     """
     path = Path(folder) / METADATA_FILE
-    return check_content(read_json(path), MODEL_DESCRIPTION, path)
+    try:
+        content = read_json(path)
+    except CheckpointError as error:
+        if not isinstance(error.__cause__, FileNotFoundError):
+            raise
+        raise CheckpointError(
+            f"there is no trained model in {folder}, for it has no {METADATA_FILE}; train the arm "
+            f"first (kedro run --pipelines ARM), or name the environment (--env) or the folder "
+            f"(data_root) of the run that trained it"
+        ) from error
+    return check_content(content, MODEL_DESCRIPTION, path)
 
 
 def weights_digest(folder: Path) -> str:
@@ -102,8 +112,7 @@ def weights_digest(folder: Path) -> str:
 def load_network(folder: Path, client_id: int = GLOBAL_MODEL) -> nn.Module:
     """Return the global network or one client's, on the CPU, in evaluation mode.
 
-    Raises:
-        CheckpointError: there is no such model; names those that there are.
+    Raises CheckpointError: there is no such model; names those that there are.
     """
     folder = Path(folder)
     metadata = read_description(folder)
@@ -124,8 +133,7 @@ def load_network(folder: Path, client_id: int = GLOBAL_MODEL) -> nn.Module:
 def load_own_autoencoder(folder: Path, metadata: ModelDescription) -> Autoencoder | None:
     """Return the autoencoder of the models in ``folder``; None where they learnt pixels.
 
-    Raises:
-        CheckpointError: it is gone, or is another one than in training.
+    Raises CheckpointError: it is gone, or is another one than in training.
     """
     known = metadata["settings"].get("latents")
     if not known:
@@ -152,9 +160,7 @@ def build_as_trained(folder: Path, metadata: ModelDescription) -> nn.Module:
     """Return the network of a model in ``folder`` as it was when its training began.
 
     Adapters are on the weights of ``model.start_from``, which are read again.
-
-    Raises:
-        SettingsError, CheckpointError: these weights are gone, or others.
+    Raises SettingsError, CheckpointError: these weights are gone, or others.
     """
     settings = metadata["settings"]
     autoencoder, known = load_own_autoencoder(folder, metadata), settings.get("base_digest")
@@ -175,8 +181,7 @@ def build_as_trained(folder: Path, metadata: ModelDescription) -> nn.Module:
 def load_as_trained(folder: Path, client_id: int = GLOBAL_MODEL) -> nn.Module:
     """Return :func:`load_network` in the form that training changes: adapters are not merged.
 
-    Raises:
-        CheckpointError: see :func:`load_network` and :func:`build_as_trained`.
+    Raises CheckpointError: see :func:`load_network` and :func:`build_as_trained`.
     """
     metadata = read_description(folder)
     if not metadata["settings"].get("base_digest"):
@@ -193,8 +198,7 @@ def load_as_trained(folder: Path, client_id: int = GLOBAL_MODEL) -> nn.Module:
 def fill(network: nn.Module, tensors: Mapping[str, Tensor], misfit: str) -> nn.Module:
     """Return ``network`` with these weights, in evaluation mode.
 
-    Raises:
-        CheckpointError: they are not all of its arrays; says ``misfit``, and the first reason.
+    Raises CheckpointError: they are not all of its arrays; says ``misfit``, and the first reason.
     """
     try:
         network.load_state_dict(tensors)
@@ -206,11 +210,9 @@ def fill(network: nn.Module, tensors: Mapping[str, Tensor], misfit: str) -> nn.M
 def assemble_client(folder: Path, client_id: int, target: Path) -> None:
     """Write one client's complete model into ``target``, in its family's own layout.
 
-    ``target`` is a folder of :func:`write_models` with that model as the one that all share.
-    For diffusion, ``DDPMPipeline.from_pretrained(target)`` loads it without this package.
-
-    Raises:
-        CheckpointError: there is no such client.
+    ``target`` is a folder of :func:`write_models` with that model as the one that all share. For
+    diffusion, ``DDPMPipeline.from_pretrained(target)`` loads it without this package.
+    Raises CheckpointError: there is no such client.
     """
     record: ModelDescription = {**read_description(folder), "client_id": client_id}
     network = load_network(folder, client_id)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from phoenix_pipeline.optimization.work import LocalResult, LocalWork
+    from phoenix_pipeline.optimization.work import ClientTask, LocalResult
 
 
 class OneLossFamily(Family):
@@ -55,18 +55,14 @@ class OneLossFamily(Family):
     def train_locally(
         self,
         network: "nn.Module",
-        images: "Tensor",
-        work: "LocalWork",
+        task: "ClientTask",
         model: ModelConfig,
         training: TrainingConfig,
-        optimizer_state: "dict[str, Tensor] | None" = None,
-        labels: "Tensor | None" = None,
     ) -> "LocalResult":
-        """Train in place for ``work.steps`` batches of ``images``, as ``training`` asks.
+        """Train in place, as ``training`` asks.
 
-        Raises:
-            SettingsError: gradients of single images are asked for.
-            TrainingError: a loss is not finite; names the step.
+        Raises SettingsError: gradients of single images are asked for.
+        Raises TrainingError: a loss is not finite; names the step.
         """
         from phoenix_pipeline.diffusion.steps import LossSteps
         from phoenix_pipeline.diffusion.training import descend, mean_loss
@@ -75,21 +71,21 @@ class OneLossFamily(Family):
 
         if training.dp_sgd.enabled:
             raise SettingsError(f"training.dp_sgd is not for model.family {self.name}")
-        started = time.perf_counter()
+        started, work, moments = time.perf_counter(), task.work, task.optimizer_state
         shared = {n: p for n, p in network.named_parameters() if n in work.from_server}
         network.train()
 
         def draw_loss(
             indices: "Tensor", generator: "torch.Generator"
         ) -> "Sequence[Callable[[], Tensor]]":
-            x_0 = prepare_batch(images[indices], training, generator)
+            x_0 = prepare_batch(task.images[indices], training, generator)
             return [partial(self.loss, network, x_0, model, generator)]
 
-        steps = LossSteps(network, draw_loss, images.device, work, training, optimizer_state)
-        losses = descend(steps, corrections_of(shared, work), work, training, images)
-        if optimizer_state is not None:
-            optimizer_state.clear()
-            optimizer_state.update(steps.moments())
+        steps = LossSteps(network, draw_loss, task.images.device, work, training, moments)
+        losses = descend(steps, corrections_of(shared, work), work, training, task.images)
+        if moments is not None:
+            moments.clear()
+            moments.update(steps.moments())
         seconds = time.perf_counter() - started
         return LocalResult(mean_loss(losses), work.steps * training.batch_size, seconds)
 
@@ -101,13 +97,11 @@ class OneLossFamily(Family):
         image_shape: tuple[int, int, int],
         seeds: Sequence[int],
         device: "torch.device | str",
-        num_steps: int | None = None,
         labels: Sequence[int] | None = None,
     ) -> "Iterator[np.ndarray]":
         """Yield uint8 batches, of ``sampling.batch_size`` but for the last.
 
-        Raises:
-            TrainingError: values are not finite.
+        Raises TrainingError: values are not finite.
         """
         import torch
 

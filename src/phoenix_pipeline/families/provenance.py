@@ -100,8 +100,7 @@ def fingerprint_data(train: ImageSet, test: ImageSet, clients: pd.DataFrame) -> 
 def check_data(known: DataDigests, train: ImageSet, test: ImageSet, clients: pd.DataFrame) -> None:
     """Refuse images, or a table of who holds them, that are not those of the training, ``known``.
 
-    Raises:
-        DataError: names which of them changed, and the way back.
+    Raises DataError: names which of them changed, and the way back.
     """
     found = fingerprint_data(train, test, clients)
     changed = [name for name, digest in found.items() if (name, digest) not in known.items()]

@@ -66,9 +66,7 @@ def open_answer(
     """Return an answer's records, named ``names`` and no others, and their size in bytes.
 
     ``expected``: the arrays that bound the size.
-
-    Raises:
-        FederationError: the client could not answer, or answers with something else.
+    Raises FederationError: the client could not answer, or answers with something else.
     """
     if message.has_error():
         raise FederationError(message.error.reason or "the client gave no reason")
@@ -159,15 +157,10 @@ def read_reply(
     """Add a reply to ``rule``; return its ``row`` with what it says, or why it cannot be used.
 
     A client counts for at most the number of images in its ``row``. ``loss`` is NaN where it tells
-    none, ``score`` where there is none that is finite.
-
-    Args:
-        message: the reply.
-        row: of the client, before anything was heard.
-        most_images: what the client was asked to train on, at most.
-        template: arrays that bound the reply's size.
-        read_weights: decodes the reply's arrays, once their size is known to be harmless.
-        rule: takes them.
+    none, ``score`` where there is none that is finite. ``row``: of the client, before anything was
+    heard. ``most_images``: what the client was asked to train on, at most. ``template``: arrays
+    that bound the reply's size. ``read_weights``: decodes the reply's arrays, once their size is
+    known to be harmless.
     """
     size = 0
     try:

@@ -32,7 +32,7 @@ from phoenix_pipeline.federated.sites import Site
 from phoenix_pipeline.federated.threshold_filter import score_own_model
 from phoenix_pipeline.federated.transport import receive, send
 from phoenix_pipeline.metrics.monitoring import MonitorReference
-from phoenix_pipeline.optimization.work import LocalResult, LocalWork
+from phoenix_pipeline.optimization.work import ClientTask, LocalResult, LocalWork
 from phoenix_pipeline.seeding import derive_seed
 from phoenix_pipeline.strategies import ClientView
 
@@ -59,16 +59,10 @@ def build_client_app(
     def train(message: Message, context: Context) -> Message:
         settings = read_settings(message)
         site = open_site(message, context)
-        model = models.prepare(settings, site.images.device, site.base)
+        model = models.prepare(settings, site.images.device, site.own.base)
         begun = begin_round(message.content, settings, site, model)
         result = model.family.train_locally(
-            model.network,
-            site.images,
-            begun.work,
-            settings.model,
-            settings.training,
-            begun.moments,
-            site.labels,
+            model.network, begun.task, settings.model, settings.training
         )
         return Message(finish_round(begun, result), reply_to=message)
 
@@ -91,7 +85,7 @@ def build_client_app(
         if site.demands:
             site.demands.check_settings(settings)
         if settings.base_digest:
-            settings.open_network(site.base)
+            settings.open_network(site.own.base)
         metrics = MetricRecord(
             {
                 "client-id": site.client_id,
@@ -130,10 +124,11 @@ class ClientRound:
     work: LocalWork
 
     @property
-    def moments(self) -> dict[str, Tensor] | None:
-        """Adam's moments, which training replaces; None where they start anew."""
+    def task(self) -> ClientTask:
+        """What is to be trained; the weights are the model's own."""
         keeps = self.settings.training.optimizer_state == "keep"
-        return self.state.optimizer if keeps else None
+        moments = self.state.optimizer if keeps else None
+        return ClientTask(self.site.images, self.work, moments, self.site.labels)
 
 
 def begin_round(

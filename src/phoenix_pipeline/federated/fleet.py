@@ -61,8 +61,7 @@ class Attendance:
     def __init__(self, config: FederationConfig, clients: Collection[int]) -> None:
         """Read ``federation.attendance`` of a run over ``clients``; pooled data are always there.
 
-        Raises:
-            SettingsError: it names a client that there is not.
+        Raises SettingsError: it names a client that there is not.
         """
         rounds = {} if config.pooled else config.attendance
         unknown = sorted(rounds.keys() - set(clients))

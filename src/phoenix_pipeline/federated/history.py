@@ -123,7 +123,6 @@ class History:
     """
 
     def __init__(self, file: Path) -> None:
-        """Begin empty; ``file`` is written by :meth:`save`."""
         self._file = file
         self._tables: dict[int, pd.DataFrame] = {}
         self._saved: set[int] = set()

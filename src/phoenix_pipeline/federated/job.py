@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +13,7 @@ from torch import Tensor
 from phoenix_pipeline.config import FederationConfig, ThresholdFilterConfig
 from phoenix_pipeline.federated.client_state import ClientState
 from phoenix_pipeline.federated.compression.broadcast import fingerprint
+from phoenix_pipeline.federated.own_models import NO_MODELS, OwnModels
 from phoenix_pipeline.federated.records import ClientSettings
 from phoenix_pipeline.federated.run_state import DATA
 from phoenix_pipeline.images import ImageSet
@@ -55,8 +55,7 @@ class FederatedJob:
         warmup_steps: steps on the pool before round 1.
         start: weights that the training begins with, by name; None: random ones.
         final_average: which personal layers clients upload after the last round; None: none.
-        base: the folder of what adapters are trained on, for clients of this machine.
-        autoencoder: the folder of what writes their latents, likewise; None: pixels are learnt.
+        own: trained models that clients of this machine read from its folders.
     """
 
     images: ImageSet
@@ -70,8 +69,7 @@ class FederatedJob:
     warmup_steps: int = 0
     final_average: Literal["ema", "raw"] | None = None
     start: Mapping[str, Tensor] | None = None
-    base: Path | None = None
-    autoencoder: Path | None = None
+    own: OwnModels = NO_MODELS
 
     def identity(self) -> dict[str, Any]:
         """Return everything that the weights depend on; a checkpoint of another is not resumed."""

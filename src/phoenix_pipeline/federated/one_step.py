@@ -69,15 +69,10 @@ def update_at_server(
 
     The step has the gradient's direction, which gives most away, and the length of AdamW's first
     step: ``learning_rate`` times the root of the number of weights. Nothing is left over from
-    earlier messages.
-
-    Args:
-        network: as the client received it; it is not changed.
-        gradient: by the names of the trained parameters.
-        settings: of :func:`settings_of_clients`.
-        client: who makes the step.
-        clients: who takes part in the round, which decides on halves of the model.
-        attempt: tells apart the noise of several steps.
+    earlier messages. ``network``: as the client received it; it is not changed. ``gradient``: by
+    the names of the trained parameters. ``settings``: of :func:`settings_of_clients`. ``clients``:
+    who takes part in the round, which decides on halves of the model. ``attempt``: tells apart the
+    noise of several steps.
     """
     start = {name: array.detach().cpu() for name, array in network.state_dict().items()}
     trained = {**start, **_step(start, gradient, settings.training.learning_rate)}

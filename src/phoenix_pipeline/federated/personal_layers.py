@@ -16,9 +16,7 @@ def personal_prefixes(
 
     The family's presets (``Family.personal_presets``) stand for prefixes, and what its own settings
     leave on the clients is added.
-
-    Raises:
-        SettingsError: a prefix matches nothing, or nothing is left to share.
+    Raises SettingsError: a prefix matches nothing, or nothing is left to share.
     """
     names = list(names)
     layers, presets = config.layers, family_of(model).personal_presets(model)

@@ -26,7 +26,7 @@ from phoenix_pipeline.federated.history import (
     with_link_seconds,
 )
 from phoenix_pipeline.federated.job import FederatedJob, FederatedResult
-from phoenix_pipeline.federated.latents import SiteLatents, as_trained
+from phoenix_pipeline.federated.own_models import SiteLatents, as_trained
 from phoenix_pipeline.federated.personal_layers import split_personal
 from phoenix_pipeline.federated.personal_upload import average_personal_layers
 from phoenix_pipeline.federated.privacy.checks import check_privacy
@@ -41,7 +41,7 @@ from phoenix_pipeline.federated.transport import beside
 from phoenix_pipeline.federated.wire import Layout
 from phoenix_pipeline.federated.work_plan import round_size
 from phoenix_pipeline.hardware import resolve_device
-from phoenix_pipeline.optimization.work import LocalWork
+from phoenix_pipeline.optimization.work import ClientTask, LocalWork
 from phoenix_pipeline.quantities import counted
 from phoenix_pipeline.seeding import derive_seed
 from phoenix_pipeline.strategies import Strategies
@@ -63,10 +63,9 @@ class Watch:
 def run_program(job: FederatedJob, folder: Path, fleet: Fleet, watch: Watch) -> FederatedResult:
     """Run all rounds over ``fleet``; resume from ``folder`` if possible.
 
-    Raises:
-        FederationError: a round had too few usable replies; the last checkpoint stands.
-        SettingsError: the aggregation rule, or ``usplit``, needs more clients than there are.
-        CheckpointError: ``folder`` has an unfinished run of other settings; nothing was touched.
+    Raises FederationError: a round had too few usable replies; the last checkpoint stands.
+    Raises SettingsError: the aggregation rule, or ``usplit``, needs more clients than there are.
+    Raises CheckpointError: ``folder`` has an unfinished run of other settings; nothing was touched.
     """
     count = round_size(len(fleet.sizes), job.config)
     check_num_replies(job.config, count)
@@ -99,7 +98,7 @@ def run_program(job: FederatedJob, folder: Path, fleet: Fleet, watch: Watch) -> 
 def _begin(job: FederatedJob, folder: Path, device: torch.device) -> RunState:
     """Return the run, resumed or new and warmed up."""
     settings = job.settings
-    network = settings.open_network(job.base)
+    network = settings.open_network(job.own.base)
     if job.start is not None:
         network.load_state_dict(dict(job.start))
     check_privacy(
@@ -225,15 +224,16 @@ def warm_up(network: nn.Module, job: FederatedJob, device: torch.device) -> Row:
     peak, labels = settings.training.lr_warmup, None
     if settings.class_names and job.images.labels is not None:
         labels = torch.from_numpy(job.images.labels[job.pool]).to(device)
-    result = family_of(settings.model).train_locally(
-        network.to(device),
-        as_trained(job.images.images[job.pool], SiteLatents.of(settings, job.autoencoder), device),
+    images = job.images.images[job.pool]
+    task = ClientTask(
+        as_trained(images, SiteLatents.of(settings, job.own), device),
         LocalWork(job.warmup_steps, peak, peak, derive_seed(settings.seed, "warm_up")),
-        settings.model,
-        # The pool was given away before: noise would hide nothing of it.
-        settings.training.model_copy(update={"dp_sgd": DpSgdConfig()}),
         labels=labels,
     )
+    # The pool was given away before: noise would hide nothing of it.
+    training = settings.training.model_copy(update={"dp_sgd": DpSgdConfig()})
+    family = family_of(settings.model)
+    result = family.train_locally(network.to(device), task, settings.model, training)
     logger.info("warm-up on %s pool images: loss %.4f", len(job.pool), result.loss)
     return {
         **new_row(WARM_UP_ROUND, SERVER, len(job.pool)),

@@ -23,15 +23,10 @@ def train_federated(
 ) -> FederatedResult:
     """Train over the clients of ``job``; resume from ``folder`` if possible.
 
-    Args:
-        job: images, clients and settings.
-        folder: checkpoints and client states of this arm.
-        on_round: told each round's means, restored rounds included.
-        on_reply: called at every reply.
-
-    Raises:
-        FederationError: a round had too few usable replies; the last checkpoint stands.
-        SettingsError: the engine cannot run with these settings, here.
+    ``on_round``: told each round's means, restored rounds included. ``on_reply``: called at every
+    reply.
+    Raises FederationError: a round had too few usable replies; the last checkpoint stands.
+    Raises SettingsError: the engine cannot run with these settings, here.
     """
     train = load_engine(job.config.engine)
     return train(choose_compiling(job), folder, Watch(on_round, on_reply))

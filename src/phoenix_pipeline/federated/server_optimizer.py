@@ -53,11 +53,9 @@ class ServerOptimizer:
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return the new global weights and the new state; nothing is changed in place.
 
-        Args:
-            weights: those that the round started from.
-            aggregate: what the rule made of the replies.
-            state: of the round before, empty at first; moments named ``<moment>.<array>``.
-            server_round: from 1, counted over resumed runs.
+        ``aggregate``: what the rule made of the replies. ``state``: of the round before, empty at
+        first; moments named ``<moment>.<array>``. ``server_round``: from 1, counted over resumed
+        runs.
         """
         new, moments = dict(aggregate), {}
         if self.config.is_plain:

@@ -4,10 +4,12 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import BeforeValidator, Field
 from torch import nn
 
+from phoenix_pipeline.config import Group
 from phoenix_pipeline.families import family_of
 from phoenix_pipeline.federated.privacy.accountant import epsilon_spent
 from phoenix_pipeline.federated.privacy.checks import find_mixing_layer
@@ -51,10 +53,8 @@ class SpentEpsilon:
         """Add ``release``, unless ``check`` refuses the epsilon at ``delta`` that is reached then.
 
         What was spent counts at the least noise and the largest rate.
-
-        Raises:
-            StorageError, CheckpointError: the file cannot be written or read.
-            BusyError: another process holds it for a minute.
+        Raises StorageError, CheckpointError: the file cannot be written or read.
+        Raises BusyError: another process holds it for a minute.
         """
         with locked_for_a_moment(self._file.with_suffix(".lock"), _PATIENCE_S, needed=True):
             spent = self._read()
@@ -81,27 +81,41 @@ def _total(spent: Mapping[str, Mapping[str, Any]], delta: float) -> float:
     )
 
 
-@dataclass(frozen=True)
-class SiteDemands:
-    """What a round must keep to; None and () demand nothing.
+def _split(given: Any) -> Any:
+    if not isinstance(given, str):
+        return given
+    return [part.strip() for part in given.split(",") if part.strip()]
 
-    Args:
-        ledger: where this site counts what it has spent, over all runs that it took part in.
-        min_noise_multiplier: of the noise that this site adds, on its update or by DP-SGD.
-        max_epsilon: of everything that this site ever sent, by its own count.
-        delta: at which ``max_epsilon`` holds.
-        keep_layers: prefixes of layers that must be personal.
-        max_steps_per_round: steps of training; as many again may go into a score.
-        max_memory_gib: of a round, as :func:`round_bytes` estimates it.
+
+class Demands(Group):
+    """What a site demands of any run, by its own configuration; what is not set demands nothing."""
+
+    min_noise_multiplier: float | None = Field(
+        None, gt=0.0, description="Least noise that this client adds, itself, in any run."
+    )
+    max_epsilon: float | None = Field(
+        None, gt=0.0, description="Most epsilon that this client spends, over all runs."
+    )
+    delta: float = Field(1e-5, gt=0.0, lt=1.0, description="Delta of max-epsilon.")
+    keep_layers: Annotated[tuple[str, ...], BeforeValidator(_split)] = Field(
+        (), description="Layers that must be personal, by prefixes with commas between them."
+    )
+    max_steps_per_round: int | None = Field(
+        None, ge=1, description="Most steps of training that this client makes in a round."
+    )
+    max_memory_gib: float | None = Field(
+        None, gt=0.0, description="Most memory that a round takes, by an estimate, in GiB."
+    )
+
+
+class SiteDemands(Demands):
+    """Holds rounds against them; ``ledger`` counts what was spent over all runs of this site.
+
+    A score may be as much work as ``max_steps_per_round`` again. ``max_memory_gib`` is of a round
+    as :func:`round_bytes` estimates it.
     """
 
     ledger: Path
-    min_noise_multiplier: float | None = None
-    max_epsilon: float | None = None
-    delta: float = 1e-5
-    keep_layers: tuple[str, ...] = ()
-    max_steps_per_round: int | None = None
-    max_memory_gib: float | None = None
 
     def check_memory(self, settings: ClientSettings, num_images: int) -> None:
         """Raise SiteRefusal for a model, images or batches that would take too much memory.

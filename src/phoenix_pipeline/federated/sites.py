@@ -3,7 +3,7 @@
 import logging
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor
 from phoenix_pipeline.checkpoints import atomic_path
 from phoenix_pipeline.errors import CheckpointError
 from phoenix_pipeline.federated.client_state import ClientState, KeptStates
-from phoenix_pipeline.federated.latents import SiteLatents, as_trained
+from phoenix_pipeline.federated.own_models import NO_MODELS, OwnModels, SiteLatents, as_trained
 from phoenix_pipeline.federated.site_demands import SiteDemands
 from phoenix_pipeline.federated.wire import load_packed, save_packed
 from phoenix_pipeline.images import ImageSet
@@ -33,9 +33,8 @@ class Site:
 
     ``labels``: int64 [N] beside them; None where there are none, or nobody asks for them.
     ``releases_personal_layers``: whether it hands them to a server that asks; ``demands``: what a
-    message must keep to; ``kept``: what the clients of this process keep in memory. ``base``: the
-    folder of what adapters are trained on. ``latents``: the autoencoder, where latents are learnt.
-    All tensors are on the training device.
+    message must keep to; ``kept``: what the clients of this process keep in memory; ``own``: the
+    trained models that it has. All tensors are on the training device.
     """
 
     client_id: int
@@ -45,16 +44,13 @@ class Site:
     demands: SiteDemands | None = None
     labels: Tensor | None = None
     kept: KeptStates | None = None
-    base: Path | None = None
-    latents: SiteLatents | None = None
+    own: OwnModels = NO_MODELS
 
     def load_state(self, before_round: int) -> ClientState:
         """Return what was kept in the newest round before ``before_round``; empty if nothing.
 
         Where that file is broken, the one before it is used, which is said.
-
-        Raises:
-            CheckpointError: all files are broken.
+        Raises CheckpointError: all files are broken.
         """
         if self.kept and (state := self.kept.newest(self.client_id, before_round)):
             return state
@@ -100,26 +96,23 @@ class Site:
         return self.state_folder / str(self.client_id) / f"round-{server_round}.safetensors"
 
 
-class InMemorySites:
-    """All sites of a simulation in this process: one resident copy of the images."""
+class _Sites:
+    """All sites of a simulation: who holds which rows of ``images``, and of ``labels``."""
 
     def __init__(
         self,
-        images: ImageSet,
+        images: Tensor | np.ndarray,
+        labels: Tensor | np.ndarray | None,
         client_images: pd.DataFrame,
         device: torch.device,
         state_folder: Path,
+        own: OwnModels,
         kept: KeptStates | None = None,
-        base: Path | None = None,
-        latents: SiteLatents | None = None,
     ) -> None:
-        """Take the images; with ``kept`` what clients keep is in files at checkpoints only."""
-        self._base, self._latents = base, latents
-        self._images = as_trained(images.images, latents, device)
-        self._labels = None if images.labels is None else torch.from_numpy(images.labels).to(device)
+        self._images, self._labels = images, labels
         self._indices = _indices_of(client_images)
-        self._state_folder = state_folder
-        self._kept = kept
+        self._device, self._state_folder = device, state_folder
+        self._own, self._kept = own, kept
 
     def sizes(self) -> dict[int, int]:
         """Return each client's number of images."""
@@ -129,36 +122,50 @@ class InMemorySites:
         """Return what ``client_id`` kept after the last round."""
         return self._without_images(client_id).load_state(sys.maxsize)
 
-    def write_states(self, oldest_checkpoint: int) -> None:
-        """Write what no file has of the clients' newest states, before a checkpoint."""
-        for client_id, server_round, state in self._kept.unwritten() if self._kept else ():
-            site = self._without_images(client_id)
-            site.write_state(server_round, oldest_checkpoint, state)
-
     def _without_images(self, client_id: int) -> Site:
-        return Site(client_id, self._images[:0], self._state_folder, kept=self._kept)
+        return Site(client_id, torch.empty(0), self._state_folder, kept=self._kept)
 
     def site(self, client_id: int) -> Site:
         """Return the site of ``client_id``."""
-        indices = torch.from_numpy(self._indices[client_id]).to(self._images.device)
-        labels = None if self._labels is None else self._labels[indices]
-        images, folder = self._images[indices], self._state_folder
-        return Site(
-            client_id,
-            images,
-            folder,
-            labels=labels,
-            kept=self._kept,
-            base=self._base,
-            latents=self._latents,
-        )
+        held = self._indices[client_id]
+        images = torch.as_tensor(self._images[held]).to(self._device)
+        labels = None
+        if self._labels is not None:
+            labels = torch.as_tensor(self._labels[held]).to(self._device)
+        site = self._without_images(client_id)
+        return replace(site, images=images, labels=labels, own=self._own)
 
     def __call__(self, message: Message, context: Context) -> Site:
         """Return the site of the node that ``context`` belongs to."""
         return self.site(int(context.node_config[CLIENT_ID]))
 
 
-class StoredSites:
+class InMemorySites(_Sites):
+    """All sites of a simulation in this process: one resident copy of the images."""
+
+    def __init__(
+        self,
+        images: ImageSet,
+        client_images: pd.DataFrame,
+        device: torch.device,
+        state_folder: Path,
+        kept: KeptStates | None = None,
+        own: OwnModels = NO_MODELS,
+        latents: SiteLatents | None = None,
+    ) -> None:
+        """Take the images; with ``kept`` what clients keep is in files at checkpoints only."""
+        labels = None if images.labels is None else torch.from_numpy(images.labels).to(device)
+        trained = as_trained(images.images, latents, device)
+        super().__init__(trained, labels, client_images, device, state_folder, own, kept)
+
+    def write_states(self, oldest_checkpoint: int) -> None:
+        """Write what no file has of the clients' newest states, before a checkpoint."""
+        for client_id, server_round, state in self._kept.unwritten() if self._kept else ():
+            site = self._without_images(client_id)
+            site.write_state(server_round, oldest_checkpoint, state)
+
+
+class StoredSites(_Sites):
     """All sites of a simulation in a folder: each process maps the images that it needs."""
 
     def __init__(
@@ -166,16 +173,13 @@ class StoredSites:
         folder: Path,
         device: torch.device,
         state_folder: Path,
-        base: Path | None = None,
-        latents: SiteLatents | None = None,
+        own: OwnModels = NO_MODELS,
     ) -> None:
-        self._base, self._latents = base, latents
-        self._images = np.load(folder / _IMAGES, mmap_mode="r", allow_pickle=False)
+        images = np.load(folder / _IMAGES, mmap_mode="r", allow_pickle=False)
         path = folder / _LABELS
-        self._labels = np.load(path, allow_pickle=False) if path.exists() else None
-        self._indices = _indices_of(pd.read_parquet(folder / _CLIENTS))
-        self._device = device
-        self._state_folder = state_folder
+        labels = np.load(path, allow_pickle=False) if path.exists() else None
+        clients = pd.read_parquet(folder / _CLIENTS)
+        super().__init__(images, labels, clients, device, state_folder, own)
 
     @classmethod
     def write(
@@ -204,30 +208,6 @@ class StoredSites:
     def remove(folder: Path) -> None:
         """Remove what :meth:`write` wrote."""
         shutil.rmtree(folder, ignore_errors=True)
-
-    def sizes(self) -> dict[int, int]:
-        """Return each client's number of images."""
-        return {client: len(indices) for client, indices in self._indices.items()}
-
-    def state(self, client_id: int) -> ClientState:
-        """Return what ``client_id`` kept after the last round."""
-        return Site(client_id, torch.empty(0), self._state_folder).load_state(sys.maxsize)
-
-    def __call__(self, message: Message, context: Context) -> Site:
-        """Return the site of the node that ``context`` belongs to."""
-        client_id = int(context.node_config[CLIENT_ID])
-        indices, labels = self._indices[client_id], None
-        if self._labels is not None:
-            labels = torch.from_numpy(self._labels[indices]).to(self._device)
-        images = torch.from_numpy(self._images[indices]).to(self._device)
-        return Site(
-            client_id,
-            images,
-            self._state_folder,
-            labels=labels,
-            base=self._base,
-            latents=self._latents,
-        )
 
 
 def _indices_of(client_images: pd.DataFrame) -> dict[int, np.ndarray]:

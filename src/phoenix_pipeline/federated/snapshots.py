@@ -25,7 +25,7 @@ def keep_snapshot(job: FederatedJob, run: RunState) -> None:
     Before round 1 these are given weights, a warm-up included; random ones say nothing.
     """
     every, done = job.config.snapshots.every, run.rounds_done
-    if done == 0 and job.start is None and job.base is None:
+    if done == 0 and job.start is None and job.own.base is None:
         return
     if not every or samples_are_personal(job.settings.personal_layers, job.settings.model):
         return

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -28,7 +29,7 @@ from phoenix_pipeline.federated.client_app import (
 from phoenix_pipeline.federated.client_model import ThreadModels
 from phoenix_pipeline.federated.records import REFERENCE, ClientSettings
 from phoenix_pipeline.hardware import available_memory
-from phoenix_pipeline.optimization.work import ClientTask, LocalResult
+from phoenix_pipeline.optimization.work import LocalResult
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ class StackedClients:
     def _answer(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
         def open_site(message: Message, context: Context, slot: int) -> tuple[Any, ...]:
             settings, site = read_settings(message), self._open_site(message, context)
-            slots = (settings, site.images.device, len(messages), site.base)
+            slots = (settings, site.images.device, len(messages), site.own.base)
             return settings, site, self._models.prepare_slots(*slots)[slot]
 
         def begin(message: Message, context: Context, opened: Any) -> ClientRound | Message:
@@ -126,16 +127,7 @@ class StackedClients:
 def _train(begun: Sequence[ClientRound]) -> list[LocalResult | TrainingError]:
     if not begun:
         return []
-    tasks = [
-        ClientTask(
-            {**r.model.shared, **r.model.personal},
-            r.site.images,
-            r.work,
-            r.moments,
-            r.site.labels,
-        )
-        for r in begun
-    ]
+    tasks = [replace(own.task, weights={**own.model.shared, **own.model.personal}) for own in begun]
     model, settings = begun[0].model, begun[0].settings
     return model.family.train_stacked(model.network, tasks, settings.model, settings.training)
 

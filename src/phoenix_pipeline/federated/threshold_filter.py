@@ -19,9 +19,10 @@ from phoenix_pipeline.errors import TrainingError
 from phoenix_pipeline.families.classes import spread_labels
 from phoenix_pipeline.federated.client_model import ClientModel
 from phoenix_pipeline.federated.history import History, Row
+from phoenix_pipeline.federated.own_models import SiteLatents
 from phoenix_pipeline.federated.records import ClientSettings, pack_arrays
 from phoenix_pipeline.federated.sites import Site
-from phoenix_pipeline.latents.attached import attach
+from phoenix_pipeline.latents.autoencoder import attach
 from phoenix_pipeline.metrics.monitoring import MonitorReference, monitor_score
 from phoenix_pipeline.quantities import counted
 from phoenix_pipeline.seeding import image_seeds
@@ -77,13 +78,9 @@ def decide(
 
     A score above the threshold, or one that is not finite, is a strike; a good check takes all
     strikes back. ``patience`` strikes in a row disconnect, the worst score first, as long as more
-    than ``min_clients`` stay connected.
-
-    Args:
-        scores: of this check, by client; clients that sent none are not judged.
-        strikes: of each client before this check; absent means 0.
-        num_connected: clients connected before this check, judged or not.
-        config: the rules.
+    than ``min_clients`` stay connected. ``scores``: of this check, by client; clients that sent
+    none are not judged. ``strikes``: of each client before this check; absent means 0.
+    ``num_connected``: clients connected before this check, judged or not.
     """
     threshold = threshold_of(list(scores.values()), config)
     num_finite = sum(map(math.isfinite, scores.values()))
@@ -177,7 +174,8 @@ def score_own_model(
     A model that cannot be sampled has no score: NaN, which is a strike.
     """
     model.put_into_network()
-    attach(model.network, site.latents.autoencoder if site.latents else None)
+    latents = SiteLatents.of(settings, site.own)
+    attach(model.network, latents.autoencoder if latents else None)
     count = settings.monitor_samples
     seeds = list(image_seeds(settings.seed, "monitor", count, site.client_id, server_round))
     shape = (settings.channels, settings.image_size, settings.image_size)

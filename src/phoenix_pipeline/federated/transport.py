@@ -54,7 +54,6 @@ class ServerTransport:
     """
 
     def __init__(self, settings: ClientSettings, run: RunState) -> None:
-        """Begin with ``run``."""
         self._config, self._model = settings.compression, settings.model
         self._strategies = Strategies.of(settings.strategies)
         self._seed = settings.seed

@@ -19,7 +19,6 @@ class AdviceHook:
     """Names settings in the errors of an arm's nodes as that arm takes them."""
 
     def __init__(self) -> None:
-        """Wait for the configuration."""
         self._loader: OmegaConfigLoader | None = None
         self._arm = ""
 

@@ -64,7 +64,6 @@ class ArmRegistry:
     """
 
     def __init__(self) -> None:
-        """Know no arms yet."""
         self._names: tuple[str, ...] | None = None
 
     @property

@@ -115,7 +115,15 @@ def parse_params(ctx: click.Context, option: click.Parameter, value: Any) -> Any
     written = {name.strip(): path.strip() for name, _, path in items if name.strip() in PATHS}
     unreadable = {name: path for name, path in written.items() if encodable(path) != path}
     others = (item for item in items if item[0].strip() not in unreadable)
-    params = _split_params(ctx, option, ",".join(map("".join, others)))
+    try:
+        params = _split_params(ctx, option, ",".join(map("".join, others)))
+    except click.UsageError as error:
+        if not any(bracket in value for bracket in "[{"):
+            raise
+        raise click.UsageError(
+            f"{error.message} Commas divide settings here: write a list, or a block of several "
+            f"settings, into conf/local/parameters.yml."
+        ) from error
     for name, path in written.items():
         if name in unreadable or isinstance(params[name], bool | int | float):
             params[name] = path

@@ -23,8 +23,7 @@ class ComparisonCheckHook:
     def before_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol[Any, Any]) -> None:
         """Look for the scores of each arm: made by this run, or there already.
 
-        Raises:
-            SettingsError: no arm has any.
+        Raises SettingsError: no arm has any.
         """
         for node in pipeline.nodes:
             if _COMPARISON in node.outputs:

@@ -58,14 +58,11 @@ class WholeFileDataset(AbstractVersionedDataset[Any, Any]):
     ) -> None:
         """Take a path, made absolute under the project by Kedro, and free-form metadata.
 
-        Args:
-            filepath: where the file is.
-            dataset: its kind, such as ``pandas.ParquetDataset``.
-            if_missing: what to load where there is no file: ``error``, something ``empty`` of its
-                kind, or the ``path``, which is then loaded in any case, for those who copy it.
-            version: which version to load and save; None: the one file.
-            metadata: free-form.
-            arguments: of the kind of dataset: ``save_args``, ``load_args``, ``credentials``, ...
+        ``dataset``: its kind, such as ``pandas.ParquetDataset``. ``if_missing``: what to load where
+        there is no file: ``error``, something ``empty`` of its kind, or the ``path``, which is then
+        loaded in any case, for those who copy it. ``version``: which version to load and save;
+        None: the one file. ``arguments``: of the kind of dataset: ``save_args``, ``load_args``,
+        ``credentials``, ...
         """
         super().__init__(PurePosixPath(filepath), version)
         self.metadata = metadata
@@ -165,7 +162,6 @@ class FileDataset(AbstractDataset[In, Out]):
     """A dataset that is one local file or folder."""
 
     def __init__(self, *, filepath: str, metadata: Metadata = None) -> None:
-        """Take a path, made absolute under the project by Kedro, and free-form metadata."""
         self._filepath = Path(filepath)
         self.metadata = metadata
 

@@ -19,7 +19,7 @@ FILE = "MLmodel"
 _SAMPLING = "phoenix_sampling"
 
 
-def describe_model(folder: Path, run_id: str, artifact: str, sampling: Mapping[str, Any]) -> str:
+def describe_mlmodel(folder: Path, run_id: str, artifact: str, sampling: Mapping[str, Any]) -> str:
     """Return the text of ``MLmodel`` for an arm's folder that is logged as ``artifact``."""
     import numpy as np
     from mlflow.models import Model, ModelSignature
@@ -53,7 +53,6 @@ class ImageModel:
     """
 
     def __init__(self, folder: Path, sampling: SamplingConfig) -> None:
-        """Take the arm's folder and how it is sampled."""
         self._folder, self._sampling = folder, sampling
 
     def predict(self, model_input: "pd.DataFrame", params: object = None) -> "np.ndarray":
@@ -65,11 +64,11 @@ class ImageModel:
         import numpy as np
         import pandas as pd
 
-        from phoenix_pipeline.pipelines.sampling.export import draw_exported
+        from phoenix_pipeline.arms.sampling import draw_images
 
         given = model_input.assign(label=model_input.get("label"))
         rows = [
-            (int(row["count"]), int(row["seed"]), None if pd.isna(row["label"]) else row["label"])
+            (int(row["count"]), int(row["seed"]), None if pd.isna(row["label"]) else [row["label"]])
             for _, row in given.iterrows()
         ]
         for count, seed, _ in rows:
@@ -77,12 +76,18 @@ class ImageModel:
                 raise SettingsError(
                     f"got count {count} and seed {seed}; count must be 1 or more, seed 0 or more"
                 )
-        return np.concatenate(
-            [
-                draw_exported(self._folder, count, seed, self._sampling, label=label)
-                for count, seed, label in rows
-            ]
-        )
+        images = [
+            draw_images(
+                self._folder,
+                count,
+                self._sampling,
+                seed,
+                labels=asked and asked * count,
+                role="export",
+            )
+            for count, seed, asked in rows
+        ]
+        return np.concatenate(images)
 
 
 def _load_pyfunc(path: str) -> ImageModel:

@@ -8,12 +8,14 @@ import io
 import logging
 import math
 import threading
+import time
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from phoenix_pipeline.framework.mlflow_model import FILE, describe_model
+from phoenix_pipeline.framework.mlflow_model import FILE, describe_mlmodel
 from phoenix_pipeline.framework.mlflow_store import TrackingConfig, connect, reason_of
 from phoenix_pipeline.framework.node_log import NodeTimes, now_ms
 from phoenix_pipeline.framework.run_tags import ARMS, DATA_ROOT, commit_tags
@@ -22,12 +24,14 @@ from phoenix_pipeline.framework.secrets import shown_value, without_secrets
 if TYPE_CHECKING:
     import pandas as pd
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import Metric, Run
 
 logger = logging.getLogger(__name__)
 
 _MAX_PARAM_LENGTH = 6000
 _PARAMS_PER_BATCH = 100
+_METRICS_PER_BATCH = 1000
+_SECONDS_BETWEEN_WRITES = 3.0
 _OPEN_RUNS = 1000
 _BY_ROUND = "by_round/"
 SESSION = ""
@@ -56,6 +60,8 @@ class SessionRuns:
         self._lock = threading.RLock()
         self._logged: set[tuple[str, str]] = set()
         self._failed = False
+        self._waiting: defaultdict[str, list[Metric]] = defaultdict(list)
+        self._next_write = 0.0
         self.times = NodeTimes()
         self._runs = {SESSION: self._create(name, {})}
 
@@ -122,18 +128,28 @@ class SessionRuns:
                 self._client.log_batch(run_id, params=batch[start : start + _PARAMS_PER_BATCH])
 
     def log_metrics(self, namespace: str, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Log the finite numbers among ``metrics`` at ``step``."""
+        """Log the finite numbers among ``metrics`` at ``step``, with those of the next seconds."""
         with self._guarded():
             from mlflow.entities import Metric
 
             now = now_ms()
-            batch = [
+            self._waiting[namespace].extend(
                 Metric(name, float(value), now, step)
                 for name, value in metrics.items()
                 if value is not None and math.isfinite(value)
-            ]
-            if batch:
-                self._client.log_batch(self.run_id(namespace), metrics=batch)
+            )
+        if time.monotonic() >= self._next_write:
+            self.write_metrics()
+
+    def write_metrics(self) -> None:
+        """Write what waits: a transaction for every round costs as much as a short round."""
+        with self._guarded():
+            self._next_write = time.monotonic() + _SECONDS_BETWEEN_WRITES
+            waiting, self._waiting = self._waiting, defaultdict(list)
+            for namespace, metrics in waiting.items():
+                for start in range(0, len(metrics), _METRICS_PER_BATCH):
+                    batch = metrics[start : start + _METRICS_PER_BATCH]
+                    self._client.log_batch(self.run_id(namespace), metrics=batch)
 
     def log_by_round(self, namespace: str, table: "pd.DataFrame") -> None:
         """Log each row at the step ``round``: its numbers, and its PNG columns as images."""
@@ -166,7 +182,7 @@ class SessionRuns:
             run_id = self.run_id(arm)
             self._client.log_artifacts(run_id, str(folder), name)
             self._client.log_text(
-                run_id, describe_model(folder, run_id, name, sampling), f"{name}/{FILE}"
+                run_id, describe_mlmodel(folder, run_id, name, sampling), f"{name}/{FILE}"
             )
 
     def register_model(self, arm: str, name: str, registered: str) -> None:
@@ -181,6 +197,7 @@ class SessionRuns:
 
     def finish(self, status: str) -> None:
         """Close every run as FINISHED, FAILED or KILLED; an arm's lasts as long as its nodes."""
+        self.write_metrics()
         with self._guarded():
             for namespace, run_id in self._runs.items():
                 ended = self.times.end_ms(namespace) if namespace != SESSION else None

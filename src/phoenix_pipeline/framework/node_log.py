@@ -15,7 +15,6 @@ class NodeLogHook:
     """Logs ``[3/14] fedavg.train`` at the start and the seconds at the end of slow nodes."""
 
     def __init__(self, slow_seconds: float = 2.0) -> None:
-        """Start counting at zero; nodes of more than ``slow_seconds`` have their time told."""
         self._slow_seconds = slow_seconds
         self._total, self._number = 0, 0
         self._started: dict[str, float] = {}
@@ -58,7 +57,6 @@ class NodeTimes:
     """
 
     def __init__(self) -> None:
-        """Know no node."""
         self._began: dict[str, dict[str, int]] = {}
         self._last: dict[tuple[str, str], int] = {}
 

@@ -42,7 +42,6 @@ class RunLockHook:
     """
 
     def __init__(self) -> None:
-        """Hold nothing; Kedro keeps one hook for the whole process."""
         self._locks = Locks(shown_command(), REMEDY)
         self._data_root = Path()
         self._shared_settings = ""

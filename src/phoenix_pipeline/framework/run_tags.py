@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from phoenix_pipeline.config.base import flatten
 from phoenix_pipeline.framework.secrets import shown_value
-from phoenix_pipeline.framework.settings_tree import flatten
 
 DATA_ROOT = "phoenix.data_root"
 """The tag with the absolute data folder and its host: who holds its lock knows which runs ended."""

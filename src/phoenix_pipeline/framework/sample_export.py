@@ -13,7 +13,7 @@ from phoenix_pipeline.framework.project import open_config
 from phoenix_pipeline.metrics.arm_metrics import read_metrics
 
 
-def check_arm(arm: str, arms: Sequence[str]) -> None:
+def check_arm_name(arm: str, arms: Sequence[str]) -> None:
     """Raise SettingsError for an arm that is not in ``conf``."""
     if arm not in arms:
         raise SettingsError(f"there is no arm {arm}{hint(arm, arms)}")
@@ -24,12 +24,11 @@ def assemble_arm(
 ) -> None:
     """Write the complete model of one client of ``arm`` to ``target``.
 
-    Raises:
-        SettingsError: there is no such arm.
-        CheckpointError: the arm is not trained, or has no such client.
+    Raises SettingsError: there is no such arm.
+    Raises CheckpointError: the arm is not trained, or has no such client.
     """
     loader = open_config(project, env, {"data_root": data_root})
-    check_arm(arm, loader.arms)
+    check_arm_name(arm, loader.arms)
     assemble_client(project / loader.data_root / "06_models" / arm, client_id, target)
     write_model_card(target)
 
@@ -47,14 +46,13 @@ def export_arm(
 ) -> dict[str, Any]:
     """Export images of ``arm`` with its settings for sampling; return the data card.
 
-    Raises:
-        SettingsError: a setting is wrong, or the target exists.
-        CheckpointError: the arm is not trained, or has no such client.
+    Raises SettingsError: a setting is wrong, or the target exists.
+    Raises CheckpointError: the arm is not trained, or has no such client.
     """
     from phoenix_pipeline.pipelines.sampling.export import Layout, export_samples
 
     loader = open_config(project, env, runtime)
-    check_arm(arm, loader.arms)
+    check_arm_name(arm, loader.arms)
     parameters = loader["parameters"]
     data = project / loader.data_root
     model = data / "06_models" / arm

@@ -16,6 +16,7 @@ from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
 from phoenix_pipeline.config import SHARED_GROUPS, Group
+from phoenix_pipeline.config.base import flatten
 from phoenix_pipeline.config.settings_errors import explain
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.file_locks import CAN_LOCK
@@ -23,7 +24,6 @@ from phoenix_pipeline.framework.mlflow_runs import SessionRuns
 from phoenix_pipeline.framework.mlflow_store import TrackingConfig, experiment_name
 from phoenix_pipeline.framework.run_lock import arms_in
 from phoenix_pipeline.framework.run_tags import ARMS, DATA_ROOT, option_tags
-from phoenix_pipeline.framework.settings_tree import flatten
 from phoenix_pipeline.pipelines.arm import arm_of
 
 # What all arms share and every arm's run has all the same, so that runs can be filtered by it.
@@ -80,7 +80,6 @@ class ArmMlflowHook:
     """
 
     def __init__(self) -> None:
-        """Start without runs; Kedro keeps one hook for the whole process."""
         self._config = TrackingConfig()
         self._project, self._data_root = Path.cwd(), ""
         self._parameters: dict[str, Any] = {}
@@ -141,6 +140,7 @@ class ArmMlflowHook:
         _NODE.set(None)
         if self._runs is not None:
             self._runs.times.go_on(arm_of(node), node.name)
+            self._runs.write_metrics()
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, data: Any, node: Node) -> None:

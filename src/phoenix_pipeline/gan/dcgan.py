@@ -9,8 +9,42 @@ from torch import Tensor, nn
 
 from phoenix_pipeline.config import DcganConfig
 from phoenix_pipeline.errors import SettingsError
-from phoenix_pipeline.gan.conditional import ClassGenerator, ProjectionDiscriminator
 from phoenix_pipeline.seeding import derive_seed
+
+
+class ClassGenerator(nn.Module):
+    """Makes images of a class: its embedding lengthens the latent vector (arXiv 1411.1784)."""
+
+    def __init__(self, layers: nn.Module, num_classes: int, embedding_dim: int) -> None:
+        super().__init__()
+        self.layers = layers
+        self.class_embedding = nn.Embedding(num_classes, embedding_dim)
+
+    def forward(self, latent: Tensor, labels: Tensor) -> Tensor:
+        """Map latent vectors [N, L, 1, 1] and labels [N] to images [N, C, H, W] in [-1, 1]."""
+        of_class = self.class_embedding(labels)[:, :, None, None]
+        return cast(Tensor, self.layers(torch.cat([latent, of_class], dim=1)))
+
+
+class ProjectionDiscriminator(nn.Module):
+    """Judges an image and its class (Miyato and Koyama, arXiv 1802.05637, figure 1d).
+
+    The logit is that of the image alone plus the inner product of its features, summed over places,
+    and the embedding of the class.
+    """
+
+    def __init__(self, features: nn.Module, head: nn.Module, num_classes: int, width: int) -> None:
+        super().__init__()
+        self.features = features
+        self.head = head
+        self.class_embedding = nn.Embedding(num_classes, width)
+
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Map images [N, C, H, W] and their labels [N] to logits [N], positive for real."""
+        features = self.features(images)
+        projection = (self.class_embedding(labels) * features.sum(dim=(2, 3))).sum(dim=1)
+        return cast(Tensor, self.head(features) + projection)
+
 
 _SMALLEST_SIDE = 4
 _INIT_STD = 0.02
@@ -57,8 +91,7 @@ class Dcgan(nn.Module):
 def check_image_size(image_size: int) -> None:
     """Refuse image sides that doubling does not reach.
 
-    Raises:
-        SettingsError: names the nearest possible side.
+    Raises SettingsError: names the nearest possible side.
     """
     if smallest_side(image_size) == image_size:
         raise SettingsError(
@@ -83,9 +116,7 @@ def build_dcgan(
     Weights and embeddings are drawn from N(0, 0.02), BatchNorm scales from N(1, 0.02), as in the
     paper. They depend on ``seed`` alone; torch's global generator is left as it was.
     ``num_classes``: that the networks know; 0: none.
-
-    Raises:
-        SettingsError: see :func:`check_image_size`.
+    Raises SettingsError: see :func:`check_image_size`.
     """
     check_image_size(image_size)
     with torch.random.fork_rng(devices=[]):

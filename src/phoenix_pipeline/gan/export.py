@@ -21,9 +21,7 @@ def export_networks(
 
     ``config.json`` holds the model group, ``channels``, ``image_size`` and ``num_classes``. A
     folder of that name is replaced when the new one is complete.
-
-    Raises:
-        StorageError: the folder could not be written in full.
+    Raises StorageError: the folder could not be written in full.
     """
     config = {
         "model": model.model_dump(mode="json"),

@@ -26,9 +26,7 @@ def sample_images(
     The generator is switched to evaluation for each batch and back afterwards.
 
     ``labels``: the class that each image is to show, if the network knows classes.
-
-    Raises:
-        TrainingError: the generator gives values that are not finite.
+    Raises TrainingError: the generator gives values that are not finite.
     """
     shape = (network.latent_dim, 1, 1)
     for start in range(0, len(seeds), batch_size):

@@ -36,21 +36,11 @@ def train_locally(
 
     The loss is the non-saturating one (Goodfellow et al., arXiv 1406.2661, section 3); the reported
     ``loss`` is the generator's mean. ``training`` is honoured whole, each network's gradient being
-    clipped by itself.
-
-    Args:
-        network: both networks, on the device of ``images``.
-        images: uint8 [N, C, H, W], resident on the training device.
-        work: steps, seed, and the stretch of the run that the learning rate covers.
-        config: first-moment decay, length of the latent vector.
-        training: batch size, peak step size, schedule, weight decay, clipping, precision.
-        optimizer_state: both networks' moments from :func:`adam_state`, named after
-            ``generator.*`` and ``discriminator.*``; replaced by the new ones in place.
-        labels: int64 [N], for networks that know classes. A batch of made images is of the classes
-            of the real one.
-
-    Raises:
-        TrainingError: a loss is not finite; names the network and the step.
+    clipped by itself. ``images``: uint8 [N, C, H, W], resident on the training device.
+    ``optimizer_state``: both networks' moments from :func:`adam_state`, named after ``generator.*``
+    and ``discriminator.*``; replaced by the new ones in place. ``labels``: int64 [N], for networks
+    that know classes. A batch of made images is of the classes of the real one.
+    Raises TrainingError: a loss is not finite; names the network and the step.
     """
     started = time.perf_counter()
     generator = _Player.of("generator", network.generator, work, config, training)

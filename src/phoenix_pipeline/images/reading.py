@@ -42,9 +42,7 @@ def read_images(
     One line in the log accounts for every file: read, converted, or left out and why.
     ``keep_empty_classes``: keep classes that are declared but have no image, as a test split may
     have; else they are left out, which the line says.
-
-    Raises:
-        DataError: something cannot be read as declared by ``config``; names file and row.
+    Raises DataError: something cannot be read as declared by ``config``; names file and row.
     """
     if not isinstance(source, ImageSource):
         source = find_image_source(source)
@@ -60,8 +58,7 @@ def read_images(
 def count_images(source: Path | str) -> int:
     """Return how many images a source holds at most; none is read.
 
-    Raises:
-        DataError: as :func:`read_images` where nothing of the kind is there.
+    Raises DataError: as :func:`read_images` where nothing of the kind is there.
     """
     found = find_image_source(source)
     return count_rows(found.files) if found.kind == "parquet" else len(found.files)

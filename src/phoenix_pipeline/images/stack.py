@@ -42,7 +42,6 @@ class ImageStack:
     """
 
     def __init__(self, num_images: int, config: ImagesConfig) -> None:
-        """Remember what is asked for; memory is taken when the first image is known."""
         self.conversions: Counter[str] = Counter()
         self.broken: dict[int, str] = {}
         self._num_images = num_images
@@ -56,10 +55,8 @@ class ImageStack:
         """Decode (file's bytes, name) pairs into the next places, large ones on all cores.
 
         The name says in errors which image it is.
-
-        Raises:
-            DataError: an image is unlike the first one or needs a setting, or more images are
-                broken than ``images.max_broken_fraction`` allows.
+        Raises DataError: an image is unlike the first one or needs a setting, or more images are
+        broken than ``images.max_broken_fraction`` allows.
         """
         readable_formats()
         with _own_pixel_limit(), ThreadPoolExecutor(available_cores(), "decode") as pool:

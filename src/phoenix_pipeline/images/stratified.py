@@ -71,7 +71,8 @@ def split_held_out(images: ImageSet, fraction: float, seed: int) -> tuple[ImageS
     if (sizes == 1).any():
         name = images.class_names[int((sizes == 1).argmax())] if images.class_names else ""
         raise DataError(
-            f"class {name!r} has one image, which cannot be in both splits; at least 2 are needed"
+            f"class {name!r} has one image, which cannot be in both splits; at least 2 are needed: "
+            f"add one, leave the class out, or name the test images (test_images)"
         )
     present = np.minimum(sizes, 1)
     # Rounded first, so that 0.07 x 100 = 7.000000000000001 is 7.

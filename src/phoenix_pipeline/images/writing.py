@@ -99,7 +99,6 @@ class SampleWriter:
         )
 
     def __enter__(self) -> Self:
-        """Open a temporary file beside the final one."""
         with ExitStack() as stack:
             temporary = stack.enter_context(atomic_path(self._path))
             self._parquet = stack.enter_context(pq.ParquetWriter(temporary, self._schema))
@@ -184,14 +183,12 @@ class PngFolderWriter:
     """
 
     def __init__(self, folder: Path, class_names: Sequence[str] = ()) -> None:
-        """Remember the folder; nothing is written before the ``with`` block."""
         self._folder = folder
         self._class_names = class_names
         self._count = 0
         self._cleanup = ExitStack()
 
     def __enter__(self) -> Self:
-        """Open the table."""
         name = LABELLED_TABLE if self._class_names else TABLE_FILE
         file = (self._folder / name).open("w", newline="", encoding="utf-8")
         self._table = csv.writer(self._cleanup.enter_context(file), lineterminator="\n")
@@ -215,5 +212,4 @@ class PngFolderWriter:
             self._count += 1
 
     def __exit__(self, *error: Any) -> None:
-        """Close the table."""
         self._cleanup.close()

@@ -1,16 +1,29 @@
-"""An ``AutoencoderKL`` of diffusers: images to latents of about unit variance, and back."""
+"""An ``AutoencoderKL`` of diffusers: images to latents of about unit variance, and back.
 
-from collections.abc import Callable
+Beside a network that learns latents it is no part of it: nothing trains, sends or averages it.
+Whoever opens a network to draw with it, or to look at images with it, attaches it.
+"""
+
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from phoenix_pipeline.checkpoints import checksum, load_diffusers
+from phoenix_pipeline.errors import CheckpointError
 from phoenix_pipeline.images import to_model_range
-from phoenix_pipeline.latents.space import KIND, LatentSpace, find_autoencoder, read_space
+from phoenix_pipeline.json_files import read_json, write_json
+from phoenix_pipeline.latents.space import (
+    KIND,
+    ImageShape,
+    LatentSpace,
+    find_autoencoder,
+    read_space,
+)
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -19,6 +32,10 @@ if TYPE_CHECKING:
 FOLDER = "vqvae"
 # Images at a time: at 256 pixels an autoencoder of Stable Diffusion takes about 1 GB for them.
 _AT_A_TIME = 16
+# What an autoencoder of this project says of the images that it was trained on.
+_ORIGIN_FILE = "autoencoder.json"
+_IMAGES = "pool_images"
+_ATTRIBUTE = "_phoenix_autoencoder"
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,12 +93,18 @@ def wrap(network: "AutoencoderKL", space: LatentSpace) -> Autoencoder:
 def load_autoencoder(folder: Path) -> Autoencoder:
     """Return the autoencoder in ``folder``, on the CPU; never downloads, never unpickles.
 
-    Raises:
-        CheckpointError: there is none, it is incomplete, or its weights are no safetensors.
+    Raises CheckpointError: there is none, it is incomplete, or its weights are no safetensors.
     """
+    own = find_autoencoder(folder)
+    files = sorted((f.name, f.stat().st_mtime_ns, f.stat().st_size) for f in own.iterdir())
+    return _load(own, read_space(folder), tuple(files))
+
+
+@lru_cache(maxsize=1)
+def _load(own: Path, space: LatentSpace, files: tuple[tuple[str, int, int], ...]) -> Autoencoder:
+    """Read the weights, and compute their digest, once for each state of the ``files``."""
     from diffusers import AutoencoderKL
 
-    space, own = read_space(folder), find_autoencoder(folder)
     network: AutoencoderKL = load_diffusers(
         AutoencoderKL, own, "", f"holds no complete {KIND}", "name a complete one"
     )
@@ -91,3 +114,47 @@ def load_autoencoder(folder: Path) -> Autoencoder:
 def _scale(network: "AutoencoderKL") -> float:
     config: Any = network.config
     return float(config.scaling_factor)
+
+
+def attach(network: nn.Module, autoencoder: Autoencoder | None) -> nn.Module:
+    """Return ``network``, which has ``autoencoder`` beside it from now on."""
+    setattr(network, _ATTRIBUTE, autoencoder)
+    return network
+
+
+def autoencoder_of(network: nn.Module) -> Autoencoder | None:
+    """Return what was attached to ``network``; None where it sees pixels."""
+    found: Any = getattr(network, _ATTRIBUTE, None)
+    return found if isinstance(found, Autoencoder) else None
+
+
+def shape_in(network: nn.Module, image_shape: ImageShape) -> ImageShape:
+    """Return the shape (C, H, W) in which ``network`` sees images of ``image_shape``."""
+    autoencoder = autoencoder_of(network)
+    return autoencoder.space.shape_of(image_shape) if autoencoder else image_shape
+
+
+def as_seen(network: nn.Module, images: Tensor) -> Tensor:
+    """Return uint8 ``images`` [N, C, H, W] as ``network`` sees them: latents, or in [-1, 1]."""
+    autoencoder = autoencoder_of(network)
+    return autoencoder.encode(images) if autoencoder else to_model_range(images)
+
+
+def write_origin(folder: Path, pool_images: int, facts: Mapping[str, Any]) -> None:
+    """Note beside an autoencoder how many images of clients it was trained on, and ``facts``."""
+    write_json(folder / _ORIGIN_FILE, {_IMAGES: pool_images, **facts})
+
+
+def read_pool_images(folder: Path) -> int | None:
+    """Return how many images of clients it was trained on; None where nobody says.
+
+    Raises CheckpointError: the note is broken.
+    """
+    note = find_autoencoder(folder) / _ORIGIN_FILE
+    if not note.is_file():
+        return None
+    content = read_json(note)
+    count = content.get(_IMAGES) if isinstance(content, dict) else None
+    if not isinstance(count, int):
+        raise CheckpointError(f"{note} does not say {_IMAGES}; train the autoencoder again")
+    return count

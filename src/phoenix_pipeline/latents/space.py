@@ -88,8 +88,7 @@ def trained_shape(channels: int, image_size: int, space: LatentSpace | None) -> 
 def find_autoencoder(folder: Path) -> Path:
     """Return the folder of the autoencoder itself, which may lie in the one of a pipeline.
 
-    Raises:
-        CheckpointError: there is no autoencoder of this kind.
+    Raises CheckpointError: there is no autoencoder of this kind.
     """
     for place in _PLACES:
         config = folder / place / _CONFIG
@@ -116,8 +115,7 @@ def has_autoencoder(folder: Path) -> bool:
 def read_space(folder: Path) -> LatentSpace:
     """Return the latents of the autoencoder in ``folder``, without a digest.
 
-    Raises:
-        CheckpointError: there is none, or its configuration lacks something.
+    Raises CheckpointError: there is none, or its configuration lacks something.
     """
     config = find_autoencoder(folder) / _CONFIG
     content = read_json(config)

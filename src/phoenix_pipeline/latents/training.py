@@ -28,9 +28,7 @@ def train_autoencoder(
     """Return an autoencoder of uint8 ``images`` [N, C, H, W], whose latents have unit deviation.
 
     ``progress`` is called with 1 after each step.
-
-    Raises:
-        TrainingError: the loss is not finite.
+    Raises TrainingError: the loss is not finite.
     """
     network = _build(config, images.shape[1], seed).to(device)
     # A copy has the usual strides, also along a single channel: torch chooses kernels by them.

@@ -15,7 +15,7 @@ from phoenix_pipeline.config import ClassifierConfig
 from phoenix_pipeline.errors import CheckpointError, DataError
 from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.json_files import read_json, write_json
-from phoenix_pipeline.metrics.feature_extractor import Progress
+from phoenix_pipeline.metrics.feature_extractor import Advance
 from phoenix_pipeline.metrics.judge_networks import JudgeNetwork, build_judge_network
 from phoenix_pipeline.metrics.judge_training import fit
 from phoenix_pipeline.metrics.label_judge import LabelJudge, judge_logits, labels_of
@@ -38,7 +38,7 @@ def train_classifier(
     config: ClassifierConfig,
     device: torch.device,
     *,
-    progress: Progress | None = None,
+    progress: Advance | None = None,
 ) -> LabelJudge:
     """Train the label judge on ``train`` and measure it on ``test``.
 

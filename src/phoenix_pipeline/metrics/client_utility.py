@@ -10,7 +10,7 @@ from phoenix_pipeline.config import ClassifierConfig
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.images import GLOBAL_MODEL, ImageSet
 from phoenix_pipeline.metrics.classifier import train_classifier
-from phoenix_pipeline.metrics.feature_extractor import Progress
+from phoenix_pipeline.metrics.feature_extractor import Advance
 from phoenix_pipeline.metrics.label_judge import LabelJudge, labels_of
 from phoenix_pipeline.metrics.metric import COVERAGE, Metric
 from phoenix_pipeline.metrics.utility import sample_labels
@@ -43,7 +43,7 @@ def client_utilities(
     train: ImageSet,
     test: ImageSet,
     *,
-    progress: Progress | None = None,
+    progress: Advance | None = None,
     asked: np.ndarray | None = None,
 ) -> dict[int, ClientUtility]:
     """Return the utility of uint8 ``samples`` [N, C, H, W] for each client of ``holdings``.

@@ -3,6 +3,7 @@
 The package of the weights declares no licence in its metadata, so that both are an extra.
 """
 
+from functools import lru_cache
 from importlib.util import find_spec
 from itertools import pairwise
 
@@ -21,6 +22,7 @@ PREPROCESSING = (
 )
 
 
+@lru_cache(maxsize=1)
 def efficientnet_lite0_extractor(device: torch.device) -> FeatureExtractor:
     """Return ``fid_efficientnet_lite0``: the 1280 features before the classification layer.
 

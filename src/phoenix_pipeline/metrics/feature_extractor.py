@@ -11,7 +11,7 @@ from torch import Tensor
 from phoenix_pipeline.errors import DataError, SettingsError
 from phoenix_pipeline.threads import side_by_side
 
-Progress = Callable[[int], None]
+Advance = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def extract_features(
     extractor: FeatureExtractor,
     images: np.ndarray,
     batch_size: int,
-    progress: Progress | None = None,
+    progress: Advance | None = None,
 ) -> np.ndarray:
     """Return float32 features [N, D] of uint8 ``images`` [N, C, H, W], in order.
 

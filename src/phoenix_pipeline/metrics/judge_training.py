@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from phoenix_pipeline.config import ClassifierConfig
 from phoenix_pipeline.errors import TrainingError
-from phoenix_pipeline.metrics.feature_extractor import Progress
+from phoenix_pipeline.metrics.feature_extractor import Advance
 from phoenix_pipeline.metrics.judge_networks import JudgeNetwork
 from phoenix_pipeline.optimization.cuda_graph import Launch, record
 from phoenix_pipeline.optimization.precision import autocast
@@ -64,7 +64,7 @@ def fit(
     config: ClassifierConfig,
     *,
     device: torch.device,
-    progress: Progress | None = None,
+    progress: Advance | None = None,
 ) -> None:
     """Train ``network`` in place with AdamW under a one-cycle schedule (arXiv 1708.07120).
 

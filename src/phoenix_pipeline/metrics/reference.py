@@ -14,7 +14,7 @@ from phoenix_pipeline.checkpoints import load_tensors, save_tensors
 from phoenix_pipeline.config import EvaluationConfig
 from phoenix_pipeline.errors import CheckpointError, SettingsError
 from phoenix_pipeline.images import ImageSet
-from phoenix_pipeline.metrics.feature_extractor import FeatureExtractor, Progress, extract_features
+from phoenix_pipeline.metrics.feature_extractor import Advance, FeatureExtractor, extract_features
 from phoenix_pipeline.metrics.frechet import GaussianStatistics, gaussian_statistics
 from phoenix_pipeline.metrics.memorization import MemorizationBaseline, memorization_baseline
 from phoenix_pipeline.seeding import numpy_generator
@@ -82,7 +82,7 @@ def build_reference(
     train: ImageSet,
     test: ImageSet,
     config: EvaluationConfig,
-    progress: Progress | None = None,
+    progress: Advance | None = None,
 ) -> ReferenceStatistics:
     """Extract the features of real images and what the metrics need of them.
 

@@ -11,7 +11,7 @@ from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.metrics.class_histogram import ClassHistogram, class_histogram
 from phoenix_pipeline.metrics.components import class_scores, feature_scores
 from phoenix_pipeline.metrics.extractors import NO_JUDGE
-from phoenix_pipeline.metrics.feature_extractor import FeatureExtractor, Progress, extract_features
+from phoenix_pipeline.metrics.feature_extractor import Advance, FeatureExtractor, extract_features
 from phoenix_pipeline.metrics.label_judge import LabelJudge
 from phoenix_pipeline.metrics.metric import COVERAGE, ClassInputs, FeatureInputs, Metric
 from phoenix_pipeline.metrics.reference import ReferenceStatistics, reference_order
@@ -78,7 +78,7 @@ def score_samples(
     held: Yardstick,
     *,
     seed: int,
-    progress: Progress | None = None,
+    progress: Advance | None = None,
     asked: np.ndarray | None = None,
 ) -> Scores:
     """Score uint8 ``samples`` [N, C, H, W] in the feature space of each extractor.

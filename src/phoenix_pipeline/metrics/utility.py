@@ -11,7 +11,7 @@ import numpy as np
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.images import ImageSet, take_stratified
 from phoenix_pipeline.metrics.classifier import train_classifier
-from phoenix_pipeline.metrics.feature_extractor import Progress
+from phoenix_pipeline.metrics.feature_extractor import Advance
 from phoenix_pipeline.metrics.label_judge import LabelJudge
 from phoenix_pipeline.metrics.metric import COVERAGE, Metric
 from phoenix_pipeline.seeding import numpy_generator
@@ -36,7 +36,7 @@ def classification_utility(
     test: ImageSet,
     *,
     seed: int,
-    progress: Progress | None = None,
+    progress: Advance | None = None,
     asked: np.ndarray | None = None,
 ) -> Utility:
     """Compare uint8 ``samples`` [N, C, H, W] with real images as training data.

@@ -51,7 +51,6 @@ class FixedMoments:
         names: Sequence[str],
         parameters: Sequence[nn.Parameter],
     ) -> None:
-        """Give the optimizer moments of zero."""
         self._arrays: dict[str, Tensor] = {}
         for name, parameter in zip(names, parameters, strict=True):
             optimizer.state[parameter] = {

@@ -15,8 +15,8 @@ from phoenix_pipeline.optimization.work import LocalWork
 Arrange = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
 
 
-class Correction(Protocol):
-    """Bound to the parameters of one client in one round."""
+class Correction:
+    """Bound to the parameters of one client in one round; by itself it changes nothing."""
 
     def correct_gradients(self) -> None:
         """Change the parameters' gradients in place, before they are clipped."""
@@ -31,10 +31,9 @@ class BindCorrection(Protocol):
     def __call__(self, shared: Mapping[str, nn.Parameter], arrange: Arrange) -> Correction | None:
         """Return the correction of ``shared``; None where there is nothing to correct.
 
-        Args:
-            shared: the parameters that came from the server. Of clients that train as one program
-                they are one vector, named ``shared``.
-            arrange: brings arrays by the model's names into the shape of ``shared``.
+        ``shared``: the parameters that came from the server. Of clients that train as one program
+        they are one vector, named ``shared``. ``arrange``: brings arrays by the model's names into
+        the shape of ``shared``.
         """
 
 
@@ -52,11 +51,10 @@ def corrections_of(
     return [correction for correction in bound if correction]
 
 
-class ProximalPull:
+class ProximalPull(Correction):
     """The gradient of ``mu / 2 ||w - w_0||^2``; ``w_0`` are the parameters as they are now."""
 
     def __init__(self, parameters: Iterable[nn.Parameter], mu: float) -> None:
-        """Keep a copy of ``parameters``."""
         self._parameters = list(parameters)
         self._start = [parameter.detach().clone() for parameter in self._parameters]
         self._mu = mu
@@ -70,15 +68,11 @@ class ProximalPull:
             pull = torch._foreach_sub([self._parameters[i] for i in moving], start)
             torch._foreach_add_(_gradients(self._parameters), pull, alpha=self._mu)
 
-    def after_step(self, learning_rate: float) -> None:
-        """Leave the weights: the gradient has the pull in it."""
 
-
-class GradientPull:
+class GradientPull(Correction):
     """Adds fixed arrays to the gradients of every local step."""
 
     def __init__(self, shared: Mapping[str, nn.Parameter], added: Mapping[str, Tensor]) -> None:
-        """Bind ``shared`` to the arrays of ``added`` that have the same names."""
         self._parameters, self._added = _pairs(shared, added)
 
     @torch.no_grad()
@@ -89,11 +83,8 @@ class GradientPull:
         if added:
             torch._foreach_add_(_gradients(self._parameters), added)
 
-    def after_step(self, learning_rate: float) -> None:
-        """Leave the weights: the gradient has the pull in it."""
 
-
-class StepPull:
+class StepPull(Correction):
     """Goes ``share * learning_rate * direction`` after every local step.
 
     The gradients are left alone: in Adam's moments the pull would be divided by their size.
@@ -102,12 +93,8 @@ class StepPull:
     def __init__(
         self, shared: Mapping[str, nn.Parameter], direction: Mapping[str, Tensor], share: float
     ) -> None:
-        """Bind ``shared`` to the arrays of ``direction`` that have the same names."""
         self._parameters, self._direction = _pairs(shared, direction)
         self._share = share
-
-    def correct_gradients(self) -> None:
-        """Leave the gradients."""
 
     @torch.no_grad()
     def after_step(self, learning_rate: float) -> None:

@@ -1,7 +1,7 @@
 """One client's share of a round, and the order in which it visits its images."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -52,18 +52,19 @@ class LocalResult:
 
 @dataclass(frozen=True)
 class ClientTask:
-    """One client of several that train as one program.
+    """What one client trains on: uint8 ``images`` [N, C, H, W], or latents (:func:`prepare_batch`).
 
-    ``weights`` are trained in place, uint8 ``images`` are [N, C, H, W], and ``optimizer_state``
-    holds Adam's moments, which are replaced by the new ones; None: they start anew and are dropped.
-    ``labels``: int64 [N], of a conditional model's images.
+    ``optimizer_state`` holds Adam's moments, which are replaced by the new ones; None: they start
+    anew and are dropped. ``labels``: int64 [N], which a conditional model needs and others do not
+    read. ``weights``: of one client of several that train as one program, trained in place; a
+    client that trains alone trains those of its network.
     """
 
-    weights: Mapping[str, Tensor]
     images: Tensor
     work: LocalWork
     optimizer_state: dict[str, Tensor] | None = None
     labels: Tensor | None = None
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def expected_batch(config: TrainingConfig, num_images: int) -> int:

@@ -22,10 +22,8 @@ def divide_pathological(labels: np.ndarray, config: PartitionConfig, seed: int) 
     The numbers of owners of two classes differ by at most one. A class is divided among its owners
     so that client sizes are as equal as the classes allow, while each owner gets at least half of
     an equal share.
-
-    Raises:
-        SettingsError: more classes per client than there are, classes that would be no one's, or a
-            class with fewer images than owners; says what would be possible.
+    Raises SettingsError: more classes per client than there are, classes that would be no one's, or
+    a class with fewer images than owners; says what would be possible.
     """
     _check_classes(labels, config)
     generator = numpy_generator(seed, "partition_pathological")

@@ -136,7 +136,7 @@ def format_table(table: pd.DataFrame, width: int = TERMINAL_WIDTH) -> str:
         ]
         lines.append("  ".join(padded).rstrip())
     lines.insert(2, "-" * _line_width(blocks))
-    if doubtful_shares(table):
+    if doubtful_shares(table[["arm", *columns]]):
         lines.append(f"{DOUBTFUL} behind a number: not credible; see the report")
     if OTHER_SETTINGS.name in table:
         lines.append(f"{MARK} made with other settings than those of this command; see the report")

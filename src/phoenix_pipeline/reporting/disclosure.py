@@ -219,8 +219,8 @@ def _promise(arm: ArmSettings, epsilon: float | None) -> list[str]:
         )
     if of_clients.enabled:
         promise = f"Client-level differential privacy, {_amount(of_clients, epsilon)}"
-        told = _OF_CENTRAL if of_clients.is_central else _OF_LOCAL
-        return [f"{promise}, {told}{seeded}"]
+        kind = _OF_CENTRAL if of_clients.is_central else _OF_LOCAL
+        return [f"{promise}, {kind}{seeded}"]
     if of_images.enabled:
         return [_of_images(_amount(of_images, epsilon), arm) + seeded]
     return []

@@ -23,7 +23,7 @@ _FACTS = {
 
 
 @dataclass(frozen=True)
-class Model:
+class ComparedModel:
     """``trained``: when it was written; ``weights``: a digest, not to be taken for a number.
 
     ``settings``: the groups that it was made with.
@@ -43,7 +43,7 @@ class EarlierRuns:
 
 
 def add_runs(
-    earlier: pd.DataFrame, table: pd.DataFrame, models: Mapping[str, Model]
+    earlier: pd.DataFrame, table: pd.DataFrame, models: Mapping[str, ComparedModel]
 ) -> pd.DataFrame:
     """Return ``earlier`` with a row per model; one that is scored again replaces its row.
 
@@ -67,7 +67,7 @@ def add_runs(
     return joined.drop_duplicates(list(_KEY), keep="last")
 
 
-def show_earlier(runs: pd.DataFrame, models: Mapping[str, Model]) -> EarlierRuns | None:
+def show_earlier(runs: pd.DataFrame, models: Mapping[str, ComparedModel]) -> EarlierRuns | None:
     """Return the rows of ``runs`` that are of other models; None where there are none."""
     now = {model.weights for model in models.values()}
     others = runs[~runs["weights"].isin(now)].iloc[::-1].head(_SHOWN)

@@ -113,6 +113,13 @@ def shared_legend(figure: Figure, handles: list[Any], labels: list[str]) -> None
     )
 
 
+def _settle(figure: Figure) -> None:
+    """Lay ``figure`` out, once for all files of it."""
+    if figure.get_layout_engine() is not None:
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+
+
 # Other readers of the SVG know nothing of pages and keep the light colours.
 _DARK_RULES = " ".join(
     f'[style*="{what}: {light.lower()}"] {{ {what}: {dark} !important }}'
@@ -126,6 +133,7 @@ def figure_svg(figure: Figure) -> str:
 
     Letters become outlines, so that the reader needs none of this machine's fonts.
     """
+    _settle(figure)
     buffer = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "phoenix", "svg.fonttype": "path"}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
@@ -134,6 +142,7 @@ def figure_svg(figure: Figure) -> str:
 
 def figure_pdf(figure: Figure) -> bytes:
     """Return ``figure`` as a PDF with its letters as text; the same figure gives the same bytes."""
+    _settle(figure)
     buffer = io.BytesIO()
     with matplotlib.rc_context({"pdf.fonttype": 42}):
         figure.savefig(buffer, format="pdf", metadata={"CreationDate": None})

@@ -47,7 +47,7 @@ def draw_partition(training: pd.DataFrame, class_names: Sequence[str] = ()) -> F
     return figure
 
 
-def draw_shared_pool(training: pd.DataFrame, class_names: Sequence[str] = ()) -> Figure:
+def draw_client_images(training: pd.DataFrame, class_names: Sequence[str] = ()) -> Figure:
     """Draw private and received images of each client, above classes x clients of both together.
 
     ``training``: client_id, label (-1 unlabelled) and shared (bool).

@@ -73,15 +73,9 @@ def global_step(
 ) -> dict[str, Tensor]:
     """Return by how much the global weights moved per unit of learning rate.
 
-    Args:
-        before: global weights that an earlier round started from.
-        now: those that this round starts from.
-        progress: of the run at both times, in [0, 1].
-        steps: local steps between them.
-        config: course of the learning rate.
-
-    Returns:
-        ``(now - before) / sum of the learning rates``; empty where there were no steps.
+    ``before``: global weights that an earlier round started from. ``now``: those that this round
+    starts from. ``progress``: of the run at both times, in [0, 1]. ``steps``: local steps between
+    them. Returns ``(now - before) / sum of the learning rates``; empty where there were no steps.
     """
     total = sum_of_rates(progress, steps, config)
     if total <= 0.0:

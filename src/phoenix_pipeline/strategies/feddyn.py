@@ -76,7 +76,7 @@ class FedDyn(Strategy):
         return {**server.aggregate, **moved}, new
 
 
-class _Both:
+class _Both(Correction):
     """Two corrections of gradients, one after the other."""
 
     def __init__(self, first: Correction, second: Correction) -> None:
@@ -86,6 +86,3 @@ class _Both:
         """Correct by both."""
         for part in self._parts:
             part.correct_gradients()
-
-    def after_step(self, learning_rate: float) -> None:
-        """Leave the weights: the gradient has the penalty in it."""

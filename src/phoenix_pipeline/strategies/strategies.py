@@ -37,16 +37,15 @@ def known_strategies() -> Registry[type[Strategy]]:
 def build_strategies(chosen: Mapping[str, Mapping[str, Any]]) -> list[Strategy]:
     """Return the strategies that ``federation.strategies`` asks for, in its order.
 
-    Raises:
-        SettingsError: a name, a key or a value is not allowed.
+    Raises SettingsError: a name, a key or a value is not allowed.
     """
-    return [_build(name, told) for name, told in chosen.items()]
+    return [_build(name, given) for name, given in chosen.items()]
 
 
-def _build(name: str, told: Mapping[str, Any] | None) -> Strategy:
+def _build(name: str, given: Mapping[str, Any] | None) -> Strategy:
     strategy = look_up(known_strategies(), name, _SETTING)
     try:
-        settings = strategy.Settings.model_validate(told or {})
+        settings = strategy.Settings.model_validate(given or {})
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, (_SETTING, name, *first["loc"])))

@@ -83,7 +83,6 @@ class Strategy:
     needs_earlier_broadcast: ClassVar[bool] = False
 
     def __init__(self, settings: Group) -> None:
-        """Take ``settings``, an instance of ``Settings``."""
         self.settings = settings
 
     def why_not(self, arm: ArmSettings) -> str | None:

@@ -45,6 +45,19 @@ def test_arrays_that_are_not_sent_keep_their_residual() -> None:
     assert not torch.equal(second["conv.bias"], first["conv.bias"])
 
 
+def test_an_array_that_is_written_for_the_first_time_has_left_out_nothing() -> None:
+    """With usplit it may be in a later round than others."""
+    earlier, new = {"a": torch.ones(8)}, {"b": torch.linspace(-1.0, 1.0, 8)}
+    codec = TopK(0.25)
+    with_others = encode(new, codec, torch.Generator(), earlier)
+    alone = encode(new, codec, torch.Generator(), {})
+    assert torch.equal(decode(with_others.arrays, codec, new)["b"], torch.tensor(
+        [-1.0, 0, 0, 0, 0, 0, 0, 1.0]
+    ))  # fmt: skip
+    assert torch.equal(with_others.residual["b"], alone.residual["b"])
+    assert with_others.residual["a"].tolist() == [1.0] * 8
+
+
 def descend(density: float, residuals: list[dict[str, Tensor]] | None) -> Tensor:
     """Average compressed gradient steps of two clients, whose optimum is their mean (0, 1, 0, 0).
 

@@ -132,7 +132,7 @@ def test_a_score_of_a_model_without_noise_is_not_sent(site: Path) -> None:
     private[REFERENCE] = reference
     assert "score" in ask(site, private).content["metrics"]
     # Samples of classes in the site's own shares tell these shares.
-    demands = SiteDemands(site / "spent.json", min_noise_multiplier=1.0)
+    demands = SiteDemands(ledger=site / "spent.json", min_noise_multiplier=1.0)
     with pytest.raises(SiteRefusal, match="without noise"):
         demands.check_score(secret(settings(dp_sgd=DP_SGD), class_names=("even", "odd")))
 

@@ -70,8 +70,8 @@ def test_the_shared_pool_is_a_file_of_the_node(folder: Path) -> None:
 
 
 def test_a_base_model_is_named_by_the_node_alone(folder: Path) -> None:
-    assert open_with(folder).base is None
-    assert open_with(folder, **{"base-model": str(folder / "base")}).base == folder / "base"
+    assert open_with(folder).own.base is None
+    assert open_with(folder, **{"base-model": str(folder / "base")}).own.base == folder / "base"
 
 
 def test_a_node_encodes_its_images_once_by_its_own_autoencoder(folder: Path) -> None:
@@ -85,7 +85,7 @@ def test_a_node_encodes_its_images_once_by_its_own_autoencoder(folder: Path) -> 
     site = open_with(folder, asked, autoencoder=str(own))
     pixels = torch.from_numpy(make_images(5).images)
     assert torch.equal(site.images, load_autoencoder(own).encode(pixels))
-    assert site.latents is not None
+    assert site.own.autoencoder == own
     (kept,) = (folder / "state").glob("latents-*.safetensors")
     written = kept.stat().st_mtime_ns
     assert torch.equal(open_with(folder, asked, autoencoder=str(own)).images, site.images)

@@ -42,36 +42,38 @@ def refusal(demands: SiteDemands, told: ClientSettings, work: LocalWork = WORK) 
 
 
 def test_a_site_takes_no_less_noise_than_it_accepts(tmp_path: Path) -> None:
-    demands = SiteDemands(tmp_path / "spent.json", min_noise_multiplier=2.0)
+    demands = SiteDemands(ledger=tmp_path / "spent.json", min_noise_multiplier=2.0)
     assert refusal(demands, settings()) == "noise-too-small"
     assert refusal(demands, noisy(1.99)) == "noise-too-small"
     assert refusal(demands, noisy(2.0, secret_noise=False)) == "noise-not-secret"
     assert refusal(demands, with_dp_sgd()) == "noise-too-small"
     demands.begin_round(noisy(2.0), WORK, 60)
-    SiteDemands(tmp_path / "s.json", min_noise_multiplier=1.5).begin_round(with_dp_sgd(), WORK, 60)
+    SiteDemands(ledger=tmp_path / "s.json", min_noise_multiplier=1.5).begin_round(
+        with_dp_sgd(), WORK, 60
+    )
 
 
 def test_a_site_counts_its_epsilon_over_all_runs(tmp_path: Path) -> None:
     most = epsilon_spent(1.0, 1.0, 2, 1e-5)
-    demands = SiteDemands(tmp_path / "spent.json", max_epsilon=most * 1.001)
+    demands = SiteDemands(ledger=tmp_path / "spent.json", max_epsilon=most * 1.001)
     demands.begin_round(noisy(2.0), WORK, 60)
     demands.begin_round(noisy(2.0), WORK, 60)
     # As after a restart of the node, in another run.
-    again = SiteDemands(tmp_path / "spent.json", max_epsilon=most * 1.001)
+    again = SiteDemands(ledger=tmp_path / "spent.json", max_epsilon=most * 1.001)
     assert refusal(again, noisy(2.0)) == "epsilon-spent"
     assert json.loads((tmp_path / "spent.json").read_text())["local"]["releases"] == 2
 
 
 def test_epsilon_of_dp_sgd_follows_its_steps_and_sampling(tmp_path: Path) -> None:
     after = [epsilon_spent(1.5, 6 / 60, steps, 1e-5) for steps in (4, 8)]
-    demands = SiteDemands(tmp_path / "spent.json", max_epsilon=(after[0] + after[1]) / 2)
+    demands = SiteDemands(ledger=tmp_path / "spent.json", max_epsilon=(after[0] + after[1]) / 2)
     demands.begin_round(with_dp_sgd(), WORK, 60)
     assert refusal(demands, with_dp_sgd()) == "epsilon-spent"
 
 
 def test_both_kinds_of_noise_add_up(tmp_path: Path) -> None:
     local, images = epsilon_spent(1.0, 1.0, 1, 5e-6), epsilon_spent(1.5, 0.1, 4, 5e-6)
-    most = SiteDemands(tmp_path / "spent.json", max_epsilon=0.99 * (local + images))
+    most = SiteDemands(ledger=tmp_path / "spent.json", max_epsilon=0.99 * (local + images))
     most.begin_round(noisy(2.0), WORK, 60)
     assert refusal(most, with_dp_sgd()) == "epsilon-spent"
 
@@ -89,7 +91,7 @@ def test_both_kinds_of_noise_add_up(tmp_path: Path) -> None:
 def test_layers_that_a_site_keeps_must_be_personal(
     keep: tuple[str, ...], personal: tuple[str, ...], accepted: bool, tmp_path: Path
 ) -> None:
-    demands = SiteDemands(tmp_path / "spent.json", keep_layers=keep)
+    demands = SiteDemands(ledger=tmp_path / "spent.json", keep_layers=keep)
     if accepted:
         demands.begin_round(settings(personal), WORK, 60)
     else:
@@ -97,9 +99,11 @@ def test_layers_that_a_site_keeps_must_be_personal(
 
 
 def test_work_has_a_bound(tmp_path: Path) -> None:
-    demands = SiteDemands(tmp_path / "spent.json", max_steps_per_round=3)
+    demands = SiteDemands(ledger=tmp_path / "spent.json", max_steps_per_round=3)
     assert refusal(demands, settings()) == "too-much-work"
-    SiteDemands(tmp_path / "spent.json", max_steps_per_round=4).begin_round(settings(), WORK, 60)
+    SiteDemands(ledger=tmp_path / "spent.json", max_steps_per_round=4).begin_round(
+        settings(), WORK, 60
+    )
     assert not (tmp_path / "spent.json").exists()
 
 

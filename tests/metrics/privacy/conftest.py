@@ -10,7 +10,7 @@ from torch import nn
 from phoenix_pipeline.config import ModelConfig, NoiseConfig, TrainingConfig, UNetConfig
 from phoenix_pipeline.families.diffusion import DiffusionFamily
 from phoenix_pipeline.images import ImageSet
-from phoenix_pipeline.optimization.work import LocalWork
+from phoenix_pipeline.optimization.work import ClientTask, LocalWork
 
 MODEL = ModelConfig(
     unet=UNetConfig(block_out_channels=(24,), attention_resolutions=(), norm_num_groups=8),
@@ -41,7 +41,9 @@ def memorise(images: np.ndarray, seed: int, steps: int = 250) -> nn.Module:
     network = DiffusionFamily().build(MODEL, 1, 8, seed=seed)
     work = LocalWork(steps=steps, progress_start=0.0, progress_end=1.0, seed=seed + 1)
     training = TrainingConfig(batch_size=MEMORISED, learning_rate=5e-3)
-    DiffusionFamily().train_locally(network, torch.from_numpy(images), work, MODEL, training)
+    DiffusionFamily().train_locally(
+        network, ClientTask(torch.from_numpy(images), work), MODEL, training
+    )
     return network
 
 

@@ -4,9 +4,7 @@ from functools import partial
 from math import sqrt
 from typing import Any
 
-from phoenix_pipeline.config import NoiseConfig, SamplingConfig
 from phoenix_pipeline.diffusion.samplers.steps import (
-    NewSteps,
     Sampler,
     Step,
     StepTable,
@@ -15,14 +13,6 @@ from phoenix_pipeline.diffusion.samplers.steps import (
     clip_of,
     noise_coefficients,
 )
-
-
-def _scheduler(noise: NoiseConfig) -> tuple[str, dict[str, Any]]:
-    return "DDIMScheduler", {}
-
-
-def _new_steps(scheduler: Any, config: SamplingConfig) -> NewSteps:
-    return partial(StepTable, _steps(scheduler, config.eta), clip_of(scheduler))
 
 
 def _steps(scheduler: Any, eta: float) -> list[Step]:
@@ -50,4 +40,7 @@ def _steps(scheduler: Any, eta: float) -> list[Step]:
     return steps
 
 
-DDIM = Sampler(_scheduler, _new_steps)
+DDIM = Sampler(
+    lambda noise: ("DDIMScheduler", {}),
+    lambda scheduler, config: partial(StepTable, _steps(scheduler, config.eta), clip_of(scheduler)),
+)

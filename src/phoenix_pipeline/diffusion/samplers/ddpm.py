@@ -4,9 +4,7 @@ from functools import partial
 from math import sqrt
 from typing import Any
 
-from phoenix_pipeline.config import NoiseConfig, SamplingConfig
 from phoenix_pipeline.diffusion.samplers.steps import (
-    NewSteps,
     Sampler,
     Step,
     StepTable,
@@ -14,14 +12,6 @@ from phoenix_pipeline.diffusion.samplers.steps import (
     clean_coefficients,
     clip_of,
 )
-
-
-def _scheduler(noise: NoiseConfig) -> tuple[str, dict[str, Any]]:
-    return "DDPMScheduler", {}
-
-
-def _new_steps(scheduler: Any, config: SamplingConfig) -> NewSteps:
-    return partial(StepTable, _steps(scheduler), clip_of(scheduler))
 
 
 def _steps(scheduler: Any) -> list[Step]:
@@ -42,4 +32,7 @@ def _steps(scheduler: Any) -> list[Step]:
     return steps
 
 
-DDPM = Sampler(_scheduler, _new_steps)
+DDPM = Sampler(
+    lambda noise: ("DDPMScheduler", {}),
+    lambda scheduler, config: partial(StepTable, _steps(scheduler), clip_of(scheduler)),
+)

@@ -5,9 +5,8 @@ from itertools import pairwise
 from math import log
 from typing import Any
 
-from phoenix_pipeline.config import NoiseConfig, SamplingConfig
+from phoenix_pipeline.config import NoiseConfig
 from phoenix_pipeline.diffusion.samplers.steps import (
-    NewSteps,
     Sampler,
     Step,
     StepTable,
@@ -24,10 +23,6 @@ def _scheduler(noise: NoiseConfig) -> tuple[str, dict[str, Any]]:
     if noise.schedule == "cosine" and not noise.zero_terminal_snr:
         options["lambda_min_clipped"] = _COSINE_LAMBDA_MIN
     return "DPMSolverMultistepScheduler", options
-
-
-def _new_steps(scheduler: Any, config: SamplingConfig) -> NewSteps:
-    return partial(StepTable, _steps(scheduler), None)
 
 
 def _steps(scheduler: Any) -> list[Step]:
@@ -57,4 +52,6 @@ def _steps(scheduler: Any) -> list[Step]:
     return steps
 
 
-DPM_SOLVER = Sampler(_scheduler, _new_steps)
+DPM_SOLVER = Sampler(
+    _scheduler, lambda scheduler, config: partial(StepTable, _steps(scheduler), None)
+)

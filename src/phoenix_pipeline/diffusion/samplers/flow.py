@@ -4,23 +4,14 @@ The model is of the ODE dx/dt = v(x, t). At t = 1 x is noise, at t = 0 an image.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from phoenix_pipeline.config import NoiseConfig, SamplingConfig
-from phoenix_pipeline.diffusion.samplers.steps import NewSteps, Sampler
-
-
-def _scheduler(noise: NoiseConfig) -> tuple[str, dict[str, Any]]:
-    return "FlowMatchEulerDiscreteScheduler", {}
-
-
-def _new_steps(scheduler: Any, config: SamplingConfig) -> NewSteps:
-    return partial(FlowSteps, scheduler.sigmas.double().tolist())
+from phoenix_pipeline.diffusion.samplers.steps import Sampler
 
 
 class FlowSteps:
@@ -67,5 +58,9 @@ def _heun_times(evaluations: int) -> list[float]:
     return times
 
 
-EULER = Sampler(_scheduler, _new_steps, _euler_times)
-HEUN = Sampler(_scheduler, _new_steps, _heun_times)
+EULER = Sampler(
+    lambda noise: ("FlowMatchEulerDiscreteScheduler", {}),
+    lambda scheduler, config: partial(FlowSteps, scheduler.sigmas.double().tolist()),
+    _euler_times,
+)
+HEUN = replace(EULER, times=_heun_times)

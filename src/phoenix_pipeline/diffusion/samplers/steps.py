@@ -8,7 +8,7 @@ long as a layer of a small network.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -107,31 +107,22 @@ def clean_coefficients(scheduler: Any, signal: float, noise: float) -> tuple[flo
 
     x_t is ``signal`` x_0 + ``noise`` epsilon.
     """
-    kind = scheduler.config.prediction_type
-    return look_up(_PREDICTIONS, kind, _SETTING).clean(signal, noise)
+    return look_up(_CLEAN, scheduler.config.prediction_type, _SETTING)(signal, noise)
 
 
 def noise_coefficients(scheduler: Any, signal: float, noise: float) -> tuple[float, float]:
     """Return the coefficients of epsilon in x_t and the prediction f; as above."""
-    kind = scheduler.config.prediction_type
-    return look_up(_PREDICTIONS, kind, _SETTING).noise(signal, noise)
-
-
-class _Prediction(NamedTuple):
-    clean: Callable[[float, float], tuple[float, float]]
-    noise: Callable[[float, float], tuple[float, float]]
+    return look_up(_NOISE, scheduler.config.prediction_type, _SETTING)(signal, noise)
 
 
 _SETTING = "model.noise.prediction_type"
-_PREDICTIONS = {
-    "epsilon": _Prediction(
-        clean=lambda signal, noise: (1.0 / signal, -noise / signal),
-        noise=lambda signal, noise: (0.0, 1.0),
-    ),
-    "v_prediction": _Prediction(
-        clean=lambda signal, noise: (signal, -noise),
-        noise=lambda signal, noise: (noise, signal),
-    ),
+_CLEAN: dict[str, Callable[[float, float], tuple[float, float]]] = {
+    "epsilon": lambda signal, noise: (1.0 / signal, -noise / signal),
+    "v_prediction": lambda signal, noise: (signal, -noise),
+}
+_NOISE: dict[str, Callable[[float, float], tuple[float, float]]] = {
+    "epsilon": lambda signal, noise: (0.0, 1.0),
+    "v_prediction": lambda signal, noise: (noise, signal),
 }
 
 

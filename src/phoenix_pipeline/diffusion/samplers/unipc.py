@@ -5,8 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from phoenix_pipeline.config import NoiseConfig, SamplingConfig
-from phoenix_pipeline.diffusion.samplers.steps import NewSteps, Sampler
+from phoenix_pipeline.diffusion.samplers.steps import Sampler
 
 
 class _SchedulerSteps:
@@ -21,13 +20,8 @@ class _SchedulerSteps:
         return x
 
 
-def _scheduler(noise: NoiseConfig) -> tuple[str, dict[str, Any]]:
-    return "UniPCMultistepScheduler", {}
-
-
-def _new_steps(scheduler: Any, config: SamplingConfig) -> NewSteps:
-    # It keeps earlier predictions: each batch has a scheduler of its own.
-    return lambda generators: _SchedulerSteps(copy.deepcopy(scheduler))
-
-
-UNIPC = Sampler(_scheduler, _new_steps)
+# It keeps earlier predictions: each batch has a scheduler of its own.
+UNIPC = Sampler(
+    lambda noise: ("UniPCMultistepScheduler", {}),
+    lambda scheduler, config: lambda generators: _SchedulerSteps(copy.deepcopy(scheduler)),
+)

@@ -29,6 +29,10 @@ RULES = Registry[BuildRule](
 # Rules that hand a norm to the next round.
 CLIPPING = (PrivateMean, ClippedUpdates, MedianClippedUpdates)
 
+# By the unit of the bound: replies that are held until their median is known; None: all. Those of
+# `last_median` are a first round's: the later rounds take the median of the round before.
+_MOST_HELD: dict[str, int | None] = {"absolute": 0, "median": None, "last_median": 16}
+
 __all__ = [
     "CLIPPING",
     "RULES",
@@ -53,16 +57,12 @@ def build_aggregation(
 ) -> Aggregation:
     """Return the rule of round ``server_round``.
 
-    Args:
-        config: names the rule.
-        template: the global weights that the round started from.
-        seed: the run's, for rules that draw.
-        server_round: from 1, counted over resumed runs.
-        private: bound and noise where the server keeps clients private; None elsewhere.
-        last_norm: what the clipping of the last round gave as ``next_clip_norm``.
-        usual_weight: the median of the clients' numbers of images, for bounds in medians.
-        sends_more: whether ``template`` has more than the model: what strategies send, whose
-            lengths follow rules of their own, so that none is clipped unless a bound was set.
+    ``template``: the global weights that the round started from. ``server_round``: from 1, counted
+    over resumed runs. ``private``: bound and noise where the server keeps clients private; None
+    elsewhere. ``last_norm``: what the clipping of the last round gave as ``next_clip_norm``.
+    ``usual_weight``: the median of the clients' numbers of images, for bounds in medians.
+    ``sends_more``: whether ``template`` has more than the model: what strategies send, whose
+    lengths follow rules of their own, so that none is clipped unless a bound was set.
     """
     if private is not None:
         return PrivateMean(template, private)
@@ -73,43 +73,19 @@ def build_aggregation(
     clip_norm = config.clip_norm
     if clip_norm.bound is None or (sends_more and not chosen.clip_norm.is_asked_for):
         return rule
-    clip = look_up(_CLIPPED, clip_norm.unit, "federation.aggregation.clip_norm.unit")
-    return clip(rule, template, float(clip_norm.bound), last_norm, usual_weight)
-
-
-def _clip_by_last_median(
-    rule: Aggregation,
-    template: Mapping[str, Tensor],
-    multiple: float,
-    last_norm: float | None,
-    usual_weight: float | None,
-) -> Aggregation:
-    if last_norm is None:
-        return MedianClippedUpdates(rule, template, multiple, usual_weight, _HELD_AT_FIRST)
-    return ClippedUpdates(rule, template, multiple * last_norm, usual_weight)
-
-
-# Replies of a first round whose median norm bounds the later ones of that round too.
-_HELD_AT_FIRST = 16
-# What clips the updates on their way into a rule, of the rule, the weights that the round started
-# from, the bound, the last round's norm and the median client's weight.
-_CLIPPED: dict[
-    str,
-    Callable[[Aggregation, Mapping[str, Tensor], float, float | None, float | None], Aggregation],
-] = {
-    "absolute": lambda rule, template, bound, *_: ClippedUpdates(rule, template, bound),
-    "median": lambda rule, template, bound, _, usual: MedianClippedUpdates(
-        rule, template, bound, usual
-    ),
-    "last_median": _clip_by_last_median,
-}
+    bound = float(clip_norm.bound)
+    most_held = look_up(_MOST_HELD, clip_norm.unit, "federation.aggregation.clip_norm.unit")
+    if most_held == 0:
+        return ClippedUpdates(rule, template, bound)
+    if most_held is not None and last_norm is not None:
+        return ClippedUpdates(rule, template, bound * last_norm, usual_weight)
+    return MedianClippedUpdates(rule, template, bound, usual_weight, most_held)
 
 
 def check_num_replies(config: FederationConfig, num_clients: int) -> None:
     """Refuse a rule that a round of ``num_clients`` cannot satisfy, even if all of them answer.
 
-    Raises:
-        SettingsError: names the rule and what it needs.
+    Raises SettingsError: names the rule and what it needs.
     """
     required = config.aggregation.required_replies
     if num_clients < required:

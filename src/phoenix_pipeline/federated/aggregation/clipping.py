@@ -40,8 +40,7 @@ class ClippedUpdates:
     def add(self, arrays: Mapping[str, Tensor], weight: float) -> None:
         """Clip and pass on one client's ``arrays``; those within the bound keep their bits.
 
-        Raises:
-            FederationError: see :class:`ReplyCheck`.
+        Raises FederationError: see :class:`ReplyCheck`.
         """
         joined = self._check(arrays, weight)
         self.take(joined, weight, update_norm(joined, self._template))
@@ -87,8 +86,7 @@ class MedianClippedUpdates:
     def add(self, arrays: Mapping[str, Tensor], weight: float) -> None:
         """Keep or pass on one client's ``arrays``, unless they are refused.
 
-        Raises:
-            FederationError: see :class:`ReplyCheck`.
+        Raises FederationError: see :class:`ReplyCheck`.
         """
         joined = self._check(arrays, weight)
         norm = update_norm(joined, self._template)

@@ -25,8 +25,7 @@ class WeightedMean:
     def add(self, arrays: Mapping[str, Tensor], weight: float) -> None:
         """Add one client's ``arrays``; nothing is added if they are refused.
 
-        Raises:
-            FederationError: see :class:`ReplyCheck`.
+        Raises FederationError: see :class:`ReplyCheck`.
         """
         vectors = self._check(arrays, weight).vectors
         for key, total in self._sums.items():
@@ -53,8 +52,7 @@ class PartialMean:
     def add(self, arrays: Mapping[str, Tensor], weight: float) -> None:
         """Add one client's ``arrays``, some or all of the model's; nothing if they are refused.
 
-        Raises:
-            FederationError: one is not the model's, or see :meth:`WeightedMean.add`.
+        Raises FederationError: one is not the model's, or see :meth:`WeightedMean.add`.
         """
         odd = sorted(arrays.keys() - self._base.keys())
         if odd or not arrays:
@@ -94,8 +92,7 @@ class RowMean:
     def add(self, arrays: Mapping[str, Tensor], weight: float) -> None:
         """Add one client's ``arrays``.
 
-        Raises:
-            FederationError: as ``rule`` does; then nothing is added.
+        Raises FederationError: as ``rule`` does; then nothing is added.
         """
         self._rule.add(arrays, weight)
         for name, base in self._base.items():

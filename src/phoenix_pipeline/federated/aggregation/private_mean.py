@@ -62,8 +62,7 @@ class PrivateMean:
     def add(self, arrays: Mapping[str, Tensor], weight: float) -> None:
         """Add one client's update, clipped; ``weight`` is a client's word and does not count.
 
-        Raises:
-            FederationError: see :class:`ReplyCheck`.
+        Raises FederationError: see :class:`ReplyCheck`.
         """
         self._check(arrays, weight)
         norm = update_norm(arrays, self._template)

@@ -4,7 +4,7 @@ Replies count alike, whatever number of examples they claim. Integer arrays, suc
 counts, are aggregated like the others and rounded, but say nothing about how close two replies are.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -33,8 +33,7 @@ class RobustRule:
     def add(self, arrays: Mapping[str, Tensor], weight: float) -> None:
         """Keep one client's ``arrays``, unless they are refused; ``weight`` is only checked.
 
-        Raises:
-            FederationError: see :class:`ReplyCheck`.
+        Raises FederationError: see :class:`ReplyCheck`.
         """
         self._check(arrays, weight)
         self._replies.append(arrays)
@@ -42,31 +41,20 @@ class RobustRule:
     def result(self) -> dict[str, Tensor]:
         """Return the aggregate, in the dtypes of the model.
 
-        Raises:
-            FederationError: there are fewer replies than the rule needs.
+        Raises FederationError: there are fewer replies than the rule needs.
         """
         config, count = self._config, len(self._replies)
-        result = look_up(_RESULTS, config.rule, "federation.aggregation.rule")
         if count < config.required_replies:
             raise FederationError(
                 f"federation.aggregation.rule {config.rule} needs {config.required_replies} usable "
                 f"replies in a round and got {count}"
             )
-        return result(self)
-
-    def _median(self) -> dict[str, Tensor]:
-        return self._without((len(self._replies) - 1) // 2)
-
-    def _trimmed_mean(self) -> dict[str, Tensor]:
-        return self._without(int(self._config.trim_fraction * len(self._replies) + 1e-9))
-
-    def _krum(self) -> dict[str, Tensor]:
-        return self._mean(self._closest(1))
-
-    def _multi_krum(self) -> dict[str, Tensor]:
-        config = self._config
-        kept = config.num_selected or len(self._replies) - config.num_byzantine - 2
-        return self._mean(self._closest(kept))
+        cut = {"median": (count - 1) // 2, "trimmed_mean": int(config.trim_fraction * count + 1e-9)}
+        if config.rule in cut:
+            return self._without(cut[config.rule])
+        selected = config.num_selected or count - config.num_byzantine - 2
+        kept = {"krum": 1, "multi_krum": selected}
+        return self._mean(self._closest(look_up(kept, config.rule, "federation.aggregation.rule")))
 
     def _without(self, cut: int) -> dict[str, Tensor]:
         """Return the mean of each coordinate without ``cut`` values at either end."""
@@ -91,14 +79,6 @@ class RobustRule:
             name: to_dtype(torch.stack([widened(r[name]) for r in chosen]).mean(0), tensor.dtype)
             for name, tensor in self._template.items()
         }
-
-
-_RESULTS: dict[str, Callable[[RobustRule], dict[str, Tensor]]] = {
-    "median": RobustRule._median,
-    "trimmed_mean": RobustRule._trimmed_mean,
-    "krum": RobustRule._krum,
-    "multi_krum": RobustRule._multi_krum,
-}
 
 
 def trimmed_mean(values: Sequence[Tensor], cut: int) -> Tensor:

@@ -33,9 +33,8 @@ class ReplyCheck:
     def __call__(self, arrays: Mapping[str, Tensor], weight: float) -> Joined:
         """Return a reply that can be aggregated as one vector per dtype.
 
-        Raises:
-            FederationError: names, shapes or dtypes differ from the model's, a value is not
-                finite or enormous, or the weight is not positive.
+        Raises FederationError: names, shapes or dtypes differ from the model's, a value is not
+        finite or enormous, or the weight is not positive.
         """
         if not 0 < weight < _LARGEST:
             raise FederationError(

@@ -48,10 +48,8 @@ def train(job: FederatedJob, folder: Path, watch: Watch) -> FederatedResult:
 
     A run of the same job that is still going, after this process was killed, is followed on. One
     that ended without a word, as when the SuperLink was restarted, is submitted again.
-
-    Raises:
-        FederationError: the SuperLink cannot be reached, or the run failed; says why.
-        SettingsError: the connection is not allowed, or there is no app folder.
+    Raises FederationError: the SuperLink cannot be reached, or the run failed; says why.
+    Raises SettingsError: the connection is not allowed, or there is no app folder.
     """
     folder = folder.resolve()
     link = SuperLink(job.config.deployment, folder / "flwr")
@@ -113,9 +111,8 @@ def _follow(
 ) -> Lost | None:
     """Pass on rounds, replies and log until the run has ended; return what happened if it was lost.
 
-    Raises:
-        FederationError: the SuperLink cannot be reached for ``patience_s``, or somebody stopped the
-            run there.
+    Raises FederationError: the SuperLink cannot be reached for ``patience_s``, or somebody stopped
+    the run there.
     """
     progress, asked, answered = ProgressFile(folder), time.monotonic(), time.monotonic()
     had_replies = False

@@ -8,17 +8,20 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import pandas as pd
 import torch
+from pydantic import TypeAdapter
+from pydantic_core import to_jsonable_python
 from torch import Tensor
 
 from phoenix_pipeline.checkpoints import load_tensors, save_tensors
 from phoenix_pipeline.config import FederationConfig, ThresholdFilterConfig
 from phoenix_pipeline.federated.client_state import ClientState
 from phoenix_pipeline.federated.job import FederatedJob, FederatedResult
+from phoenix_pipeline.federated.own_models import OwnModels
 from phoenix_pipeline.federated.records import ClientSettings
 from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.json_files import read_json, write_json
@@ -34,6 +37,16 @@ _PROGRESS = "progress.jsonl"
 LOG = "log"
 _POOL, _POOL_LABELS = "pool", "pool_labels"
 _START = "start/"
+# What of a job is no array, by the name of its field.
+_PLAIN: dict[str, TypeAdapter[Any]] = {
+    "config": TypeAdapter(FederationConfig),
+    "settings": TypeAdapter(ClientSettings),
+    "device": TypeAdapter(str),
+    "threshold_filter": TypeAdapter(ThresholdFilterConfig),
+    "warmup_steps": TypeAdapter(int),
+    "final_average": TypeAdapter(Literal["ema", "raw"] | None),
+    "own": TypeAdapter(OwnModels),
+}
 
 
 def write_job(folder: Path, job: FederatedJob) -> None:
@@ -49,31 +62,18 @@ def write_job(folder: Path, job: FederatedJob) -> None:
     tensors |= {f"{_START}{name}": array for name, array in (job.start or {}).items()}
     for name in (_RESULT, _FAILURE, _PROGRESS):
         (folder / name).unlink(missing_ok=True)
-    save_tensors(
-        folder / JOB_FILE,
-        tensors,
-        {
-            "config": job.config.model_dump(mode="json"),
-            "settings": job.settings.model_dump(mode="json"),
-            "device": job.device,
-            "threshold_filter": job.threshold_filter.model_dump(mode="json"),
-            "has_reference": job.reference is not None,
-            "warmup_steps": job.warmup_steps,
-            "final_average": job.final_average,
-            "base": job.base and str(job.base),
-            "autoencoder": job.autoencoder and str(job.autoencoder),
-        },
-    )
+    plain = {name: to_jsonable_python(getattr(job, name)) for name in _PLAIN}
+    save_tensors(folder / JOB_FILE, tensors, {**plain, "has_reference": job.reference is not None})
 
 
 def read_job(folder: Path) -> FederatedJob:
     """Return the job of :func:`write_job`; its clients are not known yet.
 
-    Raises:
-        CheckpointError: the file is missing, truncated or altered.
+    Raises CheckpointError: the file is missing, truncated or altered.
     """
     tensors, metadata = load_tensors(folder / JOB_FILE)
-    settings = ClientSettings.model_validate(metadata["settings"])
+    plain: dict[str, Any] = {n: t.validate_python(metadata[n]) for n, t in _PLAIN.items()}
+    settings = plain["settings"]
     empty = torch.empty(
         (0, settings.channels, settings.image_size, settings.image_size), dtype=torch.uint8
     )
@@ -86,17 +86,10 @@ def read_job(folder: Path) -> FederatedJob:
     return FederatedJob(
         images=images,
         client_images=pd.DataFrame({"client_id": [], "image_index": []}),
-        config=FederationConfig.model_validate(metadata["config"]),
-        settings=settings,
-        device=metadata["device"],
-        threshold_filter=ThresholdFilterConfig.model_validate(metadata["threshold_filter"]),
         reference=MonitorReference.from_arrays(tensors) if metadata["has_reference"] else None,
         pool=np.arange(len(pool)) if len(pool) else None,
-        warmup_steps=metadata["warmup_steps"],
-        final_average=metadata["final_average"],
         start=start or None,
-        base=Path(metadata["base"]) if metadata["base"] else None,
-        autoencoder=Path(metadata["autoencoder"]) if metadata["autoencoder"] else None,
+        **plain,
     )
 
 

@@ -16,7 +16,7 @@ from phoenix_pipeline.federated.client_state import KeptStates
 from phoenix_pipeline.federated.engines.local_grid import LocalGrid
 from phoenix_pipeline.federated.fleet import Attendance, Fleet
 from phoenix_pipeline.federated.job import FederatedJob, FederatedResult
-from phoenix_pipeline.federated.latents import SiteLatents
+from phoenix_pipeline.federated.own_models import SiteLatents
 from phoenix_pipeline.federated.program import Watch, run_program
 from phoenix_pipeline.federated.run_state import CLIENTS_FOLDER
 from phoenix_pipeline.federated.sites import InMemorySites
@@ -30,8 +30,8 @@ def train(job: FederatedJob, folder: Path, watch: Watch) -> FederatedResult:
     device = resolve_device(job.device)
     kept = KeptStates(job.config.is_of_checkpoint, device)
     states = folder / CLIENTS_FOLDER
-    latents = SiteLatents.of(job.settings, job.autoencoder)
-    sites = InMemorySites(job.images, job.client_images, device, states, kept, job.base, latents)
+    latents = SiteLatents.of(job.settings, job.own)
+    sites = InMemorySites(job.images, job.client_images, device, states, kept, job.own, latents)
     sizes, cores = sites.sizes(), available_cores()
     workers = min(job.config.workers or (cores if device.type == "cpu" else 1), len(sizes))
     app = build_client_app(sites)

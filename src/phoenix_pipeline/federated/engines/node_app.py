@@ -17,13 +17,13 @@ import torch
 from flwr.app import Context, Message
 from pydantic import Field, ValidationError
 
-from phoenix_pipeline.config import Group, ImagesConfig
+from phoenix_pipeline.config import ImagesConfig
 from phoenix_pipeline.config.data import Colour, Fit, Window
 from phoenix_pipeline.errors import DataError, FederationError, SettingsError
 from phoenix_pipeline.federated.client_app import build_client_app, read_settings
-from phoenix_pipeline.federated.latents import SiteLatents
+from phoenix_pipeline.federated.own_models import OwnModels, SiteLatents
 from phoenix_pipeline.federated.records import CONFIG
-from phoenix_pipeline.federated.site_demands import SiteDemands
+from phoenix_pipeline.federated.site_demands import Demands, SiteDemands
 from phoenix_pipeline.federated.site_errors import answer_with_code
 from phoenix_pipeline.federated.sites import Site
 from phoenix_pipeline.hardware import resolve_device
@@ -33,7 +33,7 @@ LEDGER = "spent.json"
 _RUN_KEY = re.compile(r"[0-9a-f]{16}")
 
 
-class NodeConfig(Group):
+class NodeConfig(Demands):
     """A node's own configuration; on the command line with dashes instead of underscores."""
 
     client_id: int = Field(ge=0, description="This client's number, unique in the federation.")
@@ -64,36 +64,24 @@ class NodeConfig(Group):
     release_personal_layers: bool = Field(
         False, description="Hand this client's personal layers to the server after the last round."
     )
-    min_noise_multiplier: float | None = Field(
-        None, gt=0.0, description="Least noise that this client adds, itself, in any run."
-    )
-    max_epsilon: float | None = Field(
-        None, gt=0.0, description="Most epsilon that this client spends, over all runs."
-    )
-    delta: float = Field(1e-5, gt=0.0, lt=1.0, description="Delta of max-epsilon.")
-    keep_layers: str = Field(
-        "", description="Layers that must be personal, by prefixes with commas between them."
-    )
-    max_steps_per_round: int | None = Field(
-        None, ge=1, description="Most steps of training that this client makes in a round."
-    )
-    max_memory_gib: float | None = Field(
-        None, gt=0.0, description="Most memory that a round takes, by an estimate, in GiB."
-    )
     device: str = Field("auto", description="Where this client trains: auto, cpu, cuda:0, ...")
     threads: int = Field(0, ge=0, description="CPU threads; 0: as PyTorch sees fit.")
+
+    @property
+    def own(self) -> OwnModels:
+        """The trained models that this client has."""
+        return OwnModels(self.base_model, self.autoencoder)
 
 
 def open_node(message: Message, context: Context) -> Site:
     """Return this node's site, its images as the server's settings want them.
 
-    Raises:
-        SettingsError: the node's configuration is not usable; names the key.
-        DataError: its images are not readable.
-        FederationError: the message has no settings, or names a run in a way that no server of
-            this project does.
-        SiteRefusal: the run would take more memory than this site gives, or learns the latents of
-            an autoencoder that is not this site's.
+    Raises SettingsError: the node's configuration is not usable; names the key.
+    Raises DataError: its images are not readable.
+    Raises FederationError: the message has no settings, or names a run in a way that no server of
+    this project does.
+    Raises SiteRefusal: the run would take more memory than this site gives, or learns the latents
+    of an autoencoder that is not this site's.
     """
     node = read_node_config(context)
     if node.threads:
@@ -110,9 +98,10 @@ def open_node(message: Message, context: Context) -> Site:
         channels=settings.channels,
     )
     sources = [node.data, *([node.shared_pool] if node.shared_pool else [])]
-    demands = _demands(node)
+    own_demands = node.model_dump(include=set(Demands.model_fields))
+    demands = SiteDemands(ledger=node.state_folder / LEDGER, **own_demands)
     demands.check_memory(settings, sum(map(count_images, sources)))
-    latents = SiteLatents.of(settings, node.autoencoder)
+    latents = SiteLatents.of(settings, node.own)
     parts = [read_images(source, reading) for source in sources]
     device = resolve_device(node.device)
     images = np.concatenate([part.images for part in parts])
@@ -129,8 +118,7 @@ def open_node(message: Message, context: Context) -> Site:
         releases_personal_layers=node.release_personal_layers,
         demands=demands,
         labels=_labels(parts, settings.class_names, device),
-        base=node.base_model,
-        latents=latents,
+        own=node.own,
     )
 
 
@@ -139,8 +127,7 @@ def _labels(
 ) -> torch.Tensor | None:
     """Return int64 [N] in the order of the server's ``class_names``; None where it has none.
 
-    Raises:
-        DataError: an image has no label, or one that is not among the classes.
+    Raises DataError: an image has no label, or one that is not among the classes.
     """
     if not class_names:
         return None
@@ -154,18 +141,6 @@ def _labels(
     return torch.from_numpy(np.concatenate(known)).to(device)
 
 
-def _demands(node: NodeConfig) -> SiteDemands:
-    return SiteDemands(
-        node.state_folder / LEDGER,
-        node.min_noise_multiplier,
-        node.max_epsilon,
-        node.delta,
-        tuple(layer.strip() for layer in node.keep_layers.split(",") if layer.strip()),
-        node.max_steps_per_round,
-        node.max_memory_gib,
-    )
-
-
 def read_node_config(context: Context) -> NodeConfig:
     """Return the node's own configuration, checked."""
     given = {key.replace("-", "_"): value for key, value in context.node_config.items()}
@@ -174,7 +149,8 @@ def read_node_config(context: Context) -> NodeConfig:
     except ValidationError as error:
         first = error.errors()[0]
         key = "-".join(str(part) for part in first["loc"]).replace("_", "-")
-        allowed = ", ".join(name.replace("_", "-") for name in NodeConfig.model_fields)
+        names = dict.fromkeys([*NodeConfig.__annotations__, *NodeConfig.model_fields])
+        allowed = ", ".join(name.replace("_", "-") for name in names)
         raise SettingsError(
             f"node configuration {key!r}: {first['msg']}; allowed keys are {allowed}: change "
             "--node-config of this SuperNode"

@@ -36,11 +36,9 @@ def open_fleet(grid: Grid, job: FederatedJob, folder: Path) -> Fleet:
     """Wait until enough nodes take part; later ones join between rounds.
 
     ``folder`` keeps which node is which client.
-
-    Raises:
-        FederationError: too few nodes came or could answer, or too few release their personal
-            layers where samples need them.
-        CheckpointError: what ``folder`` keeps is broken.
+    Raises FederationError: too few nodes came or could answer, or too few release their personal
+    layers where samples need them.
+    Raises CheckpointError: what ``folder`` keeps is broken.
     """
     roster = Roster(NodeGrid(grid), job, folder)
     roster.gather()
@@ -74,9 +72,7 @@ class Roster:
 
         A node that cannot answer is asked again: it may be starting anew, or its configuration is
         being corrected.
-
-        Raises:
-            FederationError: too few came or could answer.
+        Raises FederationError: too few came or could answer.
         """
         wait_s, wanted = self._config.wait_for_nodes_s, self._config.num_nodes
         deadline = time.monotonic() + wait_s
@@ -194,8 +190,7 @@ class SiteRegister:
     def admit(self, client: int, node: int) -> None:
         """Let ``node`` be ``client``, from now on alone.
 
-        Raises:
-            FederationError: one of them belongs to another; says where that is decided.
+        Raises FederationError: one of them belongs to another; says where that is decided.
         """
         where = "federation.deployment.sites" if self._listed else str(self._file)
         owner = self._nodes.get(client)

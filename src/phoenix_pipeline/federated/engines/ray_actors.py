@@ -27,9 +27,8 @@ from phoenix_pipeline.federated.client_app import build_client_app
 from phoenix_pipeline.federated.engines.local_grid import LocalGrid, Task
 from phoenix_pipeline.federated.fleet import Attendance, Fleet
 from phoenix_pipeline.federated.job import FederatedJob, FederatedResult
-from phoenix_pipeline.federated.latents import SiteLatents
+from phoenix_pipeline.federated.own_models import OwnModels, SiteLatents
 from phoenix_pipeline.federated.program import Watch, run_program
-from phoenix_pipeline.federated.records import ClientSettings
 from phoenix_pipeline.federated.run_state import CLIENTS_FOLDER
 from phoenix_pipeline.federated.sites import StoredSites
 from phoenix_pipeline.hardware import available_cores, resolve_device
@@ -43,9 +42,8 @@ _IMAGES_FOLDER = "client_images"
 def train(job: FederatedJob, folder: Path, watch: Watch) -> FederatedResult:
     """Train over the clients of ``job`` in Ray actors, on this machine or on a cluster.
 
-    Raises:
-        SettingsError: Ray is not installed, or no client fits.
-        FederationError: Ray did not start, or no cluster answers.
+    Raises SettingsError: Ray is not installed, or no client fits.
+    Raises FederationError: Ray did not start, or no cluster answers.
     """
     if find_spec("ray") is None:
         raise SettingsError(
@@ -55,17 +53,14 @@ def train(job: FederatedJob, folder: Path, watch: Watch) -> FederatedResult:
     config = job.config.ray
     device = _client_device(job)
     images, states = (folder.resolve() / name for name in (_IMAGES_FOLDER, CLIENTS_FOLDER))
-    latents = SiteLatents.of(job.settings, job.autoencoder)
+    latents = SiteLatents.of(job.settings, job.own)
     sites = StoredSites.write(images, job.images, job.client_images, states, latents)
     sizes = sites.sizes()
     roll_call = Attendance(job.config, sizes)
     try:
         with _cluster(config, len(sizes), job.config.workers) as workers:
             threads = max(1, int(config.num_cpus_per_client))
-            told = job.settings.model_dump_json() if latents else ""
-            open_app = partial(
-                _client_app, images, states, device, threads, job.base, told, job.autoencoder
-            )
+            open_app = partial(_client_app, images, states, device, threads, job.own)
             with RayGrid(open_app, sizes, workers, config) as grid:
                 fleet = Fleet(grid, grid.clients, sizes, sites.state, roll_call)
                 return run_program(job, folder, fleet, watch)
@@ -122,24 +117,10 @@ class RayGrid(LocalGrid):
 
 
 @lru_cache(maxsize=1)
-def _client_app(
-    images: Path,
-    states: Path,
-    device: str,
-    threads: int,
-    base: Path | None,
-    told: str = "",
-    autoencoder: Path | None = None,
-) -> ClientApp:
-    """Return an actor's ClientApp; it and its network are kept from message to message.
-
-    ``told``: the clients' settings as JSON, where they learn latents.
-    """
+def _client_app(images: Path, states: Path, device: str, threads: int, own: OwnModels) -> ClientApp:
+    """Return an actor's ClientApp; it and its network are kept from message to message."""
     torch.set_num_threads(threads)
-    latents = None
-    if told:
-        latents = SiteLatents.of(ClientSettings.model_validate_json(told), autoencoder)
-    return build_client_app(StoredSites(images, resolve_device(device), states, base, latents))
+    return build_client_app(StoredSites(images, resolve_device(device), states, own))
 
 
 @contextmanager

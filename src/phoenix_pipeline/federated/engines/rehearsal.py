@@ -71,8 +71,7 @@ class Rehearsal:
 def parse_node_config(text: str) -> NodeConfig:
     """Return what ``flower-supernode --node-config`` would be given, checked.
 
-    Raises:
-        SettingsError: a key or a value is not allowed.
+    Raises SettingsError: a key or a value is not allowed.
     """
     return read_node_config(Context(1, 1, _parse(text), RecordDict(), {}))
 
@@ -82,11 +81,9 @@ def rehearse(job: FederatedJob, node_config: str, folder: Path) -> Rehearsal:
 
     State goes to ``folder``, which must be empty; the site's own state folder is only read, for
     what privacy it has spent.
-
-    Raises:
-        SettingsError: the node's configuration or the run's settings are not usable.
-        DataError: its images are not readable.
-        FederationError: the site would refuse, or could not train; says why.
+    Raises SettingsError: the node's configuration or the run's settings are not usable.
+    Raises DataError: its images are not readable.
+    Raises FederationError: the site would refuse, or could not train; says why.
     """
     node, (state, server) = parse_node_config(node_config), (folder / _STATE, folder / _SERVER)
     state.mkdir(parents=True)
@@ -144,8 +141,7 @@ class _Recorder(LocalGrid):
     def introduce(self, job: FederatedJob) -> int:
         """Have the site answer the roll call; return how many images it says that it holds.
 
-        Raises:
-            FederationError: it would not take part; says why.
+        Raises FederationError: it would not take part; says why.
         """
         config = ConfigRecord({"settings": job.settings.model_dump_json()})
         (node_id,) = self.clients

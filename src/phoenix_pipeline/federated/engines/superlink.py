@@ -40,9 +40,8 @@ class SuperLink:
     def submit(self, run_config: Mapping[str, str]) -> int:
         """Submit the Flower app with ``run_config``; return the run's id.
 
-        Raises:
-            SettingsError: the app folder is not there.
-            FederationError: the SuperLink cannot be reached or refuses.
+        Raises SettingsError: the app folder is not there.
+        Raises FederationError: the SuperLink cannot be reached or refuses.
         """
         app = Path(self._config.app_folder).resolve()
         if not (app / "pyproject.toml").is_file():
@@ -57,9 +56,7 @@ class SuperLink:
 
         A run that the SuperLink does not know, since it was restarted without its database, is
         ``finished:unknown``.
-
-        Raises:
-            FederationError: the SuperLink cannot be reached.
+        Raises FederationError: the SuperLink cannot be reached.
         """
         answer = self._flwr("list", _CONNECTION, "--limit", str(_LISTED_RUNS))
         run = next((r for r in answer.get("runs", ()) if str(r["run-id"]) == str(run_id)), None)

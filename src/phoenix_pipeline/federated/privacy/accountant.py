@@ -30,11 +30,8 @@ _MAX_EPSILON = 1e9
 def epsilon_spent(noise_multiplier: float, sampling_rate: float, steps: int, delta: float) -> float:
     """Return epsilon after ``steps`` releases; 0 before the first, infinite without noise.
 
-    Args:
-        noise_multiplier: standard deviation of the noise over the clipping norm.
-        sampling_rate: with which each unit takes part in a step, independently (Poisson).
-        steps: releases so far.
-        delta: at which epsilon holds.
+    ``noise_multiplier``: standard deviation of the noise over the clipping norm. ``sampling_rate``:
+    with which each unit takes part in a step, independently (Poisson).
     """
     if steps == 0 or sampling_rate == 0.0:
         return 0.0
@@ -62,8 +59,7 @@ def noise_multiplier_for(
 ) -> float:
     """Return the least noise multiplier whose epsilon after ``steps`` is within the target.
 
-    Raises:
-        SettingsError: no noise of a sensible size reaches it.
+    Raises SettingsError: no noise of a sensible size reaches it.
     """
     return _solve_noise(target_epsilon, delta, sampling_rate, steps)
 
@@ -129,8 +125,7 @@ def _turning_point(holds: Callable[[float], bool], largest: float) -> float:
 def dp_sgd_noise(config: DpSgdConfig, batch_size: int, num_images: int, run_steps: int) -> float:
     """Return the multiplier of a client of ``num_images`` that makes ``run_steps`` in all rounds.
 
-    Raises:
-        SettingsError: the target epsilon cannot be reached.
+    Raises SettingsError: the target epsilon cannot be reached.
     """
     if config.noise_multiplier is not None:
         return config.noise_multiplier

@@ -21,16 +21,10 @@ def check_privacy(
 ) -> None:
     """Refuse what differential privacy cannot be combined with.
 
-    Args:
-        federation: rounds, and the privacy of clients.
-        training: local training, and the privacy of images.
-        network: the model, of which layers are named that do not fit.
-        filters_clients: clients send scores of their models and may be disconnected.
-        uploads_personal: personal layers are sent at the end, to be averaged or sampled from.
-        shares_images: clients give images to a pool.
-
-    Raises:
-        SettingsError: says what does not go together, and why.
+    ``filters_clients``: clients send scores of their models and may be disconnected.
+    ``uploads_personal``: personal layers are sent at the end, to be averaged or sampled from.
+    ``shares_images``: clients give images to a pool.
+    Raises SettingsError: says what does not go together, and why.
     """
     of_clients, of_images = federation.differential_privacy, training.dp_sgd
     if of_clients.enabled and of_images.enabled:

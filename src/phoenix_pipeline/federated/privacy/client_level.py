@@ -32,8 +32,7 @@ class ClientLevelPrivacy:
     def of(cls, federation: FederationConfig, num_clients: int) -> "ClientLevelPrivacy":
         """Return the mechanism of a run over ``num_clients``.
 
-        Raises:
-            SettingsError: the target cannot be reached, or the noise on the count is too small.
+        Raises SettingsError: the target cannot be reached, or the noise on the count is too small.
         """
         config = federation.differential_privacy
         rate, sensitivity = federation.client_fraction, 1.0

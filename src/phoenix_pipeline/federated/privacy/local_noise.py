@@ -21,14 +21,9 @@ def privatize(
 ) -> dict[str, Tensor]:
     """Return ``received`` plus the clipped and noisy update, on the CPU.
 
-    Args:
-        trained: floating-point arrays after local training.
-        received: the same arrays as the server sent them.
-        noise: clipping norm S and multiplier z; each value gets noise of deviation ``z S``.
-        seed: of the noise; None: secret noise.
-
-    Raises:
-        TrainingError: the update is not finite; it has no norm that could be clipped.
+    ``noise``: clipping norm S and multiplier z; each value gets noise of deviation ``z S``.
+    ``seed``: of the noise; None: secret noise.
+    Raises TrainingError: the update is not finite; it has no norm that could be clipped.
     """
     arrays = {name: tensor.detach().cpu() for name, tensor in trained.items()}
     # In one order: that of a resumed run differs, and the noise must not.

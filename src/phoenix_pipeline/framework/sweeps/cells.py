@@ -12,10 +12,9 @@ from typing import Any
 from kedro.framework.project import settings as project_settings
 
 from phoenix_pipeline.config import ARM_GROUPS, SHARED_GROUPS
-from phoenix_pipeline.config.base import Group
+from phoenix_pipeline.config.base import Group, flatten
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.framework.config_loader import PhoenixConfigLoader
-from phoenix_pipeline.framework.settings_tree import flatten
 from phoenix_pipeline.framework.sweeps.settings import SweepConfig
 
 _DIGITS = 12

@@ -4,11 +4,11 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from phoenix_pipeline.config.base import flatten
 from phoenix_pipeline.errors import DataError
 from phoenix_pipeline.framework.datasets import file_of
 from phoenix_pipeline.framework.mlflow_runs import SESSION, SessionRuns
 from phoenix_pipeline.framework.project import open_config
-from phoenix_pipeline.framework.settings_tree import flatten
 from phoenix_pipeline.framework.sweeps.plan import Sweep
 from phoenix_pipeline.framework.sweeps.settings import ARM
 from phoenix_pipeline.framework.tracking import is_tracked, read_tracking_config

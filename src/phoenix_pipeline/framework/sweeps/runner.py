@@ -125,7 +125,6 @@ class KedroProcess:
     """Runs arms of a cell; ``quiet`` keeps what they print in ``<cell>/run.log`` only."""
 
     def __init__(self, sweep: Sweep, quiet: bool = True) -> None:
-        """Take the sweep whose cells are to run."""
         self._sweep, self._quiet = sweep, quiet
 
     def __call__(self, cell: Cell, arms: tuple[str, ...]) -> str | None:

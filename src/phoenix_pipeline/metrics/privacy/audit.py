@@ -14,7 +14,7 @@ from phoenix_pipeline.metrics.privacy.membership import membership_scores
 from phoenix_pipeline.seeding import numpy_generator
 
 ALL_CLIENTS = -1
-Scores = tuple[np.ndarray, np.ndarray]
+AttackScores = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class MembershipAudit:
     """
 
     results: dict[int, dict[str, AttackResult]]
-    scores: dict[int, dict[str, Scores]]
+    scores: dict[int, dict[str, AttackScores]]
     skipped: dict[int, str]
 
 
@@ -84,7 +84,7 @@ def audit_membership(
     return MembershipAudit(results, scores, skipped)
 
 
-def judge_together(scores: Iterable[Mapping[str, Scores]]) -> dict[str, AttackResult]:
+def judge_together(scores: Iterable[Mapping[str, AttackScores]]) -> dict[str, AttackResult]:
     """Return, by attack, the success over several models, each attacked for its own images.
 
     Models differ in the scores that they give: each model's are first put on the scale of its own
@@ -102,7 +102,7 @@ def judge_together(scores: Iterable[Mapping[str, Scores]]) -> dict[str, AttackRe
     }
 
 
-def _scaled(members: np.ndarray, held_out: np.ndarray) -> Scores:
+def _scaled(members: np.ndarray, held_out: np.ndarray) -> AttackScores:
     """Return scores in standard deviations of (other) held-out ones from their mean."""
     m, mean = len(held_out), held_out.mean()
     centred = held_out - mean

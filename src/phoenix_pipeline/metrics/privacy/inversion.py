@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from phoenix_pipeline.diffusion.batches import inputs_of
+from phoenix_pipeline.diffusion.batches import Batch
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
+from phoenix_pipeline.diffusion.steps import error_of
 from phoenix_pipeline.images import to_model_range, to_uint8
 from phoenix_pipeline.metrics.metric import PRIVACY, Metric
 
@@ -33,57 +34,52 @@ class Likeness:
     ssim: float
 
 
+@dataclass(frozen=True)
+class KnownStep:
+    """A client's step on one image, as the attacker knows it; all on the network's device.
+
+    ``t``: its timestep, int64 [1]. ``epsilon``: its noise [1, C, H, W]. ``labels``: the image's
+    class [1], which a conditional network's embedding shows by its row.
+    """
+
+    schedule: NoiseSchedule
+    t: Tensor
+    epsilon: Tensor
+    labels: Tensor | None = None
+
+    def batch(self, x_0: Tensor) -> Batch:
+        """Return what the client trained on if its image was ``x_0`` [1, C, H, W] in [-1, 1]."""
+        noisy = self.schedule.diffuse(x_0, self.t, self.epsilon)
+        target = self.schedule.target(x_0, self.t, self.epsilon)
+        return Batch(noisy, self.t, target, self.labels)
+
+
 def client_gradient(
-    network: nn.Module,
-    sent: Sequence[Tensor],
-    schedule: NoiseSchedule,
-    image: Tensor,
-    step: int,
-    epsilon: Tensor,
-    labels: Tensor | None = None,
+    network: nn.Module, sent: Sequence[Tensor], image: Tensor, known: KnownStep
 ) -> list[Tensor]:
     """Return the gradient of the training loss at one uint8 ``image`` [1, C, H, W].
 
-    Args:
-        network: as the client received it; dropout off.
-        sent: those of its parameters that the client sends.
-        schedule: the forward process, on the network's device.
-        image: on the same device.
-        step: the timestep that the client drew.
-        epsilon: the noise that it drew, [1, C, H, W].
-        labels: the image's class [1], for a conditional network.
+    ``network``: as the client received it; dropout off. ``sent``: the parameters that it sends.
     """
-    loss = _loss(network, schedule, to_model_range(image), step, epsilon, labels)
+    loss = error_of(network, known.batch(to_model_range(image)))
     return [g.detach() for g in torch.autograd.grad(loss, list(sent))]
 
 
 def reconstruct(
     network: nn.Module,
     sent: Sequence[Tensor],
-    schedule: NoiseSchedule,
     gradient: Sequence[Tensor],
-    step: int,
-    epsilon: Tensor,
+    known: KnownStep,
     num_steps: int,
     generator: torch.Generator,
-    labels: Tensor | None = None,
 ) -> Tensor:
     """Return the uint8 image [1, C, H, W] whose gradient points most nearly along ``gradient``.
 
     Adam maximises the cosine between both; only the direction is used, so that gradient clipping
-    and the learning rate hide nothing.
-
-    Args:
-        network: the weights that the update was made from.
-        sent: those of its parameters that are in the update.
-        schedule: the forward process.
-        gradient: one array per parameter of ``sent``, from :func:`client_gradient`.
-        step: the client's timestep.
-        epsilon: the client's noise [1, C, H, W].
-        num_steps: of the optimisation.
-        generator: draws the first guess, on the CPU.
-        labels: the image's class [1], which a conditional network's embedding shows by its row.
+    and the learning rate hide nothing. ``gradient``: one array per parameter of ``sent``, as of
+    :func:`client_gradient`. ``generator``: draws the first guess, on the CPU.
     """
+    epsilon = known.epsilon
     guess = torch.randn(epsilon.shape, generator=generator).mul(0.3).to(epsilon.device)
     guess.requires_grad_(True)
     optimizer = torch.optim.Adam([guess], lr=_STEP_SIZE)
@@ -92,7 +88,7 @@ def reconstruct(
     # The fused attention kernels have no second derivative.
     with sdpa_kernel(SDPBackend.MATH):
         for _ in range(num_steps):
-            loss = _loss(network, schedule, guess, step, epsilon, labels)
+            loss = error_of(network, known.batch(guess))
             own = torch.autograd.grad(loss, list(sent), create_graph=True)
             mismatch = 1.0 - _cosine(own, gradient)
             if (value := float(mismatch.detach())) < smallest:
@@ -117,20 +113,6 @@ def likeness(reconstruction: Tensor, image: Tensor) -> Likeness:
     psnr = float(peak_signal_noise_ratio(made, true, data_range=255.0))
     ssim = cast(Tensor, structural_similarity_index_measure(made, true, data_range=255.0))
     return Likeness(psnr_db=min(psnr, 100.0), ssim=float(ssim))
-
-
-def _loss(
-    network: nn.Module,
-    schedule: NoiseSchedule,
-    x_0: Tensor,
-    step: int,
-    epsilon: Tensor,
-    labels: Tensor | None,
-) -> Tensor:
-    t = torch.tensor([step], device=x_0.device)
-    inputs = inputs_of(schedule.diffuse(x_0, t, epsilon), t, labels)
-    predicted = network(*inputs, return_dict=False)[0]
-    return nn.functional.mse_loss(predicted.float(), schedule.target(x_0, t, epsilon))
 
 
 def _cosine(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:

@@ -19,7 +19,7 @@ from phoenix_pipeline.diffusion.batches import inputs_of
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.families import family_of
-from phoenix_pipeline.latents.attached import as_seen, shape_in
+from phoenix_pipeline.latents.autoencoder import as_seen, shape_in
 from phoenix_pipeline.seeding import torch_generator
 
 # A network's prediction, float32 [N, C, H, W], for x_t and t [N].

@@ -22,9 +22,9 @@ from phoenix_pipeline.pipelines.comparison.results import (
     outdated_scores,
 )
 from phoenix_pipeline.reporting.comparison import compare_arms, format_table
-from phoenix_pipeline.reporting.earlier_runs import Model, add_runs, show_earlier
+from phoenix_pipeline.reporting.earlier_runs import ComparedModel, add_runs, show_earlier
 from phoenix_pipeline.reporting.gallery import show_growth
-from phoenix_pipeline.reporting.partition_figure import draw_partition, draw_shared_pool
+from phoenix_pipeline.reporting.partition_figure import draw_client_images, draw_partition
 from phoenix_pipeline.reporting.privacy import draw_trade, format_privacy
 from phoenix_pipeline.reporting.provenance import deviations, disagreements, experiment_facts
 from phoenix_pipeline.reporting.report import AUDIT, render_report
@@ -87,11 +87,7 @@ def compare(arms: tuple[str, ...]) -> Callable[..., Compared]:
         notes = [*left_out, *outdated_scores(results), *stale, *other, *notes, *_audits(privacy)]
         for note in notes:
             logger.warning("%s", note)
-        metrics = {r.arm: r.metrics for r in results}
-        rounds = {r.arm: r.rounds for r in results if len(r.rounds)}
-        pooled = [r.arm for r in results if r.is_pooled]
-        grown = {r.arm: r.by_round for r in results}
-        table = compare_arms(metrics, rounds, real, pooled, privacy, marks, grown)
+        table = _table(results, real, privacy, marks)
         figures, histograms = _figures(table, results), _histograms(results)
         names = histograms[0]["class_names"] if histograms else []
         gallery, grids = draw_gallery(results, test_images, names)
@@ -99,11 +95,11 @@ def compare(arms: tuple[str, ...]) -> Callable[..., Compared]:
         runs = add_runs(earlier_runs, table, models)
         report = render_report(
             table,
-            metrics,
+            {r.arm: r.metrics for r in results},
             run=experiment_facts({r.arm: r.settings for r in results}, _num_clients(results)),
             figures={**_shown(figures, names), **_details(results, names)},
             gallery=gallery,
-            growth=show_growth(grown),
+            growth=show_growth({r.arm: r.by_round for r in results}),
             earlier=show_earlier(runs, models),
             cards={r.arm: r.cards for r in results},
             settings={r.arm: r.settings for r in results},
@@ -119,6 +115,19 @@ def compare(arms: tuple[str, ...]) -> Callable[..., Compared]:
 
     compare_all.__name__ = "compare_arms"
     return compare_all
+
+
+def _table(
+    results: Sequence[ArmResults],
+    floor: Mapping[str, float],
+    privacy: Mapping[str, ArmAudit],
+    marks: Mapping[str, str],
+) -> pd.DataFrame:
+    metrics = {r.arm: r.metrics for r in results}
+    rounds = {r.arm: r.rounds for r in results if len(r.rounds)}
+    pooled = [r.arm for r in results if r.is_pooled]
+    grown = {r.arm: r.by_round for r in results}
+    return compare_arms(metrics, rounds, floor, pooled, privacy, marks, grown)
 
 
 def announce(table: pd.DataFrame, report: str, parameters: dict[str, Any]) -> None:
@@ -164,9 +173,9 @@ def _floor(
     ]
 
 
-def _model(result: ArmResults) -> Model:
+def _model(result: ArmResults) -> ComparedModel:
     digest = f"sha256:{result.description['weights_digest']}"
-    return Model(result.description["written"], digest, result.settings)
+    return ComparedModel(result.description["written"], digest, result.settings)
 
 
 def _shown(figures: dict[str, Figure], class_names: Sequence[str]) -> dict[str, Figure]:
@@ -212,7 +221,7 @@ def _details(results: Sequence[ArmResults], class_names: Sequence[str]) -> dict[
             continue
         if result.trained_images["shared"].any():
             key = f"partition: {result.arm}, with what each client received"
-            figures[key] = draw_shared_pool(result.trained_images, class_names)
+            figures[key] = draw_client_images(result.trained_images, class_names)
         else:
             digest = result.description["data"]["client_images"]
             divisions.setdefault(digest, []).append(result)

@@ -117,9 +117,7 @@ def gather(
     """Return the arms that were scored, in their order, and a line for each that is left out.
 
     ``found``: results by arm.
-
-    Raises:
-        DataError: there is none.
+    Raises DataError: there is none.
     """
     each = [found[arm] for arm in arms]
     results = [result for result in each if isinstance(result, ArmResults)]

@@ -26,7 +26,7 @@ from phoenix_pipeline.metrics.client_models import (
 )
 from phoenix_pipeline.metrics.components import FINAL_AVERAGE
 from phoenix_pipeline.metrics.label_judge import LabelJudge
-from phoenix_pipeline.metrics.scores import Scores, score_samples
+from phoenix_pipeline.metrics.scores import Scores, Yardstick, score_samples
 from phoenix_pipeline.pipelines.evaluation.utility import measure_utility
 from phoenix_pipeline.progress import progress_bar
 
@@ -50,26 +50,14 @@ def evaluate(
 
     An arm with models at its clients is scored by their samples; those of its final average are
     scored as well, under names that begin with ``final_average.``. How the samples were drawn, and
-    with which seed, their own file says. ``partition``: who holds which training image, which the
-    sites of a deployment tell nobody.
-
-    Raises:
-        DataError: it does not say so.
+    with which seed, their own file says, else it is a DataError. ``partition``: who holds which
+    training image, which the sites of a deployment tell nobody.
     """
     samples = _read_drawn(samples_file)
     run = run.model_copy(update={"seed": samples.drawn["seed"]})
     held = load_yardstick(train, test, judge_folder, reference_folder, config, run)
     main, averaged = split_by_origin(samples.client_id)
-    total = samples.images.num_images * len(held.extractors)
-    with progress_bar("evaluating", total) as advance:
-
-        def score(rows: np.ndarray) -> Scores:
-            images, asked = samples.images.images[rows], samples.labels
-            asked = None if asked is None else asked[rows]
-            return score_samples(images, held, seed=run.seed, progress=advance, asked=asked)
-
-        scores = score(main)
-        final = score(averaged) if len(averaged) else None
+    scores, final = _score_each(samples, (main, averaged), held, run.seed)
     holders = None if arm.federation.engine == "deployment" else partition
     useful = measure_utility(samples, held.judge, train, test, holders, config, run.seed)
     # On pixels: the cheapest features.
@@ -87,6 +75,21 @@ def evaluate(
         },
     }
     return metrics, _sample_classes(samples, main, held.judge)
+
+
+def _score_each(
+    samples: Samples, parts: tuple[np.ndarray, np.ndarray], held: Yardstick, seed: int
+) -> tuple[Scores, Scores | None]:
+    """Return the scores of both ``parts``, rows of ``samples``, of which the second may be none."""
+    total = samples.images.num_images * len(held.extractors)
+    with progress_bar("evaluating", total) as advance:
+
+        def score(rows: np.ndarray) -> Scores:
+            images, asked = samples.images.images[rows], samples.labels
+            asked = None if asked is None else asked[rows]
+            return score_samples(images, held, seed=seed, progress=advance, asked=asked)
+
+        return score(parts[0]), score(parts[1]) if len(parts[1]) else None
 
 
 def _read_drawn(file: Path) -> Samples:

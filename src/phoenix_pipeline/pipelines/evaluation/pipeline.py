@@ -10,26 +10,26 @@ from phoenix_pipeline.pipelines.evaluation.nodes import evaluate
 
 _IMAGES = ["train_images", "test_images"]
 _SETTINGS = ["params:evaluation", "params:run"]
+_HELD_AGAINST = ["label_judge", "reference_folder"]
 
 
 def create_reference_pipeline() -> Pipeline:
     """Return what is made once and read by every arm: label judge, references, floor."""
-    held_against = ["label_judge", "reference_folder"]
+    judge, references = _HELD_AGAINST
+    floor = "reference_scores"
     return in_stage(
         [
-            node(
-                train_label_judge, [*_IMAGES, *_SETTINGS], "label_judge", name="train_label_judge"
-            ),
+            node(train_label_judge, [*_IMAGES, *_SETTINGS], judge, name="train_label_judge"),
             node(
                 prepare_references,
-                [*_IMAGES, "label_judge", *_SETTINGS],
-                "reference_folder",
+                [*_IMAGES, judge, *_SETTINGS],
+                references,
                 name="prepare_references",
             ),
             node(
                 score_floor,
-                [*_IMAGES, *held_against, *_SETTINGS],
-                "reference_scores",
+                [*_IMAGES, *_HELD_AGAINST, *_SETTINGS],
+                floor,
                 name="score_real_images",
             ),
         ],
@@ -40,45 +40,15 @@ def create_reference_pipeline() -> Pipeline:
 
 def create_pipeline(arm: str) -> Pipeline:
     """Return the stage in the namespace ``arm``."""
+    against, left = [*_IMAGES, *_HELD_AGAINST], ["checkpoints", "model", "rounds"]
+    scored = ["samples", *against, "partition", ARM_SETTINGS, *_SETTINGS]
+    by_round = [*left, *against, ARM_SETTINGS, *_SETTINGS]
+    cards = ["model_card", "sample_card"]
     return in_namespace(
         [
-            node(
-                evaluate,
-                [
-                    "samples",
-                    "train_images",
-                    "test_images",
-                    "label_judge",
-                    "reference_folder",
-                    "partition",
-                    ARM_SETTINGS,
-                    "params:evaluation",
-                    "params:run",
-                ],
-                ["metrics", "sample_classes"],
-                name="evaluate",
-            ),
-            node(
-                write_cards,
-                ["model", "samples", "metrics"],
-                ["model_card", "sample_card"],
-                name="write_cards",
-            ),
-            node(
-                score_rounds,
-                [
-                    "checkpoints",
-                    "model",
-                    "rounds",
-                    *_IMAGES,
-                    "label_judge",
-                    "reference_folder",
-                    ARM_SETTINGS,
-                    *_SETTINGS,
-                ],
-                "scores_by_round",
-                name="score_rounds",
-            ),
+            node(evaluate, scored, ["metrics", "sample_classes"], name="evaluate"),
+            node(write_cards, ["model", "samples", "metrics"], cards, name="write_cards"),
+            node(score_rounds, by_round, "scores_by_round", name="score_rounds"),
         ],
         arm,
         "evaluation",

@@ -9,10 +9,8 @@ import numpy as np
 import pandas as pd
 
 from phoenix_pipeline.checkpoints import METADATA_FILE
-from phoenix_pipeline.config import FederationConfig, ModelConfig, PrivacyAuditConfig, RunConfig
+from phoenix_pipeline.config import PrivacyAuditConfig, RunConfig
 from phoenix_pipeline.errors import SettingsError
-from phoenix_pipeline.families.provenance import ModelDescription, check_data
-from phoenix_pipeline.hardware import resolve_device
 from phoenix_pipeline.images import GLOBAL_MODEL, ImageSet, read_samples
 from phoenix_pipeline.metrics.extractors import pixel_extractor
 from phoenix_pipeline.metrics.feature_extractor import extract_features
@@ -27,7 +25,7 @@ from phoenix_pipeline.metrics.privacy.arm_audit import (
 from phoenix_pipeline.metrics.privacy.attack import AttackResult, blind_attack, match_classes
 from phoenix_pipeline.metrics.privacy.audit import (
     ALL_CLIENTS,
-    Scores,
+    AttackScores,
     audit_membership,
     judge_together,
 )
@@ -56,30 +54,17 @@ def audit_privacy(
     ``trained_images`` are those of the training; ``run`` gives the device alone. An arm that is not
     trained has an empty audit, and a line in the log.
 
-    Raises:
-        SettingsError: the clients' images are not here.
-        DataError: the images are not those of the training.
+    Raises SettingsError and DataError as :meth:`Subject.open`.
     """
-    from phoenix_pipeline.families.model_folder import read_description
-
     if not (model_folder / METADATA_FILE).is_file():
         logger.warning("%s is not trained: it has no audit", model_folder.name)
         return {}
-    metadata = read_description(model_folder)
-    federation = FederationConfig.model_validate(metadata["trained_with"]["federation"])
-    if federation.engine == "deployment":
-        raise SettingsError(
-            "privacy_audit attacks the images that clients trained on, but federation.engine is "
-            "deployment, where they lie at the nodes; audit a simulation of it with "
-            "federation.engine in_process or ray"
-        )
-    check_data(metadata["data"], train, test, trained_images)
-    subject = _subject(model_folder, metadata, trained_images, train, test, config, run)
+    subject = Subject.open(model_folder, trained_images, train, test, config, run)
     skipped: dict[str, str] = {}
     membership = _attack(subject, skipped)
     blind = _blind(subject, skipped)
     copies = _copies(subject, samples_file, skipped)
-    reconstruction = reconstruct_images(subject, skipped, federation)
+    reconstruction = reconstruct_images(subject, skipped)
     return {
         "conditions": _conditions(subject),
         "scores": {
@@ -94,29 +79,6 @@ def audit_privacy(
         "reconstruction": reconstruction,
         "skipped": skipped,
     }
-
-
-def _subject(
-    folder: Path,
-    metadata: ModelDescription,
-    trained_images: pd.DataFrame,
-    train: ImageSet,
-    test: ImageSet,
-    config: PrivacyAuditConfig,
-    run: RunConfig,
-) -> Subject:
-    by_client = trained_images.groupby("client_id")["image_index"]
-    return Subject(
-        folder=folder,
-        metadata=metadata,
-        rows={int(str(client)): rows.to_numpy() for client, rows in by_client},
-        train=train,
-        test=test,
-        model=ModelConfig.model_validate(metadata["settings"]["model"]),
-        config=config,
-        seed=metadata["settings"]["seed"],
-        device=resolve_device(run.device),
-    )
 
 
 def _conditions(subject: Subject) -> AuditConditions:
@@ -136,7 +98,7 @@ def _conditions(subject: Subject) -> AuditConditions:
 def _attack(subject: Subject, skipped: dict[str, str]) -> Membership:
     """Return the results of the global model and the clients' own, by client and attack."""
     membership: Membership = {"global_model": {}, "client_models": {}}
-    own: list[Mapping[str, Scores]] = []
+    own: list[Mapping[str, AttackScores]] = []
     models = subject.models()
     with progress_bar("privacy audit", len(models)) as advance:
         for owner, clients in models.items():

@@ -8,14 +8,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from phoenix_pipeline.config import FederationConfig
-from phoenix_pipeline.diffusion.batches import Batch
 from phoenix_pipeline.diffusion.dp_sgd import set_private_gradients
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
 from phoenix_pipeline.families import family_of
 from phoenix_pipeline.images import GLOBAL_MODEL, to_model_range
 from phoenix_pipeline.metrics.privacy.arm_audit import Reconstruction
-from phoenix_pipeline.metrics.privacy.inversion import client_gradient, likeness, reconstruct
+from phoenix_pipeline.metrics.privacy.inversion import (
+    KnownStep,
+    client_gradient,
+    likeness,
+    reconstruct,
+)
 from phoenix_pipeline.pipelines.privacy_audit.subject import Subject
 from phoenix_pipeline.progress import progress_bar
 from phoenix_pipeline.seeding import numpy_generator, torch_generator
@@ -24,21 +27,19 @@ if TYPE_CHECKING:
     from phoenix_pipeline.federated.records import ClientSettings
 
 
-def reconstruct_images(
-    subject: Subject, skipped: dict[str, str], federation: FederationConfig
-) -> Reconstruction | None:
+def reconstruct_images(subject: Subject, skipped: dict[str, str]) -> Reconstruction | None:
     """Return PSNR and SSIM of reconstructions, beside those of the mean training image.
 
     An attacker who reads nothing out of the update can still answer with the mean image. What is
     read is what reaches the server, as ``seen`` says; personal layers do not. None, and the reason
     in ``skipped``, where nothing is reconstructed.
     """
-    if reason := _why_not(subject, federation.pooled):
+    if reason := _why_not(subject):
         skipped["reconstruction"] = reason
         return None
     from phoenix_pipeline.federated.one_step import settings_of_clients
 
-    settings = settings_of_clients(subject.client_settings, federation, subject.sizes)
+    settings = settings_of_clients(subject.client_settings, subject.federation, subject.sizes)
     owners = subject.models()
     # Where clients have models of their own, it is these that they update.
     candidates = [
@@ -52,7 +53,7 @@ def reconstruct_images(
     images = []
     with progress_bar("reconstructing", count) as advance:
         for place in generator.choice(len(candidates), size=count, replace=False):
-            images.append(_reconstruct_one(subject, settings, federation, *candidates[place]))
+            images.append(_reconstruct_one(subject, settings, *candidates[place]))
             advance(1)
     psnr = float(np.mean([image["psnr_db"] for image in images]))
     of_mean = float(np.mean([image["mean_image_psnr_db"] for image in images]))
@@ -66,10 +67,10 @@ def _holders(clients: Mapping[int, np.ndarray]) -> dict[int, int]:
     return {int(row): client for client in sorted(clients, reverse=True) for row in clients[client]}
 
 
-def _why_not(subject: Subject, pooled: bool) -> str:
+def _why_not(subject: Subject) -> str:
     if not subject.config.reconstructions:
         return "privacy_audit.reconstructions is 0"
-    if pooled:
+    if subject.federation.pooled:
         return "no update is sent: all images lie in one place"
     if subject.metadata["settings"].get("latents"):
         return "it is made for models of pixels; this one learnt latents of an autoencoder"
@@ -82,12 +83,7 @@ def _why_not(subject: Subject, pooled: bool) -> str:
 
 
 def _reconstruct_one(
-    subject: Subject,
-    settings: "ClientSettings",
-    federation: FederationConfig,
-    owner: int,
-    client: int,
-    row: int,
+    subject: Subject, settings: "ClientSettings", owner: int, client: int, row: int
 ) -> dict[str, Any]:
     """Return how like training image ``row`` its reconstruction and the mean image are."""
     from phoenix_pipeline.federated.one_step import step_noise, update_at_server
@@ -97,22 +93,23 @@ def _reconstruct_one(
     mean = _as_tensor(subject.train.images.mean(axis=0).round().astype(np.uint8))
     schedule = NoiseSchedule.from_config(subject.model.noise, subject.device)
     generator = torch_generator(subject.seed, "reconstruction", row)
-    step = int(schedule.draw_timesteps(1, settings.training.timestep_distribution, generator))
-    epsilon = torch.randn(image.shape, generator=generator).to(subject.device)
+    t = schedule.draw_timesteps(1, settings.training.timestep_distribution, generator)
+    epsilon = torch.randn(image.shape, generator=generator)
+    at, labels = subject.device, _labels(subject, row)
+    known = KnownStep(schedule, t.to(at), epsilon.to(at), labels)
     weights = {name: w for name, w in network.named_parameters() if w.requires_grad}
-    noise = step_noise(settings, federation, subject.sizes, client)
-    labels = _labels(subject, row)
-    gradient = _gradient(subject, network, settings, noise, schedule, image, step, epsilon, row)
+    noise = step_noise(settings, subject.federation, subject.sizes, client)
+    gradient = _gradient(subject, network, settings, noise, image, known, row)
     update = update_at_server(network, gradient, settings, client, subject.rows, row)
     sent = [name for name in weights if name in update.arrays]
     # Descent: the gradient is where the weights came from.
     found = [-update.arrays[name].to(subject.device) for name in sent]
     read = [weights[name] for name in sent]
     steps = subject.config.reconstruction_steps
-    made = reconstruct(network, read, schedule, found, step, epsilon, steps, generator, labels)
+    made = reconstruct(network, read, found, known, steps, generator)
     of_mean = {f"mean_image_{name}": value for name, value in asdict(likeness(mean, image)).items()}
     seen = {"seen": update.words, **asdict(likeness(made, image))}
-    return {"image_index": row, "timestep": step, **seen, **of_mean}
+    return {"image_index": row, "timestep": int(t), **seen, **of_mean}
 
 
 def _gradient(
@@ -120,23 +117,16 @@ def _gradient(
     network: nn.Module,
     settings: "ClientSettings",
     noise: float | None,
-    schedule: NoiseSchedule,
     image: Tensor,
-    step: int,
-    epsilon: Tensor,
+    known: KnownStep,
     row: int,
 ) -> dict[str, Tensor]:
     """Return the gradient that the client steps against, by name; clipped and noisy by DP-SGD."""
     weights = {name: w for name, w in network.named_parameters() if w.requires_grad}
-    labels = _labels(subject, row)
     if noise is None:
-        found = client_gradient(
-            network, list(weights.values()), schedule, image, step, epsilon, labels
-        )
+        found = client_gradient(network, list(weights.values()), image, known)
         return dict(zip(weights, found, strict=True))
-    x_0, t = to_model_range(image), torch.tensor([step], device=subject.device)
-    noisy, target = schedule.diffuse(x_0, t, epsilon), schedule.target(x_0, t, epsilon)
-    batch = Batch(noisy, t, target, labels)
+    batch = known.batch(to_model_range(image))
     generator = torch_generator(subject.seed, "reconstruction_noise", row, device=subject.device)
     set_private_gradients(network, batch, settings.training, noise, 1.0, generator)
     return {name: weight.grad for name, weight in weights.items() if weight.grad is not None}

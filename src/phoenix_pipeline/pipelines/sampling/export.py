@@ -1,12 +1,12 @@
 """Any number of images from a trained arm, as PNGs or Parquet, with a data card beside them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from phoenix_pipeline import __version__
-from phoenix_pipeline.arms.sampling import Batch, class_names_of, follow_model, plan_main_samples
+from phoenix_pipeline.arms.sampling import Drawing, class_names_of, plan_main_samples
 from phoenix_pipeline.checkpoints import atomic_path
 from phoenix_pipeline.config import SamplingConfig
 from phoenix_pipeline.errors import SettingsError
@@ -17,14 +17,13 @@ from phoenix_pipeline.images import PngFolderWriter, SampleWriter
 from phoenix_pipeline.json_files import write_json
 from phoenix_pipeline.progress import progress_bar
 from phoenix_pipeline.reporting.cards import licence_of, render_data_card
-from phoenix_pipeline.seeding import image_seeds
 
 if TYPE_CHECKING:
-    import numpy as np
+    pass
 
 Layout = Literal["png", "parquet"]
 
-CARD_FILE = "data_card.json"
+DATA_CARD_FILE = "data_card.json"
 README_FILE = "README.md"
 _PARQUET_FILE = "samples.parquet"
 
@@ -44,74 +43,30 @@ def export_samples(
     """Write ``num_images`` images and their card into a new folder; return the card.
 
     Image ``i`` depends on ``seed`` and ``i``, and on none of the seeds that the run's own samples
-    were drawn with. The folder is complete or absent.
-
-    Args:
-        model_folder: of an arm, as the training wrote it.
-        target: the folder to make.
-        num_images: how many, from the global model or from the clients' in proportion to their
-            data.
-        seed: of these images.
-        sampling: sampler, steps and batch size.
-        device: as ``run.device``.
-        layout: ``png``: one file each and a table; ``parquet``: ``samples.parquet``.
-        client_id: draw from this client's model alone.
-        scores: of the arm's evaluated samples, for the card.
-
-    Raises:
-        SettingsError: the target exists.
-        CheckpointError: there is no such model.
+    were drawn with. The folder is complete or absent. ``num_images``: how many, from the global
+    model or from the clients' in proportion to their data. ``layout``: ``png``: one file each and a
+    table; ``parquet``: ``samples.parquet``. ``client_id``: draw from this client's model alone.
+    ``scores``: of the arm's evaluated samples, for the card.
+    Raises SettingsError: the target exists.
+    Raises CheckpointError: there is no such model.
     """
     if target.exists():
         raise SettingsError(f"{target} exists and is not overwritten; name a new folder after --to")
     metadata = read_description(model_folder)
     plan = plan_main_samples(metadata, num_images, client_id)
+    drawing = Drawing.of(model_folder, metadata, sampling, plan, seed, device, "export")
     card = _describe(metadata, model_folder.name, plan, seed, sampling, scores or {})
     card["licence"] = licence_of(metadata)
     card["data_files"] = None if layout == "png" else _PARQUET_FILE
     with atomic_path(target) as temporary, progress_bar("exporting", num_images) as advance:
         temporary.mkdir()
         with _writer(temporary, layout, class_names_of(metadata)) as writer:
-            for batch in _follow(plan, metadata, model_folder, seed, sampling, device):
+            for batch in drawing.batches():
                 writer.write(*batch)
                 advance(len(batch[0]))
-        write_json(temporary / CARD_FILE, card)
+        write_json(temporary / DATA_CARD_FILE, card)
         (temporary / README_FILE).write_text(render_data_card(card), encoding="utf-8")
     return card
-
-
-def draw_exported(
-    model_folder: Path,
-    num_images: int,
-    seed: int,
-    sampling: SamplingConfig,
-    device: str = "auto",
-    label: int | None = None,
-) -> "np.ndarray":
-    """Return uint8 images [N, C, H, W]: those that :func:`export_samples` writes for ``seed``.
-
-    ``label``: the one class that a conditional model is to draw; None: those of ``sampling``.
-    """
-    import numpy as np
-
-    metadata = read_description(model_folder)
-    plan = plan_main_samples(metadata, num_images)
-    asked = None if label is None else [label] * num_images
-    batches = _follow(plan, metadata, model_folder, seed, sampling, device, asked)
-    return np.concatenate([images for images, *_ in batches])
-
-
-def _follow(
-    plan: Mapping[int, int],
-    metadata: ModelDescription,
-    model_folder: Path,
-    seed: int,
-    sampling: SamplingConfig,
-    device: str,
-    asked: list[int] | None = None,
-) -> Iterator[Batch]:
-    seeds = image_seeds(seed, "export", sum(plan.values()))
-    return follow_model(plan, seeds, model_folder, metadata, sampling, device, asked)
 
 
 def _writer(

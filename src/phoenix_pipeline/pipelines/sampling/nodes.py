@@ -16,20 +16,12 @@ from typing import Any
 
 from PIL.Image import Image
 
-from phoenix_pipeline.arms.sampling import (
-    Batch,
-    class_names_of,
-    follow_plan,
-    plan_labels,
-    plan_samples,
-)
+from phoenix_pipeline.arms.sampling import Batch, Drawing, class_names_of, plan_samples
 from phoenix_pipeline.checkpoints import load_tensors, save_tensors
-from phoenix_pipeline.config import ArmSettings, ModelConfig, RunConfig
+from phoenix_pipeline.config import ArmSettings, RunConfig
 from phoenix_pipeline.errors import CheckpointError
-from phoenix_pipeline.hardware import resolve_device
 from phoenix_pipeline.images import SampleWriter, image_grid, pick_evenly, read_samples
 from phoenix_pipeline.progress import progress_bar
-from phoenix_pipeline.seeding import image_seeds
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +32,6 @@ class SampleParts:
     """The parts of one sampling; ``identity`` is everything that its images depend on."""
 
     def __init__(self, samples_file: Path, identity: Mapping[str, Any]) -> None:
-        """Name the folder of the parts; nothing is read or written yet."""
         self._folder = samples_file.with_name(f".{samples_file.stem}.parts")
         self._identity = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
@@ -119,41 +110,32 @@ def draw_samples(model_folder: Path, arm: ArmSettings, run: RunConfig) -> Callab
     """
     from phoenix_pipeline.families.model_folder import read_description, weights_digest
 
-    device, sampling = resolve_device(run.device), arm.sampling
-    metadata = read_description(model_folder)
-    settings = metadata["settings"]
-    model = ModelConfig.model_validate(settings["model"])
-    shape = (settings["channels"], settings["image_size"], settings["image_size"])
+    sampling, metadata = arm.sampling, read_description(model_folder)
     plan = plan_samples(metadata, sampling.num_images)
-    labels = plan_labels(metadata, plan, sampling)
-    total = sum(plan.values())
-    seeds = list(image_seeds(run.seed, "sample", total))
-    digest = weights_digest(model_folder)
+    drawing = Drawing.of(model_folder, metadata, sampling, plan, run.seed, run.device)
+    digest, total = weights_digest(model_folder), len(drawing.seeds)
     drawn = {
         "weights_digest": digest,
         "weights": metadata["weights"],
-        "family": model.family,
+        "family": drawing.model.family,
         "sampling": sampling.model_dump(mode="json"),
         "seed": run.seed,
     }
     identity = {
         "weights": digest,
-        "model": model.model_dump(mode="json"),
+        "model": drawing.model.model_dump(mode="json"),
         "sampling": sampling.model_dump(mode="json", exclude={"grid_images"}),
         "plan": sorted(plan.items()),
-        "labels": labels,
+        "labels": drawing.labels,
         "seed": run.seed,
-        "device": str(device),
+        "device": str(drawing.device),
     }
-
-    def draw(done: int) -> Iterator[Batch]:
-        return follow_plan(plan, seeds, model_folder, model, sampling, shape, device, done, labels)
 
     def write(path: Path) -> None:
         parts = SampleParts(path, identity)
         names = class_names_of(metadata)
         with SampleWriter(path, drawn, names) as writer, progress_bar("sampling", total) as advance:
-            for batch in parts.continued(draw):
+            for batch in parts.continued(drawing.batches):
                 writer.write(*batch)
                 advance(len(batch[0]))
         parts.remove()

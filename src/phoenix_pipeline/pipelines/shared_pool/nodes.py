@@ -9,10 +9,13 @@ from matplotlib.figure import Figure
 from phoenix_pipeline.config import ArmSettings
 from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.reporting.figure_style import draw_sentence
-from phoenix_pipeline.reporting.partition_figure import THE_SITES_ARE_THE_CLIENTS, draw_shared_pool
+from phoenix_pipeline.reporting.partition_figure import (
+    THE_SITES_ARE_THE_CLIENTS,
+    draw_client_images,
+)
 
 
-def find_folder(arm: str) -> Callable[[Path], Path]:
+def name_folder(arm: str) -> Callable[[Path], Path]:
     """Return the node that names the folder of ``arm`` among those of all arms."""
 
     def find_checkpoints(all_checkpoints: Path) -> Path:
@@ -26,4 +29,4 @@ def plot_clients(train: ImageSet, client_images: pd.DataFrame, arm: ArmSettings)
     """Draw what each client trains on: its own images, and those that it received."""
     if arm.federation.engine == "deployment":
         return draw_sentence(THE_SITES_ARE_THE_CLIENTS)
-    return draw_shared_pool(client_images, train.class_names)
+    return draw_client_images(client_images, train.class_names)

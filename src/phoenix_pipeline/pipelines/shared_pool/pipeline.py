@@ -4,14 +4,14 @@ from kedro.pipeline import Pipeline, node
 
 from phoenix_pipeline.arms.setup import set_up_arm
 from phoenix_pipeline.pipelines.arm import ARM_SETTINGS, in_namespace
-from phoenix_pipeline.pipelines.shared_pool.nodes import find_folder, plot_clients
+from phoenix_pipeline.pipelines.shared_pool.nodes import name_folder, plot_clients
 
 
 def create_pipeline(arm: str) -> Pipeline:
     """Return the stage in the namespace ``arm``."""
     return in_namespace(
         [
-            node(find_folder(arm), "all_checkpoints", "checkpoints", name="find_checkpoints"),
+            node(name_folder(arm), "all_checkpoints", "checkpoints", name="find_checkpoints"),
             node(
                 set_up_arm,
                 [

@@ -1,6 +1,6 @@
-"""What a site that learns latents has: the autoencoder, and the latents of its images.
+"""Trained models that each site reads from folders of its own, and that nobody sends.
 
-Each site reads the autoencoder from its own folder, and nobody sends it. Images are encoded once.
+Adapters are trained on a base; latents are an autoencoder's, which encodes a site's images once.
 """
 
 from dataclasses import dataclass
@@ -12,12 +12,32 @@ import torch
 from torch import Tensor
 
 from phoenix_pipeline.checkpoints import load_tensors, save_tensors
+from phoenix_pipeline.config import ModelConfig
 from phoenix_pipeline.errors import CheckpointError
+from phoenix_pipeline.families.latents import autoencoder_folder
 from phoenix_pipeline.federated.records import ClientSettings
 from phoenix_pipeline.federated.site_errors import SiteRefusal
+from phoenix_pipeline.hub import start_folder
 from phoenix_pipeline.latents.autoencoder import Autoencoder, load_autoencoder
 
 _LATENTS = "latents"
+
+
+@dataclass(frozen=True)
+class OwnModels:
+    """Folders: ``base`` of what adapters are trained on, ``autoencoder`` of what writes latents."""
+
+    base: Path | None = None
+    autoencoder: Path | None = None
+
+    @classmethod
+    def of(cls, model: ModelConfig) -> "OwnModels":
+        """Return the folders on this machine that ``model`` names, as far as it needs them."""
+        start = start_folder(model) if model.lora.rank else None
+        return cls(start.resolve() if start else None, autoencoder_folder(model))
+
+
+NO_MODELS = OwnModels()
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,13 +48,12 @@ class SiteLatents:
     mirrored: bool
 
     @classmethod
-    def of(cls, settings: ClientSettings, folder: Path | None) -> "SiteLatents | None":
-        """Return what is in ``folder``; None where the run learns pixels.
+    def of(cls, settings: ClientSettings, own: OwnModels) -> "SiteLatents | None":
+        """Return what the site's autoencoder makes; None where the run learns pixels.
 
-        Raises:
-            SiteRefusal: there is no such folder, or its autoencoder is not the one of the run.
+        Raises SiteRefusal: there is no such folder, or its autoencoder is not the one of the run.
         """
-        asked = settings.latents
+        asked, folder = settings.latents, own.autoencoder
         if asked is None:
             return None
         if folder is None:
@@ -42,16 +61,16 @@ class SiteLatents:
                 "no-autoencoder", "set autoencoder in the node configuration to its folder"
             )
         try:
-            own = load_autoencoder(folder)
+            autoencoder = load_autoencoder(folder)
         except CheckpointError as error:
             raise SiteRefusal("other-autoencoder", str(error)) from error
-        if own.space != asked:
+        if autoencoder.space != asked:
             raise SiteRefusal(
                 "other-autoencoder",
-                f"{folder} has the digest {own.space.digest}, but the run is on {asked.digest}; "
-                "use the same folder at every site",
+                f"{folder} has the digest {autoencoder.space.digest}, but the run is on "
+                f"{asked.digest}; use the same folder at every site",
             )
-        return cls(own, settings.training.horizontal_flip)
+        return cls(autoencoder, settings.training.horizontal_flip)
 
     def encode(self, images: np.ndarray, device: torch.device) -> Tensor:
         """Return latents float32 [N, c, h, w] of uint8 ``images``, on ``device``.
@@ -67,11 +86,10 @@ class SiteLatents:
     def encode_once(self, images: np.ndarray, device: torch.device, folder: Path) -> Tensor:
         """Return :meth:`encode`; kept in ``folder`` for later processes, of the last images alone.
 
-        Raises:
-            StorageError: they cannot be written.
+        Raises StorageError: they cannot be written.
         """
-        told = f"{images.shape} {self.autoencoder.space.digest} {self.mirrored}".encode()
-        key = sha256(told + np.ascontiguousarray(images).tobytes()).hexdigest()[:16]
+        described = f"{images.shape} {self.autoencoder.space.digest} {self.mirrored}".encode()
+        key = sha256(described + np.ascontiguousarray(images).tobytes()).hexdigest()[:16]
         kept = folder / f"{_LATENTS}-{key}.safetensors"
         if kept.is_file():
             try:

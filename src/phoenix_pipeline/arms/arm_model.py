@@ -1,0 +1,114 @@
+"""An arm's model before any training: what settings and images decide on, and clients are told."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from phoenix_pipeline.arms.checks import check_start_latents
+from phoenix_pipeline.config import ArmSettings, RunConfig
+from phoenix_pipeline.families.by_image_size import settle_arm
+from phoenix_pipeline.families.latents import autoencoder_folder, find_latents
+from phoenix_pipeline.hardware import resolve_device
+from phoenix_pipeline.hub import start_folder
+from phoenix_pipeline.images import ImageSet
+from phoenix_pipeline.latents.space import trained_shape
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from phoenix_pipeline.federated.records import ClientSettings
+
+
+@dataclass(frozen=True, eq=False)
+class ArmModel:
+    """``settings`` are without ``auto``; ``network`` has its initial weights.
+
+    ``layers``: prefixes of what clients keep, as personal layers or by a partial update.
+    ``class_names``: of a conditional model; empty for any other.
+    """
+
+    train: ImageSet
+    settings: ArmSettings
+    seed: int
+    network: "nn.Module"
+    layers: tuple[str, ...]
+    class_names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, train: ImageSet, settings: ArmSettings, run: RunConfig) -> "ArmModel":
+        """Build the network.
+
+        Raises SettingsError: the model does not fit the images, or the device is not there.
+        """
+        from phoenix_pipeline.families import family_of
+        from phoenix_pipeline.federated.compression.partial_updates import layers_that_stay
+        from phoenix_pipeline.federated.personal_layers import personal_prefixes
+
+        resolve_device(run.device)
+        settings = settle_arm(settings, train.image_size)
+        model, family = settings.model, family_of(settings.model)
+        channels, side, _ = trained_shape(train.channels, train.image_size, find_latents(model))
+        family.check(model, settings.sampling, channels, side)
+        classes = train.class_names if model.conditioning == "labels" else ()
+        network = family.build(model, channels, side, run.seed, len(classes))
+        names = network.state_dict()
+        layers = personal_prefixes(settings.personal_layers, model, names)
+        layers = layers_that_stay(layers, settings.federation, model, names)
+        return cls(train, settings, run.seed, network, layers, classes)
+
+    def load_start(self) -> "dict[str, Tensor] | None":
+        """Return the weights of ``model.start_from``, which fit the model; None without them.
+
+        Adapters do not move them: their network is built with them, and nobody is sent any.
+        Raises SettingsError: they do not fit; says what does.
+        Raises CheckpointError: there are no weights.
+        """
+        from phoenix_pipeline.families import family_of
+
+        model = self.settings.model
+        folder = start_folder(model)
+        if folder is None:
+            return None
+        check_start_latents(folder, model)
+        return None if model.lora.rank else family_of(model).load_start(folder, self.network, model)
+
+    def client_settings(self) -> "ClientSettings":
+        """Return what every client is told."""
+        from phoenix_pipeline.families import family_of
+        from phoenix_pipeline.federated.records import ClientSettings
+        from phoenix_pipeline.latents.autoencoder import load_autoencoder
+
+        settings, folder = self.settings, autoencoder_folder(self.settings.model)
+        # Clients get the weights, and have folders of their own.
+        unnamed = {"start_from": None, "autoencoder": None, "allow_download": False}
+        return ClientSettings(
+            model=settings.model.model_copy(update=unnamed),
+            training=settings.training,
+            channels=self.train.channels,
+            image_size=self.train.image_size,
+            seed=self.seed,
+            personal_layers=self.layers,
+            monitor_samples=settings.threshold_filter.monitor_samples,
+            monitor_steps=settings.threshold_filter.monitor_steps,
+            compression=settings.federation.compression,
+            strategies=settings.federation.strategies,
+            class_names=self.class_names,
+            base_digest=family_of(settings.model).base_digest(self.network),
+            latents=load_autoencoder(folder).space if folder else None,
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """Return numbers of parameters, and what the model is for, as MLflow has them."""
+        from phoenix_pipeline.families import family_of
+        from phoenix_pipeline.federated.personal_layers import is_personal
+
+        sizes = {name: weight.numel() for name, weight in self.network.named_parameters()}
+        at_rest = family_of(self.settings.model).arrays_at_rest(self.network).values()
+        kept = (size for name, size in sizes.items() if is_personal(name, self.layers))
+        return {
+            "num_parameters": sum(sizes.values()),
+            "num_parameters_at_rest": sum(array.numel() for array in at_rest),
+            "num_personal_parameters": sum(kept),
+            "personal_layers": list(self.layers),
+            "channels": self.train.channels,
+            "image_size": self.train.image_size,
+        }
