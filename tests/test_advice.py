@@ -21,6 +21,7 @@ from phoenix_pipeline.federated.privacy.client_level import _update_noise
 from phoenix_pipeline.framework.sweeps.cells import nest
 from phoenix_pipeline.hardware import resolve_device
 from phoenix_pipeline.images import ImageSet, split_held_out, take_stratified
+from phoenix_pipeline.metrics.class_frechet import class_frechet_distance
 from phoenix_pipeline.metrics.frechet import gaussian_statistics
 from phoenix_pipeline.metrics.inception_score import inception_score
 from phoenix_pipeline.metrics.kid import kernel_distance
@@ -78,6 +79,8 @@ def measure(settings: Settings) -> None:
     kernel_distance(samples, reference, 2, config.kid_subset_size, 0)
     manifold_scores(samples, reference, config.nearest_k)
     inception_score(np.full((len(samples), 3), 1 / 3), 0)
+    labels, known = np.arange(len(samples)) % 50, np.arange(len(reference)) % 50
+    class_frechet_distance(samples, labels, reference, known)
 
 
 class Case(NamedTuple):
@@ -463,6 +466,11 @@ CASES = {
     ),
     "few samples for the Inception Score": Case(
         {"sampling.num_images": 15, "evaluation.kid_subset_size": 10},
+        [{"sampling.num_images": 250}],
+        attempt=measure,
+    ),
+    "few samples of a class": Case(
+        {"sampling.num_images": 60, "evaluation.kid_subset_size": 50},
         [{"sampling.num_images": 250}],
         attempt=measure,
     ),
