@@ -124,8 +124,7 @@ def load_diffusers(kind: Any, folder: Path, place: str, whole: str, remedy: str)
         whole: what a folder that cannot be read is not, for the error.
         remedy: what to do about one that lacks weights.
 
-    Raises:
-        CheckpointError: it is incomplete, or its weights do not fit its configuration.
+    Raises CheckpointError: it is incomplete, or its weights do not fit its configuration.
     """
     import torch
     from safetensors import SafetensorError

@@ -57,9 +57,8 @@ class ChildProcess:
             tell: called here, in this thread, with what the function gives its tellers.
             log_as: what stands before each line of its log.
 
-        Raises:
-            TrainingError: the process was ended from outside.
-            Exception: what the function raised.
+        Raises TrainingError: the process was ended from outside.
+        Raises Exception: what the function raised.
         """
         name = log_as or function.__name__
         with self._said_if_it_ends(name):

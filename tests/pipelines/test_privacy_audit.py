@@ -201,6 +201,9 @@ def test_an_audit_of_another_model_is_left_out(
     assert notes == [
         "The privacy audit of dcgan is of an earlier model and is left out; run again: audit"
     ]
+    both = {"dcgan": audited, "fedavg": audited}
+    current, notes = current_audits(results(read_description(tmp_path / "later")), both, "audit")
+    assert (len(notes), notes[0][:34]) == (1, "The privacy audit of dcgan, fedavg")
     earlier = {"dcgan": {name: value for name, value in audited.items() if name != "membership"}}
     current, (note,) = current_audits(results(description), earlier, "audit")
     assert current == {}

@@ -48,5 +48,7 @@ def test_the_head_tells_what_the_arms_were_trained_on() -> None:
     assert facts["Seed"] == "0 (fedavg); 7 (dcgan)"
     assert facts["Clients"] == "10"
     assert facts["Partition"] == "pathological, 2 classes per client"
+    alone = experiment_facts({"fedavg": made(classes_per_client=1)}, {"fedavg": 10})
+    assert alone["Partition"] == "pathological, 1 class per client"
     sites = experiment_facts({"fedavg": made(engine="deployment")}, {"fedavg": 3})
     assert (sites["Clients"], sites["Partition"]) == ("3", "sites of a deployment")

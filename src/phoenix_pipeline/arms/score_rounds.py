@@ -50,9 +50,7 @@ def score_rounds(
     the same images as they take shape. Distances hold ``num_samples`` images against the reference
     split; fewer samples make them larger, so they compare with each other only. No rows where no
     weights were kept (``federation.snapshots``).
-
-    Raises:
-        CheckpointError: kept weights, judge or references are broken, or made of other images.
+    Raises CheckpointError: kept weights, judge or references are broken, or made of other images.
     """
     from phoenix_pipeline.federated.snapshots import find_snapshots
 

@@ -103,9 +103,7 @@ class ClientSettings(Group):
         """Return the network with its initial weights, and below adapters those of ``base``.
 
         Each site reads that folder itself, and nobody sends it.
-
-        Raises:
-            SiteRefusal: there is no such folder, or its weights are others than the run's.
+        Raises SiteRefusal: there is no such folder, or its weights are others than the run's.
         """
         if not self.base_digest:
             return self.build_network()
@@ -138,8 +136,7 @@ def pack_arrays(state: Mapping[str, Tensor]) -> ArrayRecord:
 def unpack_arrays(record: ArrayRecord) -> dict[str, Tensor]:
     """Return a record's arrays as CPU tensors of their own memory; nothing is unpickled.
 
-    Raises:
-        ValueError: an array's bytes are not NumPy's format, or not as many as its shape says.
+    Raises ValueError: an array's bytes are not NumPy's format, or not as many as its shape says.
     """
     return {name: torch.from_numpy(_read(array).copy(order="C")) for name, array in record.items()}
 
@@ -152,9 +149,8 @@ def pack_weights(weights: Mapping[str, Tensor], layout: Layout | None = None) ->
 def unpack_weights(record: ArrayRecord, layout: Layout) -> Joined:
     """Return the arrays of :func:`pack_weights`: read-only, since they lie in the message itself.
 
-    Raises:
-        ValueError: see :func:`unpack_arrays`.
-        FederationError: they are not of ``layout``.
+    Raises ValueError: see :func:`unpack_arrays`.
+    Raises FederationError: they are not of ``layout``.
     """
     return Joined({name: _view(_read(array)) for name, array in record.items()}, layout)
 

@@ -29,9 +29,7 @@ def round_bytes(settings: ClientSettings, num_images: int, enough: int) -> int:
 
     ``num_images``: of the site. What is above ``enough`` before the network is looked at is
     returned as it is then: a network of so many layers would itself take long to describe.
-
-    Raises:
-        SettingsError: the model does not fit the images.
+    Raises SettingsError: the model does not fit the images.
     """
     values = settings.channels * settings.image_size**2
     channels, side, _ = settings.trained_shape

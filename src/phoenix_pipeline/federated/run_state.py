@@ -73,8 +73,7 @@ class RunState:
     def resume(self) -> bool:
         """Take over the newest intact checkpoint of the same settings; False if there is none.
 
-        Raises:
-            CheckpointError: what is stored may not be replaced; see :func:`is_resumable`.
+        Raises CheckpointError: what is stored may not be replaced; see :func:`is_resumable`.
         """
         if not is_resumable(self.folder, self._settings):
             return False
@@ -162,9 +161,7 @@ def is_resumable(folder: Path, asked: Mapping[str, Any]) -> bool:
 
     False: there is none, or it ended a finished run of other settings, whose place may be taken.
     The fingerprint of the data is left out where ``asked`` has none.
-
-    Raises:
-        CheckpointError: it is of an unfinished run of other settings, or none is readable.
+    Raises CheckpointError: it is of an unfinished run of other settings, or none is readable.
     """
     found = checkpoints(folder)
     for path in reversed(found):

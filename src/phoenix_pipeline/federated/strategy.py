@@ -98,8 +98,7 @@ class PhoenixStrategy(FedAvg):
     ) -> Iterable[Message]:
         """Return one message per chosen client, in client order.
 
-        Raises:
-            SettingsError: they are fewer than the aggregation rule needs.
+        Raises SettingsError: they are fewer than the aggregation rule needs.
         """
         current = self._run.rounds_done + 1
         connected = self._connected(current)
@@ -129,8 +128,7 @@ class PhoenixStrategy(FedAvg):
     def _connected(self, current: int) -> dict[int, int]:
         """Return the sizes of the clients that may train in round ``current``.
 
-        Raises:
-            FederationError: fewer than ``federation.min_clients`` are there.
+        Raises FederationError: fewer than ``federation.min_clients`` are there.
         """
         away, gone = self._roll_call(current), self._run.history.disconnected
         self._absent = [
@@ -152,9 +150,8 @@ class PhoenixStrategy(FedAvg):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Aggregate the replies as they come; a bad one is left out with its reason.
 
-        Raises:
-            FederationError: fewer replies can be used than ``federation.min_clients``, or than the
-                rule needs.
+        Raises FederationError: fewer replies can be used than ``federation.min_clients``, or than
+        the rule needs.
         """
         current = self._run.rounds_done + 1
         private = self._privacy.round(current, self._run.clip_norm)

@@ -112,9 +112,7 @@ class ServerTransport:
         """Return the client's payload: the server's own arrays, moved by the client's update.
 
         With ``usplit`` they are those arrays that the client was asked for.
-
-        Raises:
-            FederationError: the arrays are not what such a client writes.
+        Raises FederationError: the arrays are not what such a client writes.
         """
         if not self._config.is_active:
             return unpack_weights(record, self._up_layout)
@@ -165,9 +163,7 @@ def receive(
 
     ``initial``: the payload before round 1, of which ``initial_shared`` are weights; without
     compression its layout will do.
-
-    Raises:
-        FederationError: the message is for another network, or see :func:`receive_broadcast`.
+    Raises FederationError: the message is for another network, or see :func:`receive_broadcast`.
     """
     if not settings.compression.is_active:
         layout = Layout.of(initial)

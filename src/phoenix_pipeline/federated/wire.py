@@ -182,8 +182,7 @@ def _key(dtype: torch.dtype) -> str:
 def save_packed(path: Path, arrays: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Write ``arrays`` on any device, and ``metadata``, with a sha256 over all of it.
 
-    Raises:
-        StorageError: the file cannot be written in full.
+    Raises StorageError: the file cannot be written in full.
     """
     joined = join({name: array.detach().cpu() for name, array in arrays.items()})
     described = {
@@ -196,8 +195,7 @@ def save_packed(path: Path, arrays: Mapping[str, Tensor], metadata: Mapping[str,
 def load_packed(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the arrays, which are parts of one vector per dtype, and the metadata.
 
-    Raises:
-        CheckpointError: the file is missing, truncated, altered or of another origin.
+    Raises CheckpointError: the file is missing, truncated, altered or of another origin.
     """
     vectors, metadata = load_tensors(path)
     try:

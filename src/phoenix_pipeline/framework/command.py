@@ -122,7 +122,7 @@ def parse_params(ctx: click.Context, option: click.Parameter, value: Any) -> Any
             raise
         raise click.UsageError(
             f"{error.message} Commas divide settings here: write a list, or a block of several "
-            f"settings, into conf/local/parameters.yml."
+            f"settings, into conf/local/parameters.yml (with --env NAME into conf/NAME)."
         ) from error
     for name, path in written.items():
         if name in unreadable or isinstance(params[name], bool | int | float):

@@ -43,10 +43,9 @@ def class_histogram(
 ) -> ClassHistogram:
     """Count the samples of ``probabilities`` [N, classes] by class.
 
-    Raises:
-        SettingsError: no sample, or fewer than two classes.
-        DataError: the class counts do not fit, a class has no training image, or a probability is
-            not finite.
+    Raises SettingsError: no sample, or fewer than two classes.
+    Raises DataError: the class counts do not fit, a class has no training image, or a probability
+    is not finite.
     """
     _check(probabilities, len(class_names), training_counts)
     counts = np.bincount(probabilities.argmax(axis=1), minlength=len(class_names))

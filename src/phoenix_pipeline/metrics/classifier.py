@@ -44,11 +44,9 @@ def train_classifier(
 
     Everything random comes from ``config.seed``: all runs with these images share one judge.
     ``progress`` is called with 1 after each of ``config.epochs`` epochs.
-
-    Raises:
-        SettingsError: a split has no labels or no images, or there are fewer than two classes.
-        DataError: the splits have different classes.
-        TrainingError: the loss is not finite.
+    Raises SettingsError: a split has no labels or no images, or there are fewer than two classes.
+    Raises DataError: the splits have different classes.
+    Raises TrainingError: the loss is not finite.
     """
     labels = labels_of(train, "training")
     labels_of(test, "test")
@@ -68,11 +66,10 @@ def measure_own_judge(
 ) -> LabelJudge:
     """Return the judge in ``config.file.path`` with its accuracy on ``test``.
 
-    Raises:
-        SettingsError: a split has fewer than two classes or no labels, there is no such file, or it
-            does not fit the images, the classes or ``config.file``.
-        CheckpointError: the file is broken.
-        DataError: an output is not finite.
+    Raises SettingsError: a split has fewer than two classes or no labels, there is no such file, or
+    it does not fit the images, the classes or ``config.file``.
+    Raises CheckpointError: the file is broken.
+    Raises DataError: an output is not finite.
     """
     labels_of(test, "test")
     judge = _measured(open_own_judge(test, config.file, device), train, test, config, device)
@@ -123,8 +120,7 @@ def _measured(
 def judge_fingerprint(train: ImageSet, test: ImageSet, config: ClassifierConfig) -> str:
     """Return the sha256 of everything that a label judge depends on, its own file included.
 
-    Raises:
-        SettingsError: there is no such file.
+    Raises SettingsError: there is no such file.
     """
     own = config.file.path is not None
     settings = config.file.model_dump_json() if own else config.model_dump_json(exclude={"file"})
@@ -153,9 +149,8 @@ def load_judge(
 
     A file that is missing, unreadable or of other data or settings is no error: the caller makes
     the judge anew. The reason is logged.
-
-    Raises:
-        SettingsError, CheckpointError: a judge from the user's file, as :func:`measure_own_judge`.
+    Raises SettingsError, CheckpointError: a judge from the user's file, as
+    :func:`measure_own_judge`.
     """
     own = config.file.path is not None
     path = folder / (OWN_JUDGE_FILE if own else JUDGE_FILE)

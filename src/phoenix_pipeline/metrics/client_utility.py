@@ -61,8 +61,7 @@ def client_utilities(
         progress: called with 1 after each client.
         asked: the classes [N] that a conditional model was to draw.
 
-    Raises:
-        SettingsError: the judge knows no more than the commonest class.
+    Raises SettingsError: the judge knows no more than the commonest class.
     """
     if judge.refusal:
         raise SettingsError(judge.refusal)

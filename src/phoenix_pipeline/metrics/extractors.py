@@ -75,9 +75,8 @@ def available_extractors(
 ) -> tuple[list[FeatureExtractor], dict[str, str]]:
     """Return the extractors of ``config.extractors`` that can be had, and why the others cannot.
 
-    Raises:
-        SettingsError: see :func:`check_extractors`.
-        SettingsError, CheckpointError: what an extractor needs is not there, or broken.
+    Raises SettingsError: see :func:`check_extractors`.
+    Raises SettingsError, CheckpointError: what an extractor needs is not there, or broken.
     """
     check_extractors(config)
     inputs = SpaceInputs(config, channels, image_size, judge, device)
@@ -96,8 +95,7 @@ def available_extractors(
 def check_extractors(config: EvaluationConfig) -> None:
     """Refuse what no images can change.
 
-    Raises:
-        SettingsError: a name is unknown, or what it needs is not installed; lists what there is.
+    Raises SettingsError: a name is unknown, or what it needs is not installed; lists what there is.
     """
     if config.extractors == AUTO:
         return

@@ -64,10 +64,8 @@ def extract_features(
 
     ``progress`` is called with the number of images just done. On a CPU each of torch's threads
     takes a batch of its own, no larger than the extractor runs fastest with.
-
-    Raises:
-        DataError: the images are not uint8 [N, 1 or 3, H, W], or a feature is not finite.
-        SettingsError: there is no image.
+    Raises DataError: the images are not uint8 [N, 1 or 3, H, W], or a feature is not finite.
+    Raises SettingsError: there is no image.
     """
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
         raise DataError(

@@ -23,9 +23,8 @@ class GaussianStatistics:
 def gaussian_statistics(features: np.ndarray) -> GaussianStatistics:
     """Return mean and unbiased covariance of ``features`` [N, D], summed in float64.
 
-    Raises:
-        SettingsError: fewer than two images.
-        DataError: a feature is not finite.
+    Raises SettingsError: fewer than two images.
+    Raises DataError: a feature is not finite.
     """
     count, width = features.shape
     if count < 2:
@@ -46,14 +45,12 @@ def gaussian_statistics(features: np.ndarray) -> GaussianStatistics:
 def frechet_distance(a: GaussianStatistics, b: GaussianStatistics) -> float:
     """Return |mean_a - mean_b|^2 + tr(A + B - 2 (A B)^(1/2)), at least 0 (arXiv 1706.08500).
 
-    The trace of the root is taken as the sum of the roots of the eigenvalues of the symmetric
-    F^T B F with A = F F^T, which are those of A B and of B A: no complex root, no ridge for
-    singular covariances.
-    The value falls with the number of images (roughly c + d / n): compare equal numbers only.
-
-    Raises:
-        SettingsError: the statistics have different widths.
-        DataError: the statistics are not finite.
+    The trace of the root is taken as the sum of the roots of the eigenvalues of the symmetric F^T B
+    F with A = F F^T, which are those of A B and of B A: no complex root, no ridge for singular
+    covariances. The value falls with the number of images (roughly c + d / n): compare equal
+    numbers only.
+    Raises SettingsError: the statistics have different widths.
+    Raises DataError: the statistics are not finite.
     """
     if a.mean.shape != b.mean.shape:
         raise SettingsError(

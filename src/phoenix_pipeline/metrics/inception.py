@@ -23,9 +23,8 @@ def inception_v3_extractor(
 ) -> FeatureExtractor | str:
     """Return ``fid_inception_v3``, or why it is skipped in one line.
 
-    Raises:
-        SettingsError: ``inception_weights`` names a file that is not there.
-        CheckpointError: the file does not hold the published weights.
+    Raises SettingsError: ``inception_weights`` names a file that is not there.
+    Raises CheckpointError: the file does not hold the published weights.
     """
     if config.inception_weights is not None:
         return _build(_read_weights(Path(config.inception_weights)), device)

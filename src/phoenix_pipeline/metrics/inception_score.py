@@ -16,9 +16,7 @@ def inception_score(
 
     ``probabilities`` is [N, classes]. Samples are shuffled first, since they may be ordered by
     client and so by class.
-
-    Raises:
-        SettingsError: fewer than two images for each split.
+    Raises SettingsError: fewer than two images for each split.
     """
     if len(probabilities) < 2 * num_splits:
         raise SettingsError(

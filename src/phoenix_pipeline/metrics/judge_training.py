@@ -69,9 +69,7 @@ def fit(
     """Train ``network`` in place with AdamW under a one-cycle schedule (arXiv 1708.07120).
 
     Images (uint8) and labels stay on ``device``. ``progress`` is called with 1 after each epoch.
-
-    Raises:
-        TrainingError: the loss is not finite.
+    Raises TrainingError: the loss is not finite.
     """
     data = torch.from_numpy(np.ascontiguousarray(images)).to(device)
     targets = torch.from_numpy(np.ascontiguousarray(labels)).to(device)

@@ -29,9 +29,7 @@ def kernel_distance(
     """Return KID, the mean over ``num_subsets`` random subsets of ``subset_size`` from each side.
 
     That of equal distributions is about 0.
-
-    Raises:
-        SettingsError: a subset is larger than a side, or smaller than 2.
+    Raises SettingsError: a subset is larger than a side, or smaller than 2.
     """
     largest = min(len(samples), len(reference))
     if not 2 <= subset_size <= largest:

@@ -96,8 +96,7 @@ def judge_logits(
 def labels_of(images: ImageSet, split: str) -> np.ndarray:
     """Return the labels [N] of a split that a judge can be trained or measured on.
 
-    Raises:
-        SettingsError: it has no labels, no images, or fewer than two classes.
+    Raises SettingsError: it has no labels, no images, or fewer than two classes.
     """
     if images.labels is None or images.num_classes < 2 or not images.num_images:
         raise SettingsError(

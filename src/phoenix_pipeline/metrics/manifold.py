@@ -127,9 +127,7 @@ def manifold_scores(samples: np.ndarray, reference: np.ndarray, nearest_k: int) 
     """Compare ``samples`` [N, D] with ``reference`` [M, D], manifolds of ``nearest_k`` neighbours.
 
     A point at the very radius of a ball is outside, as in ``prdc``.
-
-    Raises:
-        SettingsError: a side has no ``nearest_k`` other images.
+    Raises SettingsError: a side has no ``nearest_k`` other images.
     """
     if min(len(samples), len(reference)) <= nearest_k:
         raise SettingsError(

@@ -64,8 +64,7 @@ def nearest_distances(queries: np.ndarray, targets: np.ndarray, k: int) -> np.nd
 def nearest_ratios(features: np.ndarray, training_features: np.ndarray) -> np.ndarray:
     """Return distance to the nearest / mean distance to the 50 nearest training images, 0..1, [N].
 
-    Raises:
-        SettingsError: fewer than 50 training images.
+    Raises SettingsError: fewer than 50 training images.
     """
     if len(training_features) < NEIGHBOURS:
         raise SettingsError(
@@ -83,8 +82,7 @@ def memorization_baseline(
 ) -> MemorizationBaseline:
     """Return what samples are held against, from features [N, D] and [M, D] of real images.
 
-    Raises:
-        SettingsError: fewer than 50 training or 100 held-out images.
+    Raises SettingsError: fewer than 50 training or 100 held-out images.
     """
     if len(held_out_features) < SMALLEST_HELD_OUT:
         raise SettingsError(

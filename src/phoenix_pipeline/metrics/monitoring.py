@@ -51,8 +51,7 @@ class MonitorReference:
     def from_arrays(cls, arrays: Mapping[str, Tensor]) -> "MonitorReference":
         """Return the reference that :meth:`arrays` took apart.
 
-        Raises:
-            CheckpointError: a part is missing, of another shape or type, or not finite.
+        Raises CheckpointError: a part is missing, of another shape or type, or not finite.
         """
         missing = {"means", "whitening", "slack"} - set(arrays)
         if missing:
@@ -82,11 +81,9 @@ def build_monitor_reference(images: ImageSet, seed: int) -> MonitorReference:
     """Describe real ``images`` by a Gaussian per class with one pooled within-class covariance.
 
     Clusters of k-means stand in for the classes of unlabelled images. The covariance is shrunk
-    after Ledoit and Wolf (J. Multivariate Anal. 88, 2004). At most 5000 images are used, drawn
-    with ``seed``.
-
-    Raises:
-        DataError: fewer than 50 images, or all of them equal.
+    after Ledoit and Wolf (J. Multivariate Anal. 88, 2004). At most 5000 images are used, drawn with
+    ``seed``.
+    Raises DataError: fewer than 50 images, or all of them equal.
     """
     if images.num_images < MIN_REFERENCE_IMAGES:
         raise DataError(
@@ -153,9 +150,7 @@ def monitor_score(samples: np.ndarray | Tensor, reference: MonitorReference) -> 
     any mix of classes, and grows both for what real images never show (v_j > 1) and for what is
     missing (v_j < 1: blur, constants, one image repeated). A tenth of the samples, the farthest
     ones, is left out.
-
-    Raises:
-        SettingsError: no samples, or not uint8 images of the reference's size and channels.
+    Raises SettingsError: no samples, or not uint8 images of the reference's size and channels.
     """
     images = torch.as_tensor(samples)
     if images.ndim != 4 or images.dtype != torch.uint8 or not images.numel():

@@ -49,8 +49,7 @@ class FileNetwork:
     def raw(self, images: Tensor) -> Tensor:
         """Return what the file gives for uint8 ``images`` [N, C, H, W], as float32.
 
-        Raises:
-            SettingsError: the network does not take these images, or gives no table of numbers.
+        Raises SettingsError: the network does not take these images, or gives no table of numbers.
         """
         prepared = prepare_images(images, self.config)
         try:
@@ -96,10 +95,8 @@ def open_network(path: Path, device: torch.device) -> Network:
     """Return the network in ``path``, a TorchScript or ONNX file, for inference on ``device``.
 
     An ONNX file runs on the CPU where ONNX Runtime has no CUDA.
-
-    Raises:
-        SettingsError: there is no such file, its kind is another, or ONNX Runtime is missing.
-        CheckpointError: the file is broken, or takes something else than one batch of images.
+    Raises SettingsError: there is no such file, its kind is another, or ONNX Runtime is missing.
+    Raises CheckpointError: the file is broken, or takes something else than one batch of images.
     """
     if path.suffix in TORCHSCRIPT:
         return _open_torchscript(path, device)
@@ -180,10 +177,9 @@ def existing_file(file: JudgeFileConfig) -> Path:
 def open_own_judge(test: ImageSet, file: JudgeFileConfig, device: torch.device) -> FileNetwork:
     """Return the network after a trial on a few images.
 
-    Raises:
-        SettingsError: there is no such file, or it does not fit the images or ``file``.
-        CheckpointError: the file is broken.
-        DataError: an output is not finite.
+    Raises SettingsError: there is no such file, or it does not fit the images or ``file``.
+    Raises CheckpointError: the file is broken.
+    Raises DataError: an output is not finite.
     """
     network = FileNetwork(open_network(existing_file(file), device), file, _order(file, test))
     channels = file.channels or test.channels

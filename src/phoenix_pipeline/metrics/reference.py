@@ -86,8 +86,7 @@ def build_reference(
 ) -> ReferenceStatistics:
     """Extract the features of real images and what the metrics need of them.
 
-    Raises:
-        SettingsError: the reference split has fewer than two images.
+    Raises SettingsError: the reference split has fewer than two images.
     """
     from_train = config.reference_split == "train"
     split, other = (train, test) if from_train else (test, train)
@@ -155,9 +154,8 @@ def save_reference(path: Path, reference: ReferenceStatistics) -> None:
 def load_reference(path: Path, expected: Mapping[str, str | int]) -> ReferenceStatistics:
     """Read a reference back that was made from what ``expected`` says.
 
-    Raises:
-        CheckpointError: the file is missing, broken or not a reference, or its data, preprocessing
-            or extractor differ; lists what was got and what is expected.
+    Raises CheckpointError: the file is missing, broken or not a reference, or its data,
+    preprocessing or extractor differ; lists what was got and what is expected.
     """
     tensors, metadata = load_tensors(path)
     got = metadata.get("provenance", {})

@@ -84,10 +84,8 @@ def score_samples(
     """Score uint8 ``samples`` [N, C, H, W] in the feature space of each extractor.
 
     ``asked``: int64 [N], the classes that a conditional model was to draw.
-
-    Raises:
-        SettingsError: there is no sample, or an extractor has no reference.
-        DataError: the samples do not fit the extractors, or a feature is not finite.
+    Raises SettingsError: there is no sample, or an extractor has no reference.
+    Raises DataError: the samples do not fit the extractors, or a feature is not finite.
     """
     if not len(samples):
         raise SettingsError("Scores of 0 images were asked for; allowed is 1 or more")

@@ -45,11 +45,9 @@ def classification_utility(
     training images as many are taken at random. ``progress`` is called with 1 after each of 2 x
     ``judge.config.epochs`` epochs. ``asked``: the classes [N] that a conditional model was to draw,
     which are then the samples' labels; else the judge gives them.
-
-    Raises:
-        SettingsError: there are fewer images than classes, or the judge knows no more than the
-            commonest one.
-        DataError: the samples are not what the judge was trained on.
+    Raises SettingsError: there are fewer images than classes, or the judge knows no more than the
+    commonest one.
+    Raises DataError: the samples are not what the judge was trained on.
     """
     if judge.refusal:
         raise SettingsError(judge.refusal)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from phoenix_pipeline.quantities import counted
 from phoenix_pipeline.reporting.formatting import MISSING
 
 # Groups that should be the same for all arms of one experiment.
@@ -105,7 +106,9 @@ def experiment_facts(
 def _scheme(partition: Mapping[str, Any]) -> str:
     if partition["scheme"] != "pathological":
         return str(partition["scheme"])
-    return f"pathological, {partition['classes_per_client']} classes per client"
+    return (
+        f"pathological, {counted(partition['classes_per_client'], 'class', 'classes')} per client"
+    )
 
 
 def _of_all(values: Mapping[str, str]) -> str:

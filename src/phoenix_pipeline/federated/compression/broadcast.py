@@ -87,8 +87,7 @@ def receive_broadcast(
         template: arrays of the model's shared names, shapes and dtypes.
         config: the server's settings.
 
-    Raises:
-        FederationError: the arrays cannot be read, or do not lead to the server's reference.
+    Raises FederationError: the arrays cannot be read, or do not lead to the server's reference.
     """
     codec: Codec | None = codec_of(config)
     if kind == DELTA:

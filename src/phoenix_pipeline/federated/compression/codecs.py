@@ -50,8 +50,7 @@ class Codec(Protocol):
     def decode(self, parts: Mapping[str, Sequence[Tensor]], channels: Channels) -> Tensor:
         """Return the float32 values [n] of ``parts``, whose shapes and dtypes are right.
 
-        Raises:
-            FederationError: a value that no encoder writes.
+        Raises FederationError: a value that no encoder writes.
         """
 
 

@@ -54,8 +54,7 @@ def assign_halves(
 def sent_names(names: Iterable[str], half: str, model: ModelConfig) -> list[str]:
     """Return those of a model's array ``names`` that a client which sends ``half`` sends.
 
-    Raises:
-        SettingsError: a name is of no part of the model.
+    Raises SettingsError: a name is of no part of the model.
     """
     names = list(names)
     if half == "all":
@@ -80,8 +79,7 @@ def layers_that_stay(
 ) -> tuple[str, ...]:
     """Return the prefixes ``personal`` and those that the partial update keeps on the client.
 
-    Raises:
-        SettingsError: the settings of ``federation.compression`` make no sense for this arm.
+    Raises SettingsError: the settings of ``federation.compression`` make no sense for this arm.
     """
     config, key = federation.compression, "federation.compression"
     _refuse_pooled(federation)

@@ -36,9 +36,7 @@ def inflate(
     """Return what :func:`deflate` was given, whose codes must be as many as ``lengths`` says.
 
     No more memory is taken than for those. Vectors that ``lengths`` does not know stay as they are.
-
-    Raises:
-        FederationError: a vector is no such bytes, or leads to another number of codes.
+    Raises FederationError: a vector is no such bytes, or leads to another number of codes.
     """
     return {
         key: _expand(key, v, *lengths[key]) if key in _CODES and key in lengths else v
@@ -166,8 +164,7 @@ def encode(
         generator: source of stochastic rounding, on the CPU.
         residual: float32 arrays by name from the last call, empty before the first.
 
-    Raises:
-        TrainingError: a value is not finite.
+    Raises TrainingError: a value is not finite.
     """
     joined = join(update)
     for name, array in joined.items() if not _all_finite(joined) else ():
@@ -210,9 +207,8 @@ def decode(
 ) -> Joined:
     """Return the update in ``arrays``, with the names, shapes and dtypes of ``template``.
 
-    Raises:
-        FederationError: ``arrays`` are not what :func:`encode` writes for such arrays: other names,
-            shapes or dtypes, a value out of range or not finite.
+    Raises FederationError: ``arrays`` are not what :func:`encode` writes for such arrays: other
+    names, shapes or dtypes, a value out of range or not finite.
     """
     layout = Layout.of(template)
     plan = _plan(layout, codec)

@@ -57,9 +57,7 @@ def judge_attack(members: np.ndarray, held_out: np.ndarray) -> AttackResult:
     is sqrt((N + M + 1) / (12 N M)). The p-values are Mann and Whitney's, one-sided, and that of the
     number of members above the held-out image at the threshold, which is negative hypergeometric
     where members and held-out images are alike.
-
-    Raises:
-        SettingsError: fewer than 8 of either, or a score that is not finite.
+    Raises SettingsError: fewer than 8 of either, or a score that is not finite.
     """
     # Half a second of imports, which commands that audit nothing do without.
     from scipy.stats import mannwhitneyu, nhypergeom, rankdata
@@ -126,9 +124,7 @@ def blind_attack(members: np.ndarray, held_out: np.ndarray, seed: int) -> Attack
     Ridge regression on the pixels of images of at most 16 x 16; each image is judged by a
     classifier that it was not fitted to (five folds). For images of one source the AUC is somewhat
     below 0.5: what a fold has more of, the rest has less of.
-
-    Raises:
-        SettingsError: fewer than 8 of either.
+    Raises SettingsError: fewer than 8 of either.
     """
     # Its import takes a second.
     from sklearn.linear_model import RidgeClassifier

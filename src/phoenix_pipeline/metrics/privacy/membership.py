@@ -158,8 +158,7 @@ def secmi_timesteps(noise: NoiseConfig, timestep: float, interval: float) -> lis
         timestep: t as a fraction of T, rounded down to a multiple of k, one at the least.
         interval: k as a fraction of T, one timestep at the least.
 
-    Raises:
-        SettingsError: T is too small for one step there and one beyond.
+    Raises SettingsError: T is too small for one step there and one beyond.
     """
     total = noise.num_train_timesteps
     k = max(1, round(interval * total))

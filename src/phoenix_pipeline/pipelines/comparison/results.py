@@ -132,11 +132,11 @@ def gather(
 def current_audits(
     results: list[ArmResults], audits: Mapping[str, dict[str, Any]], command: str
 ) -> tuple[dict[str, ArmAudit], list[str]]:
-    """Return the audits of the models that are there now, by arm, and a line for each other one.
+    """Return the audits of the models that are there now, by arm, and lines about the others.
 
     ``audits``: by arm. ``command``: what audits again.
     """
-    current, left_out = {}, []
+    current, left_out, earlier = {}, [], []
     for result in results:
         if result.arm not in audits:
             continue
@@ -149,10 +149,12 @@ def current_audits(
         if result.is_current(audit):
             current[result.arm] = audit
         else:
-            left_out.append(
-                f"The privacy audit of {result.arm} is of an earlier model and is left out; run "
-                f"again: {command}"
-            )
+            earlier.append(result.arm)
+    if earlier:
+        left_out.append(
+            f"The privacy audit of {', '.join(earlier)} is of an earlier model and is left out; "
+            f"run again: {command}"
+        )
     return current, left_out
 
 
