@@ -45,9 +45,9 @@ def test_auto_compiles_long_runs_and_says_so(
 
 def test_a_step_of_several_clients_counts_once(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        settled = choose_compiling(with_work(1, "steps", 7500, stacked_clients=2))
+        settled = choose_compiling(with_work(1, "steps", 50_000, stacked_clients=2))
     assert settled.settings.training.compile is False
-    assert "auto chooses false for 7,500 steps on cpu" in caplog.text
+    assert "auto chooses false for 50,000 steps on cpu: clients that train as one" in caplog.text
 
 
 @pytest.mark.parametrize("given", [True, False])

@@ -45,7 +45,11 @@ def choose_compiling(job: FederatedJob) -> FederatedJob:
     if why_not is None and job.config.engine == "in_process":
         # A step of several clients is one call of the compiled program.
         clients = round_size(job.client_images["client_id"].nunique(), job.config)
-        steps //= choose_clients_at_a_time(job.config, job.settings, device, clients)[0]
+        together = choose_clients_at_a_time(job.config, job.settings, device, clients)[0]
+        steps //= together
+        if together > 1 and device.type == "cpu":
+            # Measured (docs/speed.md).
+            why_not = "clients that train as one program are as fast without"
     chosen = TRAINING.pays(steps, device.type, why_not)
     settled = training.model_copy(update={"compile": chosen})
     return replace(job, settings=job.settings.model_copy(update={"training": settled}))
