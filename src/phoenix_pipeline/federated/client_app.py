@@ -30,7 +30,7 @@ from phoenix_pipeline.federated.records import (
 from phoenix_pipeline.federated.site_errors import SiteRefusal
 from phoenix_pipeline.federated.sites import Site
 from phoenix_pipeline.federated.threshold_filter import score_own_model
-from phoenix_pipeline.federated.transport import receive, send
+from phoenix_pipeline.federated.transport import beside, receive, send
 from phoenix_pipeline.federated.wire import join
 from phoenix_pipeline.metrics.monitoring import MonitorReference
 from phoenix_pipeline.optimization.work import ClientTask, LocalResult, LocalWork
@@ -166,10 +166,10 @@ def finish_round(begun: ClientRound, result: LocalResult) -> RecordDict:
     config, server_round = content[CONFIG], int(content[CONFIG]["round"])
     if model.personal:
         state.keep_personal(model.personal, settings.training.ema_horizon)
-    trained: Mapping[str, Tensor] = model.shared
+    trained: Mapping[str, Tensor] = join(model.shared).cpu()
     if model.strategies.chosen:
-        state.strategies, sent = model.strategies.after_training(begun.view, join(trained).cpu())
-        trained = {**trained, **sent} if sent else trained
+        state.strategies, sent = model.strategies.after_training(begun.view, trained)
+        trained = beside(trained, sent)
     arrays = send(trained, begun.view.received, config, settings, state, site.client_id)
     site.save_state(server_round, int(config["oldest-checkpoint"]), state)
     metrics = MetricRecord(

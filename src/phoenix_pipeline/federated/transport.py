@@ -199,7 +199,7 @@ def send(
     """Return a client's payload as a record: noise, partial update, codec.
 
     Args:
-        trained: shared weights and what the strategies send.
+        trained: shared weights and what the strategies send, on the CPU.
         received: the weights that they were trained from; what strategies send starts from zero.
         config: of the message that is answered.
         settings: what the client was told.
@@ -219,7 +219,7 @@ def send(
     codec = codec_of(up)
     names = sent_names(trained, str(config[_SENDS]), settings.model)
     encoded = encode(
-        difference(join(select(trained, names)).cpu(), reference),
+        difference(select(trained, names), reference),
         codec,
         torch_generator(settings.seed, "uplink", client_id, server_round),
         state.residual if codec and up.error_feedback else None,
