@@ -11,8 +11,13 @@ from matplotlib.figure import Figure
 from phoenix_pipeline.config import ARM_GROUPS, SHARED_GROUPS, ArmSettings
 from phoenix_pipeline.families.by_image_size import settle_arm
 from phoenix_pipeline.images import ImageSet
-from phoenix_pipeline.metrics.arm_metrics import Histogram
 from phoenix_pipeline.metrics.privacy.arm_audit import ArmAudit
+from phoenix_pipeline.pipelines.comparison.figures import (
+    figures_of_all,
+    figures_of_arms,
+    histograms_of,
+    shown_figures,
+)
 from phoenix_pipeline.pipelines.comparison.gallery import draw_gallery, write_figures
 from phoenix_pipeline.pipelines.comparison.results import (
     ArmResults,
@@ -24,17 +29,10 @@ from phoenix_pipeline.pipelines.comparison.results import (
 from phoenix_pipeline.reporting.comparison import compare_arms, format_table
 from phoenix_pipeline.reporting.earlier_runs import ComparedModel, add_runs, show_earlier
 from phoenix_pipeline.reporting.gallery import show_growth
-from phoenix_pipeline.reporting.partition_figure import draw_client_images, draw_partition
-from phoenix_pipeline.reporting.privacy import draw_trade, format_privacy
+from phoenix_pipeline.reporting.privacy import format_privacy
 from phoenix_pipeline.reporting.provenance import deviations, disagreements, experiment_facts
 from phoenix_pipeline.reporting.report import AUDIT, render_report
-from phoenix_pipeline.reporting.round_figures import (
-    draw_filter_decisions,
-    draw_round_curves,
-    draw_score_curves,
-)
-from phoenix_pipeline.reporting.sample_figures import draw_class_histograms, draw_grids
-from phoenix_pipeline.reporting.score_figures import draw_scores
+from phoenix_pipeline.reporting.sample_figures import draw_grids
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +86,7 @@ def compare(arms: tuple[str, ...]) -> Callable[..., Compared]:
         for note in notes:
             logger.warning("%s", note)
         table = _table(results, real, privacy, marks)
-        figures, histograms = _figures(table, results), _histograms(results)
+        figures, histograms = figures_of_all(table, results), histograms_of(results)
         names = histograms[0]["class_names"] if histograms else []
         gallery, grids = draw_gallery(results, test_images, names)
         models = {r.arm: _model(r) for r in results if r.is_current(r.metrics)}
@@ -97,7 +95,7 @@ def compare(arms: tuple[str, ...]) -> Callable[..., Compared]:
             table,
             {r.arm: r.metrics for r in results},
             run=experiment_facts({r.arm: r.settings for r in results}, _num_clients(results)),
-            figures={**_shown(figures, names), **_details(results, names)},
+            figures={**shown_figures(figures, names), **figures_of_arms(results, names)},
             gallery=gallery,
             growth=show_growth({r.arm: r.by_round for r in results}),
             earlier=show_earlier(runs, models),
@@ -178,62 +176,10 @@ def _model(result: ArmResults) -> ComparedModel:
     return ComparedModel(result.description["written"], digest, result.settings)
 
 
-def _shown(figures: dict[str, Figure], class_names: Sequence[str]) -> dict[str, Figure]:
-    """Return the figures of the page; without classes, that of classes says so in a file only."""
-    return {name: f for name, f in figures.items() if class_names or name != "class_histograms"}
-
-
 def _num_clients(results: Sequence[ArmResults]) -> dict[str, int]:
     """Return how many clients there were, of the arms that have any: sites of a deployment too."""
     held = {r.arm: r.trained_images for r in results if not r.is_pooled}
     return {arm: table["client_id"].nunique() for arm, table in held.items() if len(table)}
-
-
-def _figures(table: pd.DataFrame, results: Sequence[ArmResults]) -> dict[str, Figure]:
-    """Return the figures over all arms, by name; the first three are always there."""
-    metrics = {r.arm: r.metrics for r in results}
-    histograms = _histograms(results)
-    shares = histograms[0]["training_shares"] if histograms else None
-    figures = {
-        "scores": draw_scores(table),
-        "rounds": draw_round_curves({r.arm: r.rounds for r in results if len(r.rounds)}),
-        "class_histograms": draw_class_histograms(metrics, shares),
-    }
-    pooled = [r.arm for r in results if r.is_pooled]
-    curves = draw_score_curves({r.arm: r.by_round for r in results if len(r.by_round)}, pooled)
-    more = {"trade": draw_trade(table), "by_round": curves}
-    return {**figures, **{name: figure for name, figure in more.items() if figure is not None}}
-
-
-def _histograms(results: Sequence[ArmResults]) -> list[Histogram]:
-    return [found for r in results if (found := r.metrics["class_histogram"])]
-
-
-def _details(results: Sequence[ArmResults], class_names: Sequence[str]) -> dict[str, Figure]:
-    """Return who holds what, and what single arms have to show: pool images, filter decisions.
-
-    Arms whose clients held the same images share one figure.
-    """
-    figures: dict[str, Figure] = {}
-    divisions: dict[str, list[ArmResults]] = {}
-    for result in results:
-        if result.trained_images.empty or result.is_pooled:
-            continue
-        if result.trained_images["shared"].any():
-            key = f"partition: {result.arm}, with what each client received"
-            figures[key] = draw_client_images(result.trained_images, class_names)
-        else:
-            digest = result.description["data"]["client_images"]
-            divisions.setdefault(digest, []).append(result)
-    for same in divisions.values():
-        name = ", ".join(result.arm for result in same)
-        key = "partition" if len(divisions) == 1 else f"partition: {name}"
-        figures[key] = draw_partition(same[0].trained_images, class_names)
-    checked = [r for r in results if len(r.rounds) and r.rounds["score"].notna().any()]
-    for result in checked:
-        key = f"rounds: {result.arm}, checks of the threshold filter"
-        figures[key] = draw_filter_decisions(result.rounds)
-    return dict(sorted(figures.items(), key=lambda item: ":" in item[0]))
 
 
 def _audits(privacy: Mapping[str, ArmAudit]) -> list[str]:
