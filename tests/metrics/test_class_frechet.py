@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from phoenix_pipeline.config import EvaluationConfig
-from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.errors import DataError, SettingsError
 from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.metrics.class_frechet import class_frechet_distance
 from phoenix_pipeline.metrics.extractors import pixel_extractor
@@ -46,6 +46,15 @@ def test_fewer_images_than_features_have_the_same_closed_form() -> None:
     direct = frechet_distance(gaussian_statistics(a), gaussian_statistics(b))
     zeros = (np.zeros(len(x), dtype=np.int64) for x in (a, b))
     assert class_frechet_distance(a, next(zeros), b, next(zeros)) == pytest.approx(direct, rel=1e-6)
+
+
+def test_a_feature_that_is_not_finite_is_an_error_however_few_images_there_are() -> None:
+    features, labels = np.ones((2, 8)), np.zeros(2, int)
+    features[1, 3] = np.nan
+    with pytest.raises(DataError, match="non-finite features"):
+        class_frechet_distance(features, labels, np.ones((2, 8)), labels)
+    with pytest.raises(DataError, match="non-finite features"):
+        class_frechet_distance(np.ones((2, 8)), labels, features, labels)
 
 
 def test_a_class_of_one_image_is_an_error() -> None:

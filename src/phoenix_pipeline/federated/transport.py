@@ -72,13 +72,13 @@ class ServerTransport:
         ``plain``: the server's weights as a record.
         """
         run = self._run
-        payload = join(beside(run.raw, self._strategies.tell(run.raw, run.strategies)))
+        told = self._strategies.tell(run.raw, run.strategies)
+        payload = join(beside(run.raw, told))
         self.expected = join(beside(run.raw, self._strategies.sent_like(run.raw)))
         self._down_layout, self._up_layout = Layout.of(payload), Layout.of(self.expected)
         self._current = current
         if not self._config.is_active:
-            same = len(payload) == len(run.raw)
-            self._packed = {"": plain if same else pack_weights(payload)}
+            self._packed = {"": pack_weights(payload) if told else plain}
             return
         self._sends = assign_halves(clients, self._config.partial_update, self._seed, current)
         self._broadcasts, self._packed = self._prepare(payload, clients), {}

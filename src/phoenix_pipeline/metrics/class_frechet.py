@@ -7,7 +7,7 @@ of another, differs here from what the distance over all images says.
 import numpy as np
 
 from phoenix_pipeline.errors import SettingsError
-from phoenix_pipeline.metrics.frechet import frechet_distance, gaussian_statistics
+from phoenix_pipeline.metrics.frechet import check_finite, frechet_distance, gaussian_statistics
 from phoenix_pipeline.metrics.metric import FIDELITY, FeatureInputs, FeatureScores, Metric
 
 
@@ -19,13 +19,13 @@ def class_frechet_distance(
     Over the classes among ``reference_labels`` [M], each of which counts alike; ``labels`` [N]. The
     value falls with the number of images in a class: compare equal numbers only.
 
-    Raises:
-        SettingsError: a class has fewer than two images on one side.
-        DataError: a feature is not finite.
+    Raises SettingsError: a class has fewer than two images on one side.
+    Raises DataError: a feature is not finite.
     """
-    classes = np.unique(reference_labels)
+    check_finite(features)
+    check_finite(reference)
     distances = []
-    for label in classes:
+    for label in np.unique(reference_labels):
         own, real = features[labels == label], reference[reference_labels == label]
         if min(len(own), len(real)) < 2:
             raise SettingsError(

@@ -32,14 +32,19 @@ def gaussian_statistics(features: np.ndarray) -> GaussianStatistics:
             f"A Frechet distance got {count} image(s); allowed is 2 or more; raise "
             "sampling.num_images"
         )
-    if not np.isfinite(features).all():
-        raise DataError("A Frechet distance got non-finite features; allowed are finite numbers")
+    check_finite(features)
     mean = features.mean(axis=0, dtype=np.float64)
     covariance = np.zeros((width, width))
     for start in range(0, count, _ROWS_AT_A_TIME):
         centred = features[start : start + _ROWS_AT_A_TIME] - mean
         covariance += centred.T @ centred
     return GaussianStatistics(mean, covariance / (count - 1), count)
+
+
+def check_finite(features: np.ndarray) -> None:
+    """Raise DataError for features with a value that is not finite."""
+    if not np.isfinite(features).all():
+        raise DataError("A Frechet distance got non-finite features; allowed are finite numbers")
 
 
 def frechet_distance(a: GaussianStatistics, b: GaussianStatistics) -> float:

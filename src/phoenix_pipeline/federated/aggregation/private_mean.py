@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 from phoenix_pipeline.errors import FederationError
 from phoenix_pipeline.federated.aggregation.clipping import update_norm
 from phoenix_pipeline.federated.aggregation.rule import ReplyCheck, widened
+from phoenix_pipeline.federated.wire import join
 from phoenix_pipeline.optimization.gaussian_mechanism import gaussian_mechanism
 from phoenix_pipeline.seeding import torch_generator
 
@@ -46,8 +47,8 @@ class PrivateMean:
 
     def __init__(self, template: Mapping[str, Tensor], private: PrivateRound) -> None:
         refuse_integers(template)
-        # In one order: that of a resumed run differs, and noise and norms must not.
-        self._template = dict(sorted(template.items()))
+        # In the order of names: that of a resumed run differs, and noise and norms must not.
+        self._template = join(template)
         self._check = ReplyCheck(template)
         self._private = private
         self._updates = gaussian_mechanism(
@@ -64,11 +65,11 @@ class PrivateMean:
 
         Raises FederationError: see :class:`ReplyCheck`.
         """
-        self._check(arrays, weight)
-        norm = update_norm(arrays, self._template)
+        joined = self._check(arrays, weight)
+        norm = update_norm(joined, self._template)
         scale = min(1.0, self._private.clip_norm / norm) if norm > 0.0 else 1.0
         for name, tensor in self._template.items():
-            update = widened(arrays[name]) - widened(tensor)
+            update = widened(joined[name]) - widened(tensor)
             self._sums[name] += self._updates.scaled(update, scale)
         # Centred, a client changes the count by a half and not by one (1905.03871, section 2.2).
         half = torch.tensor(0.5 if norm <= self._private.clip_norm else -0.5, dtype=torch.float64)

@@ -10,6 +10,7 @@ from phoenix_pipeline.errors import TrainingError
 from phoenix_pipeline.federated.aggregation.clipping import clip_update, update_norm
 from phoenix_pipeline.federated.aggregation.rule import widened
 from phoenix_pipeline.federated.records import LocalNoise
+from phoenix_pipeline.federated.wire import join
 from phoenix_pipeline.optimization.gaussian_mechanism import gaussian_mechanism
 
 
@@ -19,15 +20,14 @@ def privatize(
     noise: LocalNoise,
     seed: int | None,
 ) -> dict[str, Tensor]:
-    """Return ``received`` plus the clipped and noisy update, on the CPU.
+    """Return ``received`` plus the clipped and noisy update.
 
     ``noise``: clipping norm S and multiplier z; each value gets noise of deviation ``z S``.
     ``seed``: of the noise; None: secret noise.
     Raises TrainingError: the update is not finite; it has no norm that could be clipped.
     """
-    arrays = {name: tensor.detach().cpu() for name, tensor in trained.items()}
-    # In one order: that of a resumed run differs, and the noise must not.
-    base = dict(sorted(received.items()))
+    # In the order of names: that of a resumed run differs, and the noise must not.
+    arrays, base = join(trained), join(received)
     norm, deviation = update_norm(arrays, base), noise.noise_multiplier * noise.clip_norm
     if not math.isfinite(norm):
         raise TrainingError(
