@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from phoenix_pipeline.config import ARM_GROUPS, SHARED_GROUPS, ArmSettings
 from phoenix_pipeline.families.by_image_size import settle_arm
@@ -36,11 +35,8 @@ from phoenix_pipeline.reporting.sample_figures import draw_grids
 
 logger = logging.getLogger(__name__)
 
-# Table, report, figures of scores, rounds, classes and grids, what writes a folder of them, and a
-# row per model that was ever compared.
-Compared = tuple[
-    pd.DataFrame, str, Figure, Figure, Figure, Figure, Callable[[Path], None], pd.DataFrame
-]
+# Table, report, what writes a folder of figures, and a row per model that was ever compared.
+Compared = tuple[pd.DataFrame, str, Callable[[Path], None], pd.DataFrame]
 # Settings that may differ without a word: they change the way to a result, not the result.
 _WITHOUT_EFFECT = (
     "run.arms_at_a_time",
@@ -106,10 +102,7 @@ def compare(arms: tuple[str, ...]) -> Callable[..., Compared]:
             notes=notes,
             links=places(parameters),
         )
-        grid_figure = draw_grids(grids)
-        curves = figures["scores"], figures["rounds"], figures["class_histograms"]
-        take_along = write_figures({**figures, "grids": grid_figure}, results)
-        return table, report, *curves, grid_figure, take_along, runs
+        return table, report, write_figures({**figures, "grids": draw_grids(grids)}, results), runs
 
     compare_all.__name__ = "compare_arms"
     return compare_all
@@ -128,7 +121,7 @@ def _table(
     return compare_arms(metrics, rounds, floor, pooled, privacy, marks, grown)
 
 
-def announce(table: pd.DataFrame, report: str, parameters: dict[str, Any]) -> None:
+def announce(table: pd.DataFrame, parameters: dict[str, Any]) -> None:
     """Print the table and where to look next."""
     lines = "\n".join(f"  {label}: {command}" for label, command in places(parameters).items())
     logger.info("comparison\n%s\n\nLook next at\n%s", format_table(table), lines)
