@@ -10,8 +10,14 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from phoenix_pipeline.reporting.figure_style import INK, MUTED, RULE, new_figure, style_axes
-from phoenix_pipeline.reporting.figure_text import set_name_ticks
+from phoenix_pipeline.reporting.figure_style import (
+    INK,
+    MUTED,
+    RULE,
+    new_figure,
+    set_name_ticks,
+    style_axes,
+)
 
 THE_SITES_ARE_THE_CLIENTS = "The sites are the clients; the report shows those that took part."
 _MAX_WRITTEN_CLIENTS = 20

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from phoenix_pipeline.reporting.columns import describe_metric
 from phoenix_pipeline.reporting.figure_style import (
     ALARM,
     INK,
@@ -20,7 +21,6 @@ from phoenix_pipeline.reporting.figure_style import (
     shared_legend,
     style_axes,
 )
-from phoenix_pipeline.reporting.vocabulary import describe_metric
 
 _LOG_SCALE_FROM = 10.0
 

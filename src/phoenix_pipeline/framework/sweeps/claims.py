@@ -16,9 +16,8 @@ from phoenix_pipeline.framework.sweeps.plan import Sweep
 from phoenix_pipeline.framework.sweeps.results import collect, track
 from phoenix_pipeline.framework.sweeps.settings import SEED
 from phoenix_pipeline.images import image_grid, pick_evenly, read_samples
-from phoenix_pipeline.reporting.claim_figures import draw_sorted_classes
-from phoenix_pipeline.reporting.claims_document import render_claims
-from phoenix_pipeline.reporting.sample_figures import draw_grids
+from phoenix_pipeline.reporting.claims import render_claims
+from phoenix_pipeline.reporting.sample_figures import draw_grids, draw_sorted_classes
 
 if TYPE_CHECKING:
     import pandas as pd
