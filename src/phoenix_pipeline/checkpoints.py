@@ -77,10 +77,7 @@ def save_tensors(path: Path, tensors: Mapping[str, "Tensor"], metadata: Mapping[
 
 
 def load_tensors(path: Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
-    """Return the tensors, on the CPU, and the metadata that :func:`save_tensors` wrote.
-
-    Raises CheckpointError when the file is missing, truncated, altered or of another origin.
-    """
+    """Return tensors, on the CPU, and metadata; raises CheckpointError for a broken file."""
     from safetensors import SafetensorError, safe_open
 
     if not Path(path).is_file():
@@ -100,10 +97,7 @@ def load_tensors(path: Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
 
 
 def load_metadata(path: Path) -> dict[str, Any]:
-    """Return only the metadata that :func:`save_tensors` wrote; checksums are not looked at.
-
-    Raises CheckpointError when the file is missing, truncated or of another origin.
-    """
+    """Return only the metadata, checksums not looked at; raises CheckpointError."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -151,10 +145,7 @@ def load_diffusers(kind: Any, folder: Path, place: str, whole: str, remedy: str)
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes left in ``folder``, below it, and beside it of its own name.
-
-    Call it only while no other process writes there.
-    """
+    """Remove what killed processes left in and beside ``folder``, which nobody else writes."""
     found = [leftover for pattern in _LEFTOVERS for leftover in folder.rglob(pattern)]
     found += folder.parent.glob(f".{folder.name}.????????.partial*")
     for leftover in found:

@@ -102,10 +102,7 @@ class Locks:
 
 @contextmanager
 def locked_for_a_moment(path: Path, patience_s: float, *, needed: bool = False) -> Iterator[None]:
-    """Hold ``path`` for the block, waiting for others.
-
-    After ``patience_s`` it goes on without, or raises BusyError if the lock is ``needed``.
-    """
+    """Hold ``path``; after ``patience_s`` go on without, or raise BusyError if ``needed``."""
     locks, until = Locks(), time.monotonic() + patience_s
     while True:
         try:

@@ -65,10 +65,7 @@ def _free_memory(device: "torch.device") -> int:
 
 
 def resolve_device(name: str) -> "torch.device":
-    """Return the torch device called ``name``; ``auto`` is the first GPU, else the CPU.
-
-    Raises SettingsError: the device is not there.
-    """
+    """Return the device ``name``, ``auto``: the first GPU, else the CPU; raises SettingsError."""
     import torch
 
     has_mps = torch.backends.mps.is_available()

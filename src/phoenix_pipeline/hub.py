@@ -75,10 +75,7 @@ def _download(repository: str, revision: str | None) -> str:
 
 
 def start_folder(model: ModelConfig) -> Path | None:
-    """Return the folder that ``model.start_from`` is or names; None where there is no start.
-
-    Raises SettingsError: it is a name on the hub that the local cache does not have.
-    """
+    """Return the folder of ``model.start_from``, if any; raises SettingsError if not cached."""
     if model.start_from is None:
         return None
     return find_folder(model.start_from, "model.start_from", allow_download=model.allow_download)

@@ -29,10 +29,7 @@ MODEL_FOLDER = "model"
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """The model of one arm, which lies in ``folder``: of :func:`train` or :func:`load`.
-
-    ``device``: where it is sampled, as ``run.device``.
-    """
+    """The model of an arm in ``folder``; ``device``: where it is sampled, as ``run.device``."""
 
     folder: Path
     device: str = "auto"
@@ -56,10 +53,7 @@ class Model:
 
     @property
     def rounds(self) -> pd.DataFrame:
-        """A row per round and client: loss, bytes, seconds and more (docs/architecture.md).
-
-        Raises DataError: the table is not there, or broken.
-        """
+        """A row per round and client (docs/architecture.md); raises DataError if it is broken."""
         path = self.folder / ROUNDS_FILE
         try:
             return pd.read_parquet(path)

@@ -35,10 +35,7 @@ class ArmModel:
 
     @classmethod
     def of(cls, train: ImageSet, settings: ArmSettings, run: RunConfig) -> "ArmModel":
-        """Build the network.
-
-        Raises SettingsError: the model does not fit the images, or the device is not there.
-        """
+        """Build the network; raises SettingsError if the images or the device do not fit."""
         from phoenix_pipeline.families import family_of
         from phoenix_pipeline.federated.compression.partial_updates import layers_that_stay
         from phoenix_pipeline.federated.personal_layers import personal_prefixes

@@ -1,7 +1,4 @@
-"""What settings, images and clients must have in common; refused before any training.
-
-All raise a SettingsError that says what is allowed.
-"""
+"""What settings, images and clients must have in common, else a SettingsError before training."""
 
 import json
 from pathlib import Path
@@ -12,10 +9,7 @@ from phoenix_pipeline.images import ImageSet
 
 
 def check_latents(train: ImageSet, settings: ArmSettings) -> None:
-    """Refuse an autoencoder that is none, or does not take the images.
-
-    A broken one, or one for another family, is refused too.
-    """
+    """Refuse an autoencoder that is broken, of another family, or does not take the images."""
     from phoenix_pipeline.families.latents import find_latents
 
     if (space := find_latents(settings.model)) is not None:

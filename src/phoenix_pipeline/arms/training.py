@@ -34,10 +34,7 @@ OnRound = Callable[[int, Mapping[str, float]], None]
 
 @dataclass(frozen=True, eq=False)
 class TrainedArm:
-    """``write`` writes the models into a folder; ``rounds``: a row per round and client.
-
-    ``trained_images``: see :func:`trained_images`. All three belong into the model's folder.
-    """
+    """What belongs into the model's folder: ``write`` fills it; see :func:`trained_images`."""
 
     write: Callable[[Path], None]
     rounds: pd.DataFrame

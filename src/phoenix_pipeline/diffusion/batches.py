@@ -83,10 +83,7 @@ def draw(
     condition: Condition | None,
     generator: torch.Generator,
 ) -> Draws:
-    """Draw all that is random for uint8 ``pixels`` [B, C, H, W].
-
-    ``condition``: the classes of these images, for a conditional network.
-    """
+    """Draw all that is random for uint8 ``pixels`` [B, C, H, W] of classes ``condition``."""
     x_0 = prepare_batch(pixels, config, generator)
     t = schedule.draw_timesteps(len(x_0), config.timestep_distribution, generator)
     # randn_like takes no generator in torch 2.11.

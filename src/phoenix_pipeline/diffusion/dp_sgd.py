@@ -28,10 +28,7 @@ _GRADIENT_VALUES = 1 << 26
 def per_image_gradients(
     unet: nn.Module, batch: Batch, config: TrainingConfig
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """Return each image's gradients by name [B, ...] and losses [B].
-
-    ``unet``: a network that treats the images of a batch independently.
-    """
+    """Return each image's gradients by name [B, ...] and losses [B]; ``unet`` mixes no images."""
 
     def loss_of(
         parameters: Mapping[str, Tensor], weight: Tensor, target: Tensor, *inputs: Tensor

@@ -53,10 +53,7 @@ def add_adapters(unet: nn.Module, config: LoraConfig, seed: int) -> nn.Module:
 
 
 def check_targets(unet: nn.Module, config: LoraConfig) -> None:
-    """Raise SettingsError for a layer that there is not; lists those there are.
-
-    ``unet``: without adapters.
-    """
+    """Raise SettingsError for a layer that ``unet``, without adapters, has not; lists all."""
     wanted = (
         ("target_modules", config.target_modules, _TARGETS, "linear layer or convolution"),
         ("modules_to_save", config.modules_to_save, _SAVED, "layer"),

@@ -127,10 +127,7 @@ class Stack:
             set_dropout_generators(unet, ())
 
     def set_gradients(self, working: int) -> Tensor:
-        """Return the losses of all rows, written over by the next call; set the gradients.
-
-        ``working``: the first so many rows have a new batch; those of others mean nothing.
-        """
+        """Set the gradients; return the losses of all rows, of which ``working`` count."""
         if self._set is not None:
             self._set()
         else:

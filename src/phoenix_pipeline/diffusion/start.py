@@ -69,10 +69,7 @@ def load_start(folder: Path, network: nn.Module, noise: NoiseConfig) -> dict[str
 def check_arrays(
     folder: Path, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Return ``found`` if it has the names and shapes of ``expected``.
-
-    Raises SettingsError: names the arrays that differ, three at most, and their shapes.
-    """
+    """Return ``found``; raises SettingsError if names or shapes are not those ``expected``."""
     there = {name: tuple(array.shape) for name, array in found.items()}
     here = {name: tuple(array.shape) for name, array in expected.items()}
     odd = sorted(name for name in {**there, **here} if there.get(name) != here.get(name))

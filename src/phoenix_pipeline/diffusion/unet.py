@@ -14,10 +14,7 @@ if TYPE_CHECKING:
 
 
 def feature_map_sides(config: UNetConfig, image_size: int) -> list[int]:
-    """Return the side of the feature maps at each level, from full size down.
-
-    Raises SettingsError: ``image_size`` cannot be halved as often as there are levels.
-    """
+    """Return the side of each level's maps, largest first; raises SettingsError if not halvable."""
     levels = len(config.block_out_channels)
     if image_size % 2 ** (levels - 1):
         raise SettingsError(

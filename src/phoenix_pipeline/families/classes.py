@@ -91,10 +91,7 @@ def spread_labels(shares: np.ndarray, count: int, first: int = 0) -> np.ndarray:
 
 
 def labels_by_number(labels: Sequence[int | str], class_names: Sequence[str]) -> list[int]:
-    """Return classes that are given by name or number as numbers.
-
-    Raises SettingsError: a label is outside the classes; names it and what is allowed.
-    """
+    """Return classes given by name or number as numbers; raises SettingsError for unknown ones."""
     if not class_names:
         raise SettingsError(
             "labels were given, but the model has no classes; train with model.conditioning: "

@@ -93,10 +93,7 @@ class DcganFamily(Family):
         device: "torch.device | str",
         labels: Sequence[int] | None = None,
     ) -> "Iterator[np.ndarray]":
-        """Yield uint8 batches; see :func:`phoenix_pipeline.gan.sampling.sample_images`.
-
-        Raises SettingsError: at once, if the network makes images of another shape.
-        """
+        """Yield uint8 batches; see :func:`phoenix_pipeline.gan.sampling.sample_images`."""
         from phoenix_pipeline.gan.sampling import sample_images
 
         gan = cast("Dcgan", network)

@@ -230,10 +230,7 @@ class DiffusionFamily(Family):
         )
 
     def describe_use(self, settings: NetworkSettings) -> list[str]:
-        """Return how diffusers loads the folder, without this package.
-
-        Its pipeline of latents knows no shift of them, and no flow.
-        """
+        """Return how diffusers loads it, which for latents knows no shift and no flow."""
         conditional, latents = bool(settings["class_names"]), settings.get("latents")
         noise = settings["model"].get("noise", {})
         flow = noise.get("prediction_type") == "flow"

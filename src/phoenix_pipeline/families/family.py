@@ -81,10 +81,7 @@ class Family(ABC):
 
     @abstractmethod
     def run_once(self, network: "nn.Module", channels: int, image_size: int) -> int:
-        """Run what training differentiates, once, on zeros; return for how many images.
-
-        It is run on torch's current default device.
-        """
+        """Run once, on zeros on torch's default device, what training differentiates; return N."""
 
     @abstractmethod
     def train_locally(
@@ -94,10 +91,7 @@ class Family(ABC):
         model: ModelConfig,
         training: TrainingConfig,
     ) -> "LocalResult":
-        """Train ``network`` in place on the images of one client.
-
-        Of a ``latent`` family they may be latents.
-        """
+        """Train ``network`` in place on a client's images, or latents of a ``latent`` family."""
 
     @abstractmethod
     def sample_images(
@@ -110,10 +104,7 @@ class Family(ABC):
         device: "torch.device | str",
         labels: Sequence[int] | None = None,
     ) -> "Iterator[np.ndarray]":
-        """Yield uint8 batches [B, C, H, W]; image ``i`` depends on ``seeds[i]`` alone.
-
-        With a conditional model it depends on ``labels[i]`` as well, the class that it is to show.
-        """
+        """Yield uint8 batches [B, C, H, W]; image ``i`` depends on ``seeds[i]``, ``labels[i]``."""
 
     def check(
         self, model: ModelConfig, sampling: SamplingConfig, channels: int, image_size: int

@@ -35,10 +35,7 @@ def find_latents(model: ModelConfig) -> LatentSpace | None:
 
 
 def latent_side(model: ModelConfig, image_size: int) -> int:
-    """Return the side in which the network sees images of ``image_size`` pixels.
-
-    Raises SettingsError, CheckpointError: see :func:`find_latents`; the factor does not divide.
-    """
+    """Return the side in which the network sees images; raises as :func:`find_latents`."""
     space = find_latents(model)
     if space is None:
         return image_size

@@ -29,10 +29,7 @@ class OneLossFamily(Family):
     def loss(
         self, network: "nn.Module", x_0: "Tensor", model: ModelConfig, generator: "torch.Generator"
     ) -> "Tensor":
-        """Return the mean loss, a scalar, of images [B, C, H, W] in [-1, 1].
-
-        ``generator``: of all random numbers, on the images' device.
-        """
+        """Return the mean loss, a scalar, of images [B, C, H, W] in [-1, 1], on their device."""
 
     @abstractmethod
     def draw(
@@ -99,10 +96,7 @@ class OneLossFamily(Family):
         device: "torch.device | str",
         labels: Sequence[int] | None = None,
     ) -> "Iterator[np.ndarray]":
-        """Yield uint8 batches, of ``sampling.batch_size`` but for the last.
-
-        Raises TrainingError: values are not finite.
-        """
+        """Yield uint8 batches; raises TrainingError for values that are not finite."""
         import torch
 
         from phoenix_pipeline.images import to_uint8

@@ -55,10 +55,7 @@ class ClientModel:
             torch._foreach_copy_([own[name] for name in given], list(given.values()))
 
     def slot(self) -> "ClientModel":
-        """Return a model with arrays of its own beside the network's, for one of several clients.
-
-        The shared ones are parts of one vector per dtype, on any device.
-        """
+        """Return a model with arrays of its own beside the network's, laid out like messages."""
         shared = join({name: tensor.detach().clone() for name, tensor in self.shared.items()})
         personal = {name: tensor.detach().clone() for name, tensor in self.personal.items()}
         return replace(self, shared=shared, personal=personal)

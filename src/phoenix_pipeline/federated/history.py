@@ -171,10 +171,7 @@ class History:
                 return
 
     def save(self) -> dict[str, Any]:
-        """Append what is new to the file; return the mark that :meth:`restore` asks for.
-
-        Raises StorageError when it cannot be written.
-        """
+        """Append what is new; return a mark for :meth:`restore`; raises StorageError."""
         new = [number for number in self._tables if number not in self._saved]
         lines = b"".join(_to_line(number, self._tables[number]) for number in new)
         try:
@@ -188,10 +185,7 @@ class History:
 
     @classmethod
     def restore(cls, file: Path, mark: Mapping[str, Any]) -> "History":
-        """Return the history in that part of ``file`` which ``mark`` describes.
-
-        Raises CheckpointError when that part is missing or was altered.
-        """
+        """Return the history that ``mark`` describes; raises CheckpointError if it was altered."""
         try:
             with file.open("rb") as stream:
                 content = stream.read(mark["bytes"])

@@ -49,10 +49,7 @@ class SiteLatents:
 
     @classmethod
     def of(cls, settings: ClientSettings, own: OwnModels) -> "SiteLatents | None":
-        """Return what the site's autoencoder makes; None where the run learns pixels.
-
-        Raises SiteRefusal: there is no such folder, or its autoencoder is not the one of the run.
-        """
+        """Return the site's, None for pixels; raises SiteRefusal if it is not the run's."""
         asked, folder = settings.latents, own.autoencoder
         if asked is None:
             return None
@@ -84,10 +81,7 @@ class SiteLatents:
         return torch.stack([plain, self.autoencoder.encode(pixels.flip(-1))], dim=1)
 
     def encode_once(self, images: np.ndarray, device: torch.device, folder: Path) -> Tensor:
-        """Return :meth:`encode`; kept in ``folder`` for later processes, of the last images alone.
-
-        Raises StorageError: they cannot be written.
-        """
+        """Return :meth:`encode`, kept in ``folder`` for the last images; raises StorageError."""
         described = f"{images.shape} {self.autoencoder.space.digest} {self.mirrored}".encode()
         key = sha256(described + np.ascontiguousarray(images).tobytes()).hexdigest()[:16]
         kept = folder / f"{_LATENTS}-{key}.safetensors"

@@ -43,10 +43,7 @@ def personal_prefixes(
 
 
 def is_personal(name: str, prefixes: tuple[str, ...]) -> bool:
-    """Return whether the array ``name`` belongs to a layer of ``prefixes``.
-
-    ``*.`` before a layer's own name stands for wherever it is in the network.
-    """
+    """Return whether ``name`` belongs to a layer of ``prefixes``; ``*.``: wherever it is."""
     return any(
         f".{prefix[2:]}." in name
         if prefix.startswith("*.")

@@ -79,10 +79,7 @@ def ask_for_layers(
 def _read(
     reply: Message, client: int, most: int, template: Mapping[str, Tensor], bytes_down: int
 ) -> Upload:
-    """Return what ``reply`` holds; raises FederationError if it is no set of personal layers.
-
-    ``most``: images that the client counts for at most.
-    """
+    """Return the layers in ``reply``; raises FederationError for what cannot be such layers."""
     with clients_fault():
         content, size = open_answer(reply, (ARRAYS, METRICS), template)
         num_examples = min(most, read_count(content[METRICS]))

@@ -134,10 +134,7 @@ def pack_arrays(state: Mapping[str, Tensor]) -> ArrayRecord:
 
 
 def unpack_arrays(record: ArrayRecord) -> dict[str, Tensor]:
-    """Return a record's arrays as CPU tensors of their own memory; nothing is unpickled.
-
-    Raises ValueError: an array's bytes are not NumPy's format, or not as many as its shape says.
-    """
+    """Return a record's arrays as CPU tensors, without unpickling; raises ValueError if broken."""
     return {name: torch.from_numpy(_read(array).copy(order="C")) for name, array in record.items()}
 
 

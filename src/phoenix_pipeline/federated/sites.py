@@ -68,10 +68,7 @@ class Site:
         return ClientState()
 
     def save_state(self, server_round: int, oldest_checkpoint: int, state: ClientState) -> None:
-        """Keep ``state`` of ``server_round``; drop what no resumed run can ask for.
-
-        A run resumes after ``oldest_checkpoint`` or later, so the newest state up to it is kept.
-        """
+        """Keep ``state``, and the newest up to ``oldest_checkpoint``, which a resumed run needs."""
         if not state:
             return
         kept = self.kept and self.kept.keep(self.client_id, server_round, state)
@@ -190,10 +187,7 @@ class StoredSites(_Sites):
         state_folder: Path,
         latents: SiteLatents | None = None,
     ) -> "StoredSites":
-        """Write the images and who holds them into ``folder``; return the sites on the CPU.
-
-        With ``latents`` those of the images are written in their place.
-        """
+        """Write images, or their ``latents``, and who holds them; return the sites on the CPU."""
         cpu = torch.device("cpu")
         trained = as_trained(images.images, latents, cpu).numpy()
         with atomic_path(folder) as temporary:

@@ -44,10 +44,7 @@ _MEMORY_SHARE = 0.5
 
 
 class StackedClients:
-    """Answers several training messages at once.
-
-    Each client's messages and files are read and written by one of ``threads`` threads.
-    """
+    """Answers several training messages at once; ``threads`` read and write beside it."""
 
     def __init__(self, open_site: OpenSite, threads: int = 1) -> None:
         self._open_site = open_site

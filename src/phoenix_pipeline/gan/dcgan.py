@@ -76,10 +76,7 @@ class Dcgan(nn.Module):
             self.discriminator = ProjectionDiscriminator(features, head, num_classes, width)
 
     def forward(self, latent: Tensor, *labels: Tensor) -> Tensor:
-        """Map latent vectors [N, latent_dim, 1, 1] to images [N, C, H, W] in [-1, 1].
-
-        ``labels``: int64 [N], if it knows classes.
-        """
+        """Map latent vectors [N, latent_dim, 1, 1] and ``labels`` [N] to images in [-1, 1]."""
         return cast(Tensor, self.generator(latent, *labels))
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
@@ -89,10 +86,7 @@ class Dcgan(nn.Module):
 
 
 def check_image_size(image_size: int) -> None:
-    """Refuse image sides that doubling does not reach.
-
-    Raises SettingsError: names the nearest possible side.
-    """
+    """Raise SettingsError for a side that doubling does not reach; names the nearest."""
     if smallest_side(image_size) == image_size:
         raise SettingsError(
             f"the images have {image_size} pixels a side, but model.family dcgan makes even sides; "
@@ -157,10 +151,7 @@ def _generator(
 def _discriminator(
     config: DcganConfig, channels: int, image_size: int
 ) -> tuple[nn.Sequential, nn.Sequential, int]:
-    """Return what maps [N, C, H, W] to features, these to logits [N], and their channels.
-
-    There is no BatchNorm at the input.
-    """
+    """Return what maps [N, C, H, W] to features, these to logits [N], and their channels."""
     widths = _widths(config, image_size)[::-1]
     extra = config.layers_per_resolution - 1
     first = (3, 1, 1) if extra else (4, 2, 1)

@@ -155,10 +155,7 @@ def _step(
     scaler: torch.amp.GradScaler,
     training: TrainingConfig,
 ) -> Tensor:
-    """Move both networks; return the losses [2] of the generator and the discriminator.
-
-    ``classes``: what the networks take beside ``real`` images and ``latent`` vectors: labels [B].
-    """
+    """Move both networks; return losses [2], generator's first; ``classes``: labels [B]."""
     with autocast(real.device, training.precision):
         fake = generator.network(latent, *classes)
         on_real = discriminator.network(real, *classes).float()

@@ -19,10 +19,7 @@ _FILE_NAME = "file_name"
 
 @dataclass(frozen=True)
 class Listed:
-    """The images that metadata lists and, when labelled, the value of each one's label.
-
-    ``unlisted``: how many images of the source no metadata lists.
-    """
+    """The images that metadata lists, their labels, and how many of the source are ``unlisted``."""
 
     files: tuple[Path, ...]
     labels: list[int] | list[str] | None

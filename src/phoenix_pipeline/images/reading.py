@@ -56,10 +56,7 @@ def read_images(
 
 
 def count_images(source: Path | str) -> int:
-    """Return how many images a source holds at most; none is read.
-
-    Raises DataError: as :func:`read_images` where nothing of the kind is there.
-    """
+    """Return how many images a source holds at most, reading none; raises DataError."""
     found = find_image_source(source)
     return count_rows(found.files) if found.kind == "parquet" else len(found.files)
 

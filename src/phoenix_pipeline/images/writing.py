@@ -32,10 +32,7 @@ TABLE_FILE = "images.csv"
 
 
 def write_images(images: ImageSet, path: Path) -> None:
-    """Write ``images`` as Hugging Face style Parquet: ``img`` and, when labelled, ``label``.
-
-    The same images give the same bytes. Raises StorageError when the file cannot be written.
-    """
+    """Write ``images`` as Hugging Face style Parquet, the same bytes for the same images."""
     columns: dict[str, pa.Array] = {"img": _encode(images.images, 0)}
     features: dict[str, Any] = {"img": _IMAGE_FEATURE}
     if images.labels is not None:

@@ -118,10 +118,7 @@ def _measured(
 
 
 def judge_fingerprint(train: ImageSet, test: ImageSet, config: ClassifierConfig) -> str:
-    """Return the sha256 of everything that a label judge depends on, its own file included.
-
-    Raises SettingsError: there is no such file.
-    """
+    """Return the sha256 of what a label judge depends on; raises SettingsError without a file."""
     own = config.file.path is not None
     settings = config.file.model_dump_json() if own else config.model_dump_json(exclude={"file"})
     parts = [OWN_FORMAT if own else FORMAT, train.fingerprint(), test.fingerprint(), settings]

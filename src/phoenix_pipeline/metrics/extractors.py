@@ -45,10 +45,7 @@ def pixel_extractor(channels: int, image_size: int, device: torch.device) -> Fea
 
 
 def classifier_extractor(judge: LabelJudge) -> FeatureExtractor | None:
-    """Return ``fid_classifier``: the features before the last layer of a judge trained here.
-
-    None for a judge from a file, which has no features to give.
-    """
+    """Return ``fid_classifier``: the features of a judge trained here; None for one from a file."""
     if isinstance(judge.network, FileNetwork):
         return None
     preprocessing = (
@@ -93,10 +90,7 @@ def available_extractors(
 
 
 def check_extractors(config: EvaluationConfig) -> None:
-    """Refuse what no images can change.
-
-    Raises SettingsError: a name is unknown, or what it needs is not installed; lists what there is.
-    """
+    """Raise SettingsError for extractors that are unknown or not installed; lists the others."""
     if config.extractors == AUTO:
         return
     spaces = extractor_spaces()

@@ -47,10 +47,7 @@ class FileNetwork:
         return outputs
 
     def raw(self, images: Tensor) -> Tensor:
-        """Return what the file gives for uint8 ``images`` [N, C, H, W], as float32.
-
-        Raises SettingsError: the network does not take these images, or gives no table of numbers.
-        """
+        """Return float32 of uint8 [N, C, H, W]; raises SettingsError if that does not work."""
         prepared = prepare_images(images, self.config)
         try:
             outputs = self.network(prepared)

@@ -84,10 +84,7 @@ def build_reference(
     config: EvaluationConfig,
     progress: Advance | None = None,
 ) -> ReferenceStatistics:
-    """Extract the features of real images and what the metrics need of them.
-
-    Raises SettingsError: the reference split has fewer than two images.
-    """
+    """Extract what the metrics need of real images; raises SettingsError for fewer than two."""
     from_train = config.reference_split == "train"
     split, other = (train, test) if from_train else (test, train)
 

@@ -23,10 +23,7 @@ def ema_decay(update: int, horizon: float) -> float:
 
 @torch.no_grad()
 def update_ema(average: Sequence[Tensor], current: Sequence[Tensor], decay: float) -> None:
-    """Set ``average = decay average + (1 - decay) current`` in place.
-
-    Buffers that are not floating point (counters) are copied.
-    """
+    """Set ``average = decay average + (1 - decay) current`` in place; integers are copied."""
     if not average:
         return
     floats = [i for i, tensor in enumerate(average) if tensor.is_floating_point()]

@@ -93,10 +93,7 @@ def paired_differences(
 
 
 def verdict(differences: pd.DataFrame) -> str:
-    """Return ``held``, ``held in part (2 of 6)``, ``not held`` or ``not measured``.
-
-    Counts the rows of deciding metrics.
-    """
+    """Return ``held``, ``held in part (2 of 6)``, ``not held`` or ``not measured``."""
     deciding = differences[differences["deciding"].astype(bool)]
     held = int(deciding["held"].sum())
     if deciding.empty:

@@ -220,10 +220,7 @@ def shares_left(by_round: pd.DataFrame) -> dict[str, float]:
 
 
 def add_start_shares(table: pd.DataFrame, by_round: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Return ``table`` with a column ``left_of_start_<space>`` for each space that has a share.
-
-    ``by_round``: by arm. The columns stand in front of the costs.
-    """
+    """Return ``table`` with a column ``left_of_start_<space>`` for each share, before the costs."""
     shares = {arm: shares_left(rows) for arm, rows in by_round.items()}
     result = table.copy()
     for space in dict.fromkeys(space for own in shares.values() for space in own):

@@ -37,10 +37,7 @@ def figures_of_all(table: pd.DataFrame, results: Sequence[ArmResults]) -> dict[s
 
 
 def figures_of_arms(results: Sequence[ArmResults], class_names: Sequence[str]) -> dict[str, Figure]:
-    """Return who holds what, and what single arms have to show: pool images, filter decisions.
-
-    Arms whose clients held the same images share one figure.
-    """
+    """Return who holds what, one figure for the same images; shared images; filter decisions."""
     figures: dict[str, Figure] = {}
     divisions: dict[str, list[ArmResults]] = {}
     for result in results:

@@ -129,10 +129,7 @@ class Growth:
 
 
 def show_growth(tables: Mapping[str, pd.DataFrame]) -> Growth | None:
-    """Return the samples by round of the arms that have some; None where no arm has.
-
-    ``tables``: arm -> what ``arms.score_rounds`` makes, empty for an arm without.
-    """
+    """Return the samples by round, of ``arms.score_rounds`` by arm; None where no arm has any."""
     found = {arm: table for arm, table in tables.items() if len(table)}
     if not found:
         return None

@@ -135,10 +135,7 @@ def flatten_settings(settings: Mapping[str, Any], prefix: str = "") -> dict[str,
 
 
 def differing_settings(settings: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
-    """Return the settings that are not the same in all arms: dotted key -> arm -> value.
-
-    ``settings``: arm -> its flat settings. A key that an arm does not have is ``""`` there.
-    """
+    """Return settings that differ: dotted key -> arm -> value, ``""`` where an arm has none."""
     keys = dict.fromkeys(key for values in settings.values() for key in values)
     rows = {key: {arm: values.get(key, "") for arm, values in settings.items()} for key in keys}
     return {key: row for key, row in rows.items() if len(set(row.values())) > 1}

@@ -32,10 +32,7 @@ _SHORT_NAME = 2
 
 
 def draw_grids(grids: Mapping[str, Image.Image | np.ndarray]) -> Figure:
-    """Draw the arms' sample grids side by side, as in the paper's Figure 6.
-
-    ``grids``: arm -> a finished grid, as a PIL image or uint8 [H, W] or [H, W, 3].
-    """
+    """Draw grids side by side (Figure 6): arm -> PIL image or uint8 [H, W] or [H, W, 3]."""
     columns = max(1, min(len(grids), _PER_ROW))
     rows = max(1, -(-len(grids) // columns))
     figure = new_figure(3.1 * columns, 3.35 * rows)

@@ -14,10 +14,7 @@ RUNS = "runs"
 
 
 def cell_table(cell: str, values: Mapping[str, Any], arms: Sequence[ScoredArm]) -> pd.DataFrame:
-    """Return the comparison of one cell's arms, with the cell's name and its axes in front.
-
-    An axis takes the place of a condition of the same name (``sampler``).
-    """
+    """Return one cell's comparison with its name and axes in front, in place of same conditions."""
     place = {"cell": cell, **values}
     table = compare_arms(arms).drop(columns=list(place), errors="ignore")
     for position, (name, value) in enumerate(place.items()):
@@ -75,10 +72,7 @@ def format_summary(summary: pd.DataFrame) -> str:
 
 
 def latex_summary(summary: pd.DataFrame) -> str:
-    """Return a sweep's summary in LaTeX, mean and spread over what was repeated.
-
-    ``summary``: from :func:`summarize`. The arm comes first, then the axes.
-    """
+    """Return :func:`summarize` in LaTeX, mean and spread; the arm comes first, then the axes."""
     names = [name for name in summary.columns if not name.endswith("_std")]
     measured = [name for name in names if f"{name}_std" in summary]
     axes = [name for name in names if name not in (*measured, "arm")]

@@ -35,10 +35,7 @@ def known_strategies() -> Registry[type[Strategy]]:
 
 
 def build_strategies(chosen: Mapping[str, Mapping[str, Any]]) -> list[Strategy]:
-    """Return the strategies that ``federation.strategies`` asks for, in its order.
-
-    Raises SettingsError: a name, a key or a value is not allowed.
-    """
+    """Return the strategies of ``federation.strategies``, in order; raises SettingsError."""
     return [_build(name, given) for name, given in chosen.items()]
 
 

@@ -83,10 +83,7 @@ def build_aggregation(
 
 
 def check_num_replies(config: FederationConfig, num_clients: int) -> None:
-    """Refuse a rule that a round of ``num_clients`` cannot satisfy, even if all of them answer.
-
-    Raises SettingsError: names the rule and what it needs.
-    """
+    """Raise SettingsError for a rule that needs more replies than ``num_clients`` can give."""
     required = config.aggregation.required_replies
     if num_clients < required:
         raise SettingsError(

@@ -38,10 +38,7 @@ class ClippedUpdates:
         self._norms: list[float] = []
 
     def add(self, arrays: Mapping[str, Tensor], weight: float) -> None:
-        """Clip and pass on one client's ``arrays``; those within the bound keep their bits.
-
-        Raises FederationError: see :class:`ReplyCheck`.
-        """
+        """Clip and pass on ``arrays``; those within the bound keep their bits."""
         joined = self._check(arrays, weight)
         self.take(joined, weight, update_norm(joined, self._template))
 
@@ -84,10 +81,7 @@ class MedianClippedUpdates:
         self._clipped: ClippedUpdates | None = None
 
     def add(self, arrays: Mapping[str, Tensor], weight: float) -> None:
-        """Keep or pass on one client's ``arrays``, unless they are refused.
-
-        Raises FederationError: see :class:`ReplyCheck`.
-        """
+        """Keep or pass on one client's ``arrays``."""
         joined = self._check(arrays, weight)
         norm = update_norm(joined, self._template)
         if self._clipped is not None:

@@ -31,18 +31,12 @@ class RobustRule:
         self._replies: list[Mapping[str, Tensor]] = []
 
     def add(self, arrays: Mapping[str, Tensor], weight: float) -> None:
-        """Keep one client's ``arrays``, unless they are refused; ``weight`` is only checked.
-
-        Raises FederationError: see :class:`ReplyCheck`.
-        """
+        """Keep one client's ``arrays``; ``weight`` is only checked."""
         self._check(arrays, weight)
         self._replies.append(arrays)
 
     def result(self) -> dict[str, Tensor]:
-        """Return the aggregate, in the dtypes of the model.
-
-        Raises FederationError: there are fewer replies than the rule needs.
-        """
+        """Return the aggregate; raises FederationError for fewer replies than the rule needs."""
         config, count = self._config, len(self._replies)
         if count < config.required_replies:
             raise FederationError(

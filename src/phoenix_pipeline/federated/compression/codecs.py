@@ -42,16 +42,10 @@ class Codec(Protocol):
         """Return shape and dtype of what is written for an array of ``shape``, by name."""
 
     def encode(self, values: Tensor, channels: Channels, generator: Generator) -> Written:
-        """Return the parts of arrays whose finite ``values`` [n] lie one after another.
-
-        Any randomness is from ``generator``.
-        """
+        """Return the parts of arrays whose finite ``values`` [n] lie one after another."""
 
     def decode(self, parts: Mapping[str, Sequence[Tensor]], channels: Channels) -> Tensor:
-        """Return the float32 values [n] of ``parts``, whose shapes and dtypes are right.
-
-        Raises FederationError: a value that no encoder writes.
-        """
+        """Return float32 values [n]; raises FederationError for what no encoder writes."""
 
 
 @dataclass(frozen=True)

@@ -52,10 +52,7 @@ def assign_halves(
 
 
 def sent_names(names: Iterable[str], half: str, model: ModelConfig) -> list[str]:
-    """Return those of a model's array ``names`` that a client which sends ``half`` sends.
-
-    Raises SettingsError: a name is of no part of the model.
-    """
+    """Return what of ``names`` a client of ``half`` sends; raises SettingsError for others."""
     names = list(names)
     if half == "all":
         return names

@@ -26,10 +26,7 @@ def pack_nibbles(codes: Tensor, channels: Channels) -> list[Tensor]:
 
 
 def unpack_nibbles(packed: Tensor, channels: Channels, codec: str) -> Tensor:
-    """Return the float codes [n] in the bytes ``packed`` of all arrays.
-
-    Raises FederationError: a code of -8, or a padding that is not 0; names ``codec``.
-    """
+    """Return float codes [n] of the bytes ``packed``; raises FederationError naming ``codec``."""
     padded = torch.stack([packed & 15, packed >> 4], dim=1)
     nibbles, is_padded = packing_of(channels, 2).take(padded, _ZERO)
     if bool((nibbles == 0).any()) or not is_padded:

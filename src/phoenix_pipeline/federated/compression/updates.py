@@ -176,10 +176,7 @@ def decode(
 
 
 def encoded_bytes(template: Mapping[str, Tensor], codec: Codec | None) -> int:
-    """Return how many bytes :func:`encode` writes for arrays like ``template``, headers aside.
-
-    Of a codec that writes codes of one byte: before they are deflated.
-    """
+    """Return how many bytes :func:`encode` writes for ``template``, before any deflating."""
     return _plan(Layout.of(template), codec).layout.nbytes
 
 

@@ -50,10 +50,7 @@ _PLAIN: dict[str, TypeAdapter[Any]] = {
 
 
 def write_job(folder: Path, job: FederatedJob) -> None:
-    """Write what a ServerApp needs of ``job``: settings, filter reference and warm-up images.
-
-    Images leave only where a warm-up on the shared pool is asked for.
-    """
+    """Write what a ServerApp needs of ``job``: settings, reference, images of a warm-up only."""
     tensors = dict(job.reference.arrays()) if job.reference else {}
     if job.warmup_steps and job.pool is not None:
         tensors[_POOL] = torch.from_numpy(job.images.images[job.pool])
@@ -67,10 +64,7 @@ def write_job(folder: Path, job: FederatedJob) -> None:
 
 
 def read_job(folder: Path) -> FederatedJob:
-    """Return the job of :func:`write_job`; its clients are not known yet.
-
-    Raises CheckpointError: the file is missing, truncated or altered.
-    """
+    """Return the job of :func:`write_job`, without clients; raises CheckpointError."""
     tensors, metadata = load_tensors(folder / JOB_FILE)
     plain: dict[str, Any] = {n: t.validate_python(metadata[n]) for n, t in _PLAIN.items()}
     settings = plain["settings"]

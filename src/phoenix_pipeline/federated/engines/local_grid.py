@@ -30,10 +30,7 @@ _STILL_AT_WORK = "still at work for an earlier round"
 
 
 class Task:
-    """Messages that one worker answers at one go, and their replies in the same order.
-
-    ``abandoned`` is set when nobody waits for the replies any more.
-    """
+    """Messages of one worker, and their replies; ``abandoned``: nobody waits for these."""
 
     def __init__(self, messages: list[Message]) -> None:
         self.messages = messages

@@ -110,10 +110,7 @@ class Roster:
             )
 
     def __call__(self, server_round: int) -> dict[int, str]:
-        """Let newcomers in; return the clients whose nodes are away, with the reason.
-
-        If fewer than ``federation.min_clients`` are there, they are waited for.
-        """
+        """Let newcomers in, wait for ``min_clients``; return clients that are away, and why."""
         deadline = time.monotonic() + self._config.wait_for_nodes_s
         while True:
             online = set(self.grid.get_node_ids())
@@ -174,10 +171,7 @@ class Roster:
 
 
 class SiteRegister:
-    """Node ids by client id.
-
-    ``listed``: the coordinator's list, which allows no other; empty: ``file`` keeps who came first.
-    """
+    """Node ids by client id: ``listed`` by the coordinator alone, else ``file`` keeps them."""
 
     def __init__(self, file: Path, listed: Mapping[int, int]) -> None:
         """Go on with ``file``; raises CheckpointError when it is broken."""
@@ -188,10 +182,7 @@ class SiteRegister:
             self._nodes = {int(client): int(node) for client, node in read_json(file).items()}
 
     def admit(self, client: int, node: int) -> None:
-        """Let ``node`` be ``client``, from now on alone.
-
-        Raises FederationError: one of them belongs to another; says where that is decided.
-        """
+        """Let ``node`` be ``client`` alone; raises FederationError if one belongs to another."""
         where = "federation.deployment.sites" if self._listed else str(self._file)
         owner = self._nodes.get(client)
         if owner == node:

@@ -24,10 +24,7 @@ _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "PYTHONPATH", "SYSTEMROOT", "TMP
 
 
 class SuperLink:
-    """The SuperLink at ``config.address``; ``folder`` holds the connection for the command line.
-
-    Raises SettingsError when the connection would be plain text over a network.
-    """
+    """The SuperLink at ``config.address``; raises SettingsError for plain text over a network."""
 
     def __init__(self, config: DeploymentConfig, folder: Path) -> None:
         self._config = config

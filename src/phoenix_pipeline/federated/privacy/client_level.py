@@ -30,10 +30,7 @@ class ClientLevelPrivacy:
 
     @classmethod
     def of(cls, federation: FederationConfig, num_clients: int) -> "ClientLevelPrivacy":
-        """Return the mechanism of a run over ``num_clients``.
-
-        Raises SettingsError: the target cannot be reached, or the noise on the count is too small.
-        """
+        """Return the mechanism of a run; raises SettingsError for a target out of reach."""
         config = federation.differential_privacy
         rate, sensitivity = federation.client_fraction, 1.0
         if config.placement == "local":
@@ -64,10 +61,7 @@ class ClientLevelPrivacy:
         return epsilon_spent(self.accounted, self.sampling_rate, rounds, self.config.delta)
 
     def round(self, clip_norm: float | None, seed: int | None) -> PrivateRound:
-        """Return what the rule of one round needs.
-
-        ``clip_norm``: as adapted so far; ``seed``: of the noise, None: secret noise.
-        """
+        """Return what a round's rule needs; ``seed``: of the noise, None: secret noise."""
         adaptive = self.config.adaptive
         is_adaptive = self.config.clipping == "adaptive"
         return PrivateRound(

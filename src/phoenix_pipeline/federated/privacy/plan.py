@@ -37,10 +37,7 @@ class Ledger:
             self.steps = Counter({int(client): n for client, n in stored["steps"].items()})
 
     def begin(self, steps: Mapping[int, int]) -> None:
-        """Charge one more round of ``steps`` by client; on disk when this returns.
-
-        Raises StorageError when it cannot be written: then nothing may be asked.
-        """
+        """Charge a round of ``steps`` by client, on disk; raises StorageError: ask nothing then."""
         self.rounds.update(list(steps))
         self.steps.update(steps)
         write_json(self._file, {"rounds": self.rounds, "steps": self.steps})

@@ -32,10 +32,7 @@ _GRID_IMAGES = 64
 
 
 def write_claims(sweep: Sweep) -> Path:
-    """Write ``claims.md`` and its figures from the cells that are done; return the document.
-
-    Raises SettingsError when the sweep has no axes ``partition`` and ``run.seed``.
-    """
+    """Write ``claims.md`` and its figures; raises SettingsError without axes of both kinds."""
     for axis in (PARTITION, SEED):
         if axis not in sweep.config.grid:
             raise SettingsError(

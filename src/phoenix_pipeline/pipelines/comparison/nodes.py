@@ -128,10 +128,7 @@ def places(parameters: dict[str, Any]) -> dict[str, str]:
 
 
 def compare(arms: tuple[str, ...]) -> Callable[..., Compared]:
-    """Return the node that compares those of ``arms`` that have scores.
-
-    An input by the name of each arm has its results.
-    """
+    """Return the node that compares those of ``arms`` that have scores, an input by each name."""
 
     def compare_all(
         parameters: dict[str, Any],
