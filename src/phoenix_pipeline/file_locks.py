@@ -47,11 +47,7 @@ class Locks:
         self._remedy = remedy
 
     def acquire(self, path: Path, what: str) -> None:
-        """Lock ``path`` for this process alone.
-
-        Raises BusyError: another holds it; says who, since when, and by which command.
-        Raises StorageError: the file cannot be written.
-        """
+        """Lock ``path``; raises BusyError, saying who holds it, or StorageError."""
         self._acquire(path, what, None)
 
     def share(self, path: Path, what: str, key: str) -> None:

@@ -74,10 +74,7 @@ def register(kind: str, name: str, component: Any) -> None:
 
 
 def load_extensions(modules: Sequence[str]) -> None:
-    """Import ``modules``, which register components, here and in processes that are started.
-
-    Raises SettingsError: one cannot be imported.
-    """
+    """Import ``modules``, here and in processes to come; raises SettingsError."""
     os.environ[_EXTENSIONS] = ",".join(modules)
     extension_modules()
 

@@ -99,10 +99,7 @@ class Model:
         client_id: int | None = None,
         sampling: Settings | None = None,
     ) -> np.ndarray | None:
-        """Return the classes int64 [N] that :meth:`sample` draws; None of an unconditional model.
-
-        They follow ``sampling.class_distribution`` and not the seed.
-        """
+        """Return the classes int64 [N] that :meth:`sample` draws; None if unconditional."""
         metadata = read_description(self.folder)
         plan = plan_main_samples(metadata, num_images, client_id)
         labels = plan_labels(metadata, plan, self._sampling(num_images, sampling))
@@ -135,11 +132,7 @@ class Model:
 
 
 def load(folder: Path | str, device: str = "auto") -> Model:
-    """Return the model in a folder of ``Model.save``, of ``train``, or of ``kedro run``.
-
-    ``kedro run`` writes ``data/06_models/<arm>``.
-    Raises CheckpointError: there is none.
-    """
+    """Return the model of a folder, such as ``data/06_models/<arm>``; raises CheckpointError."""
     folder = Path(folder)
     if not (folder / METADATA_FILE).exists() and (folder / MODEL_FOLDER).is_dir():
         folder = folder / MODEL_FOLDER

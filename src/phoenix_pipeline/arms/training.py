@@ -76,10 +76,7 @@ def train_arm(
 
 
 def trained_images(job: "FederatedJob", result: "FederatedResult") -> pd.DataFrame:
-    """Return a row per image of each client, as in ``client_images``.
-
-    Of the sites of a deployment only the numbers of images are known here: image and label are -1.
-    """
+    """Return a row per image of each client; -1 for those that the sites of a deployment hold."""
     if job.config.engine != "deployment":
         return job.client_images
     sites, counts = list(result.num_examples), list(result.num_examples.values())

@@ -13,11 +13,7 @@ from phoenix_pipeline.optimization.work import prepare_batch
 
 
 class Batch(NamedTuple):
-    """``x_t`` and ``target`` are [B, C, H, W], the timesteps ``t`` and ``labels`` int64 [B].
-
-    ``labels`` is None for an unconditional network, ``weights`` [B] of the images' losses where all
-    count alike.
-    """
+    """[B, C, H, W] images, int64 [B] times and labels, ``weights`` [B] of losses; None: no such."""
 
     x_t: Tensor
     t: Tensor

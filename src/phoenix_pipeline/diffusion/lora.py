@@ -25,11 +25,7 @@ _SAVED = (*_TARGETS, nn.GroupNorm)
 
 
 def add_adapters(unet: nn.Module, config: LoraConfig, seed: int) -> nn.Module:
-    """Give ``unet`` its adapters, in place, and lay its own weights at rest.
-
-    B starts at zero, so the network still predicts what it did; A depends on ``seed`` alone.
-    Raises SettingsError: a target matches no layer, or peft is not installed.
-    """
+    """Give ``unet`` adapters, B at zero and A by ``seed``; raises SettingsError without a match."""
     check_targets(unet, config)
     if find_spec("peft") is None:
         raise SettingsError(

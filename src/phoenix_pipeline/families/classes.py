@@ -17,11 +17,7 @@ _GOLDEN = 0.6180339887498949
 def check_classes(
     model: ModelConfig, sampling: SamplingConfig, class_names: Sequence[str] | None = None
 ) -> None:
-    """Refuse to ask an unconditional model for classes, and shares that do not fit the classes.
-
-    ``class_names``: of the model; None where they are not known yet.
-    Raises SettingsError: names the setting and what is allowed.
-    """
+    """Refuse classes of an unconditional model, or odd shares; raises SettingsError."""
     shares = sampling.class_distribution
     if model.conditioning == "none":
         _refuse_classes(sampling)

@@ -69,11 +69,7 @@ class Family(ABC):
     def build(
         self, model: ModelConfig, channels: int, image_size: int, seed: int, num_classes: int = 0
     ) -> "nn.Module":
-        """Return the network; its weights depend on ``seed`` alone.
-
-        ``num_classes``: of a conditional model, 0 of any other. Raises SettingsError for images
-        that it does not make.
-        """
+        """Return the network; weights by ``seed`` alone. Raises SettingsError for odd images."""
 
     @abstractmethod
     def count_layers(self, model: ModelConfig, image_size: int) -> int:
@@ -176,10 +172,7 @@ class Family(ABC):
     def complete(
         self, network: "nn.Module", arrays: "Mapping[str, Tensor]", misfit: str
     ) -> "nn.Module":
-        """Return ``network`` with all of its ``arrays``, those at rest as well, to draw with.
-
-        Raises CheckpointError: they are not its arrays; says ``misfit``, and the first reason.
-        """
+        """Return ``network`` with all its ``arrays``; raises CheckpointError, saying ``misfit``."""
         from phoenix_pipeline.families.model_folder import fill
 
         return fill(network, arrays, misfit)
@@ -194,10 +187,7 @@ class Family(ABC):
             save_tensors(temporary / _WEIGHTS_FILE, network.state_dict(), {"family": self.name})
 
     def load(self, folder: Path) -> "nn.Module":
-        """Return the network of an exported folder, on the CPU, in evaluation mode.
-
-        Raises CheckpointError: the weights are missing, or do not fit ``phoenix.json`` beside them.
-        """
+        """Return the network, on the CPU, to draw; raises CheckpointError if it does not fit."""
         from phoenix_pipeline.checkpoints import load_tensors
         from phoenix_pipeline.families.model_folder import build_network, fill, read_description
 

@@ -148,11 +148,7 @@ def build_network(settings: NetworkSettings) -> nn.Module:
 
 
 def build_as_trained(folder: Path, metadata: ModelDescription) -> nn.Module:
-    """Return the network of a model in ``folder`` as it was when its training began.
-
-    Adapters are on the weights of ``model.start_from``, which are read again.
-    Raises SettingsError, CheckpointError: these weights are gone, or others.
-    """
+    """Return the network as training began, on its base; raises SettingsError, CheckpointError."""
     settings = metadata["settings"]
     autoencoder, known = load_own_autoencoder(folder, metadata), settings.get("base_digest")
     if not known:
@@ -184,10 +180,7 @@ def load_as_trained(folder: Path, client_id: int = GLOBAL_MODEL) -> nn.Module:
 
 
 def fill(network: nn.Module, tensors: Mapping[str, Tensor], misfit: str) -> nn.Module:
-    """Return ``network`` with these weights, in evaluation mode.
-
-    Raises CheckpointError: they are not all of its arrays; says ``misfit``, and the first reason.
-    """
+    """Return ``network`` with these weights, to draw; raises CheckpointError, saying ``misfit``."""
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:

@@ -56,11 +56,7 @@ class OneLossFamily(Family):
         model: ModelConfig,
         training: TrainingConfig,
     ) -> "LocalResult":
-        """Train in place, as ``training`` asks.
-
-        Raises SettingsError: gradients of single images are asked for.
-        Raises TrainingError: a loss is not finite; names the step.
-        """
+        """Train in place; raises SettingsError for DP-SGD, TrainingError for an infinite loss."""
         from phoenix_pipeline.diffusion.steps import LossSteps
         from phoenix_pipeline.diffusion.training import descend, mean_loss
         from phoenix_pipeline.optimization.corrections import corrections_of

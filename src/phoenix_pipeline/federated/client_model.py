@@ -68,11 +68,7 @@ class ClientModel:
 
 
 class ThreadModels(threading.local):
-    """Keeps this thread's model for as long as the settings stay the same.
-
-    ``compiles``: whether its network is compiled where the settings ask for it; who trains several
-    clients as one program compiles that program, and not the network in it.
-    """
+    """Keeps this thread's model while settings stay; ``compiles`` its network if asked for."""
 
     def __init__(self, compiles: bool = True) -> None:
         self._compiles = compiles

@@ -73,10 +73,7 @@ def new_row(server_round: int, client_id: int, num_examples: int) -> Row:
 
 
 def with_link_seconds(table: pd.DataFrame, link: LinkConfig) -> pd.DataFrame:
-    """Return ``table`` with ``link_seconds``: how long a row's bytes take, one message each way.
-
-    NaN where nothing was sent, or no link is simulated.
-    """
+    """Return ``table`` with ``link_seconds`` of each row's bytes; NaN where there is no link."""
     if link.uplink_mbit_s is None or link.downlink_mbit_s is None:
         return table.assign(link_seconds=float("nan"))
     down = table["bytes_down"] * 8e-6 / link.downlink_mbit_s
@@ -87,11 +84,7 @@ def with_link_seconds(table: pd.DataFrame, link: LinkConfig) -> pd.DataFrame:
 
 
 def round_means(table: pd.DataFrame) -> dict[str, float]:
-    """Return the totals of one round's rows, and its loss, weighted by example counts.
-
-    ``loss`` is that of those who tell one, NaN if nobody does. ``link_seconds`` is that of the
-    slowest client, whom the round waits for.
-    """
+    """Return totals of a round, its loss by example counts, the slowest client's link time."""
     usable = table[table["status"] == "ok"]
     with_loss = usable[usable["loss"].notna()]
     weights = with_loss["num_examples"] / with_loss["num_examples"].sum()

@@ -70,10 +70,7 @@ class SiteLatents:
         return cls(autoencoder, settings.training.horizontal_flip)
 
     def encode(self, images: np.ndarray, device: torch.device) -> Tensor:
-        """Return latents float32 [N, c, h, w] of uint8 ``images``, on ``device``.
-
-        With ``mirrored`` they are [N, 2, c, h, w], the second ones of the mirrored images.
-        """
+        """Return latents [N, c, h, w] of uint8 ``images``; ``mirrored``: [N, 2, c, h, w]."""
         pixels = torch.from_numpy(images).to(device)
         plain = self.autoencoder.encode(pixels)
         if not self.mirrored:

@@ -51,10 +51,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Watch:
-    """Who is told of each round's means (restored rounds included), and at every reply.
-
-    The last round is told when all is done, with the upload of personal layers after it.
-    """
+    """Who is told of each round's means, restored ones included, and at every reply."""
 
     on_round: OnRound | None = None
     on_reply: OnReply | None = None
@@ -138,10 +135,7 @@ def _begin(job: FederatedJob, folder: Path, device: torch.device) -> RunState:
 
 
 def _begins_with_differences(job: FederatedJob) -> bool:
-    """Return whether clients hold the initial weights, which differences of round 1 are taken to.
-
-    They follow from the seed, but other machines may round otherwise.
-    """
+    """Whether clients hold the initial weights: other machines may round otherwise."""
     relative = job.settings.compression.down.relative_to == "last_broadcast"
     return relative and job.start is None and job.config.engine != "deployment"
 

@@ -38,10 +38,7 @@ class RoundTeller:
         return means
 
     def finish(self) -> None:
-        """Tell the last round that was made, and again what has changed in those before it.
-
-        A client that did not take part in the last round has its upload in an earlier one's row.
-        """
+        """Tell the last round, and again what changed in those before it."""
         for number in self._means_told:
             before, now = self._means_told[number], self.means(number)
             changed = {name: value for name, value in now.items() if _differs(before, name, value)}

@@ -71,10 +71,7 @@ class RunState:
         self.key = secrets.token_hex(8)
 
     def resume(self) -> bool:
-        """Take over the newest intact checkpoint of the same settings; False if there is none.
-
-        Raises CheckpointError: what is stored may not be replaced; see :func:`is_resumable`.
-        """
+        """Take over the newest checkpoint, if any; raises CheckpointError: :func:`is_resumable`."""
         if not is_resumable(self.folder, self._settings):
             return False
         for path in reversed(checkpoints(self.folder)):

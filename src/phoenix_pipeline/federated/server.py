@@ -33,10 +33,7 @@ def train_federated(
 
 
 def choose_compiling(job: FederatedJob) -> FederatedJob:
-    """Return ``job`` with ``training.compile`` true or false; says which was chosen and why.
-
-    Only models of this machine's own clients are compiled, and not with DP-SGD.
-    """
+    """Return ``job`` with ``training.compile`` settled, and say why; never with DP-SGD."""
     training = job.settings.training
     if training.compile != "auto":
         return job

@@ -98,10 +98,7 @@ class StackedClients:
     def _each_in_a_thread(
         self, messages: Sequence[Message]
     ) -> Iterator[Callable[..., Iterable[Any]]]:
-        """Yield a ``map`` that calls its function in the threads, on this thread's stream.
-
-        Clients that score their own models do so one after another: with the one network.
-        """
+        """Yield a ``map`` over the threads, on this thread's stream; scores come one by one."""
         if self._threads == 1 or any(REFERENCE in message.content for message in messages):
             yield map
             return

@@ -142,11 +142,7 @@ class PhoenixStrategy(FedAvg):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Aggregate the replies as they come; a bad one is left out with its reason.
-
-        Raises FederationError: fewer replies can be used than ``federation.min_clients``, or than
-        the rule needs.
-        """
+        """Aggregate usable replies as they come; raises FederationError if they are too few."""
         current = self._run.rounds_done + 1
         private = self._privacy.round(current, self._run.clip_norm)
         expected = self._transport.expected

@@ -36,11 +36,7 @@ _MAD_TO_DEVIATION = 1.4826
 
 @dataclass(frozen=True)
 class Decision:
-    """What one check says of one client.
-
-    ``strikes``: bad checks in a row, this one included. ``reason``: plain words, "" when there is
-    nothing to say.
-    """
+    """One check of one client: ``strikes`` in a row, this one included, and a ``reason`` or ""."""
 
     client_id: int
     score: float

@@ -67,10 +67,7 @@ class ServerTransport:
         self._packed: dict[str, ArrayRecord] = {}
 
     def open_round(self, current: int, clients: Sequence[int], plain: ArrayRecord) -> None:
-        """Decide what ``clients`` are sent in round ``current``, and what each of them sends.
-
-        ``plain``: the server's weights as a record.
-        """
+        """Decide what ``clients`` are sent and send; ``plain``: the weights as a record."""
         run = self._run
         told = self._strategies.tell(run.raw, run.strategies)
         payload = join(beside(run.raw, told))
@@ -109,11 +106,7 @@ class ServerTransport:
         return self._packed[own.fingerprint], described | {_SENDS: self._sends[client]}
 
     def read(self, client: int, record: ArrayRecord) -> Arrays:
-        """Return the client's payload: the server's own arrays, moved by the client's update.
-
-        With ``usplit`` they are those arrays that the client was asked for.
-        Raises FederationError: the arrays are not what such a client writes.
-        """
+        """Return the server's arrays moved by the client's update; raises FederationError."""
         if not self._config.is_active:
             return unpack_weights(record, self._up_layout)
         arrays = unpack_arrays(record)

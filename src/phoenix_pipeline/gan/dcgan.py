@@ -121,9 +121,8 @@ def build_dcgan(
 
 
 def _widths(config: DcganConfig, image_size: int) -> list[int]:
-    """Return the channels from the smallest side to image_size / 2, and at full size if any.
-
-    With one layer per resolution, as in the paper, full size has no channels but the image's.
+    """Return channels from the smallest side to image_size
+    2, and at full size if any.
     """
     doublings = (image_size // smallest_side(image_size)).bit_length() - 1
     widths = [config.base_channels * 2**level for level in reversed(range(doublings))]

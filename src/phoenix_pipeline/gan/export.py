@@ -38,11 +38,7 @@ def export_networks(
 
 
 def load_networks(folder: Path) -> Dcgan:
-    """Return both networks of an exported folder, on the CPU, in evaluation mode.
-
-    Raises:
-        CheckpointError: the folder is missing or incomplete, or its weights do not fit its config.
-    """
+    """Return both networks, on the CPU, to draw; raises CheckpointError."""
     folder = Path(folder)
     config = read_json(folder / CONFIG_FILE)
     try:

@@ -32,11 +32,7 @@ def check_kinds(files: Sequence[Path], kinds: Sequence[pa.DataType], column: str
 def number_labels(
     values: Sequence[int] | Sequence[str], names: tuple[str, ...] | None, file: Path
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return labels 0..K-1, int64 [N], and the K class names.
-
-    ``names``: those that the file declares for integers; without them each value is a class.
-    Raises DataError for a value that no name is declared for.
-    """
+    """Return labels int64 [N] and K names, or values as ``names``; raises DataError."""
     found = np.array(values)
     if found.dtype.kind in "iu":
         limit = len(names) if names is not None else None

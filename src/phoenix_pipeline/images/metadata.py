@@ -27,11 +27,7 @@ class Listed:
 
 
 def read_metadata_tables(source: ImageSource, label_column: str | None) -> Listed:
-    """Join a source's metadata with its images, in the order of the metadata.
-
-    ``file_name`` is relative to the folder of the metadata, as in the library `datasets`.
-    Raises DataError for missing columns, missing files and files that are listed twice.
-    """
+    """Join metadata with images by ``file_name``, in its order; raises DataError."""
     tables = {file: _read(file) for file in source.tables}
     wanted = [_FILE_NAME, *([label_column] if label_column else [])]
     for file, table in tables.items():

@@ -46,11 +46,7 @@ class ImageSource:
 
 
 def find_image_source(path: Path | str) -> ImageSource:
-    """Tell what ``path`` holds.
-
-    Raises DataError when it is missing, empty, ambiguous, holds several splits (see
-    :func:`find_splits`), or has a class folder without an image.
-    """
+    """Tell what ``path`` holds; raises DataError when it is missing, empty or ambiguous."""
     splits = _find_all(Path(path))
     if len(splits) > 1:
         raise DataError(

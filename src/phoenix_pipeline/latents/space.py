@@ -37,10 +37,7 @@ class LatentSpace(Group):
         return cls(in_channels=channels, channels=config.latent_channels, factor=factor)
 
     def check(self, channels: int, image_size: int, setting: str = SETTING) -> None:
-        """Raise SettingsError for images that the autoencoder does not take; says what would fit.
-
-        ``image_size``: their side in pixels; ``setting``: what decides on the factor.
-        """
+        """Raise SettingsError for images of a side that does not fit; says which ``setting``."""
         if channels != self.in_channels:
             raise SettingsError(
                 f"{SETTING} takes images of {self.in_channels} channels, but these have "

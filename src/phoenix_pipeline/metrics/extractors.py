@@ -70,11 +70,7 @@ def available_extractors(
     judge: LabelJudge | None,
     device: torch.device,
 ) -> tuple[list[FeatureExtractor], dict[str, str]]:
-    """Return the extractors of ``config.extractors`` that can be had, and why the others cannot.
-
-    Raises SettingsError: see :func:`check_extractors`.
-    Raises SettingsError, CheckpointError: what an extractor needs is not there, or broken.
-    """
+    """Return extractors that can be had, why others not; raises SettingsError, CheckpointError."""
     check_extractors(config)
     inputs = SpaceInputs(config, channels, image_size, judge, device)
     spaces = extractor_spaces()

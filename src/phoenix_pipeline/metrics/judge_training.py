@@ -66,11 +66,7 @@ def fit(
     device: torch.device,
     progress: Advance | None = None,
 ) -> None:
-    """Train ``network`` in place with AdamW under a one-cycle schedule (arXiv 1708.07120).
-
-    Images (uint8) and labels stay on ``device``. ``progress`` is called with 1 after each epoch.
-    Raises TrainingError: the loss is not finite.
-    """
+    """Train in place (AdamW, one cycle, arXiv 1708.07120); raises TrainingError."""
     data = torch.from_numpy(np.ascontiguousarray(images)).to(device)
     targets = torch.from_numpy(np.ascontiguousarray(labels)).to(device)
     generator = torch_generator(config.seed, "label_judge_training")

@@ -29,11 +29,7 @@ _NEAR_ONE = 1e-3
 
 @dataclass(frozen=True)
 class FileNetwork:
-    """Logits of uint8 images by the network of a file.
-
-    ``network`` maps float32 [N, C, S, S] to [N, classes]; ``order`` is the output of each class of
-    the images.
-    """
+    """Logits of uint8 images; ``order``: the file's output of each class."""
 
     network: Network
     config: JudgeFileConfig

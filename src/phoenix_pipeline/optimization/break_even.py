@@ -9,20 +9,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class BreakEven:
-    """``least``: calls of a network, by kind of device, from which on; None: it never pays there.
-
-    A kind that is missing was not measured, and gets none.
-    """
+    """``least``: calls by kind of device from which compiling pays; None or missing: never."""
 
     parameter: str
     calls: str
     least: Mapping[str, int | None]
 
     def pays(self, calls: int, device: str, why_not: str | None = None) -> bool:
-        """Return whether to compile for so many ``calls``; a line in the log says why.
-
-        ``why_not``: what rules it out, if anything does.
-        """
+        """Return whether compiling pays for ``calls``, and log why; ``why_not`` rules it out."""
         least = self.least.get(device)
         chosen = why_not is None and least is not None and calls >= least
         logger.info(

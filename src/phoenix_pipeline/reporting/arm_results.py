@@ -81,10 +81,7 @@ class ArmResults(ScoredArm):
 def add_audits(
     results: Sequence[ArmResults], audits: Mapping[str, dict[str, Any]]
 ) -> tuple[list[ArmResults], list[str]]:
-    """Return ``results`` with the audits of the models that are there now, and lines on the others.
-
-    ``audits``: by arm, as they were read.
-    """
+    """Return ``results`` with their audits, of ``audits`` by arm, and lines on others."""
     audited, left_out, earlier = [], [], []
     for result in results:
         audit = None

@@ -159,11 +159,7 @@ def render_claims(
     command: str,
     figures: Mapping[str, str],
 ) -> str:
-    """Return the document.
-
-    ``table``: one row per partition, seed and arm. ``command``: what makes it again. ``figures``:
-    caption -> file name beside the document.
-    """
+    """Return the document of ``table``; ``command`` makes it, ``figures``: caption -> file."""
     compared = {
         claim: paired_differences(table, claim, partition_column, seed_column) for claim in CLAIMS
     }

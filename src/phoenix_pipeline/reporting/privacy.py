@@ -47,11 +47,7 @@ def privacy_titles(table: pd.DataFrame) -> list[str]:
 
 
 def privacy_rows(table: pd.DataFrame) -> list[list[str]]:
-    """Return a row of text per arm that was audited; see :func:`privacy_titles`.
-
-    ``table``: as ``compare_arms`` makes it from scores and audits,
-    or as ``comparison.csv`` has it.
-    """
+    """Return a row per audited arm, of ``compare_arms`` or ``comparison.csv``."""
     if "membership_auc" not in table and "copied_share" not in table:
         return []
     arms = table[table["arm"] != FLOOR_NAME]

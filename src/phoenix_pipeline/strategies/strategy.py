@@ -111,10 +111,7 @@ class Strategy:
         return None
 
     def after_training(self, client: ClientView, trained: Arrays) -> tuple[Arrays, Arrays]:
-        """Return what the client keeps, and what it sends, like :meth:`sent_like`.
-
-        ``trained``: the shared weights, before noise and codec.
-        """
+        """Return what the client keeps and sends; ``trained``: before noise and codec."""
         return {}, {}
 
     def after_round(self, server: ServerView) -> tuple[Arrays, Arrays]:

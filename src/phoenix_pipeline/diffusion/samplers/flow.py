@@ -44,11 +44,7 @@ def _euler_times(evaluations: int) -> list[float]:
 
 
 def _heun_times(evaluations: int) -> list[float]:
-    """Return times in equal steps of two evaluations.
-
-    The last step has one, since no training image is at time 0 (Karras et al., arXiv 2206.00364,
-    algorithm 1), and so has the first where the number is even.
-    """
+    """Return times in equal steps of two evaluations, the last of one (arXiv 2206.00364)."""
     ends = [*_euler_times(evaluations // 2 + 1), 0.0]
     first, last = evaluations % 2 == 0, len(ends) - 2
     times: list[float] = []

@@ -20,10 +20,7 @@ def num_channels(shape: Size) -> int:
 
 @dataclass(frozen=True)
 class Channels:
-    """Arrays of ``shapes``, none of them empty, one after another in a vector of all values [n].
-
-    A channel is an index of an array's first axis; a vector is one channel.
-    """
+    """Arrays of ``shapes`` in one vector [n]; a channel is an index of the first axis."""
 
     shapes: tuple[Size, ...]
 

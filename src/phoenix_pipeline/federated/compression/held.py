@@ -34,10 +34,7 @@ class HeldReferences:
         self._arrays = {self._at_first.fingerprint: own}
 
     def of(self, client: int, current: int, max_missed: int) -> str:
-        """Return the fingerprint of what ``client`` holds before round ``current``.
-
-        "" if it is not known, or is older than ``max_missed`` rounds before the last.
-        """
+        """Return the fingerprint of what ``client`` holds; "" if unknown or too old."""
         hold = self._of.get(client, self._at_first)
         return hold.fingerprint if hold and _is_recent(hold, current, max_missed) else ""
 

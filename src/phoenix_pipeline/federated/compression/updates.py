@@ -151,11 +151,7 @@ def _earlier(left: Mapping[str, Tensor], plan: _Plan) -> Tensor:
 def decode(
     arrays: Mapping[str, Tensor], codec: Codec | None, template: Mapping[str, Tensor]
 ) -> Joined:
-    """Return the update in ``arrays``, with the names, shapes and dtypes of ``template``.
-
-    Raises FederationError: ``arrays`` are not what :func:`encode` writes for such arrays: other
-    names, shapes or dtypes, a value out of range or not finite.
-    """
+    """Return the update like ``template``; raises FederationError for what is no encoding."""
     layout = Layout.of(template)
     plan = _plan(layout, codec)
     parts = Joined(inflate(arrays, plan.layout.lengths) if codec else arrays, plan.layout)

@@ -109,11 +109,7 @@ def _fingerprint(folder: Path) -> str:
 def _follow(
     link: SuperLink, run_id: int, folder: Path, watch: Watch, patience_s: float
 ) -> Lost | None:
-    """Pass on rounds, replies and log until the run has ended; return what happened if it was lost.
-
-    Raises FederationError: the SuperLink cannot be reached for ``patience_s``, or somebody stopped
-    the run there.
-    """
+    """Pass on what happens until the end; raises FederationError if it is lost or stopped."""
     progress, asked, answered = ProgressFile(folder), time.monotonic(), time.monotonic()
     had_replies = False
     while True:

@@ -167,11 +167,7 @@ def read_failure(folder: Path) -> str | None:
 
 
 def read_result(folder: Path, personal: bool) -> FederatedResult:
-    """Return the result of :func:`write_result`.
-
-    ``personal``: clients have models of their own; then ``connected`` are those whose nodes
-    released them.
-    """
+    """Return the result of :func:`write_result`; ``personal``: connected are who released."""
     tensors, metadata = load_tensors(folder / _RESULT)
     groups: dict[str, dict[str, Tensor]] = {"raw": {}, "ema": {}, "averaged": {}}
     for path, tensor in tensors.items():

@@ -48,11 +48,7 @@ def open_fleet(grid: Grid, job: FederatedJob, folder: Path) -> Fleet:
 
 
 class Roster:
-    """The nodes of one run; called before each round, it lets newcomers in.
-
-    ``clients`` (client id by node id), ``sizes`` (images that a client counts for) and
-    ``releasing`` (clients that release their personal layers) grow in place.
-    """
+    """The nodes of one run, called before each round; its mappings grow in place."""
 
     def __init__(self, grid: NodeGrid, job: FederatedJob, folder: Path) -> None:
         self.grid = grid

@@ -35,11 +35,7 @@ class SuperLink:
             temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     def submit(self, run_config: Mapping[str, str]) -> int:
-        """Submit the Flower app with ``run_config``; return the run's id.
-
-        Raises SettingsError: the app folder is not there.
-        Raises FederationError: the SuperLink cannot be reached or refuses.
-        """
+        """Submit the app, return the run's id; raises SettingsError, FederationError."""
         app = Path(self._config.app_folder).resolve()
         if not (app / "pyproject.toml").is_file():
             raise SettingsError(

@@ -15,11 +15,7 @@ _COUNT_NOISE_SHARE = 1.0 / 20.0
 
 @dataclass(frozen=True)
 class ClientLevelPrivacy:
-    """What follows from the settings and the number of clients.
-
-    ``noise_multiplier`` is the noise over the clipping norm, ``accounted`` the noise over the
-    sensitivity, which epsilon follows from.
-    """
+    """Noise over the norm and, ``accounted``, over the sensitivity; the rates of a run."""
 
     config: DifferentialPrivacyConfig
     noise_multiplier: float

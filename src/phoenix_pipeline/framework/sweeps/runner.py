@@ -128,10 +128,7 @@ class KedroProcess:
         self._sweep, self._quiet = sweep, quiet
 
     def __call__(self, cell: Cell, arms: tuple[str, ...]) -> str | None:
-        """Run and return None, or the line that tells what went wrong.
-
-        Raises KeyboardInterrupt when the process was interrupted.
-        """
+        """Run; return None or what went wrong; raises KeyboardInterrupt."""
         folder = self._sweep.folder(cell).path
         options = write_run_file(self._sweep, cell, arms)
         command = [sys.executable, "-m", "kedro", "run", "--config", str(options)]

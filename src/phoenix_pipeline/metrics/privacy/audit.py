@@ -19,11 +19,7 @@ AttackScores = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class MembershipAudit:
-    """Results by client and attack, :data:`ALL_CLIENTS` for all of them together.
-
-    ``scores``: what they were judged by, the members' [N] and the held-out images' [M].
-    ``skipped``: why a client was not judged.
-    """
+    """Results by client and attack, what they rest on, and why a client has none."""
 
     results: dict[int, dict[str, AttackResult]]
     scores: dict[int, dict[str, AttackScores]]

@@ -103,11 +103,7 @@ def collect(arm: str) -> Callable[..., ArmResults | LeftOut]:
 def gather(
     arms: tuple[str, ...], found: Mapping[str, ArmResults | LeftOut]
 ) -> tuple[list[ArmResults], list[str]]:
-    """Return the arms that were scored, in their order, and a line for each that is left out.
-
-    ``found``: results by arm.
-    Raises DataError: there is none.
-    """
+    """Return scored arms in order, a line for each left out; raises DataError if none is."""
     each = [found[arm] for arm in arms]
     results = [result for result in each if isinstance(result, ArmResults)]
     if not results:
