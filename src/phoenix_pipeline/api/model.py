@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from phoenix_pipeline.api.settings import Settings, override
-from phoenix_pipeline.arms.model_card import write_model_card
+from phoenix_pipeline.arms.arm_model import write_model_card
 from phoenix_pipeline.arms.sampling import (
     class_names_of,
     draw_images,

@@ -169,7 +169,7 @@ class Drawing:
     def compiles(self) -> bool:
         """Return whether networks are compiled: for the whole plan, also where a part is done."""
         from phoenix_pipeline.families import family_of
-        from phoenix_pipeline.optimization.break_even import SAMPLING
+        from phoenix_pipeline.optimization.compilation import SAMPLING
 
         if self.sampling.compile != "auto":
             return self.sampling.compile

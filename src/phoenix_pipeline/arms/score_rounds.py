@@ -52,7 +52,7 @@ def score_rounds(
     weights were kept (``federation.snapshots``).
     Raises CheckpointError: kept weights, judge or references are broken, or made of other images.
     """
-    from phoenix_pipeline.federated.snapshots import find_snapshots
+    from phoenix_pipeline.federated.round_teller import find_snapshots
 
     found = find_snapshots(checkpoints)
     if not found:
@@ -123,7 +123,7 @@ def _draw(
 def load_snapshot(file: Path, model_folder: Path, metadata: ModelDescription) -> "nn.Module":
     """Return the network with the kept weights; a discriminator of the clients' own is left out."""
     from phoenix_pipeline.families.model_folder import build_as_trained
-    from phoenix_pipeline.federated.snapshots import read_snapshot
+    from phoenix_pipeline.federated.round_teller import read_snapshot
 
     network = build_as_trained(model_folder, metadata)
     network.load_state_dict({**network.state_dict(), **read_snapshot(file)})

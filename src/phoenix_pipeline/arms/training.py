@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 
 from phoenix_pipeline import __version__
-from phoenix_pipeline.arms.arm_model import ArmModel
-from phoenix_pipeline.arms.model_card import write_model_card
+from phoenix_pipeline.arms.arm_model import ArmModel, write_model_card
 from phoenix_pipeline.child_process import lent_process
 from phoenix_pipeline.config import ArmSettings, Group, RunConfig
 from phoenix_pipeline.families.provenance import (

@@ -15,7 +15,7 @@ from phoenix_pipeline.diffusion.steps import EagerSteps, Steps
 from phoenix_pipeline.errors import TrainingError
 from phoenix_pipeline.optimization.class_rows import RowsAtRest
 from phoenix_pipeline.optimization.corrections import Correction, corrections_of
-from phoenix_pipeline.optimization.learning_rate import learning_rate_at
+from phoenix_pipeline.optimization.schedules import learning_rate_at
 from phoenix_pipeline.optimization.work import (
     LocalResult,
     LocalWork,

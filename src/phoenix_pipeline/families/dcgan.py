@@ -144,13 +144,13 @@ class DcganFamily(Family):
         self, folder: Path, network: "nn.Module", model: ModelConfig, metadata: Mapping[str, Any]
     ) -> None:
         """Write both networks, their config and ``metadata`` as one folder."""
-        from phoenix_pipeline.gan.export import export_networks
+        from phoenix_pipeline.gan.sampling import export_networks
 
         export_networks(folder, cast("Dcgan", network), model, metadata)
 
     def load(self, folder: Path) -> "nn.Module":
         """Return both networks of an exported folder, on the CPU, in evaluation mode."""
-        from phoenix_pipeline.gan.export import load_networks
+        from phoenix_pipeline.gan.sampling import load_networks
 
         return load_networks(folder)
 

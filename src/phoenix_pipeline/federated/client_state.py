@@ -14,7 +14,7 @@ from torch import Tensor
 
 from phoenix_pipeline.federated.wire import join, num_bytes
 from phoenix_pipeline.hardware import available_memory
-from phoenix_pipeline.optimization.ema import ema_decay, update_ema
+from phoenix_pipeline.optimization.schedules import ema_decay, update_ema
 
 _UPDATES = "personal_updates"
 _PROGRESS = "broadcast_progress"

@@ -32,9 +32,8 @@ from phoenix_pipeline.federated.personal_upload import average_personal_layers
 from phoenix_pipeline.federated.privacy.checks import check_privacy
 from phoenix_pipeline.federated.privacy.client_level import ClientLevelPrivacy
 from phoenix_pipeline.federated.records import pack_weights, unpack_weights
-from phoenix_pipeline.federated.round_teller import OnRound, RoundTeller
+from phoenix_pipeline.federated.round_teller import OnRound, RoundTeller, keep_snapshot
 from phoenix_pipeline.federated.run_state import CLIENTS_FOLDER, SERVER_FOLDER, RunState
-from phoenix_pipeline.federated.snapshots import keep_snapshot
 from phoenix_pipeline.federated.strategy import OnReply, PhoenixStrategy
 from phoenix_pipeline.federated.threshold_filter import Monitor
 from phoenix_pipeline.federated.transport import beside

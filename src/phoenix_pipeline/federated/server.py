@@ -12,7 +12,7 @@ from phoenix_pipeline.federated.stacked_clients import choose_clients_at_a_time
 from phoenix_pipeline.federated.strategy import OnReply
 from phoenix_pipeline.federated.work_plan import plan_steps, round_size
 from phoenix_pipeline.hardware import resolve_device
-from phoenix_pipeline.optimization.break_even import TRAINING
+from phoenix_pipeline.optimization.compilation import TRAINING
 
 
 def train_federated(

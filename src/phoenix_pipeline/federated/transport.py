@@ -26,7 +26,7 @@ from phoenix_pipeline.federated.compression.broadcast import (
 from phoenix_pipeline.federated.compression.codecs import codec_of
 from phoenix_pipeline.federated.compression.partial_updates import assign_halves, sent_names
 from phoenix_pipeline.federated.compression.updates import apply_update, decode, difference, encode
-from phoenix_pipeline.federated.privacy.local_noise import privatize
+from phoenix_pipeline.federated.privacy.client_level import privatize
 from phoenix_pipeline.federated.records import (
     ClientSettings,
     pack_arrays,

@@ -16,8 +16,8 @@ from phoenix_pipeline.optimization.adam_state import adam_state, restore_adam_st
 from phoenix_pipeline.optimization.class_rows import RowsAtRest, rows_not_held
 from phoenix_pipeline.optimization.compilation import run_compiled
 from phoenix_pipeline.optimization.corrections import Correction, corrections_of
-from phoenix_pipeline.optimization.learning_rate import learning_rate_at
 from phoenix_pipeline.optimization.precision import autocast, gradient_scaler
+from phoenix_pipeline.optimization.schedules import learning_rate_at
 from phoenix_pipeline.optimization.work import LocalResult, LocalWork, draw_batches, prepare_batch
 
 _BETA2 = 0.999

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from phoenix_pipeline.errors import DataError
 from phoenix_pipeline.images.formats import is_image_suffix, lacks_decoder
-from phoenix_pipeline.images.names import readable_name, readable_path
+from phoenix_pipeline.images.labels import readable_name, readable_path
 
 # As the library `datasets` tells splits apart, in any case.
 _SPLIT_WORDS = {

@@ -10,8 +10,7 @@ import pyarrow.csv
 import pyarrow.json
 
 from phoenix_pipeline.errors import DataError
-from phoenix_pipeline.images.labels import check_kinds
-from phoenix_pipeline.images.names import readable_name, readable_path
+from phoenix_pipeline.images.labels import check_kinds, readable_name, readable_path
 from phoenix_pipeline.images.sources import ImageSource
 
 _FILE_NAME = "file_name"

@@ -13,8 +13,13 @@ import pyarrow.parquet as pq
 from phoenix_pipeline.config import ImagesConfig
 from phoenix_pipeline.errors import DataError
 from phoenix_pipeline.images.image_set import ImageSet
-from phoenix_pipeline.images.labels import check_kinds, class_names, number_labels
-from phoenix_pipeline.images.names import readable_name, readable_path
+from phoenix_pipeline.images.labels import (
+    check_kinds,
+    class_names,
+    number_labels,
+    readable_name,
+    readable_path,
+)
 from phoenix_pipeline.images.stack import ImageStack
 
 _BATCH_ROWS = 256

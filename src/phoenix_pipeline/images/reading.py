@@ -12,9 +12,8 @@ from phoenix_pipeline.config import ImagesConfig
 from phoenix_pipeline.errors import DataError
 from phoenix_pipeline.images.folders import HIDDEN
 from phoenix_pipeline.images.image_set import ImageSet
-from phoenix_pipeline.images.labels import number_labels
+from phoenix_pipeline.images.labels import number_labels, readable_path
 from phoenix_pipeline.images.metadata import read_metadata_tables
-from phoenix_pipeline.images.names import readable_path
 from phoenix_pipeline.images.parquet import count_rows, read_parquet
 from phoenix_pipeline.images.sources import ImageSource, find_image_source
 from phoenix_pipeline.images.stack import ImageStack

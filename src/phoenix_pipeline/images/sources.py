@@ -17,7 +17,7 @@ from phoenix_pipeline.images.folders import (
     split_of_shard,
 )
 from phoenix_pipeline.images.formats import IMAGE_SUFFIXES, is_image_suffix
-from phoenix_pipeline.images.names import readable_name, readable_path
+from phoenix_pipeline.images.labels import readable_name, readable_path
 
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 _ALLOWED = (

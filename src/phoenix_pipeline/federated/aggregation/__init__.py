@@ -9,7 +9,7 @@ from torch import Tensor
 
 from phoenix_pipeline.config import AggregationConfig, FederationConfig
 from phoenix_pipeline.errors import SettingsError
-from phoenix_pipeline.federated.aggregation.clipping import ClippedUpdates, MedianClippedUpdates
+from phoenix_pipeline.federated.aggregation.clipping import ClippedUpdates
 from phoenix_pipeline.federated.aggregation.means import PartialMean, WeightedMean, by_rows
 from phoenix_pipeline.federated.aggregation.private_mean import PrivateMean, PrivateRound
 from phoenix_pipeline.federated.aggregation.robust import RobustRule
@@ -27,7 +27,7 @@ RULES = Registry[BuildRule](
 )
 
 # Rules that hand a norm to the next round.
-CLIPPING = (PrivateMean, ClippedUpdates, MedianClippedUpdates)
+CLIPPING = (PrivateMean, ClippedUpdates)
 
 # By the unit of the bound: replies that are held until their median is known; None: all. Those of
 # `last_median` are a first round's: the later rounds take the median of the round before.
@@ -79,7 +79,7 @@ def build_aggregation(
         return ClippedUpdates(rule, template, bound)
     if most_held is not None and last_norm is not None:
         return ClippedUpdates(rule, template, bound * last_norm, usual_weight)
-    return MedianClippedUpdates(rule, template, bound, usual_weight, most_held)
+    return ClippedUpdates(rule, template, bound, usual_weight, most_held)
 
 
 def check_num_replies(config: FederationConfig, num_clients: int) -> None:
