@@ -1,11 +1,14 @@
 """Arms side by side: which node runs when, in what process, and what ends all of them."""
 
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from kedro.framework.hooks.manager import _create_hook_manager
 from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import Pipeline, node
@@ -22,11 +25,15 @@ ARMS = ("centralized", "phoenix", "dcgan")
 
 
 class Log:
-    """What began and ended, in order, and what each training was lent."""
+    """What began and ended, in order, what each training was lent, and others' priority.
+
+    ``priorities``: how nice the thread of each other node was, and torch's threads there.
+    """
 
     def __init__(self) -> None:
         self.events: list[str] = []
         self.processes: dict[str, int] = {}
+        self.priorities: dict[str, tuple[int, int]] = {}
         self.most_at_once = self._now = 0
         self._changing = threading.Lock()
 
@@ -48,7 +55,7 @@ def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[Log]:
 
 
 def make_pipeline(log: Log, monkeypatch: pytest.MonkeyPatch, failing: str = "") -> Pipeline:
-    """Return, for each arm, a check, a training and an evaluation, and one node before them."""
+    """Return, for each arm, a check, a training and an evaluation, and what all of them share."""
 
     def train(arm: str, checked: str) -> str:
         log.note(f"{arm} begins", 1)
@@ -67,15 +74,19 @@ def make_pipeline(log: Log, monkeypatch: pytest.MonkeyPatch, failing: str = "") 
 
     def noting(event: str) -> Callable[..., str]:
         def run(*inputs: str) -> str:
-            assert threading.current_thread() is threading.main_thread()
+            nice = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+            log.priorities[event] = nice, torch.get_num_threads()
             log.note(event)
             return inputs[-1]
 
         return run
 
+    judge = noting("judge trained")
+    monkeypatch.setattr(arms_runner, "train_label_judge", judge)
     nodes = [
         node(noting("images read"), "raw", "images", name="read"),
-        node(noting("judge trained"), "images", "judge", name="judge"),
+        node(judge, "images", "judge", name="judge"),
+        node(noting("floor scored"), "judge", "floor", name="floor"),
     ]
     for arm in ARMS:
         tags = f"arm.{arm}"
@@ -104,17 +115,36 @@ def run(pipeline: Pipeline, at_a_time: int | str) -> dict[str, object]:
 
 def test_two_at_a_time_in_the_order_of_conf(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     scores = run(make_pipeline(log, monkeypatch), 2)
-    assert scores == {f"{arm}.scores": arm for arm in ARMS}
+    assert scores == {**{f"{arm}.scores": arm for arm in ARMS}, "floor": "raw"}
     assert log.most_at_once == 2
     begun = [event for event in log.events if event.endswith("begins")]
-    # All checks come first; whoever is free takes the next arm; scores do not wait for the others.
-    assert sorted(log.events[:4]) == sorted(["images read", *(f"{arm} checked" for arm in ARMS)])
+    # All checks come first, and the judge, who fills the machine by himself; whoever is free takes
+    # the next arm; scores do not wait for the others.
+    first = ["images read", "judge trained", *(f"{arm} checked" for arm in ARMS)]
+    assert sorted(log.events[:5]) == sorted(first)
     # What trainings do not need is done beside them.
-    assert log.events.index("judge trained") < log.events.index("phoenix ends")
+    assert log.events.index("floor scored") < log.events.index("phoenix ends")
     assert set(begun[:2]) == {"centralized begins", "phoenix begins"}
     assert begun[2] == "dcgan begins"
     assert log.events.index("phoenix scored") < log.events.index("dcgan ends")
     assert set(log.processes.values()) == {max(1, available_cores() // 2)}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priorities of their own")
+def test_what_runs_beside_trainings_gives_way(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        run(make_pipeline(log, monkeypatch), 2)
+        usual = os.getpriority(os.PRIO_PROCESS, 0)
+        assert {log.priorities["images read"], log.priorities["judge trained"]} == {(usual, 2)}
+        assert log.priorities["floor scored"] == (max(10, usual), 1)
+        assert torch.get_num_threads() == 2
+        assert log.priorities["phoenix scored"] == (max(10, usual), 1)
+        # After the last training nothing is at work any more.
+        assert (usual, 2) in {log.priorities[f"{arm} scored"] for arm in ARMS}
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_an_arm_that_fails_ends_the_others(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:

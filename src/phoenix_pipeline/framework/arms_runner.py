@@ -2,10 +2,13 @@
 
 Arms do not depend on each other, and one arm does not fill several cores: all wait at the end of a
 round, and the threads of one interpreter wait for each other. So each arm at work has a process of
-its own (``child_process.py``), with its share of the machine.
+its own (``child_process.py``), with its share of the machine. Other nodes have what arms leave.
 """
 
 import logging
+import os
+import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -16,6 +19,7 @@ from itertools import chain
 from queue import SimpleQueue
 from typing import Any
 
+import torch
 from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
@@ -23,6 +27,7 @@ from kedro.runner import SequentialRunner
 from kedro.runner.task import Task
 from pluggy import PluginManager
 
+from phoenix_pipeline.arms.references import train_label_judge
 from phoenix_pipeline.child_process import ChildProcess, lent_process
 from phoenix_pipeline.config import ArmSettings, RunConfig
 from phoenix_pipeline.framework.arm_blocks import arm_registry
@@ -33,6 +38,8 @@ from phoenix_pipeline.pipelines.federated_training.nodes import train
 logger = logging.getLogger(__name__)
 
 _MEMORY_OF_AN_ARM = 2 << 30
+# Of a thread that is to have what others leave.
+_NICENESS = 10
 # Takes seconds, which a process has while the others' nodes run.
 _IMPORTED_FIRST = ("phoenix_pipeline.arms.time_estimate", "diffusers.models.unets.unet_2d")
 
@@ -65,8 +72,8 @@ class ArmsRunner(SequentialRunner):
         def run(node: Node) -> None:
             Task(node, catalog, self._is_async, hook_manager, run_id).execute()
 
-        with _processes(count, run) as start:
-            for node in _run_nodes(pipeline, run, start, count):
+        with _processes(count, run) as start, _background() as beside:
+            for node in _run_nodes(pipeline, run, start, beside, count):
                 self._release_datasets(node, catalog, uses, pipeline)
 
 
@@ -111,35 +118,70 @@ def _processes(count: int, run: Run) -> Iterator[Start]:
         pool.shutdown(cancel_futures=True)
 
 
-def _run_nodes(pipeline: Pipeline, run: Run, start: Start, count: int) -> Iterator[Node]:
+@contextmanager
+def _background() -> Iterator[Callable[[Run, Node], None]]:
+    """Yield what runs a node in a thread that gives way to the processes of arms."""
+    threads = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(1, "beside", _give_way) as pool:
+            yield lambda run, node: pool.submit(run, node).result()
+    finally:
+        # Threads that start later, and MKL, go by the number that was set last.
+        torch.set_num_threads(threads)
+
+
+def _give_way() -> None:
+    """Let this thread take one core, and where a thread has a priority of its own, the lowest.
+
+    Threads that wait for each other after every operation take many times as long where cores are
+    taken.
+    """
+    torch.set_num_threads(1)
+    if sys.platform == "linux":
+        thread = threading.get_native_id()
+        niceness = max(_NICENESS, os.getpriority(os.PRIO_PROCESS, thread))
+        os.setpriority(os.PRIO_PROCESS, thread, niceness)
+
+
+def _run_nodes(
+    pipeline: Pipeline,
+    run: Run,
+    start: Start,
+    beside: Callable[[Run, Node], None],
+    count: int,
+) -> Iterator[Node]:
     """Run all nodes, ``count`` trainings at a time; yield each when it is done.
 
     What trainings need comes first, and none begins before all can: all arms have then passed their
-    checks. They go in the order of the blocks in ``conf``, and the other nodes on while they run.
+    checks. So does what fills the machine by itself. Trainings go in the order of the blocks in
+    ``conf``, and the other nodes ``beside`` them.
     """
     sorter = TopologicalSorter(pipeline.node_dependencies)
     sorter.prepare()
     trainings = [node.name for node in pipeline.nodes if node.func is train]
-    needed = set(pipeline.to_nodes(*trainings).nodes)
-    places = {node: (node not in needed, i) for i, node in enumerate(pipeline.nodes)}
+    alone = [node.name for node in pipeline.nodes if node.func is train_label_judge]
+    first = {node for node in pipeline.to_nodes(*trainings, *alone).nodes if node.func is not train}
+    places = {node: (node not in first, i) for i, node in enumerate(pipeline.nodes)}
     arms = list(arm_registry.names or ())
     waiting: list[tuple[int, Node]] = []
     others: list[tuple[tuple[bool, int], Node]] = []
     running: dict[Future[None], Node] = {}
-    begun = False
     while sorter.is_active():
         for node in sorter.get_ready():
             if node.func is train:
                 heappush(waiting, (arms.index(arm_of(node)), node))
             else:
                 heappush(others, (places[node], node))
-        begun = begun or len(waiting) == len(trainings)
-        while begun and waiting and len(running) < count:
+        while not first and waiting and len(running) < count:
             node = heappop(waiting)[1]
             running[start(node)] = node
         done = [heappop(others)[1]] if others else []
         for node in done:
-            run(node)
+            if running:
+                beside(run, node)
+            else:
+                run(node)
+        first.difference_update(done)
         ended = wait(running, 0 if done else None, FIRST_COMPLETED).done
         for future in ended:
             future.result()
