@@ -73,13 +73,13 @@ def class_shares(
     return shares
 
 
-def spread_labels(shares: np.ndarray, count: int, first: int = 0) -> np.ndarray:
+def spread_labels(shares: np.ndarray, count: int) -> np.ndarray:
     """Return labels int64 [count] in these ``shares``, as nearly as any beginning of them can.
 
-    Label ``i`` depends on ``shares`` and on ``first + i`` alone: u_i = frac((i + 1/2) phi), a
+    Label ``i`` depends on ``shares`` and on ``i`` alone: u_i = frac((i + 1/2) phi), a
     low-discrepancy sequence, goes to the class whose part of [0, 1) it falls into.
     """
-    places = ((np.arange(first, first + count) + 0.5) * _GOLDEN) % 1.0
+    places = ((np.arange(count) + 0.5) * _GOLDEN) % 1.0
     bounds = np.cumsum(shares, dtype=float)
     labels = np.searchsorted(bounds, places * bounds[-1], side="right")
     # A product that is rounded up to the bound itself belongs to the last class that has a share.
