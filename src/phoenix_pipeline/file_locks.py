@@ -41,7 +41,6 @@ class Locks:
     def __init__(
         self, command: str | None = None, remedy: str = "or name another folder for this one"
     ) -> None:
-        """Hold none."""
         self._descriptors: list[int] = []
         self._command = (Path(sys.argv[0]).name if command is None else command)[:_SHOWN_COMMAND]
         self._remedy = remedy

@@ -23,12 +23,9 @@ _DOWNLOAD = (
 
 
 def find_folder(given: str, setting: str, *, allow_download: bool = False) -> Path:
-    """Return the folder that ``given`` is or names.
+    """Return the folder that ``given`` is or names, as ``owner/name`` or ``owner/name@revision``.
 
-    What is no ``owner/name`` or ``owner/name@revision`` is a path, and so is what there is here.
-    ``setting``: whose value it is, for the error.
-    Raises SettingsError: the hub's cache does not have it, and it was not, or could not be,
-    downloaded.
+    Raises SettingsError, naming ``setting``: it is not cached, and not downloaded.
     """
     path = Path(given).expanduser()
     name = _NAME.fullmatch(given)

@@ -62,10 +62,8 @@ class Registry(Mapping[str, Entry]):
 
 
 def register(kind: str, name: str, component: Any) -> None:
-    """Make ``component`` known as ``name`` in this process.
+    """Make ``component`` known as ``name`` in this process, in place of any; see docs/extending.md.
 
-    ``name``: as settings will call it; a name that is registered already gets the new component.
-    ``component``: what the registry of that kind holds (docs/extending.md).
     Raises SettingsError: there is no such kind.
     """
     if kind not in KINDS:

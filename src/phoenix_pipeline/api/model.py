@@ -112,12 +112,10 @@ class Model:
         return config
 
     def save(self, folder: Path | str, client_id: int | None = None) -> Path:
-        """Write the model into a new folder; return it.
+        """Write the model, or the complete one of ``client_id``, into a new folder; return it.
 
-        A diffusion model that all share loads with ``DDPMPipeline.from_pretrained``; so does the
-        complete model of ``client_id``. :func:`load` reads whatever was saved.
-        Raises SettingsError: the folder exists.
-        Raises CheckpointError: ``client_id`` has no model.
+        :func:`load` reads it, and ``DDPMPipeline.from_pretrained`` a diffusion model for all.
+        Raises SettingsError: the folder exists; CheckpointError: the client has no model.
         """
         target = Path(folder)
         if target.exists():

@@ -88,11 +88,9 @@ class ArmModel:
         return cls(train, settings, run.seed, network, layers, classes)
 
     def load_start(self) -> "dict[str, Tensor] | None":
-        """Return the weights of ``model.start_from``, which fit the model; None without them.
+        """Return weights of ``model.start_from``; None without, and for adapters, built with them.
 
-        Adapters do not move them: their network is built with them, and nobody is sent any.
-        Raises SettingsError: they do not fit; says what does.
-        Raises CheckpointError: there are no weights.
+        Raises SettingsError: they do not fit; CheckpointError: there are none.
         """
         from phoenix_pipeline.families import family_of
 

@@ -169,7 +169,6 @@ def score_floor(
 
 
 def _why_no_judge(train: ImageSet, test: ImageSet) -> str:
-    """Return why no judge can be made of these images; empty where one can."""
     if train.labels is None or test.labels is None:
         return "the images have no labels"
     return "" if train.num_classes > 1 else "there is only one class"

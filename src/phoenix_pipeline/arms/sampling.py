@@ -33,9 +33,7 @@ Batch = tuple[np.ndarray, int, list[int], list[int] | None]
 def plan_samples(metadata: ModelDescription, num_images: int) -> dict[int, int]:
     """Return how many images come from which client's model, -1 being the global one.
 
-    Clients draw in proportion to what they hold; where there is a global model beside theirs, it
-    draws as many again.
-    Raises SettingsError: there is no complete model.
+    Clients draw by what they hold, a global model as many again. Raises SettingsError for none.
     """
     clients = metadata["clients"]
     plan: dict[int, int] = {}
@@ -58,11 +56,9 @@ def plan_samples(metadata: ModelDescription, num_images: int) -> dict[int, int]:
 def plan_main_samples(
     metadata: ModelDescription, num_images: int, client_id: int | None = None
 ) -> dict[int, int]:
-    """Return how many images each model draws, ``num_images`` in all.
+    """Return how many images each model draws, ``num_images`` in all; or ``client_id`` alone.
 
-    ``client_id``: this client's model draws them all.
-    Raises CheckpointError: that client has no model.
-    Raises SettingsError: there is no complete model.
+    Raises CheckpointError: that client has no model; SettingsError: none is complete.
     """
     if client_id is None:
         # An arm with client models is sampled by these; its average is one for comparison.

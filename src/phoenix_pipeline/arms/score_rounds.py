@@ -88,7 +88,6 @@ def _why_none(arm: ArmSettings) -> str:
 
 
 def _cost(rounds: pd.DataFrame, number: int) -> dict[str, int]:
-    """Return what all rounds up to ``number`` took."""
     so_far = rounds[rounds["round"] <= number]
     sent = so_far["bytes_up"].sum() + so_far["bytes_down"].sum()
     return {"images_trained": int(so_far["images_trained"].sum()), "bytes_total": int(sent)}

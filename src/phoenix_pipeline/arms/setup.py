@@ -55,9 +55,8 @@ def check_arm(
 ) -> dict[str, Any]:
     """Build the model once and check what only the images can tell; return what it is.
 
-    ``settled`` in it is what each setting of ``auto`` became.
-    Raises SettingsError: the model does not fit the images, or settings contradict each other.
-    Raises CheckpointError: ``checkpoints`` has an unfinished run of other settings.
+    Raises SettingsError: something does not fit; CheckpointError: ``checkpoints`` has an
+    unfinished run of other settings.
     """
     from phoenix_pipeline.strategies import Strategies
 

@@ -92,7 +92,6 @@ def _time_step(job: FederatedJob, device: torch.device, together: int) -> float:
 
 
 def _some_images(job: FederatedJob) -> torch.Tensor:
-    """Return a batch to train on; of a run on latents, zeros in their shape."""
     settings = job.settings
     if settings.latents is None:
         return torch.from_numpy(job.images.images[: settings.training.batch_size])

@@ -84,7 +84,6 @@ def trained_images(job: "FederatedJob", result: "FederatedResult") -> pd.DataFra
 
 
 def _class_counts(job: "FederatedJob", held: pd.DataFrame) -> dict[str, list[int]]:
-    """Return each client's images by class, of a conditional model; empty where nobody knows."""
     labels, classes = job.images.labels, len(job.settings.class_names)
     if not classes or labels is None or job.config.engine == "deployment":
         return {}
@@ -129,7 +128,6 @@ def _build_job(
 
 
 def _run(job: "FederatedJob", arm: str, checkpoints: Path, on_round: OnRound) -> "FederatedResult":
-    """Train, with a bar of the replies; in the process that this thread was lent, if any."""
     clients = job.client_images["client_id"].nunique()
     with progress_bar(arm, job.config.num_rounds * clients) as advance:
         child = lent_process.get()
@@ -199,7 +197,6 @@ def _encoded_pool(job: "FederatedJob") -> int | None:
 def _write(
     folder: Path, result: "FederatedResult", job: "FederatedJob", record: TrainingRecord
 ) -> None:
-    """Write the global model, or the shared body and what completes it at each client."""
     from phoenix_pipeline.families import family_of
     from phoenix_pipeline.families.model_folder import write_models
     from phoenix_pipeline.federated.personal_layers import samples_are_personal

@@ -9,7 +9,6 @@ from phoenix_pipeline.config.base import Group, Positive
 
 
 def _in_order(rounds: str) -> str:
-    """Refuse what is no list of spans, and a span that ends before it begins."""
     if not re.fullmatch(r"[1-9]\d*(-\d*)?(,[1-9]\d*(-\d*)?)*", rounds):
         raise ValueError(f"got {rounds!r}, must be rounds from 1 on, such as '3-' or '1-4,8-'")
     for part in rounds.split(","):

@@ -99,7 +99,6 @@ def _clipped_sums(
 
 
 def _clipping_scales(gradients: Mapping[str, Tensor], clip_norm: float) -> Tensor:
-    """Return what brings each image's gradient to norm ``clip_norm`` at most [B]."""
     squares = [g.flatten(1).square().sum(1, dtype=torch.float32) for g in gradients.values()]
     norms = torch.stack(squares).sum(0).sqrt()
     return clip_norm / norms.clamp_min(clip_norm)

@@ -57,7 +57,6 @@ def export_pipeline(
 
 
 def _save_adapters(folder: Path, unet: nn.Module) -> None:
-    """Write :data:`ADAPTERS_FILE`, with peft's settings in its header."""
     from diffusers.loaders import StableDiffusionLoraLoaderMixin
 
     StableDiffusionLoraLoaderMixin.save_lora_weights(
@@ -69,11 +68,9 @@ def _save_adapters(folder: Path, unet: nn.Module) -> None:
 
 
 def load_unet(folder: Path) -> "UNet2DModel":
-    """Return the network of an exported folder, on the CPU, in evaluation mode; never downloads.
+    """Return the network of a pipeline's folder, or of its own, on the CPU, to draw; offline.
 
-    The folder is that of a pipeline, with the network in ``unet``, or the network's own.
-    Raises CheckpointError: the folder is missing or incomplete, or its weights do not fit its
-    config.
+    Raises CheckpointError: the folder is incomplete, or its weights do not fit its config.
     """
     from diffusers import UNet2DModel
 
@@ -123,12 +120,10 @@ _SETTINGS = {
 
 
 def load_start(folder: Path, network: nn.Module, noise: NoiseConfig) -> dict[str, Tensor]:
-    """Return the weights in ``folder``, which become those of ``network``.
+    """Return the weights in ``folder``, a pipeline's or a network's own, for ``network``.
 
-    ``folder``: of a ``DDPMPipeline``, which a trained arm is, or of a ``UNet2DModel``.
-    Raises CheckpointError: the folder holds no complete network.
-    Raises SettingsError: it was built otherwise, or for another forward process; lists what
-    differs.
+    Raises CheckpointError: it holds no complete network; SettingsError: it was built otherwise,
+    or for another forward process.
     """
     found = load_unet(folder)
     ours: Any = network
@@ -183,7 +178,6 @@ def _plain(value: Any) -> Any:
 
 
 def _read_process(folder: Path) -> dict[str, Any]:
-    """Return the forward process that a pipeline's folder names; of a lone network, nothing."""
     path = folder / _SCHEDULER
     if not path.is_file():
         return {}
@@ -191,7 +185,6 @@ def _read_process(folder: Path) -> dict[str, Any]:
 
 
 def _process(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the configuration of a scheduler, as it is saved, says of the forward process."""
     known = {key: config[key] for key in _PROCESS if key in config}
     is_flow = str(config.get("_class_name", "")).startswith("FlowMatch")
     return {**known, "prediction_type": FLOW} if is_flow else known

@@ -163,7 +163,6 @@ def _merged_state(unet: nn.Module) -> dict[str, Tensor]:
 
 
 def _all_arrays(unet: nn.Module) -> dict[str, Tensor]:
-    """Return what is trained and what is at rest, by name."""
     return {**dict(unet.named_parameters()), **dict(unet.named_buffers())}
 
 

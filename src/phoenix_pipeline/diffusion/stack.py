@@ -163,7 +163,6 @@ def _records(device: torch.device) -> bool:
 def _losses_and_gradients(
     predict: PredictStacked, columns: Columns, leaf: Tensor, batch: Batch, config: TrainingConfig
 ) -> tuple[Tensor, Tensor]:
-    """Return each client's loss [C] for its row of ``leaf`` [C, P], and their gradients [C, P]."""
     compute = _compiled_losses() if config.compile is True else _losses
     each = compute(predict, columns.views(leaf), batch, config)
     (gradients,) = torch.autograd.grad(each.sum(), leaf)

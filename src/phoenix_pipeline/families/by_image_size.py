@@ -30,12 +30,9 @@ IMAGES_IN_ALL = {12: 138_240, 20: 98_304, 48: 49_152, 96: 24_576, 160: 12_288, 2
 
 
 def settle_arm(settings: ArmSettings, image_size: int) -> ArmSettings:
-    """Return the groups of an arm without ``auto``, which goes by the side of what it learns.
+    """Return an arm's groups without ``auto``, by the side of its images, or of their latents.
 
-    Of latents that side is the images' over the factor of the autoencoder.
-    Raises SettingsError: see :func:`settle_federation` and :func:`settle_model`.
-    Raises SettingsError, CheckpointError: see
-    :func:`~phoenix_pipeline.families.latents.latent_side`.
+    Raises SettingsError, CheckpointError: something does not fit, or no autoencoder is there.
     """
     image_size = latent_side(settings.model, image_size)
     model = settle_model(settings.model, image_size)

@@ -189,11 +189,9 @@ def fill(network: nn.Module, tensors: Mapping[str, Tensor], misfit: str) -> nn.M
 
 
 def assemble_client(folder: Path, client_id: int, target: Path) -> None:
-    """Write one client's complete model into ``target``, in its family's own layout.
+    """Write one client's complete model, as a folder of :func:`write_models`, into ``target``.
 
-    ``target`` is a folder of :func:`write_models` with that model as the one that all share. For
-    diffusion, ``DDPMPipeline.from_pretrained(target)`` loads it without this package.
-    Raises CheckpointError: there is no such client.
+    ``DDPMPipeline.from_pretrained`` loads one of diffusion. Raises CheckpointError: no such client.
     """
     record: ModelDescription = {**read_description(folder), "client_id": client_id}
     network = load_network(folder, client_id)

@@ -69,7 +69,6 @@ class ClientState:
         return replace(self, optimizer=dict(self.optimizer))
 
     def __bool__(self) -> bool:
-        """Return whether there is anything to keep."""
         return any(group for _, group in self._groups())
 
     @property

@@ -211,7 +211,6 @@ class History:
         )
 
     def _append(self, lines: bytes) -> None:
-        """Write ``lines`` after what was saved; drop what a killed process left behind it."""
         self._file.parent.mkdir(parents=True, exist_ok=True)
         with self._file.open("r+b" if self._size else "wb") as stream:
             stream.truncate(self._size)
@@ -227,6 +226,5 @@ class History:
 
 
 def _to_line(number: int, table: pd.DataFrame) -> bytes:
-    """Return a round as one line of JSON, column by column; NaN and infinity stay what they are."""
     columns = {name: table[name].tolist() for name in table}
     return json.dumps([number, columns]).encode() + b"\n"

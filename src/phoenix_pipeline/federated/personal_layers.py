@@ -12,10 +12,8 @@ from phoenix_pipeline.families import family_of
 def personal_prefixes(
     config: PersonalLayersConfig, model: ModelConfig, names: Iterable[str]
 ) -> tuple[str, ...]:
-    """Return the prefixes of the personal layers among the network's arrays ``names``.
+    """Return the prefixes of personal layers among ``names``: presets, the family's, the user's.
 
-    The family's presets (``Family.personal_presets``) stand for prefixes, and what its own settings
-    leave on the clients is added.
     Raises SettingsError: a prefix matches nothing, or nothing is left to share.
     """
     names = list(names)

@@ -92,7 +92,6 @@ def run_program(job: FederatedJob, folder: Path, fleet: Fleet, watch: Watch) -> 
 
 
 def _begin(job: FederatedJob, folder: Path, device: torch.device) -> RunState:
-    """Return the run, resumed or new and warmed up."""
     settings = job.settings
     network = settings.open_network(job.own.base)
     if job.start is not None:
@@ -142,7 +141,6 @@ def _begins_with_differences(job: FederatedJob) -> bool:
 def _run_rounds(
     job: FederatedJob, run: RunState, fleet: Fleet, watch: Watch, teller: RoundTeller
 ) -> None:
-    """Run the rounds that are still to do."""
     config = job.config
     if run.rounds_done == config.num_rounds:
         return

@@ -158,7 +158,6 @@ def _view(plain: np.ndarray) -> Tensor:
 
 
 def _read(array: Array) -> np.ndarray:
-    """Return the array in the memory of the message."""
     if array.stype != _NUMPY:
         raise ValueError(f"an array is not serialised as {_NUMPY!r}, which alone is read")
     start = _NPY_PREFIX + int.from_bytes(array.data[_NPY_PREFIX - 2 : _NPY_PREFIX], "little")

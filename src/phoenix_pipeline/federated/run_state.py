@@ -54,7 +54,6 @@ class RunState:
     def __init__(
         self, folder: Path, settings: dict[str, Any], raw: dict[str, Tensor], ema_horizon: float
     ) -> None:
-        """Start at round 0 with the weights ``raw``."""
         self.folder = folder
         self._settings = settings
         self._horizon = ema_horizon
@@ -154,10 +153,8 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def is_resumable(folder: Path, asked: Mapping[str, Any]) -> bool:
-    """Return whether the newest readable checkpoint in ``folder`` is of the settings ``asked``.
+    """Return whether the newest checkpoint in ``folder`` is of ``asked``; False: nothing to resume.
 
-    False: there is none, or it ended a finished run of other settings, whose place may be taken.
-    The fingerprint of the data is left out where ``asked`` has none.
     Raises CheckpointError: it is of an unfinished run of other settings, or none is readable.
     """
     found = checkpoints(folder)

@@ -21,10 +21,8 @@ def train_federated(
     on_round: OnRound | None = None,
     on_reply: OnReply | None = None,
 ) -> FederatedResult:
-    """Train over the clients of ``job``; resume from ``folder`` if possible.
+    """Train over the clients of ``job``; resume from ``folder`` if possible; tell who watches.
 
-    ``on_round``: told each round's means, restored rounds included. ``on_reply``: called at every
-    reply.
     Raises FederationError: a round had too few usable replies; the last checkpoint stands.
     Raises SettingsError: the engine cannot run with these settings, here.
     """

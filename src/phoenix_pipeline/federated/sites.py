@@ -133,7 +133,6 @@ class _Sites:
         return replace(site, images=images, labels=labels, own=self._own)
 
     def __call__(self, message: Message, context: Context) -> Site:
-        """Return the site of the node that ``context`` belongs to."""
         return self.site(int(context.node_config[CLIENT_ID]))
 
 
@@ -205,7 +204,6 @@ class StoredSites(_Sites):
 
 
 def _indices_of(client_images: pd.DataFrame) -> dict[int, np.ndarray]:
-    """Return image indices by client, in the table's order: parts of one array."""
     clients = client_images["client_id"].to_numpy()
     order = np.argsort(clients, kind="stable")
     names, starts = np.unique(clients[order], return_index=True)

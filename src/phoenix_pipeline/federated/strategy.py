@@ -222,7 +222,6 @@ class PhoenixStrategy(FedAvg):
         return content
 
     def _read(self, message: Message, current: int, rule: Aggregation) -> Row:
-        """Add one reply to ``rule`` and return its row."""
         client = self._clients[message.metadata.src_node_id]
         row = new_row(current, client, self._sizes[client])
         row["bytes_down"] = self._bytes_down.get(client, 0)

@@ -98,7 +98,6 @@ def decide(
 
 
 def _judge(client: int, score: float, threshold: float, before: int, num_finite: int) -> Decision:
-    """Return the decision on one client before anyone is disconnected."""
     finite = math.isfinite(score)
     if finite and math.isinf(threshold):
         reason = f"not judged: {num_finite} finite scores, the relative rule needs {MIN_SCORES}"

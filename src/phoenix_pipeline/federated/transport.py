@@ -152,11 +152,9 @@ def receive(
     initial: Arrays,
     initial_shared: Collection[str],
 ) -> Received:
-    """Return what a client was sent; ``state`` keeps what it must.
+    """Return what a client was sent, ``initial`` before round 1; ``state`` keeps what it must.
 
-    ``initial``: the payload before round 1, of which ``initial_shared`` are weights; without
-    compression its layout will do.
-    Raises FederationError: the message is for another network, or see :func:`receive_broadcast`.
+    Raises FederationError: it is for another network, or see :func:`receive_broadcast`.
     """
     if not settings.compression.is_active:
         layout = Layout.of(initial)

@@ -37,7 +37,6 @@ class Layout:
         return _layout_of(tuple((name, t.shape, t.dtype) for name, t in arrays.items()))
 
     def __hash__(self) -> int:
-        """Return the same for equal layouts."""
         return hash(self.fingerprint)
 
     @cached_property

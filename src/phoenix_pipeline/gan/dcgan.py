@@ -105,11 +105,9 @@ def smallest_side(image_size: int) -> int:
 def build_dcgan(
     config: DcganConfig, channels: int, image_size: int, seed: int, num_classes: int = 0
 ) -> Dcgan:
-    """Return both networks for ``channels`` x ``image_size`` x ``image_size`` images.
+    """Return networks for ``channels`` x ``image_size`` x ``image_size`` images, by ``seed`` alone.
 
-    Weights and embeddings are drawn from N(0, 0.02), BatchNorm scales from N(1, 0.02), as in the
-    paper. They depend on ``seed`` alone; torch's global generator is left as it was.
-    ``num_classes``: that the networks know; 0: none.
+    Weights and embeddings are from N(0, 0.02), BatchNorm scales from N(1, 0.02), as in the paper.
     Raises SettingsError: see :func:`check_image_size`.
     """
     check_image_size(image_size)

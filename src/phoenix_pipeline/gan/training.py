@@ -110,7 +110,6 @@ class _Player:
 
 
 def _keep_moments(players: Iterable[_Player], state: dict[str, Tensor]) -> None:
-    """Replace ``state`` by the moments of ``players``."""
     state.clear()
     for player in players:
         state.update(adam_state(player.optimizer, player.parameters))

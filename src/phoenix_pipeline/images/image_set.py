@@ -26,7 +26,6 @@ class ImageSet:
     class_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse parts that do not fit together."""
         _check_images(self.images)
         if self.labels is None:
             return

@@ -118,7 +118,6 @@ def _holds_bytes(kind: pa.DataType) -> bool:
 
 
 def _suggested(schema: pa.Schema, key: str) -> str:
-    """Return the one column that would do, or ``one of these``."""
     if key == "image_column":
         fitting = [name for name in schema.names if _holds_bytes(schema.field(name).type)]
     else:

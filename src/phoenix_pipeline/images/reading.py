@@ -26,8 +26,6 @@ _NAMED_CLASSES = 5
 
 @dataclass(frozen=True)
 class _Found:
-    """Images with what else is to be said: conversions, and files left out by reason."""
-
     images: ImageSet
     conversions: Mapping[str, int]
     left_out: Mapping[str, int] = field(default_factory=dict)
@@ -116,7 +114,6 @@ def _without_empty_classes(images: ImageSet) -> tuple[ImageSet, str]:
 
 
 def _account(source: ImageSource, images: ImageSet, remarks: Sequence[str], found: _Found) -> None:
-    """Write the line that accounts for every file."""
     left_out = Counter(source.left_out) + Counter(found.left_out)
     parts = [*remarks, *(f"{count} {name}" for name, count in found.conversions.items())]
     text = f" ({'; '.join(parts)})" if parts else ""

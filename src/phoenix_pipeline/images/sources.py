@@ -150,7 +150,6 @@ def _split_folders(folder: Folder) -> dict[str | None, ImageSource]:
 
 
 def _leave_out(folder: Folder, inner: Folder) -> None:
-    """Count a folder beside the splits as left out."""
     name = readable_name(inner.path.name)
     count = len(inner.all_images()) + sum(len(f.shards) for f in inner.walk())
     folder.left_out[f"in {name}/ (neither train nor test)"] += count
@@ -179,7 +178,6 @@ def _split_shards(folder: Folder) -> dict[str | None, ImageSource]:
 
 
 def _one_source(folder: Folder, tables_above: list[Path]) -> ImageSource:
-    """Return the source of a folder that holds one split."""
     tables = folder.tables or tables_above
     filled = folder.filled()
     holds = {
@@ -207,7 +205,6 @@ def _one_source(folder: Folder, tables_above: list[Path]) -> ImageSource:
 
 
 def _remarks(folder: Folder, classes: tuple[str, ...]) -> tuple[str, ...]:
-    """Return what a reader should know of class folders."""
     nested = sum(
         inner.path != file.parent for inner in folder.folders for file in inner.all_images()
     )

@@ -124,7 +124,6 @@ class SampleWriter:
         self._rows += len(images)
 
     def __exit__(self, *error: Any) -> None:
-        """Complete the file and give it its name, or remove it after an exception."""
         self._cleanup.__exit__(*error)
 
 

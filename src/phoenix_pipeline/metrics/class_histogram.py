@@ -41,11 +41,9 @@ class ClassHistogram:
 def class_histogram(
     probabilities: np.ndarray, class_names: tuple[str, ...], training_counts: tuple[int, ...]
 ) -> ClassHistogram:
-    """Count the samples of ``probabilities`` [N, classes] by class.
+    """Count samples [N, classes] by class; raises SettingsError for none, or fewer than 2 classes.
 
-    Raises SettingsError: no sample, or fewer than two classes.
-    Raises DataError: the class counts do not fit, a class has no training image, or a probability
-    is not finite.
+    Raises DataError: counts do not fit, or a probability is not finite.
     """
     _check(probabilities, len(class_names), training_counts)
     counts = np.bincount(probabilities.argmax(axis=1), minlength=len(class_names))

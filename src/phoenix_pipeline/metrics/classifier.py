@@ -66,10 +66,7 @@ def measure_own_judge(
 ) -> LabelJudge:
     """Return the judge in ``config.file.path`` with its accuracy on ``test``.
 
-    Raises SettingsError: a split has fewer than two classes or no labels, there is no such file, or
-    it does not fit the images, the classes or ``config.file``.
-    Raises CheckpointError: the file is broken.
-    Raises DataError: an output is not finite.
+    Raises SettingsError, CheckpointError, DataError: it does not fit, is broken, or not finite.
     """
     labels_of(test, "test")
     judge = _measured(open_own_judge(test, config.file, device), train, test, config, device)
@@ -142,12 +139,9 @@ def save_judge(folder: Path, judge: LabelJudge) -> None:
 def load_judge(
     folder: Path, train: ImageSet, test: ImageSet, config: ClassifierConfig, device: torch.device
 ) -> LabelJudge | None:
-    """Return the judge in ``folder`` if it was made from these images and settings, else None.
+    """Return the judge in ``folder`` if of these images and settings, else None, and log why.
 
-    A file that is missing, unreadable or of other data or settings is no error: the caller makes
-    the judge anew. The reason is logged.
-    Raises SettingsError, CheckpointError: a judge from the user's file, as
-    :func:`measure_own_judge`.
+    Raises SettingsError, CheckpointError: one of the user's own, as :func:`measure_own_judge`.
     """
     own = config.file.path is not None
     path = folder / (OWN_JUDGE_FILE if own else JUDGE_FILE)

@@ -85,11 +85,9 @@ def prepare_images(images: Tensor, config: JudgeFileConfig) -> Tensor:
 
 
 def open_network(path: Path, device: torch.device) -> Network:
-    """Return the network in ``path``, a TorchScript or ONNX file, for inference on ``device``.
+    """Return the network in ``path``, TorchScript or ONNX (on the CPU if need be).
 
-    An ONNX file runs on the CPU where ONNX Runtime has no CUDA.
-    Raises SettingsError: there is no such file, its kind is another, or ONNX Runtime is missing.
-    Raises CheckpointError: the file is broken, or takes something else than one batch of images.
+    Raises SettingsError: it is missing or of another kind; CheckpointError: it is broken.
     """
     if path.suffix in TORCHSCRIPT:
         return _open_torchscript(path, device)
@@ -170,9 +168,7 @@ def existing_file(file: JudgeFileConfig) -> Path:
 def open_own_judge(test: ImageSet, file: JudgeFileConfig, device: torch.device) -> FileNetwork:
     """Return the network after a trial on a few images.
 
-    Raises SettingsError: there is no such file, or it does not fit the images or ``file``.
-    Raises CheckpointError: the file is broken.
-    Raises DataError: an output is not finite.
+    Raises SettingsError, CheckpointError, DataError: it does not fit, is broken, or not finite.
     """
     network = FileNetwork(open_network(existing_file(file), device), file, _order(file, test))
     channels = file.channels or test.channels

@@ -68,6 +68,5 @@ def arm_of(node: Node) -> str:
 
 
 def _parameters(stage: Pipeline, arm: str) -> dict[str, str]:
-    """Return what ``stage`` calls its parameters -> what they are called in ``conf``."""
     names = {name: name for name in SHARED_PARAMETERS} | {ARM_SETTINGS: f"params:{arm}"}
     return {name: names[name] for name in names.keys() & stage.inputs()}

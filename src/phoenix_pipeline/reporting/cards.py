@@ -35,12 +35,7 @@ _NO_GUARANTEE = (
 
 
 def render_model_card(description: ModelDescription, metrics: ArmMetrics | None = None) -> str:
-    """Return the card of a model's folder.
-
-    Args:
-        description: of its ``phoenix.json``.
-        metrics: of its samples' ``metrics.json``; None: nobody has scored it, or an earlier model.
-    """
+    """Return the card of a model's folder; ``metrics`` None: nobody has scored its samples."""
     family = description["settings"]["model"]["family"]
     front = {
         "license": licence_of(description),

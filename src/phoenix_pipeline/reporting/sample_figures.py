@@ -50,11 +50,9 @@ def draw_grids(grids: Mapping[str, Image.Image | np.ndarray]) -> Figure:
 def draw_class_histograms(
     metrics: Mapping[str, ArmMetrics], training_shares: Sequence[float] | None = None
 ) -> Figure:
-    """Draw the share of each class among the samples: by class name, and sorted (Figures 4, 5).
+    """Draw the classes' shares by name, and sorted (Figures 4, 5), beside ``training_shares``.
 
-    ``metrics``: arm -> its ``metrics.json``; arms without a ``class_histogram`` are left out. Where
-    no arm has one, the figure says so.
-    ``training_shares``: the same of the training images, in the order of ``class_names``.
+    Arms without a ``class_histogram`` are left out; without any the figure says so.
     """
     histograms = {a: found for a, m in metrics.items() if (found := m["class_histogram"])}
     if not histograms:

@@ -75,7 +75,6 @@ class RowMean:
     """
 
     def __init__(self, rule: Aggregation, base: Mapping[str, Tensor]) -> None:
-        """Take the ``rule`` of the other arrays, and the weights that clients started from."""
         self._rule = rule
         self._base = {name: value for name, value in base.items() if is_by_class(name)}
         self._sums = {name: torch.zeros_like(widened(t)) for name, t in self._base.items()}

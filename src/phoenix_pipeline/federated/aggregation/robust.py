@@ -60,7 +60,6 @@ class RobustRule:
         }
 
     def _closest(self, kept: int) -> list[int]:
-        """Return the positions of the replies that Krum keeps, in the order of replies."""
         distances = squared_distances(self._replies, self._template)
         scores = krum_scores(distances, self._config.num_byzantine)
         return sorted(scores.argsort(stable=True)[:kept].tolist())

@@ -44,10 +44,8 @@ class Lost:
 
 
 def train(job: FederatedJob, folder: Path, watch: Watch) -> FederatedResult:
-    """Train over the nodes that are connected to a SuperLink.
+    """Train over the nodes of a SuperLink; follow a run that still goes, submit a lost one again.
 
-    A run of the same job that is still going, after this process was killed, is followed on. One
-    that ended without a word, as when the SuperLink was restarted, is submitted again.
     Raises FederationError: the SuperLink cannot be reached, or the run failed; says why.
     Raises SettingsError: the connection is not allowed, or there is no app folder.
     """

@@ -45,7 +45,6 @@ class LocalGrid(MessageGrid):
     """
 
     def __init__(self, client_ids: Iterable[int], workers: int, together: int = 1) -> None:
-        """Take clients and workers; each worker is given up to ``together`` messages at one go."""
         self._run = Run.create_empty(run_id=1)
         self._clients = {client_id + 1: client_id for client_id in client_ids}
         self._workers = workers

@@ -33,11 +33,9 @@ SITES_FILE = "sites.json"
 
 
 def open_fleet(grid: Grid, job: FederatedJob, folder: Path) -> Fleet:
-    """Wait until enough nodes take part; later ones join between rounds.
+    """Wait until enough nodes take part; ``folder`` keeps which of them is which client.
 
-    ``folder`` keeps which node is which client.
-    Raises FederationError: too few nodes came or could answer, or too few release their personal
-    layers where samples need them.
+    Raises FederationError: too few could answer, or release layers that samples need.
     Raises CheckpointError: what ``folder`` keeps is broken.
     """
     roster = Roster(NodeGrid(grid), job, folder)
@@ -64,10 +62,8 @@ class Roster:
         self._register = SiteRegister(folder / SITES_FILE, self._config.sites) if has_keys else None
 
     def gather(self) -> None:
-        """Ask nodes until ``num_nodes`` take part.
+        """Ask nodes, again if they cannot answer yet, until ``num_nodes`` take part.
 
-        A node that cannot answer is asked again: it may be starting anew, or its configuration is
-        being corrected.
         Raises FederationError: too few came or could answer.
         """
         wait_s, wanted = self._config.wait_for_nodes_s, self._config.num_nodes
@@ -119,7 +115,6 @@ class Roster:
             time.sleep(_ASK_AGAIN_S)
 
     def _admit(self, online: Collection[int], timeout: float) -> None:
-        """Ask the nodes that are new, and take in those that may take part."""
         config = ConfigRecord({"settings": self._job.settings.model_dump_json()})
         messages = [
             Message(RecordDict({CONFIG: config}), node, f"query.{DESCRIBE_QUERY}")
@@ -160,7 +155,6 @@ class Roster:
                 )
 
     def _refuse(self, node: int, reason: str) -> None:
-        """Remember why ``node`` does not take part; say it once."""
         if self._refused.get(node) != f"node {node}: {reason}":
             self._refused[node] = f"node {node}: {reason}"
             logger.warning("not part of the federation: %s", self._refused[node])

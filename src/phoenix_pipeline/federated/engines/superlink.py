@@ -65,7 +65,6 @@ class SuperLink:
             logger.warning("run %s was not stopped: %s", run_id, error)
 
     def _flwr(self, *arguments: str) -> dict[str, Any]:
-        """Return the JSON answer of one ``flwr`` command."""
         code = "from flwr.cli.app import app; app()"
         environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         environment |= {

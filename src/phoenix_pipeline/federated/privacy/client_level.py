@@ -24,10 +24,8 @@ def privatize(
     noise: LocalNoise,
     seed: int | None,
 ) -> dict[str, Tensor]:
-    """Return ``received`` plus the clipped and noisy update.
+    """Return ``received`` plus the clipped and noisy update; ``seed`` None: secret noise.
 
-    ``noise``: clipping norm S and multiplier z; each value gets noise of deviation ``z S``.
-    ``seed``: of the noise; None: secret noise.
     Raises TrainingError: the update is not finite; it has no norm that could be clipped.
     """
     # In the order of names: that of a resumed run differs, and the noise must not.

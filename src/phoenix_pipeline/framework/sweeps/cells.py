@@ -96,7 +96,6 @@ def digest(value: Any) -> str:
 def _check_reach(
     composed: dict[str, Any], parameters: dict[str, Any], arms: tuple[str, ...]
 ) -> None:
-    """Raise SettingsError where an arm's own block keeps a shared setting from reaching it."""
     given = dict(flatten(parameters))
     for arm in arms:
         reached = dict(flatten(composed[arm]))

@@ -56,7 +56,6 @@ def write_claims(sweep: Sweep) -> Path:
 
 
 def _figures(sweep: Sweep, table: "pd.DataFrame") -> "dict[str, tuple[str, Callable[[], Figure]]]":
-    """Return file name -> caption, and what draws the figure."""
     shares, training = _class_shares(sweep)
     figures: dict[str, tuple[str, Callable[[], Figure]]] = {}
     if shares:
@@ -93,7 +92,6 @@ def _class_shares(
 
 
 def _grids(sweep: Sweep, partition: str, seed: int) -> dict[str, Image]:
-    """Return each arm's first samples of one cell, none picked."""
     for cell in sweep.cells:
         if cell.labels[PARTITION] == partition and cell.values[SEED] == seed:
             missing, folder = sweep.missing(cell), sweep.folder(cell)

@@ -77,7 +77,6 @@ def _publish_frontier(sweep: Sweep, table: "pd.DataFrame") -> list[Path]:
 def _heat_maps(
     sweep: Sweep, table: "pd.DataFrame"
 ) -> dict[str, tuple[str, str, str, "pd.DataFrame"]]:
-    """Return file name -> rows, columns, values and the part of the table that is drawn."""
     shape = sweep.config.heat_map
     if shape is None:
         return {}

@@ -68,7 +68,6 @@ def run_sweep(
 
 
 def _visit(sweep: Sweep, cell: Cell, execute: Execute, outcome: SweepOutcome) -> None:
-    """Run a cell; note in ``outcome`` what became of it."""
     began = time.perf_counter()
     if reason := _run_cell(sweep, cell, execute):
         outcome.failed[cell.name] = reason
@@ -80,7 +79,6 @@ def _visit(sweep: Sweep, cell: Cell, execute: Execute, outcome: SweepOutcome) ->
 
 
 def _run_cell(sweep: Sweep, cell: Cell, execute: Execute) -> str | None:
-    """Run the arms that are missing; return what went wrong."""
     reason = _attempt(sweep, cell, sweep.missing(cell), execute)
     left = sweep.missing(cell)
     if reason is not None and len(left) > 1:
@@ -191,7 +189,6 @@ def _wait(process: "subprocess.Popen[bytes]") -> int:
 
 
 def _reason(log: Path, start: int, status: int) -> str:
-    """Return the last error line that the process printed since ``start``."""
     with log.open("rb") as stream:
         stream.seek(start)
         lines = stream.read().decode("utf-8", "replace").splitlines()

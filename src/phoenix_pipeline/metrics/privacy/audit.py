@@ -112,7 +112,6 @@ def _scaled(members: np.ndarray, held_out: np.ndarray) -> AttackScores:
 
 
 def _choose(rows: np.ndarray, most: int, seed: int, role: str, *numbers: int) -> np.ndarray:
-    """Return up to ``most`` of ``rows``, ascending."""
     if len(rows) <= most:
         return rows
     generator = numpy_generator(seed, role, *numbers)

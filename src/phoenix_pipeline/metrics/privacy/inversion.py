@@ -110,7 +110,6 @@ def likeness(reconstruction: Tensor, image: Tensor) -> Likeness:
 
 
 def _cosine(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
-    """Return the cosine between two lists of arrays, each taken as one vector."""
     dot = torch.stack([(x * y).sum() for x, y in zip(a, b, strict=True)]).sum()
     return dot / (_norm(a) * _norm(b)).clamp_min(_SMALLEST_NORM)
 

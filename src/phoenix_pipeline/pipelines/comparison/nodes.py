@@ -199,7 +199,6 @@ def _mark_settings(
 def _floor(
     floor: Mapping[str, Any], results: Sequence[ArmResults]
 ) -> tuple[dict[str, float], list[str]]:
-    """Return what real images get; nothing, and a line, where that was measured for other arms."""
     conditions = [r.metrics["conditions"] for r in results]
     if not floor:
         return {}, []
