@@ -1,7 +1,4 @@
-"""Files that are either complete or absent: JSON and safetensors, read back or refused.
-
-Nothing here uses pickle, and torch is imported only where tensors are handled.
-"""
+"""Files that are complete or absent: JSON and safetensors, read back or refused; no pickle."""
 
 import hashlib
 import json
@@ -226,10 +223,7 @@ def _remove(path: Path) -> None:
 
 @lru_cache(maxsize=1024)
 def _remove_stale(folder: Path) -> None:
-    """Remove what killed processes left; younger files may belong to a running one.
-
-    Once per folder and process: a folder of 10,000 models would else be read 10,000 times.
-    """
+    """Remove what killed processes left long ago, once per folder and process."""
     for pattern in _LEFTOVERS:
         for leftover in folder.glob(pattern):
             with suppress(OSError):  # Another process may be removing it as well.

@@ -23,10 +23,7 @@ _DOWNLOAD = (
 
 
 def find_folder(given: str, setting: str, *, allow_download: bool = False) -> Path:
-    """Return the folder that ``given`` is or names, as ``owner/name`` or ``owner/name@revision``.
-
-    Raises SettingsError, naming ``setting``: it is not cached, and not downloaded.
-    """
+    """Return the folder ``given``, a path or a name on the hub; raises SettingsError."""
     path = Path(given).expanduser()
     name = _NAME.fullmatch(given)
     if path.exists() or name is None:

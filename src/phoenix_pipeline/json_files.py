@@ -29,10 +29,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON; raises CheckpointError when the file is missing or broken.
-
-    Broken is also what Python reads and nothing can write again: half of a character.
-    """
+    """Read JSON; raises CheckpointError when the file is missing or broken, half characters too."""
     try:
         text = Path(path).read_text(encoding="utf-8")
         value = json.loads(text)

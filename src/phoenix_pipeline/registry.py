@@ -62,10 +62,7 @@ class Registry(Mapping[str, Entry]):
 
 
 def register(kind: str, name: str, component: Any) -> None:
-    """Make ``component`` known as ``name`` in this process, in place of any; see docs/extending.md.
-
-    Raises SettingsError: there is no such kind.
-    """
+    """Make ``component`` known as ``name`` in this process; raises SettingsError for no kind."""
     if kind not in KINDS:
         raise SettingsError(f"components are of the kinds {', '.join(KINDS)}; got {kind!r}")
     _registered[kind][name] = component

@@ -88,10 +88,7 @@ class ArmModel:
         return cls(train, settings, run.seed, network, layers, classes)
 
     def load_start(self) -> "dict[str, Tensor] | None":
-        """Return weights of ``model.start_from``; None without, and for adapters, built with them.
-
-        Raises SettingsError: they do not fit; CheckpointError: there are none.
-        """
+        """Return weights of ``model.start_from`` if any; raises SettingsError, CheckpointError."""
         from phoenix_pipeline.families import family_of
 
         model = self.settings.model

@@ -17,10 +17,7 @@ def check_latents(train: ImageSet, settings: ArmSettings) -> None:
 
 
 def check_start_latents(start: Path, model: ModelConfig) -> None:
-    """Refuse a start that learnt the latents of another autoencoder, or latents for pixels.
-
-    ``start``: a folder; a network alone does not tell what it learnt.
-    """
+    """Refuse a start, a folder, that learnt other latents, or latents for pixels."""
     from phoenix_pipeline.families.latents import autoencoder_folder
     from phoenix_pipeline.latents.autoencoder import load_autoencoder
     from phoenix_pipeline.latents.space import has_autoencoder

@@ -31,10 +31,7 @@ Batch = tuple[np.ndarray, int, list[int], list[int] | None]
 
 
 def plan_samples(metadata: ModelDescription, num_images: int) -> dict[int, int]:
-    """Return how many images come from which client's model, -1 being the global one.
-
-    Clients draw by what they hold, a global model as many again. Raises SettingsError for none.
-    """
+    """Return images by client's model (-1: global) by what they hold; raises SettingsError."""
     clients = metadata["clients"]
     plan: dict[int, int] = {}
     if clients:
@@ -56,10 +53,7 @@ def plan_samples(metadata: ModelDescription, num_images: int) -> dict[int, int]:
 def plan_main_samples(
     metadata: ModelDescription, num_images: int, client_id: int | None = None
 ) -> dict[int, int]:
-    """Return how many images each model draws, ``num_images`` in all; or ``client_id`` alone.
-
-    Raises CheckpointError: that client has no model; SettingsError: none is complete.
-    """
+    """Return images by model, or ``client_id`` alone; raises CheckpointError, SettingsError."""
     if client_id is None:
         # An arm with client models is sampled by these; its average is one for comparison.
         main: ModelDescription = {**metadata, "has_global_model": not metadata["clients"]}

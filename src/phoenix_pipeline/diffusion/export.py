@@ -68,10 +68,7 @@ def _save_adapters(folder: Path, unet: nn.Module) -> None:
 
 
 def load_unet(folder: Path) -> "UNet2DModel":
-    """Return the network of a pipeline's folder, or of its own, on the CPU, to draw; offline.
-
-    Raises CheckpointError: the folder is incomplete, or its weights do not fit its config.
-    """
+    """Return the network of a folder, on the CPU, to draw; raises CheckpointError; offline."""
     from diffusers import UNet2DModel
 
     folder = Path(folder)

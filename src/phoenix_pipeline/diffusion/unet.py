@@ -145,10 +145,7 @@ def settle_unet(unet: UNetConfig, image_size: int) -> UNetConfig:
 def settle_training(
     training: TrainingConfig, image_size: int, *, pooled: bool, aligned: bool
 ) -> TrainingConfig:
-    """Return ``training`` without ``auto``: small batches in a federation, large in one place.
-
-    ``pooled``: one client has all images; ``aligned``: clients follow the last global step.
-    """
+    """Return ``training`` without ``auto``, ``pooled`` or of clients, perhaps ``aligned``."""
     preset = _preset_for(image_size)
     rate = preset.learning_rate * (_ALIGNED_RATE if aligned else 1.0)
     batch_size = preset.aligned_batch_size if aligned else preset.batch_size

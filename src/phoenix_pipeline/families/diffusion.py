@@ -103,10 +103,7 @@ class DiffusionFamily(Family):
         device: "torch.device | str",
         labels: Sequence[int] | None = None,
     ) -> "Iterator[np.ndarray]":
-        """Yield uint8 batches; see :func:`phoenix_pipeline.diffusion.sampling.sample_images`.
-
-        Latents of a network with an autoencoder beside it are decoded.
-        """
+        """Yield uint8 batches, latents decoded; see :mod:`phoenix_pipeline.diffusion.sampling`."""
         from phoenix_pipeline.diffusion.lora import merge_adapters
         from phoenix_pipeline.diffusion.sampling import sample_images
         from phoenix_pipeline.latents.autoencoder import autoencoder_of, shape_in

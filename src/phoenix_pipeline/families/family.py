@@ -152,10 +152,7 @@ class Family(ABC):
     def load_start(
         self, folder: Path, network: "nn.Module", model: ModelConfig
     ) -> "dict[str, Tensor]":
-        """Return the weights in ``folder`` that ``network`` is to start from.
-
-        Raises SettingsError: they do not fit, or the family starts from random weights.
-        """
+        """Return weights of ``folder`` for ``network``; raises SettingsError if none fit."""
         raise SettingsError(
             f"model.start_from is for diffusion models, but model.family is {self.name}; set "
             "model.start_from: null for this arm"

@@ -1,7 +1,4 @@
-"""Trained models that each site reads from folders of its own, and that nobody sends.
-
-Adapters are trained on a base; latents are an autoencoder's, which encodes a site's images once.
-"""
+"""Models on folders of each site's own: the base of adapters, an autoencoder of latents."""
 
 from dataclasses import dataclass
 from hashlib import sha256

@@ -12,10 +12,7 @@ from phoenix_pipeline.families import family_of
 def personal_prefixes(
     config: PersonalLayersConfig, model: ModelConfig, names: Iterable[str]
 ) -> tuple[str, ...]:
-    """Return the prefixes of personal layers among ``names``: presets, the family's, the user's.
-
-    Raises SettingsError: a prefix matches nothing, or nothing is left to share.
-    """
+    """Return personal prefixes among ``names``; raises SettingsError for none, or all."""
     names = list(names)
     layers, presets = config.layers, family_of(model).personal_presets(model)
     if isinstance(layers, str) and layers not in presets:

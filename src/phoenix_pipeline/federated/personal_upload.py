@@ -49,10 +49,7 @@ class Upload:
 def ask_for_layers(
     job: FederatedJob, run_key: str, fleet: Fleet, clients: Collection[int], weights: Weights
 ) -> Iterator[Upload]:
-    """Yield the layers of those of ``clients`` that send them, in the order of their ids.
-
-    Who keeps them, does not answer, or sends what cannot be such layers is left out with a line.
-    """
+    """Yield the layers of ``clients`` that send them, by id; others with a line in the log."""
     # A node counts its images as it reads them for training.
     settings = job.settings.model_dump_json()
     config = ConfigRecord(

@@ -1,7 +1,4 @@
-"""The program of a federation: initial weights, warm-up, rounds, checkpoints.
-
-It is the same on every engine, and knows none.
-"""
+"""A federation's program on every engine: initial weights, warm-up, rounds, checkpoints."""
 
 import logging
 import shutil
@@ -205,10 +202,7 @@ def _log_round(means: Mapping[str, float], done: int, num_rounds: int) -> None:
 
 
 def warm_up(network: nn.Module, job: FederatedJob, device: torch.device) -> Row:
-    """Train ``network`` in place for ``job.warmup_steps`` on the pool; return the round's row.
-
-    The learning rate stays at its peak: its schedule belongs to the rounds.
-    """
+    """Train ``network`` on the pool, at the peak rate, for ``job.warmup_steps``; return a row."""
     if job.pool is None:
         raise ValueError("a warm-up needs a pool")
     settings = job.settings

@@ -1,7 +1,4 @@
-"""The server's mutable state: saved after a round, found again by the same settings.
-
-Files of an unfinished run of other settings are refused.
-"""
+"""The server's mutable state: saved after a round, found again by the same settings alone."""
 
 import json
 import logging

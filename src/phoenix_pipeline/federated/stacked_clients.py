@@ -1,7 +1,4 @@
-"""Training messages of several clients, answered by one program; and how many at a time.
-
-Everything but the training is what :mod:`~phoenix_pipeline.federated.client_app` does for one.
-"""
+"""Training messages of several clients, answered by one program; and how many at a time."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence

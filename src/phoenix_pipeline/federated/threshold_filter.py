@@ -164,10 +164,7 @@ def score_own_model(
     model: ClientModel,
     server_round: int,
 ) -> float:
-    """Return how far samples of the client's own model, as just trained, are from real images.
-
-    A model that cannot be sampled has no score: NaN, which is a strike.
-    """
+    """Return how far the client's own samples are from real images; NaN, a strike, without any."""
     model.put_into_network()
     latents = SiteLatents.of(settings, site.own)
     attach(model.network, latents.autoencoder if latents else None)

@@ -152,10 +152,7 @@ def receive(
     initial: Arrays,
     initial_shared: Collection[str],
 ) -> Received:
-    """Return what a client was sent, ``initial`` before round 1; ``state`` keeps what it must.
-
-    Raises FederationError: it is for another network, or see :func:`receive_broadcast`.
-    """
+    """Return what a client was sent; ``state`` keeps of it; raises FederationError for others."""
     if not settings.compression.is_active:
         layout = Layout.of(initial)
         if layout.fingerprint != config[_LAYOUT]:

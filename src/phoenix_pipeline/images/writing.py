@@ -145,10 +145,7 @@ def read_samples(path: Path) -> Samples:
 
 
 def pick_evenly(samples: Samples, count: int) -> np.ndarray:
-    """Return ``count`` images spread evenly over the file, those of client models if there are any.
-
-    The rule looks at positions only, so that no sample is picked for its looks.
-    """
+    """Return ``count`` images spread evenly over the file, of client models if any; none picked."""
     personal = np.flatnonzero(samples.client_id != GLOBAL_MODEL)
     rows = personal if len(personal) else np.arange(samples.images.num_images)
     positions = np.linspace(0, len(rows), min(count, len(rows)), endpoint=False).astype(int)

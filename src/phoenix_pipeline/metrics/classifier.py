@@ -1,7 +1,4 @@
-"""The label judge is trained on the real training images, or comes from the user's own file.
-
-Either is measured on the test images, and kept with what it was measured on.
-"""
+"""The label judge, trained here or of the user's own file; measured on the test images."""
 
 import hashlib
 import logging
@@ -64,10 +61,7 @@ def train_classifier(
 def measure_own_judge(
     train: ImageSet, test: ImageSet, config: ClassifierConfig, device: torch.device
 ) -> LabelJudge:
-    """Return the judge in ``config.file.path`` with its accuracy on ``test``.
-
-    Raises SettingsError, CheckpointError, DataError: it does not fit, is broken, or not finite.
-    """
+    """Return the user's judge, measured; raises SettingsError, CheckpointError, DataError."""
     labels_of(test, "test")
     judge = _measured(open_own_judge(test, config.file, device), train, test, config, device)
     if judge.test_accuracy < 2 / test.num_classes:

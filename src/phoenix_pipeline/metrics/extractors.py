@@ -1,7 +1,4 @@
-"""Features that need no file, and which of the feature spaces asked for are at hand.
-
-A Frechet distance is named after its extractor; only ``fid_inception_v3`` is the published FID.
-"""
+"""Features without a file, and spaces at hand; only ``fid_inception_v3`` is the published FID."""
 
 import torch
 from torch import Tensor

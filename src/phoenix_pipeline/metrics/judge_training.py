@@ -20,10 +20,7 @@ _GREY = 128
 
 
 def augment(images: Tensor, horizontal_flip: bool, generator: torch.Generator) -> Tensor:
-    """Shift each image of uint8 [N, C, H, W] by up to an eighth of its side; mirror half if asked.
-
-    What comes in at the edges repeats the edge. ``generator`` lives on the CPU.
-    """
+    """Shift uint8 [N, C, H, W] by up to an eighth, edges repeated; mirror half if asked."""
     count, _, height, width = images.shape
     reach_y, reach_x = max(1, int(height * LARGEST_SHIFT)), max(1, int(width * LARGEST_SHIFT))
     shift_y = torch.randint(-reach_y, reach_y + 1, (count, 1), generator=generator)

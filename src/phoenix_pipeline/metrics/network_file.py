@@ -1,7 +1,4 @@
-"""A classifier from a user's TorchScript or ONNX file, behind the preprocessing that it expects.
-
-It is tried on a few images before anything rests on it; ``classifier.py`` measures how good it is.
-"""
+"""A classifier from a user's TorchScript or ONNX file, behind the preprocessing it expects."""
 
 import warnings
 from collections.abc import Callable
@@ -63,10 +60,7 @@ class FileNetwork:
 
 
 def prepare_images(images: Tensor, config: JudgeFileConfig) -> Tensor:
-    """Return float32 [N, C, S, S] as ``config`` describes it from uint8 [N, C, H, W], 0..255.
-
-    Channels are converted first, then the size, the range, and the normalisation.
-    """
+    """Return float32 [N, C, S, S] of uint8 [N, C, H, W]: channels, size, range, normalised."""
     pixels = images.float()
     if config.channels == 3 and pixels.shape[1] == 1:
         pixels = pixels.expand(-1, 3, -1, -1)
@@ -85,10 +79,7 @@ def prepare_images(images: Tensor, config: JudgeFileConfig) -> Tensor:
 
 
 def open_network(path: Path, device: torch.device) -> Network:
-    """Return the network in ``path``, TorchScript or ONNX (on the CPU if need be).
-
-    Raises SettingsError: it is missing or of another kind; CheckpointError: it is broken.
-    """
+    """Return the network in ``path``; raises SettingsError, CheckpointError."""
     if path.suffix in TORCHSCRIPT:
         return _open_torchscript(path, device)
     if path.suffix in ONNX:
@@ -166,10 +157,7 @@ def existing_file(file: JudgeFileConfig) -> Path:
 
 
 def open_own_judge(test: ImageSet, file: JudgeFileConfig, device: torch.device) -> FileNetwork:
-    """Return the network after a trial on a few images.
-
-    Raises SettingsError, CheckpointError, DataError: it does not fit, is broken, or not finite.
-    """
+    """Return the network, tried; raises SettingsError, CheckpointError, DataError."""
     network = FileNetwork(open_network(existing_file(file), device), file, _order(file, test))
     channels = file.channels or test.channels
     if len(file.mean) not in (0, 1, channels):

@@ -1,7 +1,4 @@
-"""What real images contribute to the scores, in one feature space, as an artifact of its own.
-
-Independent of the run's seed, so that runs with different seeds are held against the same images.
-"""
+"""Real images' part in the scores, in one feature space: an artifact, by no run's seed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

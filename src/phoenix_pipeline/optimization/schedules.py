@@ -11,10 +11,7 @@ from phoenix_pipeline.registry import look_up
 
 
 def ema_decay(update: int, horizon: float) -> float:
-    """Return the decay of the ``update``-th update (1-based) for ``horizon`` in [0, 1).
-
-    The first is 0 whatever the horizon: the initial weights are in no average.
-    """
+    """Return the decay of the ``update``-th update, from 1, for ``horizon`` in [0, 1); first 0."""
     if horizon <= 0.0 or update == 1:
         return 0.0
     return (1.0 - 1.0 / update) ** (1.0 / horizon - 1.0)

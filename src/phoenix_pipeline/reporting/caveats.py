@@ -15,10 +15,7 @@ _ENOUGH_HELD_OUT = 300
 
 
 def list_caveats(table: pd.DataFrame) -> list[str]:
-    """Return the caveats that apply to a comparison, most important first.
-
-    ``table``: as :func:`~phoenix_pipeline.reporting.comparison.compare_arms` returns it.
-    """
+    """Return the caveats that apply to a comparison, most important first."""
     arms = table[table["arm"] != FLOOR_NAME]
     floor = table[table["arm"] == FLOOR_NAME]
     caveats = [*_gap_closed(arms), _sample_size(arms), *_floor(arms, floor), *_work(arms)]

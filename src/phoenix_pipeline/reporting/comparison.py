@@ -1,7 +1,4 @@
-"""The comparison of the arms: one row per arm, and its headline as text for the terminal.
-
-Figures and HTML are drawn from the same table elsewhere.
-"""
+"""The comparison of the arms: one row per arm, and its headline as text for the terminal."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -175,10 +172,7 @@ def _line_width(blocks: list[list[str]]) -> int:
 
 
 def table_view(table: pd.DataFrame, columns: Sequence[str], pooled: set[str]) -> dict[str, Any]:
-    """Return ``groups`` (name, span), ``columns`` (metrics) and ``rows`` (arm, cells).
-
-    A cell is its text, whether it is the best, and the value that it is sorted by.
-    """
+    """Return ``groups``, ``columns`` and ``rows`` of cells: text, best or not, and sort value."""
     described = sorted((describe_metric(c) for c in columns), key=lambda m: GROUPS.index(m.group))
     texts = [format_values(list(table[m.name]), m) for m in described]
     best = [_best_places(table, m, pooled) for m in described]

@@ -132,10 +132,7 @@ _DARK_RULES = " ".join(
 
 
 def figure_svg(figure: Figure) -> str:
-    """Return ``figure`` as an SVG with a transparent ground; the same figure gives the same text.
-
-    Letters become outlines, so that the reader needs none of this machine's fonts.
-    """
+    """Return a transparent SVG, letters as outlines; the same figure gives the same text."""
     _settle(figure)
     buffer = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "phoenix", "svg.fonttype": "path"}):

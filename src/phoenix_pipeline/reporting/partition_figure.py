@@ -54,10 +54,7 @@ def draw_partition(training: pd.DataFrame, class_names: Sequence[str] = ()) -> F
 
 
 def draw_client_images(training: pd.DataFrame, class_names: Sequence[str] = ()) -> Figure:
-    """Draw private and received images of each client, above classes x clients of both together.
-
-    ``training``: client_id, label (-1 unlabelled) and shared (bool).
-    """
+    """Draw private and shared images by client, above classes x clients of both together."""
     ids, training = _without_gaps(training)
     counts = _count(training, class_names)
     order = _order_clients(counts, training)

@@ -62,10 +62,7 @@ def disagreements(
     data: Mapping[str, Mapping[str, str]],
     ignored: Collection[str] = (),
 ) -> list[str]:
-    """Return a sentence for each thing that should be the same for all arms and is not.
-
-    ``data``: arm -> digests of the images that it was trained on and scored against.
-    """
+    """Return a sentence for all that arms do not share; ``data``: arm -> digests of its images."""
     shared = {arm: {g: groups[g] for g in SHARED if g in groups} for arm, groups in made.items()}
     flat = {arm: flatten_settings(groups) for arm, groups in shared.items()}
     keys = dict.fromkeys(key for values in flat.values() for key in values)

@@ -1,7 +1,4 @@
-"""The HTML report: one file that shows a whole run and opens from disk, without a server.
-
-Everything in it is inlined; opening it asks no other machine for anything.
-"""
+"""The HTML report: one file of a whole run that opens from disk and asks nobody for anything."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any

@@ -1,7 +1,4 @@
-"""Figures of what the arms generate: sample grids and class histograms, side by side.
-
-After Figures 4 to 6 of Phoenix (arXiv 2306.04098).
-"""
+"""Figures of what the arms generate: grids and class histograms (arXiv 2306.04098, 4 to 6)."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -50,10 +47,7 @@ def draw_grids(grids: Mapping[str, Image.Image | np.ndarray]) -> Figure:
 def draw_class_histograms(
     metrics: Mapping[str, ArmMetrics], training_shares: Sequence[float] | None = None
 ) -> Figure:
-    """Draw the classes' shares by name, and sorted (Figures 4, 5), beside ``training_shares``.
-
-    Arms without a ``class_histogram`` are left out; without any the figure says so.
-    """
+    """Draw shares by name, and sorted (Figures 4, 5); a sentence where no arm was judged."""
     histograms = {a: found for a, m in metrics.items() if (found := m["class_histogram"])}
     if not histograms:
         return draw_sentence("No class histogram: there are no labels to train a classifier on.")

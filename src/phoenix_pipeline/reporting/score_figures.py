@@ -29,10 +29,7 @@ _ROOM_FOR_NUMBERS = 1.45
 
 
 def draw_scores(table: pd.DataFrame) -> Figure:
-    """Draw one bar per arm and headline metric; a dashed line is what real test images get.
-
-    ``table``: as :func:`~phoenix_pipeline.reporting.comparison.compare_arms` returns it.
-    """
+    """Draw one bar per arm and headline metric; a dashed line is what real test images get."""
     names = [
         name
         for name in headline_columns(table)

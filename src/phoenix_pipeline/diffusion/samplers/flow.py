@@ -1,7 +1,4 @@
-"""Euler and Heun: from noise along the velocity of a flow model (Liu et al., arXiv 2209.03003).
-
-The model is of the ODE dx/dt = v(x, t). At t = 1 x is noise, at t = 0 an image.
-"""
+"""Euler and Heun: along dx/dt = v(x, t) from noise at t = 1 to an image (arXiv 2209.03003)."""
 
 from collections.abc import Sequence
 from dataclasses import replace

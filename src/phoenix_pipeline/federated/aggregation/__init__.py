@@ -1,7 +1,4 @@
-"""How the replies of one round become new global weights: a rule, chosen by the settings.
-
-Every rule takes replies one by one (``add``) and gives the weights of the model (``result``).
-"""
+"""How the replies of a round, taken one by one, become new global weights: a rule of settings."""
 
 from collections.abc import Callable, Mapping
 

@@ -108,10 +108,7 @@ def squared_distances(
 
 
 def krum_scores(distances: Tensor, num_byzantine: int) -> Tensor:
-    """Return [n] sums of each reply's ``n - f - 2`` smallest distances to others.
-
-    Krum of Blanchard et al., arXiv 1703.02757, section 3; needs ``n >= f + 3``.
-    """
+    """Return [n] sums of ``n - f - 2`` smallest distances (arXiv 1703.02757, section 3)."""
     others = distances.clone().fill_diagonal_(torch.inf)
     neighbours = len(distances) - num_byzantine - 2
     return others.sort(dim=1).values[:, :neighbours].sum(dim=1)

@@ -144,10 +144,7 @@ class Uniform:
 
 @dataclass(frozen=True)
 class TopK:
-    """The ``density`` x n values of largest magnitude of each array, as fp16, and where they are.
-
-    Positions are ascending, in the smallest integer type that holds them.
-    """
+    """The ``density`` x n largest values of each array, as fp16, and their ascending places."""
 
     density: float
 

@@ -54,10 +54,7 @@ class _Plan:
 
 
 def difference(trained: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> Joined:
-    """Return ``trained - reference`` for the arrays of ``trained``.
-
-    Integers and BatchNorm statistics are no sum of updates: they are returned as they are.
-    """
+    """Return ``trained - reference``; integers and BatchNorm statistics as they are."""
     new, old = join(trained), join(select(reference, trained))
     vectors = {
         key: vector - old.vectors[key] if vector.is_floating_point() else vector

@@ -1,7 +1,4 @@
-"""The folder through which the Kedro node and the ServerApp talk: job in, progress and result out.
-
-Both run on the coordinator's machine, as the same user. JSON and safetensors only.
-"""
+"""The folder between Kedro node and ServerApp, on one machine: job in, progress and result out."""
 
 import json
 import logging
@@ -115,10 +112,7 @@ class ProgressFile:
 
 @contextmanager
 def relayed_log(progress: ProgressFile) -> Iterator[None]:
-    """Append what this package logs meanwhile, as lines of kind ``log`` with their level.
-
-    Flower keeps what a ServerApp prints; who waits at the coordinator would see nothing.
-    """
+    """Append what this package logs meanwhile as lines of kind ``log``, for who waits."""
     relay = logging.Handler(logging.INFO)
     relay.emit = lambda record: progress.append(  # type: ignore[method-assign]
         LOG, record.levelno, {"logger": record.name, "text": record.getMessage()}

@@ -39,10 +39,7 @@ class Task:
 
 
 class LocalGrid(MessageGrid):
-    """Keeps ``workers`` clients at work; use as a context manager.
-
-    Node ``client_id + 1`` is client ``client_id``, since Flower keeps node 1 and up for clients.
-    """
+    """Keeps ``workers`` clients at work, a context manager; node ``client_id + 1`` is a client."""
 
     def __init__(self, client_ids: Iterable[int], workers: int, together: int = 1) -> None:
         self._run = Run.create_empty(run_id=1)

@@ -62,10 +62,7 @@ class Roster:
         self._register = SiteRegister(folder / SITES_FILE, self._config.sites) if has_keys else None
 
     def gather(self) -> None:
-        """Ask nodes, again if they cannot answer yet, until ``num_nodes`` take part.
-
-        Raises FederationError: too few came or could answer.
-        """
+        """Ask nodes until ``num_nodes`` take part; raises FederationError for too few."""
         wait_s, wanted = self._config.wait_for_nodes_s, self._config.num_nodes
         deadline = time.monotonic() + wait_s
         logged = wanted

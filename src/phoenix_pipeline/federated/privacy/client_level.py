@@ -24,10 +24,7 @@ def privatize(
     noise: LocalNoise,
     seed: int | None,
 ) -> dict[str, Tensor]:
-    """Return ``received`` plus the clipped and noisy update; ``seed`` None: secret noise.
-
-    Raises TrainingError: the update is not finite; it has no norm that could be clipped.
-    """
+    """Return ``received`` plus clipped, noisy update; raises TrainingError if not finite."""
     # In the order of names: that of a resumed run differs, and the noise must not.
     arrays, base = join(trained), join(received)
     norm, deviation = update_norm(arrays, base), noise.noise_multiplier * noise.clip_norm

@@ -1,7 +1,4 @@
-"""``kedro claims``: the paper's figures and claims, from the cells of the sweep ``claims``.
-
-Everything is computed from the cells' metrics, rounds and samples; nothing is trained here.
-"""
+"""``kedro claims``: the paper's figures and claims, computed from the cells of a sweep."""
 
 import logging
 from collections.abc import Callable
