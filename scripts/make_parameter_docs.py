@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 from phoenix_pipeline.config import ARM_GROUPS, SHARED_GROUPS, deep_merge
 from phoenix_pipeline.framework.arm_blocks import ARMS
 from phoenix_pipeline.framework.mlflow_store import TrackingConfig
-from phoenix_pipeline.strategies.strategies import known_strategies
+from phoenix_pipeline.strategies.strategy import known_strategies
 
 PROJECT = Path(__file__).parents[1]
 DEFAULT_FILE = PROJECT / "docs" / "parameters.md"

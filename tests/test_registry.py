@@ -34,8 +34,8 @@ from phoenix_pipeline.federated.compression.codecs import CODECS, codec_of
 from phoenix_pipeline.federated.server_optimizer import OPTIMIZERS, ServerOptimizer
 from phoenix_pipeline.metrics.components import extractor_spaces
 from phoenix_pipeline.metrics.extractors import available_extractors
-from phoenix_pipeline.optimization.learning_rate import _COURSES, learning_rate_at
 from phoenix_pipeline.optimization.precision import _AUTOCAST, autocast
+from phoenix_pipeline.optimization.schedules import _COURSES, learning_rate_at
 from phoenix_pipeline.partitioning import partition_clients
 from phoenix_pipeline.partitioning.clients import SCHEMES
 

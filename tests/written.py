@@ -1,12 +1,16 @@
 """What a training, an evaluation and an audit write, with what a test does not care about."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from phoenix_pipeline.config import ModelConfig
 from phoenix_pipeline.families.provenance import NetworkSettings, TrainingRecord
 from phoenix_pipeline.metrics.arm_metrics import ArmMetrics
 from phoenix_pipeline.metrics.privacy.arm_audit import ArmAudit
+from phoenix_pipeline.reporting.arm_results import ArmResults, ScoredArm
 
 
 def network_settings(model: ModelConfig, **changes: Any) -> NetworkSettings:
@@ -29,7 +33,11 @@ def training_record(settings: Mapping[str, Any], **changes: Any) -> TrainingReco
         "weights": "ema",
         "rounds": 2,
         "settings": dict(settings),
-        "trained_with": {"run": {"licence": None}, "partition": {"scheme": "iid"}},
+        "trained_with": {
+            "run": {"licence": None, "seed": 3},
+            "partition": {"scheme": "iid"},
+            "federation": {"engine": "in_process", "pooled": False},
+        },
         "data": {"train_images": "0123", "test_images": "4567", "client_images": "89ab"},
         "epsilon": None,
         "disclosure": ["Each client sent weights."],
@@ -83,3 +91,49 @@ def arm_audit(scores: Mapping[str, float], **changes: Any) -> ArmAudit:
         **dict.fromkeys(("blind", "copies", "reconstruction")),
     }
     return {**plain, "scores": dict(scores), **changes}
+
+
+def scored_arms(
+    metrics: Mapping[str, ArmMetrics],
+    rounds: Mapping[str, pd.DataFrame] | None = None,
+    *,
+    audits: Mapping[str, ArmAudit] | None = None,
+    marks: Mapping[str, str] | None = None,
+    by_round: Mapping[str, pd.DataFrame] | None = None,
+    pooled: Collection[str] = (),
+) -> list[ScoredArm]:
+    """Return the arms of ``metrics`` with what the others, by arm, have of them."""
+    none = pd.DataFrame()
+    return [
+        ScoredArm(
+            arm,
+            own,
+            rounds=(rounds or {}).get(arm, none),
+            by_round=(by_round or {}).get(arm, none),
+            audit=(audits or {}).get(arm),
+            other_settings=(marks or {}).get(arm, ""),
+            is_pooled=arm in pooled,
+        )
+        for arm, own in metrics.items()
+    ]
+
+
+def arm_results(arm: str, metrics: ArmMetrics, **changes: Any) -> ArmResults:
+    """Return what is known of an arm of which nothing but scores and settings was written.
+
+    ``trained_with``, ``disclosure`` and ``weights_digest`` go into its ``phoenix.json``.
+    """
+    made = ("trained_with", "disclosure", "weights_digest", "written")
+    own = {name: changes.pop(name) for name in made if name in changes}
+    record = training_record({}, arm=arm, **own)
+    plain: dict[str, Any] = {
+        "description": {"weights_digest": "abcd", **record},
+        "samples": Path("none"),
+        "classes": pd.DataFrame(),
+        "trained_images": pd.DataFrame(),
+        "grid": Path("none"),
+        "clients_figure": Path("none"),
+        "model_card": "",
+        "sample_card": "",
+    }
+    return ArmResults(arm, metrics, **{**plain, **changes})

@@ -1,7 +1,4 @@
-"""Files that are either complete or absent: JSON and safetensors, read back or refused.
-
-Nothing here uses pickle, and torch is imported only where tensors are handled.
-"""
+"""Files that are complete or absent: JSON and safetensors, read back or refused; no pickle."""
 
 import hashlib
 import json
@@ -77,10 +74,7 @@ def save_tensors(path: Path, tensors: Mapping[str, "Tensor"], metadata: Mapping[
 
 
 def load_tensors(path: Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
-    """Return the tensors, on the CPU, and the metadata that :func:`save_tensors` wrote.
-
-    Raises CheckpointError when the file is missing, truncated, altered or of another origin.
-    """
+    """Return tensors, on the CPU, and metadata; raises CheckpointError for a broken file."""
     from safetensors import SafetensorError, safe_open
 
     if not Path(path).is_file():
@@ -100,10 +94,7 @@ def load_tensors(path: Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
 
 
 def load_metadata(path: Path) -> dict[str, Any]:
-    """Return only the metadata that :func:`save_tensors` wrote; checksums are not looked at.
-
-    Raises CheckpointError when the file is missing, truncated or of another origin.
-    """
+    """Return only the metadata, checksums not looked at; raises CheckpointError."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -151,10 +142,7 @@ def load_diffusers(kind: Any, folder: Path, place: str, whole: str, remedy: str)
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes left in ``folder``, below it, and beside it of its own name.
-
-    Call it only while no other process writes there.
-    """
+    """Remove what killed processes left in and beside ``folder``, which nobody else writes."""
     found = [leftover for pattern in _LEFTOVERS for leftover in folder.rglob(pattern)]
     found += folder.parent.glob(f".{folder.name}.????????.partial*")
     for leftover in found:
@@ -235,10 +223,7 @@ def _remove(path: Path) -> None:
 
 @lru_cache(maxsize=1024)
 def _remove_stale(folder: Path) -> None:
-    """Remove what killed processes left; younger files may belong to a running one.
-
-    Once per folder and process: a folder of 10,000 models would else be read 10,000 times.
-    """
+    """Remove what killed processes left long ago, once per folder and process."""
     for pattern in _LEFTOVERS:
         for leftover in folder.glob(pattern):
             with suppress(OSError):  # Another process may be removing it as well.

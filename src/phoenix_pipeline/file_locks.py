@@ -41,17 +41,12 @@ class Locks:
     def __init__(
         self, command: str | None = None, remedy: str = "or name another folder for this one"
     ) -> None:
-        """Hold none."""
         self._descriptors: list[int] = []
         self._command = (Path(sys.argv[0]).name if command is None else command)[:_SHOWN_COMMAND]
         self._remedy = remedy
 
     def acquire(self, path: Path, what: str) -> None:
-        """Lock ``path`` for this process alone.
-
-        Raises BusyError: another holds it; says who, since when, and by which command.
-        Raises StorageError: the file cannot be written.
-        """
+        """Lock ``path``; raises BusyError, saying who holds it, or StorageError."""
         self._acquire(path, what, None)
 
     def share(self, path: Path, what: str, key: str) -> None:
@@ -102,10 +97,7 @@ class Locks:
 
 @contextmanager
 def locked_for_a_moment(path: Path, patience_s: float, *, needed: bool = False) -> Iterator[None]:
-    """Hold ``path`` for the block, waiting for others.
-
-    After ``patience_s`` it goes on without, or raises BusyError if the lock is ``needed``.
-    """
+    """Hold ``path``; after ``patience_s`` go on without, or raise BusyError if ``needed``."""
     locks, until = Locks(), time.monotonic() + patience_s
     while True:
         try:

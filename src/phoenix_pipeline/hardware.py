@@ -41,10 +41,7 @@ def _cores() -> int:
 
 
 def available_memory(device: "torch.device") -> int:
-    """Return the bytes that this process may still take on ``device``: its share of what is free.
-
-    4 GiB are free where none can tell.
-    """
+    """Return free bytes for this process on ``device``, its share; 4 GiB where none can tell."""
     return _free_memory(device) // _share.processes
 
 
@@ -65,10 +62,7 @@ def _free_memory(device: "torch.device") -> int:
 
 
 def resolve_device(name: str) -> "torch.device":
-    """Return the torch device called ``name``; ``auto`` is the first GPU, else the CPU.
-
-    Raises SettingsError: the device is not there.
-    """
+    """Return the device ``name``, ``auto``: the first GPU, else the CPU; raises SettingsError."""
     import torch
 
     has_mps = torch.backends.mps.is_available()

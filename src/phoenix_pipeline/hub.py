@@ -23,13 +23,7 @@ _DOWNLOAD = (
 
 
 def find_folder(given: str, setting: str, *, allow_download: bool = False) -> Path:
-    """Return the folder that ``given`` is or names.
-
-    What is no ``owner/name`` or ``owner/name@revision`` is a path, and so is what there is here.
-    ``setting``: whose value it is, for the error.
-    Raises SettingsError: the hub's cache does not have it, and it was not, or could not be,
-    downloaded.
-    """
+    """Return the folder ``given``, a path or a name on the hub; raises SettingsError."""
     path = Path(given).expanduser()
     name = _NAME.fullmatch(given)
     if path.exists() or name is None:
@@ -75,10 +69,7 @@ def _download(repository: str, revision: str | None) -> str:
 
 
 def start_folder(model: ModelConfig) -> Path | None:
-    """Return the folder that ``model.start_from`` is or names; None where there is no start.
-
-    Raises SettingsError: it is a name on the hub that the local cache does not have.
-    """
+    """Return the folder of ``model.start_from``, if any; raises SettingsError if not cached."""
     if model.start_from is None:
         return None
     return find_folder(model.start_from, "model.start_from", allow_download=model.allow_download)

@@ -17,10 +17,7 @@ _MAYBE_HALF_A_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as indented JSON; NumPy numbers and arrays are allowed, NaN is not.
-
-    Raises StorageError when it cannot be written in full.
-    """
+    """Write ``value`` as indented JSON, NumPy allowed and NaN not; raises StorageError."""
     try:
         text = json.dumps(value, indent=2, allow_nan=False, default=plain_value)
     except ValueError as error:
@@ -32,10 +29,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON; raises CheckpointError when the file is missing or broken.
-
-    Broken is also what Python reads and nothing can write again: half of a character.
-    """
+    """Read JSON; raises CheckpointError when the file is missing or broken, half characters too."""
     try:
         text = Path(path).read_text(encoding="utf-8")
         value = json.loads(text)
@@ -51,10 +45,7 @@ def read_json(path: Path) -> Any:
 
 
 def check_content(content: Any, kind: TypeAdapter[Checked], origin: Path | str) -> Checked:
-    """Return ``content``, read from ``origin``, as a ``kind``; keys that it does not know may stay.
-
-    Raises CheckpointError: keys are missing, or have values of another kind; names them.
-    """
+    """Return ``content`` of ``origin`` as a ``kind``, more keys allowed; raises CheckpointError."""
     try:
         return kind.validate_python(content)
     except ValidationError as error:

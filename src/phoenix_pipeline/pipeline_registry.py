@@ -22,10 +22,7 @@ _ARM_STAGES = {
 
 
 def register_pipelines() -> dict[str, Pipeline]:
-    """Return the pipelines of the session's arms; without a session, those of KEDRO_ENV.
-
-    Their names are what ``kedro run --pipelines`` takes.
-    """
+    """Return the pipelines of the session's arms, or those of KEDRO_ENV, by name."""
     return build_pipelines(arm_registry.names or open_config(project_folder()).arms)
 
 

@@ -23,8 +23,6 @@ def progress_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 class _Display:
-    """Shows the bars of all threads while there are any."""
-
     def __init__(self) -> None:
         self._changing = threading.Lock()
         self._bars = 0

@@ -62,22 +62,14 @@ class Registry(Mapping[str, Entry]):
 
 
 def register(kind: str, name: str, component: Any) -> None:
-    """Make ``component`` known as ``name`` in this process.
-
-    ``name``: as settings will call it; a name that is registered already gets the new component.
-    ``component``: what the registry of that kind holds (docs/extending.md).
-    Raises SettingsError: there is no such kind.
-    """
+    """Make ``component`` known as ``name`` in this process; raises SettingsError for no kind."""
     if kind not in KINDS:
         raise SettingsError(f"components are of the kinds {', '.join(KINDS)}; got {kind!r}")
     _registered[kind][name] = component
 
 
 def load_extensions(modules: Sequence[str]) -> None:
-    """Import ``modules``, which register components, here and in processes that are started.
-
-    Raises SettingsError: one cannot be imported.
-    """
+    """Import ``modules``, here and in processes to come; raises SettingsError."""
     os.environ[_EXTENSIONS] = ",".join(modules)
     extension_modules()
 

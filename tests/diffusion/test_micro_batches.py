@@ -12,9 +12,9 @@ from torch import Tensor
 from phoenix_pipeline.config import NoiseConfig, TrainingConfig
 from phoenix_pipeline.diffusion.graphed import why_not_graphed
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
-from phoenix_pipeline.diffusion.sizes import settle_training
 from phoenix_pipeline.diffusion.stacked import why_not_stacked
 from phoenix_pipeline.diffusion.training import train_locally
+from phoenix_pipeline.diffusion.unet import settle_training
 from phoenix_pipeline.optimization.work import LocalResult, LocalWork
 
 SCHEDULE = NoiseSchedule.from_config(NoiseConfig(), "cpu")

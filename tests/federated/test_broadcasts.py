@@ -11,9 +11,8 @@ from flwr.app import ArrayRecord, ConfigRecord
 from phoenix_pipeline.config import CompressionConfig
 from phoenix_pipeline.errors import FederationError
 from phoenix_pipeline.federated.client_state import ClientState
-from phoenix_pipeline.federated.compression.broadcast import Broadcast
+from phoenix_pipeline.federated.compression.broadcast import Broadcast, HeldReferences
 from phoenix_pipeline.federated.compression.codecs import codec_of
-from phoenix_pipeline.federated.compression.held import HeldReferences
 from phoenix_pipeline.federated.compression.updates import encoded_bytes
 from phoenix_pipeline.federated.run_state import RunState
 from phoenix_pipeline.federated.transport import ServerTransport, receive

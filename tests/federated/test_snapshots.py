@@ -6,7 +6,7 @@ import pytest
 
 from phoenix_pipeline.diffusion.unet import build_unet
 from phoenix_pipeline.errors import CheckpointError
-from phoenix_pipeline.federated.snapshots import find_snapshots, read_snapshot
+from phoenix_pipeline.federated.round_teller import find_snapshots, read_snapshot
 from tests.federated.tiny import UNET, federate, interrupt, same, settings
 
 EVERY_SECOND = {"every": 2}

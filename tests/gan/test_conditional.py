@@ -10,8 +10,7 @@ from torch import Tensor
 from phoenix_pipeline.config import DcganConfig, ModelConfig, PrivacyAuditConfig, TrainingConfig
 from phoenix_pipeline.families.dcgan import DcganFamily
 from phoenix_pipeline.gan.dcgan import Dcgan, build_dcgan
-from phoenix_pipeline.gan.export import export_networks, load_networks
-from phoenix_pipeline.gan.sampling import sample_images
+from phoenix_pipeline.gan.sampling import export_networks, load_networks, sample_images
 from phoenix_pipeline.gan.training import train_locally
 from phoenix_pipeline.metrics.privacy.membership import membership_scores
 from phoenix_pipeline.optimization.work import LocalWork

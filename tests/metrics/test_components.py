@@ -16,9 +16,9 @@ from phoenix_pipeline.metrics import components
 from phoenix_pipeline.metrics.extractors import available_extractors, check_extractors
 from phoenix_pipeline.metrics.reference import build_reference
 from phoenix_pipeline.metrics.scores import Yardstick, score_real_images, score_samples
+from phoenix_pipeline.reporting.columns import describe_metric
 from phoenix_pipeline.reporting.comparison import compare_arms, format_table, headline_columns
-from phoenix_pipeline.reporting.vocabulary import describe_metric
-from tests.written import arm_metrics
+from tests.written import arm_metrics, scored_arms
 
 FILE = """
 from phoenix_pipeline.metrics.feature_extractor import FeatureExtractor
@@ -88,7 +88,7 @@ def test_it_is_measured_in_every_space_and_leads_the_table() -> None:
     assert {"fid_rows", "kid_rows", "precision_rows", "offset_pixels"} <= set(scores)
     floor = score_real_images(test.images, held, seed=0).scores
     assert floor["offset_rows"] < scores["offset_rows"]
-    table = compare_arms({"fedavg": arm_metrics(scores)}, {}, floor)
+    table = compare_arms(scored_arms({"fedavg": arm_metrics(scores)}), floor)
     assert headline_columns(table)[:3] == ["fid_rows", "fid_pixels", "offset_rows"]
     assert "Offset" in format_table(table, width=60)
     assert describe_metric("offset_rows").title == "Offset rows ↓"

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from phoenix_pipeline.optimization.break_even import SAMPLING, TRAINING, BreakEven
+from phoenix_pipeline.optimization.compilation import SAMPLING, TRAINING, BreakEven
 
 
 @pytest.mark.parametrize(

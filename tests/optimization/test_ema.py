@@ -5,7 +5,7 @@ import torch
 from pydantic import ValidationError
 
 from phoenix_pipeline.config import TrainingConfig
-from phoenix_pipeline.optimization.ema import ema_decay, update_ema
+from phoenix_pipeline.optimization.schedules import ema_decay, update_ema
 
 
 def average_of(values: list[float], horizon: float) -> float:

@@ -3,7 +3,7 @@
 import pytest
 
 from phoenix_pipeline.config import TrainingConfig
-from phoenix_pipeline.optimization.learning_rate import learning_rate_at
+from phoenix_pipeline.optimization.schedules import learning_rate_at
 
 
 @pytest.mark.parametrize(

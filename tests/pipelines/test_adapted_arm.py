@@ -15,7 +15,7 @@ from phoenix_pipeline.config import (
 from phoenix_pipeline.diffusion.unet import build_unet
 from phoenix_pipeline.errors import CheckpointError, SettingsError
 from phoenix_pipeline.families.model_folder import load_as_trained, load_network, read_description
-from phoenix_pipeline.federated.snapshots import find_snapshots
+from phoenix_pipeline.federated.round_teller import find_snapshots
 from phoenix_pipeline.pipelines.privacy_audit.reconstruction import reconstruct_images
 from phoenix_pipeline.pipelines.privacy_audit.subject import Subject
 from tests.federated.adapted import LORA, arm, make_base

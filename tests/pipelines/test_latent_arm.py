@@ -21,7 +21,7 @@ from phoenix_pipeline.families.model_folder import (
     load_network,
     read_description,
 )
-from phoenix_pipeline.federated.snapshots import find_snapshots
+from phoenix_pipeline.federated.round_teller import find_snapshots
 from phoenix_pipeline.latents.autoencoder import autoencoder_of, load_autoencoder
 from phoenix_pipeline.metrics.privacy.membership import membership_scores
 from phoenix_pipeline.pipelines.privacy_audit.reconstruction import reconstruct_images

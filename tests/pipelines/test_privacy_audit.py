@@ -26,18 +26,12 @@ from phoenix_pipeline.families.provenance import fingerprint_data
 from phoenix_pipeline.federated.personal_layers import split_personal
 from phoenix_pipeline.federated.records import ClientSettings
 from phoenix_pipeline.images import GLOBAL_MODEL, ImageSet, SampleWriter
-from phoenix_pipeline.pipelines.comparison.results import (
-    PARTS,
-    ArmResults,
-    LeftOut,
-    collect,
-    current_audits,
-    gather,
-)
+from phoenix_pipeline.pipelines.comparison.nodes import PARTS, LeftOut, collect, gather
 from phoenix_pipeline.pipelines.privacy_audit.nodes import audit_privacy
 from phoenix_pipeline.pipelines.privacy_audit.reconstruction import reconstruct_images
 from phoenix_pipeline.pipelines.privacy_audit.subject import Subject
-from tests.written import arm_metrics, network_settings, training_record
+from phoenix_pipeline.reporting.arm_results import AUDIT_COMMAND, ArmResults, add_audits
+from tests.written import arm_metrics, arm_results, network_settings, training_record
 
 DIFFUSION = ModelConfig(
     unet=UNetConfig(block_out_channels=(8,), attention_resolutions=(), norm_num_groups=4),
@@ -189,25 +183,31 @@ def test_an_audit_of_another_model_is_left_out(
     description = read_description(tmp_path / "model")
 
     def results(description: dict[str, Any]) -> list[ArmResults]:
-        others: dict[str, Any] = {part: {} for part in PARTS} | {"description": description}
-        return [ArmResults(arm, **others) for arm in ("dcgan", "fedavg")]
+        empty = arm_metrics({})
+        return [arm_results(a, empty, description=description) for a in ("dcgan", "fedavg")]
+
+    def kept(found: list[ArmResults]) -> dict[str, Any]:
+        return {result.arm: result.audit for result in found if result.audit}
 
     audits = {"dcgan": audited}
-    assert current_audits(results(description), audits, "audit") == (audits, [])
+    current, notes = add_audits(results(description), audits)
+    assert (kept(current), notes) == (audits, [])
     network = family_of(DCGAN).build(DCGAN, 1, 8, 1)
     write_models(tmp_path / "later", {}, [], network, description)
-    current, notes = current_audits(results(read_description(tmp_path / "later")), audits, "audit")
-    assert current == {}
+    later = results(read_description(tmp_path / "later"))
+    current, notes = add_audits(later, audits)
+    assert kept(current) == {}
     assert notes == [
-        "The privacy audit of dcgan is of an earlier model and is left out; run again: audit"
+        "The privacy audit of dcgan is of an earlier model and is left out; run again: "
+        f"{AUDIT_COMMAND}"
     ]
-    both = {"dcgan": audited, "fedavg": audited}
-    current, notes = current_audits(results(read_description(tmp_path / "later")), both, "audit")
+    current, notes = add_audits(later, {"dcgan": audited, "fedavg": audited})
     assert (len(notes), notes[0][:34]) == (1, "The privacy audit of dcgan, fedavg")
     earlier = {"dcgan": {name: value for name, value in audited.items() if name != "membership"}}
-    current, (note,) = current_audits(results(description), earlier, "audit")
-    assert current == {}
-    assert "is left out: privacy.json of dcgan" in note and note.endswith("make it again: audit")
+    current, (note,) = add_audits(results(description), earlier)
+    assert kept(current) == {}
+    assert "is left out: privacy.json of dcgan" in note
+    assert note.endswith(f"make it again: {AUDIT_COMMAND}")
 
 
 def test_an_arm_that_an_earlier_version_made_is_left_out_with_the_reason() -> None:

@@ -8,9 +8,15 @@ import pandas as pd
 import pytest
 
 from phoenix_pipeline.errors import DataError
-from phoenix_pipeline.reporting.claim_figures import draw_sorted_classes, sorted_shares
-from phoenix_pipeline.reporting.claims import CLAIMS, Claim, paired_differences, verdict
-from phoenix_pipeline.reporting.claims_document import markdown_table, render_claims
+from phoenix_pipeline.reporting.claims import (
+    CLAIMS,
+    Claim,
+    paired_differences,
+    render_claims,
+    verdict,
+)
+from phoenix_pipeline.reporting.formatting import markdown_table
+from phoenix_pipeline.reporting.sample_figures import draw_sorted_classes, sorted_shares
 
 CLAIM = Claim(
     "sharing helps",

@@ -10,6 +10,7 @@ from phoenix_pipeline.reporting.comparison import (
     headline_columns,
     run_totals,
 )
+from tests.written import scored_arms
 
 
 def test_totals_are_those_added_up_by_hand(rounds) -> None:
@@ -32,14 +33,14 @@ def test_a_warm_up_is_work_but_no_round(rounds) -> None:
     assert (totals["rounds"], totals["clients"], totals["images_trained"]) == (3, 2, 280)
 
 
-def test_a_round_on_the_link_lasts_as_long_as_its_slowest_client(rounds) -> None:
+def test_a_round_on_the_link_lasts_as_long_as_its_slowest_client(metrics, rounds) -> None:
     timed = rounds.assign(link_seconds=[1.0, 4.0, 2.0, 0.5, 3.0, 3.5])
     assert run_totals(timed)["link_seconds"] == 4.0 + 2.0 + 3.5
     assert "link_seconds" not in run_totals(rounds.assign(link_seconds=float("nan")))
-    table = compare_arms({}, {"fedavg": timed, "dcgan": rounds}, pooled=["dcgan"])
+    table = compare_arms(scored_arms(metrics, {"fedavg": timed, "dcgan": rounds}, pooled=["dcgan"]))
     assert "link_seconds" in headline_columns(table)
     assert "on the link" in format_table(table)
-    assert table["link_seconds"].isna().tolist() == [False, True]
+    assert table["link_seconds"].isna().tolist() == [False, True, True]
 
 
 def test_what_was_not_counted_is_missing_rather_than_zero(rounds) -> None:
@@ -49,8 +50,8 @@ def test_what_was_not_counted_is_missing_rather_than_zero(rounds) -> None:
 
 
 def test_rows_keep_their_order_and_the_floor_is_last(metrics, rounds, floor) -> None:
-    table = compare_arms(metrics, {"late": rounds, "fedavg": rounds}, floor)
-    assert list(table["arm"]) == ["fedavg", "centralized", "dcgan", "late", FLOOR_NAME]
+    table = compare_arms(scored_arms(metrics, {"fedavg": rounds}), floor)
+    assert list(table["arm"]) == ["fedavg", "centralized", "dcgan", FLOOR_NAME]
     by_arm = table.set_index("arm")
     assert by_arm.at["dcgan", "fid_pixels"] == 31.5
     assert by_arm.at["fedavg", "images_trained"] == 220
@@ -65,7 +66,7 @@ def test_rows_keep_their_order_and_the_floor_is_last(metrics, rounds, floor) -> 
 def test_an_arm_that_pools_its_images_has_no_traffic_but_its_work(metrics, rounds) -> None:
     none = rounds.assign(bytes_up=0, bytes_down=0)
     table = compare_arms(
-        metrics, {"centralized": none, "fedavg": rounds}, pooled=["centralized"]
+        scored_arms(metrics, {"centralized": none, "fedavg": rounds}, pooled=["centralized"])
     ).set_index("arm")
     assert table.loc["centralized", ["bytes_up", "bytes_total", "bytes_per_round"]].isna().all()
     assert table.at["centralized", "images_trained"] == 220
@@ -78,7 +79,7 @@ def test_the_averaged_model_is_no_headline(metrics) -> None:
         "final_average.kid_pixels": 1.0,
         "final_average.coverage_pixels": 0.1,
     }
-    table = compare_arms(metrics, {})
+    table = compare_arms(scored_arms(metrics))
     assert table.set_index("arm").at["dcgan", "final_average.fid_pixels"] == 9.0
     headline = ["fid_pixels", "gap_closed_pixels", "coverage_pixels", "class_kl"]
     assert headline_columns(table) == headline
@@ -86,7 +87,7 @@ def test_the_averaged_model_is_no_headline(metrics) -> None:
 
 def test_missing_values_stay_empty_in_the_csv(metrics, rounds, floor) -> None:
     metrics["dcgan"]["scores"]["coverage_pixels"] = float("nan")
-    text = compare_arms(metrics, {"fedavg": rounds}, floor).to_csv(index=False)
+    text = compare_arms(scored_arms(metrics, {"fedavg": rounds}), floor).to_csv(index=False)
     assert "nan" not in text.lower() and "<na>" not in text.lower() and "None" not in text
     again = pd.read_csv(io.StringIO(text)).set_index("arm")
     assert pd.isna(again.at["dcgan", "coverage_pixels"])
@@ -95,7 +96,7 @@ def test_missing_values_stay_empty_in_the_csv(metrics, rounds, floor) -> None:
 
 def test_the_classifier_accuracy_is_one_column(metrics) -> None:
     metrics["fedavg"]["scores"]["classifier_test_accuracy"] = 0.9
-    table = compare_arms(metrics, {})
+    table = compare_arms(scored_arms(metrics))
     assert list(table.columns).count("classifier_test_accuracy") == 1
     assert list(table["classifier_test_accuracy"]) == [0.9, 0.986, 0.986]
 
@@ -112,7 +113,7 @@ def test_headline_takes_the_most_telling_space_and_skips_empty_columns() -> None
 
 
 def test_terminal_table_shows_numbers_under_arrows(metrics, rounds, floor) -> None:
-    lines = format_table(compare_arms(metrics, {"fedavg": rounds}, floor)).splitlines()
+    lines = format_table(compare_arms(scored_arms(metrics, {"fedavg": rounds}), floor)).splitlines()
     assert lines[1].split() == [
         "arm", "pixels", "↓", *["pixels", "↑"] * 2, "KL", "↓", "trained", "Traffic", "↓",
     ]  # fmt: skip
@@ -126,7 +127,7 @@ def test_terminal_table_shows_numbers_under_arrows(metrics, rounds, floor) -> No
 def test_terminal_table_explains_no_mark_that_is_in_none_of_its_columns(
     metrics, rounds, floor
 ) -> None:
-    table = compare_arms(metrics, {"fedavg": rounds}, floor)
+    table = compare_arms(scored_arms(metrics, {"fedavg": rounds}), floor)
     narrow = format_table(table, width=50)
     assert "-9.55?" not in narrow and "not credible" not in narrow
 

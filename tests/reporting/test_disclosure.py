@@ -104,7 +104,8 @@ def test_settings_are_flattened_and_compared() -> None:
         "sizes": "[1, 2]",
         "flag": "true",
     }
-    assert differing_settings({"a": first, "b": second}) == {
+    flat = {"a": flatten_settings(first), "b": flatten_settings(second)}
+    assert differing_settings(flat) == {
         "training.lr": {"a": "0.1", "b": "0.2"},
         "flag": {"a": "true", "b": ""},
         "extra": {"a": "", "b": "{}"},

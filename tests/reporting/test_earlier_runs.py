@@ -4,7 +4,9 @@ import io
 
 import pandas as pd
 
-from phoenix_pipeline.reporting.earlier_runs import ComparedModel, add_runs, show_earlier
+from phoenix_pipeline.reporting.arm_results import ArmResults
+from phoenix_pipeline.reporting.page_tables import add_runs, show_earlier
+from tests.written import arm_metrics, arm_results
 
 SETTINGS = {
     "run": {"seed": 3},
@@ -13,8 +15,10 @@ SETTINGS = {
 }
 
 
-def model(day: int, weights: str) -> ComparedModel:
-    return ComparedModel(f"2026-01-{day:02}", weights, SETTINGS)
+def model(arm: str, day: int, weights: str) -> ArmResults:
+    scores = arm_metrics({}, {"weights_digest": weights})
+    made = {"trained_with": SETTINGS, "weights_digest": weights, "written": f"2026-01-{day:02}"}
+    return arm_results(arm, scores, **made)
 
 
 def table(**fids: float) -> pd.DataFrame:
@@ -26,7 +30,7 @@ def as_read_back(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def test_models_are_kept_once_and_shown_when_others_took_their_place() -> None:
-    first = {"fedavg": model(1, "sha256:1e5"), "dcgan": model(1, "sha256:22")}
+    first = [model("fedavg", 1, "1e5"), model("dcgan", 1, "22")]
     runs = add_runs(pd.DataFrame(), table(fedavg=0.5, dcgan=2.0), first)
     assert show_earlier(runs, first) is None
 
@@ -34,7 +38,7 @@ def test_models_are_kept_once_and_shown_when_others_took_their_place() -> None:
     runs = add_runs(as_read_back(runs), table(fedavg=0.75, dcgan=2.0), first)
     assert runs[["arm", "fid_pixels"]].to_numpy().tolist() == [["fedavg", 0.75], ["dcgan", 2.0]]
 
-    second = {"fedavg": model(2, "sha256:33")}
+    second = [model("fedavg", 2, "33")]
     runs = add_runs(as_read_back(runs), table(fedavg=0.25), second)
     shown = show_earlier(as_read_back(runs), second)
     assert shown is not None
@@ -48,5 +52,10 @@ def test_models_are_kept_once_and_shown_when_others_took_their_place() -> None:
     assert [row[-1] for row in shown.rows] == ["2.000", "0.750"]
 
 
+def test_scores_of_a_model_that_is_no_longer_there_make_no_row() -> None:
+    late = arm_results("fedavg", arm_metrics({}), trained_with=SETTINGS, weights_digest="later")
+    assert add_runs(pd.DataFrame(), table(fedavg=0.5), [late]).empty
+
+
 def test_nothing_scored_keeps_what_there_was() -> None:
-    assert add_runs(pd.DataFrame(), table(), {}).empty
+    assert add_runs(pd.DataFrame(), table(), []).empty

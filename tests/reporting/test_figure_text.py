@@ -10,8 +10,8 @@ import pytest
 from matplotlib import font_manager
 from matplotlib.figure import Figure
 
-from phoenix_pipeline.reporting import figure_text
-from phoenix_pipeline.reporting.figure_text import drawable_name
+from phoenix_pipeline.reporting import figure_style
+from phoenix_pipeline.reporting.figure_style import drawable_name
 from phoenix_pipeline.reporting.partition_figure import draw_partition
 from phoenix_pipeline.reporting.sample_figures import draw_class_histograms
 
@@ -36,11 +36,11 @@ def tick_texts(figure: Figure) -> set[str]:
 @pytest.fixture(autouse=True)
 def only_dejavu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let this machine have no other font."""
-    figure_text._family_with.cache_clear()
-    figure_text._say_missing.cache_clear()
-    monkeypatch.setattr(figure_text, "_other_fonts", dict)
+    figure_style._family_with.cache_clear()
+    figure_style._say_missing.cache_clear()
+    monkeypatch.setattr(figure_style, "_other_fonts", dict)
     yield
-    figure_text._family_with.cache_clear()
+    figure_style._family_with.cache_clear()
 
 
 @pytest.mark.filterwarnings("error:Glyph")
@@ -65,9 +65,9 @@ def test_missing_glyphs_are_said_once(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_another_font_of_this_machine_fills_in(monkeypatch: pytest.MonkeyPatch) -> None:
     math = Path(font_manager.findfont("DejaVu Sans")).with_name("STIXGeneral.ttf")
-    monkeypatch.setattr(figure_text, "_other_fonts", lambda: {"STIXGeneral": str(math)})
+    monkeypatch.setattr(figure_style, "_other_fonts", lambda: {"STIXGeneral": str(math)})
     sans = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
     stix = font_manager.get_font(str(math))
     only_there = next(code for code in stix.get_charmap() if code not in sans.get_charmap())
     assert drawable_name(chr(only_there)) == chr(only_there)
-    assert figure_text._other_family(chr(only_there)) == "STIXGeneral"
+    assert figure_style._other_family(chr(only_there)) == "STIXGeneral"

@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 
 from phoenix_pipeline.errors import DataError
-from phoenix_pipeline.reporting.frontier import draw_frontier, frontier_table
+from phoenix_pipeline.reporting.score_figures import draw_frontier, frontier_table
 
 SCORES = ("fid_pixels",)
 

@@ -4,10 +4,10 @@ import pandas as pd
 import pytest
 
 from phoenix_pipeline.reporting.caveats import list_caveats
+from phoenix_pipeline.reporting.columns import describe_metric
 from phoenix_pipeline.reporting.comparison import FLOOR_NAME, compare_arms, headline_columns
 from phoenix_pipeline.reporting.formatting import format_values
-from phoenix_pipeline.reporting.vocabulary import describe_metric
-from tests.written import arm_metrics
+from tests.written import arm_metrics, scored_arms
 
 
 def compare(floor: dict[str, float] | None = None, **fids: dict[str, float]) -> pd.DataFrame:
@@ -16,7 +16,7 @@ def compare(floor: dict[str, float] | None = None, **fids: dict[str, float]) -> 
         arm: arm_metrics({f"fid_{space}": value for space, value in own.items()})
         for arm, own in fids.items()
     }
-    return compare_arms(metrics, {}, floor).set_index("arm")
+    return compare_arms(scored_arms(metrics), floor).set_index("arm")
 
 
 def test_shares_are_those_worked_out_by_hand() -> None:

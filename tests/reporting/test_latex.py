@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from phoenix_pipeline.reporting.latex import latex_summary, latex_table, latex_text
-from phoenix_pipeline.reporting.sweep_tables import summarize
+from phoenix_pipeline.reporting.formatting import latex_table, latex_text
+from phoenix_pipeline.reporting.sweep_tables import latex_summary, summarize
 
 
 def test_a_table_by_hand() -> None:

@@ -2,20 +2,20 @@ import pandas as pd
 import pytest
 
 from phoenix_pipeline.metrics.privacy.arm_audit import ArmAudit
+from phoenix_pipeline.reporting.caveats import list_skipped, privacy_caveats
 from phoenix_pipeline.reporting.comparison import compare_arms
 from phoenix_pipeline.reporting.gallery import Gallery
 from phoenix_pipeline.reporting.privacy import (
     draw_trade,
     format_privacy,
-    privacy_caveats,
     privacy_rows,
     privacy_titles,
-    skipped_attacks,
 )
 from phoenix_pipeline.reporting.report import render_report
-from tests.written import arm_audit
+from tests.written import arm_audit, arm_results, scored_arms
 
 MISSING = "\N{EN DASH}"
+NO_RUNS = pd.DataFrame(columns=["weights"])
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def privacy() -> dict[str, ArmAudit]:
 
 
 def test_rows_stand_beside_fidelity(metrics, rounds, floor, privacy) -> None:
-    table = compare_arms(metrics, {"fedavg": rounds}, floor, privacy=privacy)
+    table = compare_arms(scored_arms(metrics, {"fedavg": rounds}, audits=privacy), floor)
     assert privacy_titles(table)[:3] == ["Arm", "FID pixels ↓", "Strongest attack"]
     interval = f"(0.55{MISSING}0.65)"
     tpr = f"0.030 (0.00{MISSING}0.09)"
@@ -66,7 +66,7 @@ def test_rows_stand_beside_fidelity(metrics, rounds, floor, privacy) -> None:
 
 
 def test_the_table_is_the_same_from_the_csv(metrics, rounds, floor, privacy, tmp_path) -> None:
-    table = compare_arms(metrics, {"fedavg": rounds}, floor, privacy=privacy)
+    table = compare_arms(scored_arms(metrics, {"fedavg": rounds}, audits=privacy), floor)
     table.to_csv(tmp_path / "comparison.csv", index=False)
     again = format_privacy(pd.read_csv(tmp_path / "comparison.csv"))
     assert again == format_privacy(table)
@@ -77,19 +77,12 @@ def test_the_table_is_the_same_from_the_csv(metrics, rounds, floor, privacy, tmp
 
 
 def test_without_an_audit_there_is_nothing_and_the_command_is_named(metrics, rounds, floor) -> None:
-    table = compare_arms(metrics, dict.fromkeys(metrics, rounds), floor)
+    table = compare_arms(scored_arms(metrics, dict.fromkeys(metrics, rounds)), floor)
     assert not any(name.startswith("membership") for name in table)
     assert (privacy_rows(table), format_privacy(table), draw_trade(table)) == ([], "", None)
-    assert privacy_caveats({}) == []
-    html = render_report(
-        table,
-        metrics,
-        run={},
-        figures={},
-        gallery=Gallery({}),
-        settings={"fedavg": {"federation": {}}},
-        disclosures={"fedavg": ["Each client sent weights."]},
-    )
+    assert privacy_caveats([]) == []
+    arms = [arm_results(arm, own) for arm, own in metrics.items()]
+    html = render_report(table, arms, figures={}, gallery=Gallery({}), runs=NO_RUNS)
     assert "kedro run --pipelines privacy_audit,comparison" in html
     assert "Fidelity against privacy" not in html
 
@@ -97,17 +90,12 @@ def test_without_an_audit_there_is_nothing_and_the_command_is_named(metrics, rou
 def test_the_report_shows_the_trade_and_what_was_not_attacked(
     metrics, rounds, floor, privacy
 ) -> None:
-    table = compare_arms(metrics, dict.fromkeys(metrics, rounds), floor, privacy=privacy)
-    html = render_report(
-        table,
-        metrics,
-        run={},
-        figures={"trade": draw_trade(table)},
-        gallery=Gallery({}),
-        settings={"fedavg": {"federation": {}}},
-        disclosures={"fedavg": ["Each client sent weights."]},
-        privacy=privacy,
+    table = compare_arms(
+        scored_arms(metrics, dict.fromkeys(metrics, rounds), audits=privacy), floor
     )
+    arms = [arm_results(arm, own, audit=privacy.get(arm)) for arm, own in metrics.items()]
+    trade = {"trade": draw_trade(table)}
+    html = render_report(table, arms, figures=trade, gallery=Gallery({}), runs=NO_RUNS)
     for text in (
         "Fidelity against privacy",
         "Fidelity of every arm against the success of attacks on it",
@@ -122,7 +110,9 @@ def test_the_report_shows_the_trade_and_what_was_not_attacked(
 def test_the_figure_has_a_point_and_an_interval_per_audited_arm(
     metrics, rounds, floor, privacy
 ) -> None:
-    figure = draw_trade(compare_arms(metrics, {"fedavg": rounds}, floor, privacy=privacy))
+    figure = draw_trade(
+        compare_arms(scored_arms(metrics, {"fedavg": rounds}, audits=privacy), floor)
+    )
     auc, tpr = figure.axes
     (first, *_), (second, *_) = auc.containers
     assert (first.get_xdata()[0], first.get_ydata()[0]) == (0.6, 5.25)
@@ -132,17 +122,19 @@ def test_the_figure_has_a_point_and_an_interval_per_audited_arm(
 
 
 def test_caveats_name_what_makes_attacks_worthless(privacy) -> None:
-    assert "without any model" not in " ".join(privacy_caveats(privacy))
+    assert "without any model" not in " ".join(privacy_caveats(list(privacy.values())))
     privacy["fedavg"]["blind"] = {"auc": 0.71, "auc_p_value": 1e-9}
     privacy["dcgan"]["conditions"]["num_held_out"] = 90
-    text = " ".join(privacy_caveats(privacy))
+    text = " ".join(privacy_caveats(list(privacy.values())))
     assert "without any model (AUC 0.71)" in text
     assert "With 90 held-out images" in text
 
 
-def test_what_was_skipped_names_its_arms(privacy) -> None:
+def test_what_was_skipped_names_its_arms(metrics, privacy) -> None:
     privacy["fedavg"]["skipped"] = {"client_models 3": "too few"}
-    assert skipped_attacks(privacy) == {
+    arms = [arm_results(arm, metrics[arm], audit=audit) for arm, audit in privacy.items()]
+    assert list_skipped(arms) == {
+        "fid_inception_v3: no weights file": ["fedavg", "dcgan"],
         "client models 3: too few": ["fedavg"],
         "reconstruction: it is made for diffusion models": ["dcgan"],
     }

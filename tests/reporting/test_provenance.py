@@ -1,8 +1,13 @@
 """Other settings than today's, or than those of the other arms, are found and told."""
 
+from dataclasses import replace
 from typing import Any
 
+import pandas as pd
+
+from phoenix_pipeline.reporting.arm_results import ArmResults
 from phoenix_pipeline.reporting.provenance import deviations, disagreements, experiment_facts
+from tests.written import arm_metrics, arm_results
 
 PARTITION = {"scheme": "pathological", "classes_per_client": 2, "num_clients": 10}
 
@@ -43,12 +48,18 @@ def test_arms_of_two_experiments_are_told_apart() -> None:
     assert disagreements({"fedavg": made()}, {"fedavg": data["fedavg"]}) == []
 
 
+def arm(name: str, settings: dict[str, dict[str, Any]], num_clients: int = 10) -> ArmResults:
+    held = pd.DataFrame({"client_id": range(num_clients)})
+    return arm_results(name, arm_metrics({}), trained_with=settings, trained_images=held)
+
+
 def test_the_head_tells_what_the_arms_were_trained_on() -> None:
-    facts = experiment_facts({"fedavg": made(), "dcgan": made(7)}, {"fedavg": 10, "dcgan": 10})
-    assert facts["Seed"] == "0 (fedavg); 7 (dcgan)"
+    pooled = replace(arm("centralized", made(), 1), is_pooled=True)
+    facts = experiment_facts([arm("fedavg", made()), arm("dcgan", made(7)), pooled])
+    assert facts["Seed"] == "0 (fedavg, centralized); 7 (dcgan)"
     assert facts["Clients"] == "10"
     assert facts["Partition"] == "pathological, 2 classes per client"
-    alone = experiment_facts({"fedavg": made(classes_per_client=1)}, {"fedavg": 10})
+    alone = experiment_facts([arm("fedavg", made(classes_per_client=1))])
     assert alone["Partition"] == "pathological, 1 class per client"
-    sites = experiment_facts({"fedavg": made(engine="deployment")}, {"fedavg": 3})
+    sites = experiment_facts([arm("fedavg", made(engine="deployment"), 3)])
     assert (sites["Clients"], sites["Partition"]) == ("3", "sites of a deployment")

@@ -1,6 +1,7 @@
 import base64
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -8,13 +9,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from phoenix_pipeline.reporting.arm_results import ArmResults
 from phoenix_pipeline.reporting.caveats import list_caveats
 from phoenix_pipeline.reporting.comparison import compare_arms, format_table, headline_columns
 from phoenix_pipeline.reporting.figure_style import figure_data_uri
 from phoenix_pipeline.reporting.gallery import Gallery, tile_square
 from phoenix_pipeline.reporting.report import render_report
 from phoenix_pipeline.reporting.round_figures import draw_filter_decisions, draw_round_curves
-from tests.written import arm_metrics
+from tests.written import arm_metrics, arm_results, scored_arms
 
 MISSING = "\N{EN DASH}"
 VOID = {"img", "meta", "br"}
@@ -57,27 +59,49 @@ class Page(HTMLParser):
                 self.best.append(data.strip())
 
 
+SETTINGS = {
+    "run": {"licence": None, "seed": 7},
+    "partition": {"scheme": "iid"},
+    "federation": {"engine": "in_process", "pooled": False},
+    "training": {"lr": 0.125},
+}
+
+
 @pytest.fixture
-def arguments(metrics, rounds, floor) -> dict:
+def arms(metrics, rounds) -> list[ArmResults]:
+    pooled = {"engine": "in_process", "pooled": True}
+    gan = {name: group for name, group in SETTINGS.items() if name != "training"}
+    settings = {
+        "fedavg": SETTINGS,
+        "centralized": {**SETTINGS, "federation": pooled},
+        "dcgan": {**gan, "model": {"family": "dcgan"}},
+    }
+    said = {"centralized": ["Nothing stayed private."]}
+    return [
+        arm_results(
+            arm,
+            own,
+            rounds=rounds,
+            trained_with=settings[arm],
+            is_pooled=arm == "centralized",
+            disclosure=said.get(arm, ["Each client sent weights."]),
+        )
+        for arm, own in metrics.items()
+    ]
+
+
+@pytest.fixture
+def arguments(arms, metrics, rounds, floor) -> dict:
     return {
-        "table": compare_arms(metrics, dict.fromkeys(metrics, rounds), floor),
-        "metrics": metrics,
-        "run": {"Date": "2026-01-31", "Seed": 7, "Data set": "digits"},
+        "table": compare_arms(scored_arms(metrics, dict.fromkeys(metrics, rounds)), floor),
+        "arms": arms,
         "figures": {
             "rounds": draw_round_curves({"fedavg": rounds}),
             "filter:personalization": draw_filter_decisions(rounds),
             "beta x alpha": draw_round_curves({"fedavg": rounds}),
         },
         "gallery": Gallery({"fedavg": Image.new("RGBA", (8, 8))}),
-        "settings": {
-            "fedavg": {"federation": {"pooled": False}, "training": {"lr": 0.125}},
-            "centralized": {"federation": {"pooled": True}, "training": {"lr": 0.125}},
-            "dcgan": {"federation": {"pooled": False}, "model": {"family": "dcgan"}},
-        },
-        "disclosures": {
-            "fedavg": ["Each client sent weights."],
-            "centralized": ["Nothing stayed private."],
-        },
+        "runs": pd.DataFrame(columns=["weights"]),
         "links": {"Runs": "kedro mlflow ui"},
     }
 
@@ -103,7 +127,7 @@ def test_nothing_is_asked_of_any_other_machine(arguments) -> None:
 def test_facts_caveats_skips_settings_and_links_are_there(arguments) -> None:
     html = render_report(**arguments, notes=["Trained on a quarter of the data."])
     for text in (
-        "2026-01-31",
+        "<dt>Seed</dt><dd>7</dd>",
         "fid_inception_v3: no weights file",
         "98.6% of real test images",
         "taken from 200 samples",
@@ -123,8 +147,7 @@ def test_facts_caveats_skips_settings_and_links_are_there(arguments) -> None:
 
 
 def test_sections_without_content_are_left_out(arguments) -> None:
-    empty: dict = {key: {} for key in ("figures", "settings", "disclosures", "links")}
-    nothing = {**empty, "gallery": Gallery({})}
+    nothing = {"arms": [], "figures": {}, "links": {}, "gallery": Gallery({})}
     html = render_report(**arguments | nothing)
     ids = set(Page(html).ids)
     assert ids == {"scores", "caveats"}
@@ -132,15 +155,17 @@ def test_sections_without_content_are_left_out(arguments) -> None:
 
 def test_names_and_values_are_escaped(arguments, rounds) -> None:
     evil = "<script>alert(1)</script>"
-    metrics = {evil: arm_metrics({"fid_pixels": 1.0}, skipped={"kid": evil})}
+    scores = arm_metrics({"fid_pixels": 1.0}, skipped={"kid": evil})
+    settings = {**SETTINGS, "training": {"note": evil}, "partition": {"scheme": evil}}
+    arm = arm_results(
+        evil, scores, rounds=rounds, trained_with=settings, disclosure=[evil], model_card=evil
+    )
     html = render_report(
-        compare_arms(metrics, {evil: rounds}),
-        metrics,
-        run={evil: evil},
+        compare_arms([arm]),
+        [arm],
         figures={evil: draw_round_curves({})},
         gallery=Gallery({evil: Image.new("RGBA", (2, 2))}),
-        settings={evil: {"federation": {"note": evil}}},
-        disclosures={evil: [evil]},
+        runs=pd.DataFrame(columns=["weights"]),
         notes=[evil],
         links={evil: evil},
     )
@@ -148,10 +173,8 @@ def test_names_and_values_are_escaped(arguments, rounds) -> None:
     assert html.count("&lt;script&gt;") > 8
 
 
-def test_pooled_arms_show_no_traffic_and_why(arguments, metrics, rounds) -> None:
-    everywhere = dict.fromkeys(metrics, rounds)
-    arguments["table"] = compare_arms(metrics, everywhere, pooled=["centralized"])
-    html = render_report(**arguments)
+def test_pooled_arms_show_no_traffic_and_why(arguments, arms) -> None:
+    html = render_report(**arguments | {"table": compare_arms(arms)})
     assert ["centralized", "2.50", MISSING, "0.875", "0.0100", "220", MISSING] in Page(html).rows
     assert "centralized trains where all images lie" in html
     assert "Every arm saw 220 training examples" in html
@@ -199,7 +222,7 @@ def test_headings_have_a_scope_and_the_numbers_are_there_as_csv(arguments) -> No
 
 def test_an_arm_of_other_settings_is_marked_in_every_table(arguments, metrics, rounds) -> None:
     marks = {"fedavg": "run.seed, partition.scheme"}
-    arguments["table"] = compare_arms(metrics, {}, marks=marks)
+    arguments["table"] = compare_arms(scored_arms(metrics, marks=marks))
     html = render_report(**arguments, notes=["fedavg: run.seed 7 (now 0)"])
     assert "of this command: run.seed, partition.scheme" in html
     assert "fedavg: run.seed 7 (now 0)" in html
@@ -224,18 +247,20 @@ def test_the_same_figure_gives_the_same_bytes(rounds) -> None:
 def test_caveats_name_unequal_work_and_unequal_sample_counts(metrics, rounds) -> None:
     metrics["dcgan"]["conditions"]["num_samples"] = 1000
     half = rounds.assign(images_trained=rounds["images_trained"] / 2)
-    text = " ".join(list_caveats(compare_arms(metrics, {"fedavg": rounds, "dcgan": half})))
+    text = " ".join(
+        list_caveats(compare_arms(scored_arms(metrics, {"fedavg": rounds, "dcgan": half})))
+    )
     assert "200 and 1,000 samples: their FIDs are not comparable" in text
     assert "dcgan on 110, fedavg on 220" in text
 
 
 def test_published_features_need_no_warning(metrics, rounds) -> None:
     metrics["fedavg"]["scores"]["fid_inception_v3"] = 6.24
-    text = " ".join(list_caveats(compare_arms(metrics, {"fedavg": rounds})))
+    text = " ".join(list_caveats(compare_arms(scored_arms(metrics, {"fedavg": rounds}))))
     assert "published" not in text and "equally many" not in text
 
 
-def test_the_cards_of_an_arm_can_be_saved(arguments) -> None:
-    html = render_report(**arguments, cards={"fedavg": {"model card": "# fedavg"}})
+def test_the_cards_of_an_arm_can_be_saved(arguments, arms) -> None:
+    html = render_report(**arguments | {"arms": [replace(arms[0], model_card="# fedavg")]})
     encoded = base64.b64encode(b"# fedavg").decode()
     assert f'href="data:text/markdown;base64,{encoded}" download="fedavg_model_card.md"' in html

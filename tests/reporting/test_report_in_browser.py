@@ -15,12 +15,12 @@ from PIL import Image
 
 from phoenix_pipeline.images import encode_png
 from phoenix_pipeline.reporting.comparison import compare_arms
-from phoenix_pipeline.reporting.earlier_runs import EarlierRuns
-from phoenix_pipeline.reporting.gallery import Gallery, show_growth
+from phoenix_pipeline.reporting.gallery import Gallery
+from phoenix_pipeline.reporting.page_tables import add_runs
 from phoenix_pipeline.reporting.report import render_report
 from phoenix_pipeline.reporting.round_figures import draw_round_curves, draw_score_curves
 from phoenix_pipeline.reporting.score_figures import draw_scores
-from tests.written import arm_metrics
+from tests.written import arm_metrics, arm_results, scored_arms
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 BROWSER = next(filter(None, map(shutil.which, NAMES)), None)
@@ -50,23 +50,40 @@ def page(rounds: pd.DataFrame) -> str:
         for place, arm in enumerate(arms)
     }
     timed = rounds.assign(link_seconds=100.0)
-    table = compare_arms(metrics, dict.fromkeys(metrics, timed))
+    table = compare_arms(scored_arms(metrics, dict.fromkeys(metrics, timed)))
+    by_round = {"fedavg": GROWING, "personalization": GROWING.assign(round=[1, 6])}
+    results = [
+        arm_results(
+            arm,
+            own,
+            trained_with=trained_with(note="long " * 20 + arm),
+            by_round=by_round.get(arm, pd.DataFrame()),
+        )
+        for arm, own in metrics.items()
+    ]
+    one = arm_metrics({"fid_pixels": 12.3}, {"weights_digest": "earlier"})
+    earlier = arm_results("fedavg", one, trained_with=trained_with(), weights_digest="earlier")
     return render_report(
         table,
-        metrics,
-        run={"Partition": "pathological, 2 classes per client"},
+        results,
         figures={
             "scores": draw_scores(table),
             "rounds": draw_round_curves({"fedavg": rounds}),
             "by_round": draw_score_curves({"fedavg": GROWING}, ()),
         },
         gallery=Gallery({arm: Image.new("RGBA", (90, 90)) for arm in metrics}),
-        settings={arm: {"federation": {"note": "long " * 20 + arm}} for arm in metrics},
-        disclosures={"fedavg": ["Each client sent weights."]},
-        growth=show_growth({"fedavg": GROWING, "dcgan": GROWING.assign(round=[1, 6])}),
-        earlier=EarlierRuns(["arm", "FID"], [["fedavg", "12.3"]]),
+        runs=add_runs(pd.DataFrame(), compare_arms([earlier]), [earlier]),
         notes=["run.seed 0 (now 7); " * 10],
     )
+
+
+def trained_with(**federation: Any) -> dict[str, dict[str, Any]]:
+    """Return the settings that the head of the page and the table of earlier runs name."""
+    return {
+        "run": {"licence": None, "seed": 3},
+        "partition": {"scheme": "pathological", "classes_per_client": 2, "num_clients": 10},
+        "federation": {"engine": "in_process", "pooled": False, "num_rounds": 2, **federation},
+    }
 
 
 def ask(page: str, folder: Path, width: int, script: str) -> Any:

@@ -5,10 +5,11 @@ import pytest
 from phoenix_pipeline.errors import DataError
 from phoenix_pipeline.reporting.comparison import compare_arms
 from phoenix_pipeline.reporting.score_figures import draw_heatmap, draw_scores
+from tests.written import scored_arms
 
 
 def test_each_bar_is_the_arm_and_the_dashed_line_the_floor(metrics, rounds, floor) -> None:
-    figure = draw_scores(compare_arms(metrics, {"fedavg": rounds}, floor))
+    figure = draw_scores(compare_arms(scored_arms(metrics, {"fedavg": rounds}), floor))
     panels = {axes.get_title(loc="left"): axes for axes in figure.axes if axes.axison}
     assert set(panels) == {"FID pixels ↓", "Coverage pixels ↑", "KL ↓", "Traffic ↓"}
     fid = panels["FID pixels ↓"]

@@ -3,10 +3,9 @@
 import pandas as pd
 import pytest
 
+from phoenix_pipeline.reporting.columns import describe_metric, shares_left
 from phoenix_pipeline.reporting.comparison import compare_arms, headline_columns
-from phoenix_pipeline.reporting.derived_columns import shares_left
-from phoenix_pipeline.reporting.vocabulary import describe_metric
-from tests.written import arm_metrics
+from tests.written import arm_metrics, scored_arms
 
 TUNED = pd.DataFrame(
     {"round": [8, 0, 4], "fid_pixels": [1.0, 4.0, 2.0], "fid_classifier": [30.0, 20.0, 25.0]}
@@ -22,7 +21,7 @@ def test_shares_are_those_of_the_first_and_the_last_round() -> None:
 
 def test_the_comparison_has_them_for_arms_that_started_from_given_weights() -> None:
     metrics = {arm: arm_metrics({"fid_pixels": 1.0}) for arm in ("fedavg", "tuned")}
-    table = compare_arms(metrics, {}, by_round={"fedavg": PLAIN, "tuned": TUNED})
+    table = compare_arms(scored_arms(metrics, by_round={"fedavg": PLAIN, "tuned": TUNED}))
     shares = table.set_index("arm")["left_of_start_pixels"]
     assert shares["tuned"] == 0.25
     assert pd.isna(shares["fedavg"])
@@ -30,7 +29,7 @@ def test_the_comparison_has_them_for_arms_that_started_from_given_weights() -> N
     assert "left_of_start_classifier" in headline_columns(table)
     metric = describe_metric("left_of_start_pixels")
     assert (metric.label, metric.arrow) == ("Left of start", "↓")
-    plain = compare_arms(metrics, {}, by_round={"fedavg": PLAIN})
+    plain = compare_arms(scored_arms(metrics, by_round={"fedavg": PLAIN}))
     assert not [name for name in plain if name.startswith("left_of_start")]
 
 

@@ -6,7 +6,7 @@ import pytest
 from phoenix_pipeline.metrics.arm_metrics import ArmMetrics
 from phoenix_pipeline.reporting.comparison import compare_arms
 from phoenix_pipeline.reporting.summary import summarise
-from tests.written import arm_audit, arm_metrics
+from tests.written import arm_audit, arm_metrics, scored_arms
 
 
 def compare(rounds: pd.DataFrame, traffic: dict[str, float], **fids: float) -> pd.DataFrame:
@@ -15,7 +15,7 @@ def compare(rounds: pd.DataFrame, traffic: dict[str, float], **fids: float) -> p
         arm: rounds.assign(bytes_up=rounds["bytes_up"] * share, bytes_down=0)
         for arm, share in traffic.items()
     }
-    return compare_arms(metrics, sent, {"fid_classifier": 0.5}, pooled=["centralized"])
+    return compare_arms(scored_arms(metrics, sent, pooled=["centralized"]), {"fid_classifier": 0.5})
 
 
 def test_the_best_arm_its_share_of_the_gap_and_its_traffic_are_told(rounds: pd.DataFrame) -> None:
@@ -42,13 +42,13 @@ def test_fedavg_may_be_the_best_and_an_arm_alone(rounds: pd.DataFrame) -> None:
 
 @pytest.mark.parametrize("metrics", [{}, {"fedavg": arm_metrics({})}])
 def test_nothing_is_said_without_a_distance(metrics: dict) -> None:
-    assert summarise(compare_arms(metrics, {}), []) == []
+    assert summarise(compare_arms(scored_arms(metrics)), []) == []
 
 
 def test_an_attack_is_told_with_what_it_would_get_by_chance() -> None:
     metrics = {"fedavg": arm_metrics({"fid_classifier": 2.0})}
     privacy = {"fedavg": arm_audit({"membership_auc": 0.61})}
-    *_, attacked = summarise(compare_arms(metrics, {}, privacy=privacy), [])
+    *_, attacked = summarise(compare_arms(scored_arms(metrics, audits=privacy)), [])
     assert "AUC of 0.61 (0.5: none)" in attacked
 
 
@@ -61,13 +61,13 @@ def test_models_of_clients_are_told_from_one_model_for_all() -> None:
         "phoenix": arm(15.5),
         "personalization": arm(12.5, num_clients=10),
     }
-    *_, single = summarise(compare_arms(metrics, {}), [])
+    *_, single = summarise(compare_arms(scored_arms(metrics)), [])
     assert single == (
         "Its samples come from 10 models, one at each client; of the arms with one model for all, "
         "phoenix comes closest: 15.5."
     )
     assert not any(
-        "one model" in told for told in summarise(compare_arms(metrics, {}).iloc[:2], [])
+        "one model" in told for told in summarise(compare_arms(scored_arms(metrics)).iloc[:2], [])
     )
 
 
@@ -82,7 +82,7 @@ def test_no_arm_wins_before_one_draws_images_like_the_real_ones(
         for arm, fid, own in (("centralized", 0.6, share), ("fedavg", 0.7, 0.0))
     }
     floor = {"fid_classifier": 0.01, name: 0.7}
-    told = summarise(compare_arms(metrics, {}, floor), ["centralized"])
+    told = summarise(compare_arms(scored_arms(metrics), floor), ["centralized"])
     assert ("No arm draws images like the real ones yet" in told[0]) is not learned
     if not learned:
         assert f"{metric} is at most 0.069, and 0.700 for real test images." in told[0]

@@ -10,6 +10,7 @@ from phoenix_pipeline.reporting.sweep_tables import (
     summarize,
     with_spread,
 )
+from tests.written import scored_arms
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def table() -> pd.DataFrame:
 def test_a_cell_has_its_name_and_axes_in_front(
     metrics: dict[str, dict], rounds: pd.DataFrame
 ) -> None:
-    part = cell_table("beta=0.1", {"beta": 0.1}, metrics, {"fedavg": rounds})
+    part = cell_table("beta=0.1", {"beta": 0.1}, scored_arms(metrics, {"fedavg": rounds}))
     assert list(part.columns[:3]) == ["cell", "beta", "arm"]
     assert list(part["cell"]) == ["beta=0.1"] * 3
     assert part.set_index("arm").loc["fedavg", "bytes_up"] == 500
@@ -37,8 +38,9 @@ def test_a_cell_has_its_name_and_axes_in_front(
 def test_an_axis_takes_the_place_of_a_condition_of_its_name(
     metrics: dict[str, dict], rounds: pd.DataFrame
 ) -> None:
-    conditions = {arm: {**scores, "sampler": "dpm_solver++"} for arm, scores in metrics.items()}
-    part = cell_table("sampler=few", {"sampler": "few"}, conditions, {"fedavg": rounds})
+    for scores in metrics.values():
+        scores["conditions"]["sampler"] = "dpm_solver++"
+    part = cell_table("sampler=few", {"sampler": "few"}, scored_arms(metrics, {"fedavg": rounds}))
     assert list(part.columns).count("sampler") == 1
     assert set(part["sampler"]) == {"few"}
 

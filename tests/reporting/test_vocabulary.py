@@ -3,8 +3,8 @@ import pytest
 
 from phoenix_pipeline.config import EXTRACTORS
 from phoenix_pipeline.metrics.components import all_metrics
+from phoenix_pipeline.reporting.columns import describe_metric
 from phoenix_pipeline.reporting.formatting import format_bytes, format_values
-from phoenix_pipeline.reporting.vocabulary import describe_metric
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from phoenix_pipeline.config import TrainingConfig
 from phoenix_pipeline.optimization.corrections import StepPull
-from phoenix_pipeline.optimization.learning_rate import learning_rate_at
+from phoenix_pipeline.optimization.schedules import learning_rate_at
 from phoenix_pipeline.optimization.work import LocalWork
 from phoenix_pipeline.strategies import ClientView, Strategies
 from phoenix_pipeline.strategies.alignment import global_step, last_global_step

@@ -10,8 +10,7 @@ from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.optimization.work import LocalWork
 from phoenix_pipeline.registry import register
 from phoenix_pipeline.strategies import ClientView, ServerView, Strategies, Strategy
-from phoenix_pipeline.strategies.strategies import known_strategies
-from phoenix_pipeline.strategies.strategy import Arrays
+from phoenix_pipeline.strategies.strategy import Arrays, known_strategies
 from tests.strategies.quadratics import TRAINING, Quadratics
 
 

@@ -78,11 +78,7 @@ def partition_settings(clients: pd.DataFrame) -> dict[str, PartitionConfig]:
 
 
 def complete_partition(clients: pd.DataFrame, train: ImageSet) -> pd.DataFrame:
-    """Return ``clients`` with labels and in order, as :func:`partition` makes it.
-
-    Raises DataError: a column is missing or not of whole numbers, or an image does not exist or has
-    two owners.
-    """
+    """Return ``clients`` with labels, in order; raises DataError for what is no partition."""
     _check_table(clients, train.num_images)
     types = {"client_id": np.int32, "image_index": np.int64}
     table = clients[list(types)].astype(types)

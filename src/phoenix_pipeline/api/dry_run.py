@@ -80,10 +80,7 @@ def dry_run(
 
 
 def _job(given: dict[str, Any], arm: str, own: "OwnModels") -> "FederatedJob":
-    """Return the run as the coordinator would begin it, without any image.
-
-    Adapters and latents are on the site's ``own`` models: the coordinator's are not here.
-    """
+    """Return the run as the coordinator would begin it; no image, and the site's ``own`` models."""
     from phoenix_pipeline.federated.job import FederatedJob
 
     block = _merged((given.get("arms") or {}).get(arm), given.get(arm))

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from phoenix_pipeline.api.settings import Settings, override
-from phoenix_pipeline.arms.model_card import write_model_card
+from phoenix_pipeline.arms.arm_model import write_model_card
 from phoenix_pipeline.arms.sampling import (
     class_names_of,
     draw_images,
@@ -29,10 +29,7 @@ MODEL_FOLDER = "model"
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """The model of one arm, which lies in ``folder``: of :func:`train` or :func:`load`.
-
-    ``device``: where it is sampled, as ``run.device``.
-    """
+    """The model of an arm in ``folder``; ``device``: where it is sampled, as ``run.device``."""
 
     folder: Path
     device: str = "auto"
@@ -56,10 +53,7 @@ class Model:
 
     @property
     def rounds(self) -> pd.DataFrame:
-        """A row per round and client: loss, bytes, seconds and more (docs/architecture.md).
-
-        Raises DataError: the table is not there, or broken.
-        """
+        """A row per round and client (docs/architecture.md); raises DataError if it is broken."""
         path = self.folder / ROUNDS_FILE
         try:
             return pd.read_parquet(path)
@@ -105,10 +99,7 @@ class Model:
         client_id: int | None = None,
         sampling: Settings | None = None,
     ) -> np.ndarray | None:
-        """Return the classes int64 [N] that :meth:`sample` draws; None of an unconditional model.
-
-        They follow ``sampling.class_distribution`` and not the seed.
-        """
+        """Return the classes int64 [N] that :meth:`sample` draws; None if unconditional."""
         metadata = read_description(self.folder)
         plan = plan_main_samples(metadata, num_images, client_id)
         labels = plan_labels(metadata, plan, self._sampling(num_images, sampling))
@@ -121,12 +112,10 @@ class Model:
         return config
 
     def save(self, folder: Path | str, client_id: int | None = None) -> Path:
-        """Write the model into a new folder; return it.
+        """Write the model, or the complete one of ``client_id``, into a new folder; return it.
 
-        A diffusion model that all share loads with ``DDPMPipeline.from_pretrained``; so does the
-        complete model of ``client_id``. :func:`load` reads whatever was saved.
-        Raises SettingsError: the folder exists.
-        Raises CheckpointError: ``client_id`` has no model.
+        :func:`load` reads it, and ``DDPMPipeline.from_pretrained`` a diffusion model for all.
+        Raises SettingsError: the folder exists; CheckpointError: the client has no model.
         """
         target = Path(folder)
         if target.exists():
@@ -141,11 +130,7 @@ class Model:
 
 
 def load(folder: Path | str, device: str = "auto") -> Model:
-    """Return the model in a folder of ``Model.save``, of ``train``, or of ``kedro run``.
-
-    ``kedro run`` writes ``data/06_models/<arm>``.
-    Raises CheckpointError: there is none.
-    """
+    """Return the model of a folder, such as ``data/06_models/<arm>``; raises CheckpointError."""
     folder = Path(folder)
     if not (folder / METADATA_FILE).exists() and (folder / MODEL_FOLDER).is_dir():
         folder = folder / MODEL_FOLDER

@@ -39,10 +39,7 @@ ARM_NAMES: tuple[str, ...] = tuple(_DEFAULTS["arms"])
 
 
 def arm_settings(arm: str, groups: Mapping[str, object]) -> ArmSettings:
-    """Return the defaults of ``arm`` with ``groups`` over them, by the names of ``ARM_GROUPS``.
-
-    Raises SettingsError: in one line, for every unknown name and value that is not allowed.
-    """
+    """Return the defaults of ``arm`` with ``groups`` over them; raises SettingsError."""
     own = look_up(_DEFAULTS["arms"], arm, "arm")
     values: dict[str, dict[str, Any]] = {}
     unknown = (name for name in groups if name not in ARM_GROUPS)
@@ -57,10 +54,7 @@ def arm_settings(arm: str, groups: Mapping[str, object]) -> ArmSettings:
 
 
 def shared_group(name: str, given: Settings | None) -> Any:
-    """Return the group ``name`` of ``SHARED_GROUPS``: its defaults with ``given`` over them.
-
-    Raises SettingsError: in one line, for every unknown key and value that is not allowed.
-    """
+    """Return the group ``name`` with ``given`` over its defaults; raises SettingsError."""
     values = deep_merge(_DEFAULTS.get(name, {}), _block(name, given))
     return validated(SHARED_GROUPS[name], name, values)
 

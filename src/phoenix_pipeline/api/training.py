@@ -67,7 +67,6 @@ def train(
 
 @contextmanager
 def _alone_in(root: Path) -> Iterator[None]:
-    """Lock ``root`` for the block, and first remove what killed trainings left unfinished there."""
     locks = Locks()
     locks.acquire(root / _LOCK, str(root))
     try:

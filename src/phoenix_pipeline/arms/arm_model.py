@@ -1,4 +1,4 @@
-"""An arm's model before any training: what settings and images decide on, and clients are told."""
+"""An arm's model: what settings and images decide on before any training, and its cards."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,41 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from phoenix_pipeline.federated.records import ClientSettings
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from phoenix_pipeline.checkpoints import atomic_path
+from phoenix_pipeline.families.model_folder import read_description
+from phoenix_pipeline.images import encodable
+from phoenix_pipeline.metrics.arm_metrics import ArmMetrics
+from phoenix_pipeline.reporting.cards import (
+    CARD_FILE,
+    render_model_card,
+    render_outdated_card,
+    render_sample_card,
+)
+
+
+def write_model_card(folder: Path) -> None:
+    """Write README.md from what ``phoenix.json`` beside it says; the evaluation adds scores."""
+    text = encodable(render_model_card(read_description(folder)))
+    with atomic_path(folder / CARD_FILE) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_cards(model_folder: Path, samples_file: Path, metrics: ArmMetrics) -> tuple[str, str]:
+    """Return the texts of the model's and of the samples' README.md.
+
+    They say what the model's folder and the scores say, whatever this command's settings are.
+    Scores of an earlier model are left out.
+    """
+    description = read_description(model_folder)
+    if metrics["conditions"]["weights_digest"] != description["weights_digest"]:
+        return render_model_card(description), render_outdated_card(description["arm"])
+    num_images = pq.read_metadata(samples_file).num_rows
+    samples = render_sample_card(description, metrics, num_images)
+    return render_model_card(description, metrics), samples
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,10 +70,7 @@ class ArmModel:
 
     @classmethod
     def of(cls, train: ImageSet, settings: ArmSettings, run: RunConfig) -> "ArmModel":
-        """Build the network.
-
-        Raises SettingsError: the model does not fit the images, or the device is not there.
-        """
+        """Build the network; raises SettingsError if the images or the device do not fit."""
         from phoenix_pipeline.families import family_of
         from phoenix_pipeline.federated.compression.partial_updates import layers_that_stay
         from phoenix_pipeline.federated.personal_layers import personal_prefixes
@@ -56,12 +88,7 @@ class ArmModel:
         return cls(train, settings, run.seed, network, layers, classes)
 
     def load_start(self) -> "dict[str, Tensor] | None":
-        """Return the weights of ``model.start_from``, which fit the model; None without them.
-
-        Adapters do not move them: their network is built with them, and nobody is sent any.
-        Raises SettingsError: they do not fit; says what does.
-        Raises CheckpointError: there are no weights.
-        """
+        """Return weights of ``model.start_from`` if any; raises SettingsError, CheckpointError."""
         from phoenix_pipeline.families import family_of
 
         model = self.settings.model

@@ -1,7 +1,4 @@
-"""What settings, images and clients must have in common; refused before any training.
-
-All raise a SettingsError that says what is allowed.
-"""
+"""What settings, images and clients must have in common, else a SettingsError before training."""
 
 import json
 from pathlib import Path
@@ -12,10 +9,7 @@ from phoenix_pipeline.images import ImageSet
 
 
 def check_latents(train: ImageSet, settings: ArmSettings) -> None:
-    """Refuse an autoencoder that is none, or does not take the images.
-
-    A broken one, or one for another family, is refused too.
-    """
+    """Refuse an autoencoder that is broken, of another family, or does not take the images."""
     from phoenix_pipeline.families.latents import find_latents
 
     if (space := find_latents(settings.model)) is not None:
@@ -23,10 +17,7 @@ def check_latents(train: ImageSet, settings: ArmSettings) -> None:
 
 
 def check_start_latents(start: Path, model: ModelConfig) -> None:
-    """Refuse a start that learnt the latents of another autoencoder, or latents for pixels.
-
-    ``start``: a folder; a network alone does not tell what it learnt.
-    """
+    """Refuse a start, a folder, that learnt other latents, or latents for pixels."""
     from phoenix_pipeline.families.latents import autoencoder_folder
     from phoenix_pipeline.latents.autoencoder import load_autoencoder
     from phoenix_pipeline.latents.space import has_autoencoder

@@ -135,11 +135,7 @@ def load_yardstick(
     run: RunConfig,
     spaces: Collection[str] | None = None,
 ) -> Yardstick:
-    """Return what :func:`train_label_judge` and :func:`prepare_references` have left.
-
-    ``spaces``: names of the extractors to take; None: all.
-    Raises CheckpointError: something is missing, or was made from other images or settings.
-    """
+    """Return what the nodes before have left, of ``spaces`` (None: all); raises CheckpointError."""
     judge, found, skipped = _open(train, test, judge_folder, config, run)
     extractors = [each for each in found if spaces is None or each.name in spaces]
     references = {
@@ -173,7 +169,6 @@ def score_floor(
 
 
 def _why_no_judge(train: ImageSet, test: ImageSet) -> str:
-    """Return why no judge can be made of these images; empty where one can."""
     if train.labels is None or test.labels is None:
         return "the images have no labels"
     return "" if train.num_classes > 1 else "there is only one class"

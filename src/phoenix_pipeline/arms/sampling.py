@@ -31,12 +31,7 @@ Batch = tuple[np.ndarray, int, list[int], list[int] | None]
 
 
 def plan_samples(metadata: ModelDescription, num_images: int) -> dict[int, int]:
-    """Return how many images come from which client's model, -1 being the global one.
-
-    Clients draw in proportion to what they hold; where there is a global model beside theirs, it
-    draws as many again.
-    Raises SettingsError: there is no complete model.
-    """
+    """Return images by client's model (-1: global) by what they hold; raises SettingsError."""
     clients = metadata["clients"]
     plan: dict[int, int] = {}
     if clients:
@@ -58,12 +53,7 @@ def plan_samples(metadata: ModelDescription, num_images: int) -> dict[int, int]:
 def plan_main_samples(
     metadata: ModelDescription, num_images: int, client_id: int | None = None
 ) -> dict[int, int]:
-    """Return how many images each model draws, ``num_images`` in all.
-
-    ``client_id``: this client's model draws them all.
-    Raises CheckpointError: that client has no model.
-    Raises SettingsError: there is no complete model.
-    """
+    """Return images by model, or ``client_id`` alone; raises CheckpointError, SettingsError."""
     if client_id is None:
         # An arm with client models is sampled by these; its average is one for comparison.
         main: ModelDescription = {**metadata, "has_global_model": not metadata["clients"]}
@@ -169,7 +159,7 @@ class Drawing:
     def compiles(self) -> bool:
         """Return whether networks are compiled: for the whole plan, also where a part is done."""
         from phoenix_pipeline.families import family_of
-        from phoenix_pipeline.optimization.break_even import SAMPLING
+        from phoenix_pipeline.optimization.compilation import SAMPLING
 
         if self.sampling.compile != "auto":
             return self.sampling.compile

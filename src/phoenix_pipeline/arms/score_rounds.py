@@ -52,7 +52,7 @@ def score_rounds(
     weights were kept (``federation.snapshots``).
     Raises CheckpointError: kept weights, judge or references are broken, or made of other images.
     """
-    from phoenix_pipeline.federated.snapshots import find_snapshots
+    from phoenix_pipeline.federated.round_teller import find_snapshots
 
     found = find_snapshots(checkpoints)
     if not found:
@@ -88,7 +88,6 @@ def _why_none(arm: ArmSettings) -> str:
 
 
 def _cost(rounds: pd.DataFrame, number: int) -> dict[str, int]:
-    """Return what all rounds up to ``number`` took."""
     so_far = rounds[rounds["round"] <= number]
     sent = so_far["bytes_up"].sum() + so_far["bytes_down"].sum()
     return {"images_trained": int(so_far["images_trained"].sum()), "bytes_total": int(sent)}
@@ -123,7 +122,7 @@ def _draw(
 def load_snapshot(file: Path, model_folder: Path, metadata: ModelDescription) -> "nn.Module":
     """Return the network with the kept weights; a discriminator of the clients' own is left out."""
     from phoenix_pipeline.families.model_folder import build_as_trained
-    from phoenix_pipeline.federated.snapshots import read_snapshot
+    from phoenix_pipeline.federated.round_teller import read_snapshot
 
     network = build_as_trained(model_folder, metadata)
     network.load_state_dict({**network.state_dict(), **read_snapshot(file)})

@@ -31,11 +31,7 @@ def set_up_arm(
     run: RunConfig,
     checkpoints: Path,
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
-    """Return each client's images, its share of the pool, and what the model is.
-
-    Whoever trains on these has passed every check that needs no training.
-    Raises SettingsError, CheckpointError: see :func:`assign_images` and :func:`check_arm`.
-    """
+    """Return client images, pool and model, all checked; raises SettingsError, CheckpointError."""
     summary = check_arm(train, test, settings, run, checkpoints)
     return *assign_images(train, partition, settings, run), summary
 
@@ -43,11 +39,7 @@ def set_up_arm(
 def assign_images(
     train: ImageSet, partition: pd.DataFrame, settings: ArmSettings, run: RunConfig
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return each client's training images and each client's share of the pool.
-
-    With ``federation.pooled`` one client, number 0, holds what all clients hold together.
-    Raises SettingsError: there are too few clients for ``settings.federation``.
-    """
+    """Return each client's images and pool; pooled: of client 0. Raises SettingsError."""
     pool = draw_shared_pool(partition, settings.shared_pool, run.seed, train.num_classes)
     training = pool.training
     if settings.federation.pooled:
@@ -63,9 +55,8 @@ def check_arm(
 ) -> dict[str, Any]:
     """Build the model once and check what only the images can tell; return what it is.
 
-    ``settled`` in it is what each setting of ``auto`` became.
-    Raises SettingsError: the model does not fit the images, or settings contradict each other.
-    Raises CheckpointError: ``checkpoints`` has an unfinished run of other settings.
+    Raises SettingsError: something does not fit; CheckpointError: ``checkpoints`` has an
+    unfinished run of other settings.
     """
     from phoenix_pipeline.strategies import Strategies
 

@@ -19,10 +19,7 @@ logger = logging.getLogger(__name__)
 def read_splits(
     train_source: ImageSource, test_source: ImageSource | None, config: ImagesConfig
 ) -> tuple[ImageSet, ImageSet]:
-    """Return the training and test images; without a test source a part is held out.
-
-    Raises DataError: the images cannot be read as ``config`` says, or the splits do not fit.
-    """
+    """Return training and test images; raises DataError if ``config`` or the splits do not fit."""
     train = read_images(train_source, config)
     if test_source is None:
         train, test = split_held_out(train, config.test_fraction, config.seed)

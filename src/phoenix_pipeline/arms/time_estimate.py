@@ -24,10 +24,7 @@ _LARGE_SIDE = 64
 
 
 def announce_time(job: FederatedJob) -> None:
-    """Log one line: the expected time of training, and what large images without a GPU cost.
-
-    The machines of a deployment are not here: then nothing is said. Results do not depend on it.
-    """
+    """Log the expected time of training, where the machines are here."""
     if job.config.engine == "deployment":
         return
     steps, device = count_steps(job), resolve_device(job.device)
@@ -70,10 +67,7 @@ def _concurrency(job: FederatedJob, device: torch.device) -> tuple[int, int, int
 
 
 def _time_step(job: FederatedJob, device: torch.device, together: int) -> float:
-    """Return the seconds of one client's step, after one that does not count.
-
-    ``together``: clients whose steps are one program's.
-    """
+    """Return the seconds of a step of ``together`` clients, after one that does not count."""
     settings = job.settings
     images = _some_images(job).to(device)
     labels = torch.zeros(len(images), dtype=torch.int64, device=device)
@@ -98,7 +92,6 @@ def _time_step(job: FederatedJob, device: torch.device, together: int) -> float:
 
 
 def _some_images(job: FederatedJob) -> torch.Tensor:
-    """Return a batch to train on; of a run on latents, zeros in their shape."""
     settings = job.settings
     if settings.latents is None:
         return torch.from_numpy(job.images.images[: settings.training.batch_size])

@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 
 from phoenix_pipeline import __version__
-from phoenix_pipeline.arms.arm_model import ArmModel
-from phoenix_pipeline.arms.model_card import write_model_card
+from phoenix_pipeline.arms.arm_model import ArmModel, write_model_card
 from phoenix_pipeline.child_process import lent_process
 from phoenix_pipeline.config import ArmSettings, Group, RunConfig
 from phoenix_pipeline.families.provenance import (
@@ -34,10 +33,7 @@ OnRound = Callable[[int, Mapping[str, float]], None]
 
 @dataclass(frozen=True, eq=False)
 class TrainedArm:
-    """``write`` writes the models into a folder; ``rounds``: a row per round and client.
-
-    ``trained_images``: see :func:`trained_images`. All three belong into the model's folder.
-    """
+    """What belongs into the model's folder: ``write`` fills it; see :func:`trained_images`."""
 
     write: Callable[[Path], None]
     rounds: pd.DataFrame
@@ -79,10 +75,7 @@ def train_arm(
 
 
 def trained_images(job: "FederatedJob", result: "FederatedResult") -> pd.DataFrame:
-    """Return a row per image of each client, as in ``client_images``.
-
-    Of the sites of a deployment only the numbers of images are known here: image and label are -1.
-    """
+    """Return a row per image of each client; -1 for those that the sites of a deployment hold."""
     if job.config.engine != "deployment":
         return job.client_images
     sites, counts = list(result.num_examples), list(result.num_examples.values())
@@ -91,7 +84,6 @@ def trained_images(job: "FederatedJob", result: "FederatedResult") -> pd.DataFra
 
 
 def _class_counts(job: "FederatedJob", held: pd.DataFrame) -> dict[str, list[int]]:
-    """Return each client's images by class, of a conditional model; empty where nobody knows."""
     labels, classes = job.images.labels, len(job.settings.class_names)
     if not classes or labels is None or job.config.engine == "deployment":
         return {}
@@ -136,7 +128,6 @@ def _build_job(
 
 
 def _run(job: "FederatedJob", arm: str, checkpoints: Path, on_round: OnRound) -> "FederatedResult":
-    """Train, with a bar of the replies; in the process that this thread was lent, if any."""
     clients = job.client_images["client_id"].nunique()
     with progress_bar(arm, job.config.num_rounds * clients) as advance:
         child = lent_process.get()
@@ -206,7 +197,6 @@ def _encoded_pool(job: "FederatedJob") -> int | None:
 def _write(
     folder: Path, result: "FederatedResult", job: "FederatedJob", record: TrainingRecord
 ) -> None:
-    """Write the global model, or the shared body and what completes it at each client."""
     from phoenix_pipeline.families import family_of
     from phoenix_pipeline.families.model_folder import write_models
     from phoenix_pipeline.federated.personal_layers import samples_are_personal

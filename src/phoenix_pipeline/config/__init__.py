@@ -11,7 +11,6 @@ from phoenix_pipeline.config.aggregation import (
     ClipNormConfig,
     ServerOptimizerConfig,
 )
-from phoenix_pipeline.config.autoencoder import AutoencoderConfig
 from phoenix_pipeline.config.base import Group, deep_merge
 from phoenix_pipeline.config.compression import CompressionConfig, LinkConfig
 from phoenix_pipeline.config.data import ImagesConfig, PartitionConfig, RunConfig, SharedPoolConfig
@@ -20,12 +19,12 @@ from phoenix_pipeline.config.differential_privacy import (
     DifferentialPrivacyConfig,
     DpSgdConfig,
 )
-from phoenix_pipeline.config.engines import DeploymentConfig, RayConfig
 from phoenix_pipeline.config.evaluation import (
     EXTRACTORS,
     ClassifierConfig,
     EvaluationConfig,
     JudgeFileConfig,
+    PrivacyAuditConfig,
     SamplingConfig,
 )
 from phoenix_pipeline.config.federation import FederationConfig
@@ -36,13 +35,14 @@ from phoenix_pipeline.config.model import (
     NoiseConfig,
     UNetConfig,
 )
-from phoenix_pipeline.config.privacy import PrivacyAuditConfig
 from phoenix_pipeline.config.rounds import (
+    DeploymentConfig,
     LocalWorkConfig,
     PersonalLayersConfig,
+    RayConfig,
     ThresholdFilterConfig,
 )
-from phoenix_pipeline.config.training import TrainingConfig
+from phoenix_pipeline.config.training import AutoencoderConfig, TrainingConfig
 
 __all__ = [
     "ARM_GROUPS",

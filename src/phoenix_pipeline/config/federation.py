@@ -13,8 +13,13 @@ from phoenix_pipeline.config.aggregation import (
 from phoenix_pipeline.config.base import Group, Positive
 from phoenix_pipeline.config.compression import CompressionConfig, LinkConfig
 from phoenix_pipeline.config.differential_privacy import DifferentialPrivacyConfig
-from phoenix_pipeline.config.engines import DeploymentConfig, RayConfig, Rounds
-from phoenix_pipeline.config.rounds import LocalWorkConfig, SnapshotsConfig
+from phoenix_pipeline.config.rounds import (
+    DeploymentConfig,
+    LocalWorkConfig,
+    RayConfig,
+    Rounds,
+    SnapshotsConfig,
+)
 
 
 class FederationConfig(Group):

@@ -216,7 +216,6 @@ class ModelConfig(Group):
 
 
 def _read_group(known: Mapping[str, Any], name: str, value: Any) -> Group:
-    """Return the settings of the family ``name``; its errors say where they are."""
     if name not in known:
         errors = [InitErrorDetails(type="extra_forbidden", loc=(name,), input=value)]
         raise ValidationError.from_exception_data("ModelConfig", errors)

@@ -66,10 +66,7 @@ def _got(value: Any) -> str:
 def _locate(
     model: type[BaseModel], values: Any, location: tuple[int | str, ...]
 ) -> tuple[Path, Any, type[BaseModel]]:
-    """Return the path, the value and the model of an error.
-
-    The path ends where a list begins or pydantic names the branch of a union instead of a key.
-    """
+    """Return path, value and model of an error; no list and no branch of a union is in the path."""
     path: list[str] = []
     for step in location:
         if not isinstance(values, Mapping) or step not in values:

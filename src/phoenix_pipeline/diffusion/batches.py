@@ -13,11 +13,7 @@ from phoenix_pipeline.optimization.work import prepare_batch
 
 
 class Batch(NamedTuple):
-    """``x_t`` and ``target`` are [B, C, H, W], the timesteps ``t`` and ``labels`` int64 [B].
-
-    ``labels`` is None for an unconditional network, ``weights`` [B] of the images' losses where all
-    count alike.
-    """
+    """[B, C, H, W] images, int64 [B] times and labels, ``weights`` [B] of losses; None: no such."""
 
     x_t: Tensor
     t: Tensor
@@ -83,10 +79,7 @@ def draw(
     condition: Condition | None,
     generator: torch.Generator,
 ) -> Draws:
-    """Draw all that is random for uint8 ``pixels`` [B, C, H, W].
-
-    ``condition``: the classes of these images, for a conditional network.
-    """
+    """Draw all that is random for uint8 ``pixels`` [B, C, H, W] of classes ``condition``."""
     x_0 = prepare_batch(pixels, config, generator)
     t = schedule.draw_timesteps(len(x_0), config.timestep_distribution, generator)
     # randn_like takes no generator in torch 2.11.

@@ -12,10 +12,7 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 @dataclass(frozen=True)
 class Columns:
-    """Arrays by name in a vector [P]: those that came from the server first, each part by name.
-
-    ``shared``: number of arrays that came from the server.
-    """
+    """Arrays by name in a vector [P], by parts; the first ``shared`` came from the server."""
 
     shapes: dict[str, Size]
     shared: int

@@ -28,10 +28,7 @@ _GRADIENT_VALUES = 1 << 26
 def per_image_gradients(
     unet: nn.Module, batch: Batch, config: TrainingConfig
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """Return each image's gradients by name [B, ...] and losses [B].
-
-    ``unet``: a network that treats the images of a batch independently.
-    """
+    """Return each image's gradients by name [B, ...] and losses [B]; ``unet`` mixes no images."""
 
     def loss_of(
         parameters: Mapping[str, Tensor], weight: Tensor, target: Tensor, *inputs: Tensor
@@ -102,7 +99,6 @@ def _clipped_sums(
 
 
 def _clipping_scales(gradients: Mapping[str, Tensor], clip_norm: float) -> Tensor:
-    """Return what brings each image's gradient to norm ``clip_norm`` at most [B]."""
     squares = [g.flatten(1).square().sum(1, dtype=torch.float32) for g in gradients.values()]
     norms = torch.stack(squares).sum(0).sqrt()
     return clip_norm / norms.clamp_min(clip_norm)

@@ -10,11 +10,7 @@ from torch import Tensor, nn
 
 
 class _Streams:
-    """The generators that one network's dropout draws from, and the ``number`` they go by.
-
-    The number is a tensor, so it is data to ``torch.compile``, which would compile anew for other
-    generators. It stays on the CPU, where reading it waits for no device.
-    """
+    """A network's generators by ``number``: a tensor on the CPU, data to ``torch.compile``."""
 
     def __init__(self, generators: Sequence[torch.Generator]) -> None:
         self.generators = tuple(generators)
@@ -28,11 +24,7 @@ _STREAMS: "WeakValueDictionary[int, _Streams]" = WeakValueDictionary()
 
 
 class SeededDropout(nn.Dropout):
-    """``nn.Dropout`` that draws from generators where they are set.
-
-    One generator serves a plain forward pass. Under ``torch.vmap`` over clients, client ``i`` draws
-    from generator ``i``, as it would alone. Compiled code draws the same masks.
-    """
+    """``nn.Dropout`` from set generators; under ``torch.vmap`` client ``i`` draws from its own."""
 
     _streams: _Streams | None = None
     _number: Tensor | None = None

@@ -26,11 +26,7 @@ _SAVED = (*_TARGETS, nn.GroupNorm)
 
 
 def add_adapters(unet: nn.Module, config: LoraConfig, seed: int) -> nn.Module:
-    """Give ``unet`` its adapters, in place, and lay its own weights at rest.
-
-    B starts at zero, so the network still predicts what it did; A depends on ``seed`` alone.
-    Raises SettingsError: a target matches no layer, or peft is not installed.
-    """
+    """Give ``unet`` adapters, B at zero and A by ``seed``; raises SettingsError without a match."""
     check_targets(unet, config)
     if find_spec("peft") is None:
         raise SettingsError(
@@ -54,10 +50,7 @@ def add_adapters(unet: nn.Module, config: LoraConfig, seed: int) -> nn.Module:
 
 
 def check_targets(unet: nn.Module, config: LoraConfig) -> None:
-    """Raise SettingsError for a layer that there is not; lists those there are.
-
-    ``unet``: without adapters.
-    """
+    """Raise SettingsError for a layer that ``unet``, without adapters, has not; lists all."""
     wanted = (
         ("target_modules", config.target_modules, _TARGETS, "linear layer or convolution"),
         ("modules_to_save", config.modules_to_save, _SAVED, "layer"),
@@ -171,7 +164,6 @@ def _merged_state(unet: nn.Module) -> dict[str, Tensor]:
 
 
 def _all_arrays(unet: nn.Module) -> dict[str, Tensor]:
-    """Return what is trained and what is at rest, by name."""
     return {**dict(unet.named_parameters()), **dict(unet.named_buffers())}
 
 

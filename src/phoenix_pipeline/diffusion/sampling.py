@@ -56,10 +56,7 @@ _LEAST_PIXELS = 6000
 
 
 def check_sampling(sampling: SamplingConfig, noise: NoiseConfig) -> None:
-    """Refuse settings that no image can be drawn with, before anything is trained.
-
-    Raises SettingsError: see :func:`~phoenix_pipeline.diffusion.schedulers.prepare_scheduler`.
-    """
+    """Raise SettingsError for what no image can be drawn with; see ``prepare_scheduler``."""
     prepare_scheduler(noise, sampling, sampling.num_steps)
 
 

@@ -69,11 +69,7 @@ def set_timesteps(scheduler: Any, steps: int) -> None:
 
 
 def build_sampler(noise: NoiseConfig, sampling: SamplingConfig, clips: bool = True) -> Any:
-    """Return diffusers' scheduler of ``sampling.sampler``, without timesteps yet.
-
-    Raises:
-        SettingsError: there is no such sampler, or it is for other models; names those that serve.
-    """
+    """Return diffusers' scheduler of ``sampling.sampler``; raises SettingsError for another."""
     import diffusers
 
     sampler = look_up(SAMPLERS, sampling.sampler, "sampling.sampler")

@@ -127,10 +127,7 @@ class Stack:
             set_dropout_generators(unet, ())
 
     def set_gradients(self, working: int) -> Tensor:
-        """Return the losses of all rows, written over by the next call; set the gradients.
-
-        ``working``: the first so many rows have a new batch; those of others mean nothing.
-        """
+        """Set the gradients; return the losses of all rows, of which ``working`` count."""
         if self._set is not None:
             self._set()
         else:
@@ -166,7 +163,6 @@ def _records(device: torch.device) -> bool:
 def _losses_and_gradients(
     predict: PredictStacked, columns: Columns, leaf: Tensor, batch: Batch, config: TrainingConfig
 ) -> tuple[Tensor, Tensor]:
-    """Return each client's loss [C] for its row of ``leaf`` [C, P], and their gradients [C, P]."""
     compute = _compiled_losses() if config.compile is True else _losses
     each = compute(predict, columns.views(leaf), batch, config)
     (gradients,) = torch.autograd.grad(each.sum(), leaf)

@@ -24,7 +24,7 @@ from phoenix_pipeline.errors import TrainingError
 from phoenix_pipeline.optimization.class_rows import RowsAtRest
 from phoenix_pipeline.optimization.corrections import Correction, corrections_of
 from phoenix_pipeline.optimization.cuda_graph import KeptByNetwork
-from phoenix_pipeline.optimization.learning_rate import learning_rate_at
+from phoenix_pipeline.optimization.schedules import learning_rate_at
 from phoenix_pipeline.optimization.work import ClientTask, LocalResult, draw_batches
 
 

@@ -70,7 +70,6 @@ class StackedUNet:
         return time + F.embedding(first + labels, table.flatten(0, 1))
 
     def _shifts(self, weights: Weights, embedding: Tensor) -> Weights:
-        """Return the shifts of a pass: one product for all blocks."""
         names = [f"{block}.time_emb_proj" for block in self._blocks]
         weight = torch.cat([weights[f"{name}.weight"] for name in names], dim=1)
         biases = [weights[f"{name}.bias"] for name in names]

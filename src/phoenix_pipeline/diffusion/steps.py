@@ -143,10 +143,7 @@ def build_optimizer(
     device: torch.device,
     rate: Tensor | None = None,
 ) -> torch.optim.AdamW:
-    """Return AdamW over ``parameters``, as one kernel where the device has it.
-
-    ``rate``: a scalar on a GPU that a recorded step reads its learning rate from.
-    """
+    """Return AdamW over ``parameters``, fused if possible; ``rate``: a recorded step's scalar."""
     return torch.optim.AdamW(
         parameters,
         lr=config.learning_rate if rate is None else rate,

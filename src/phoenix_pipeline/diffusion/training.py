@@ -15,7 +15,7 @@ from phoenix_pipeline.diffusion.steps import EagerSteps, Steps
 from phoenix_pipeline.errors import TrainingError
 from phoenix_pipeline.optimization.class_rows import RowsAtRest
 from phoenix_pipeline.optimization.corrections import Correction, corrections_of
-from phoenix_pipeline.optimization.learning_rate import learning_rate_at
+from phoenix_pipeline.optimization.schedules import learning_rate_at
 from phoenix_pipeline.optimization.work import (
     LocalResult,
     LocalWork,
@@ -34,11 +34,9 @@ def train_locally(
     optimizer_state: dict[str, Tensor] | None = None,
     condition: Condition | None = None,
 ) -> LocalResult:
-    """Train ``unet`` in place for ``work.steps`` batches drawn from ``images``.
+    """Train ``unet`` in place for ``work.steps`` batches of uint8 ``images`` [N, C, H, W].
 
-    ``images``: uint8 [N, C, H, W], resident on the training device. ``optimizer_state``: Adam's
-    moments from :func:`adam_state`; replaced by the new ones in place. ``condition``: the classes
-    of ``images``, for a conditional network.
+    ``optimizer_state``: Adam's moments, replaced in place. ``condition``: classes, if any.
     Raises TrainingError: a loss is not finite; names the step.
     """
     started = time.perf_counter()

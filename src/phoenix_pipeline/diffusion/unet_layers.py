@@ -50,12 +50,7 @@ _MODULES = {
 
 
 def is_known(unet: nn.Module) -> bool:
-    """Return whether :class:`Layers` has all that ``unet`` computes.
-
-    It has not where ``unet`` is built otherwise than by
-    :func:`~phoenix_pipeline.diffusion.unet.build_unet`, or where layers were replaced later, as
-    adapters do.
-    """
+    """Return whether :class:`Layers` has all that ``unet`` computes: as ``build_unet`` made it."""
     from diffusers import UNet2DModel
 
     if type(unet) is not UNet2DModel:

@@ -1,7 +1,4 @@
-"""The kinds of generative model behind one set of verbs, and the folder that a trained one lies in.
-
-Each kind is one file here, or one object of a user's package.
-"""
+"""The kinds of generative model, a file or an object each, and the folder of a trained one."""
 
 from phoenix_pipeline.config import ModelConfig
 from phoenix_pipeline.families.dcgan import DcganFamily

@@ -30,13 +30,7 @@ IMAGES_IN_ALL = {12: 138_240, 20: 98_304, 48: 49_152, 96: 24_576, 160: 12_288, 2
 
 
 def settle_arm(settings: ArmSettings, image_size: int) -> ArmSettings:
-    """Return the groups of an arm without ``auto``, which goes by the side of what it learns.
-
-    Of latents that side is the images' over the factor of the autoencoder.
-    Raises SettingsError: see :func:`settle_federation` and :func:`settle_model`.
-    Raises SettingsError, CheckpointError: see
-    :func:`~phoenix_pipeline.families.latents.latent_side`.
-    """
+    """Return groups without ``auto``, by the side learnt; raises SettingsError, CheckpointError."""
     image_size = latent_side(settings.model, image_size)
     model = settle_model(settings.model, image_size)
     pooled, pull = settings.federation.pooled, settings.federation.strategies.get(_ALIGNMENT)
@@ -71,10 +65,7 @@ def settle_training(
     pooled: bool,
     aligned: bool = False,
 ) -> TrainingConfig:
-    """Return ``training`` without ``auto``, for this kind of model and client.
-
-    ``pooled``: one client has all images; ``aligned``: clients follow the last global step.
-    """
+    """Return ``training`` without ``auto``; ``pooled``: one client has all images."""
     settled = family_of(model).settle_training(training, image_size, pooled=pooled, aligned=aligned)
     # Families that know of no micro batches have none.
     return settled.settled(micro_batch=None)

@@ -17,11 +17,7 @@ _GOLDEN = 0.6180339887498949
 def check_classes(
     model: ModelConfig, sampling: SamplingConfig, class_names: Sequence[str] | None = None
 ) -> None:
-    """Refuse to ask an unconditional model for classes, and shares that do not fit the classes.
-
-    ``class_names``: of the model; None where they are not known yet.
-    Raises SettingsError: names the setting and what is allowed.
-    """
+    """Refuse classes of an unconditional model, or odd shares; raises SettingsError."""
     shares = sampling.class_distribution
     if model.conditioning == "none":
         _refuse_classes(sampling)
@@ -77,13 +73,13 @@ def class_shares(
     return shares
 
 
-def spread_labels(shares: np.ndarray, count: int, first: int = 0) -> np.ndarray:
+def spread_labels(shares: np.ndarray, count: int) -> np.ndarray:
     """Return labels int64 [count] in these ``shares``, as nearly as any beginning of them can.
 
-    Label ``i`` depends on ``shares`` and on ``first + i`` alone: u_i = frac((i + 1/2) phi), a
+    Label ``i`` depends on ``shares`` and on ``i`` alone: u_i = frac((i + 1/2) phi), a
     low-discrepancy sequence, goes to the class whose part of [0, 1) it falls into.
     """
-    places = ((np.arange(first, first + count) + 0.5) * _GOLDEN) % 1.0
+    places = ((np.arange(count) + 0.5) * _GOLDEN) % 1.0
     bounds = np.cumsum(shares, dtype=float)
     labels = np.searchsorted(bounds, places * bounds[-1], side="right")
     # A product that is rounded up to the bound itself belongs to the last class that has a share.
@@ -91,10 +87,7 @@ def spread_labels(shares: np.ndarray, count: int, first: int = 0) -> np.ndarray:
 
 
 def labels_by_number(labels: Sequence[int | str], class_names: Sequence[str]) -> list[int]:
-    """Return classes that are given by name or number as numbers.
-
-    Raises SettingsError: a label is outside the classes; names it and what is allowed.
-    """
+    """Return classes given by name or number as numbers; raises SettingsError for unknown ones."""
     if not class_names:
         raise SettingsError(
             "labels were given, but the model has no classes; train with model.conditioning: "

@@ -93,10 +93,7 @@ class DcganFamily(Family):
         device: "torch.device | str",
         labels: Sequence[int] | None = None,
     ) -> "Iterator[np.ndarray]":
-        """Yield uint8 batches; see :func:`phoenix_pipeline.gan.sampling.sample_images`.
-
-        Raises SettingsError: at once, if the network makes images of another shape.
-        """
+        """Yield uint8 batches; see :func:`phoenix_pipeline.gan.sampling.sample_images`."""
         from phoenix_pipeline.gan.sampling import sample_images
 
         gan = cast("Dcgan", network)
@@ -147,13 +144,13 @@ class DcganFamily(Family):
         self, folder: Path, network: "nn.Module", model: ModelConfig, metadata: Mapping[str, Any]
     ) -> None:
         """Write both networks, their config and ``metadata`` as one folder."""
-        from phoenix_pipeline.gan.export import export_networks
+        from phoenix_pipeline.gan.sampling import export_networks
 
         export_networks(folder, cast("Dcgan", network), model, metadata)
 
     def load(self, folder: Path) -> "nn.Module":
         """Return both networks of an exported folder, on the CPU, in evaluation mode."""
-        from phoenix_pipeline.gan.export import load_networks
+        from phoenix_pipeline.gan.sampling import load_networks
 
         return load_networks(folder)
 

@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from phoenix_pipeline.config import ModelConfig, SamplingConfig, TrainingConfig
-from phoenix_pipeline.diffusion.layer_presets import OUTPUT, layer_presets
-from phoenix_pipeline.diffusion.sizes import settle_training, settle_unet
+from phoenix_pipeline.diffusion.unet import OUTPUT, layer_presets, settle_training, settle_unet
 from phoenix_pipeline.families.family import Family
 from phoenix_pipeline.families.provenance import NetworkSettings
 from phoenix_pipeline.hub import start_folder
@@ -104,10 +103,7 @@ class DiffusionFamily(Family):
         device: "torch.device | str",
         labels: Sequence[int] | None = None,
     ) -> "Iterator[np.ndarray]":
-        """Yield uint8 batches; see :func:`phoenix_pipeline.diffusion.sampling.sample_images`.
-
-        Latents of a network with an autoencoder beside it are decoded.
-        """
+        """Yield uint8 batches, latents decoded; see :mod:`phoenix_pipeline.diffusion.sampling`."""
         from phoenix_pipeline.diffusion.lora import merge_adapters
         from phoenix_pipeline.diffusion.sampling import sample_images
         from phoenix_pipeline.latents.autoencoder import autoencoder_of, shape_in
@@ -127,13 +123,13 @@ class DiffusionFamily(Family):
         super().check(model, sampling, channels, image_size)
 
     def settle_model(self, model: ModelConfig, image_size: int) -> ModelConfig:
-        """Return ``model`` without ``auto``; see :mod:`phoenix_pipeline.diffusion.sizes`."""
+        """Return ``model`` without ``auto``; see :mod:`phoenix_pipeline.diffusion.unet`."""
         return model.model_copy(update={"unet": settle_unet(model.unet, image_size)})
 
     def settle_training(
         self, training: TrainingConfig, image_size: int, *, pooled: bool, aligned: bool
     ) -> TrainingConfig:
-        """Return ``training`` without ``auto``; see :mod:`phoenix_pipeline.diffusion.sizes`."""
+        """Return ``training`` without ``auto``; see :mod:`phoenix_pipeline.diffusion.unet`."""
         return settle_training(training, image_size, pooled=pooled, aligned=aligned)
 
     def table_bytes(self, model: ModelConfig) -> int:
@@ -163,14 +159,14 @@ class DiffusionFamily(Family):
         return train_stacked(network, tasks, schedule, training, conditions)
 
     def personal_presets(self, model: ModelConfig) -> Mapping[str, tuple[str, ...]]:
-        """See :mod:`phoenix_pipeline.diffusion.layer_presets`."""
+        """See :mod:`phoenix_pipeline.diffusion.unet`."""
         return layer_presets(model)
 
     def load_start(
         self, folder: Path, network: "nn.Module", model: ModelConfig
     ) -> "dict[str, Tensor]":
-        """Return weights to start from; see :func:`phoenix_pipeline.diffusion.start.load_start`."""
-        from phoenix_pipeline.diffusion.start import load_start
+        """Return the start's weights; see :func:`~phoenix_pipeline.diffusion.export.load_start`."""
+        from phoenix_pipeline.diffusion.export import load_start
 
         return load_start(folder, network, model.noise)
 
@@ -230,10 +226,7 @@ class DiffusionFamily(Family):
         )
 
     def describe_use(self, settings: NetworkSettings) -> list[str]:
-        """Return how diffusers loads the folder, without this package.
-
-        Its pipeline of latents knows no shift of them, and no flow.
-        """
+        """Return how diffusers loads it, which for latents knows no shift and no flow."""
         conditional, latents = bool(settings["class_names"]), settings.get("latents")
         noise = settings["model"].get("noise", {})
         flow = noise.get("prediction_type") == "flow"

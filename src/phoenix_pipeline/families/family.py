@@ -69,11 +69,7 @@ class Family(ABC):
     def build(
         self, model: ModelConfig, channels: int, image_size: int, seed: int, num_classes: int = 0
     ) -> "nn.Module":
-        """Return the network; its weights depend on ``seed`` alone.
-
-        ``num_classes``: of a conditional model, 0 of any other. Raises SettingsError for images
-        that it does not make.
-        """
+        """Return the network; weights by ``seed`` alone. Raises SettingsError for odd images."""
 
     @abstractmethod
     def count_layers(self, model: ModelConfig, image_size: int) -> int:
@@ -81,10 +77,7 @@ class Family(ABC):
 
     @abstractmethod
     def run_once(self, network: "nn.Module", channels: int, image_size: int) -> int:
-        """Run what training differentiates, once, on zeros; return for how many images.
-
-        It is run on torch's current default device.
-        """
+        """Run once, on zeros on torch's default device, what training differentiates; return N."""
 
     @abstractmethod
     def train_locally(
@@ -94,10 +87,7 @@ class Family(ABC):
         model: ModelConfig,
         training: TrainingConfig,
     ) -> "LocalResult":
-        """Train ``network`` in place on the images of one client.
-
-        Of a ``latent`` family they may be latents.
-        """
+        """Train ``network`` in place on a client's images, or latents of a ``latent`` family."""
 
     @abstractmethod
     def sample_images(
@@ -110,10 +100,7 @@ class Family(ABC):
         device: "torch.device | str",
         labels: Sequence[int] | None = None,
     ) -> "Iterator[np.ndarray]":
-        """Yield uint8 batches [B, C, H, W]; image ``i`` depends on ``seeds[i]`` alone.
-
-        With a conditional model it depends on ``labels[i]`` as well, the class that it is to show.
-        """
+        """Yield uint8 batches [B, C, H, W]; image ``i`` depends on ``seeds[i]``, ``labels[i]``."""
 
     def check(
         self, model: ModelConfig, sampling: SamplingConfig, channels: int, image_size: int
@@ -165,10 +152,7 @@ class Family(ABC):
     def load_start(
         self, folder: Path, network: "nn.Module", model: ModelConfig
     ) -> "dict[str, Tensor]":
-        """Return the weights in ``folder`` that ``network`` is to start from.
-
-        Raises SettingsError: they do not fit, or the family starts from random weights.
-        """
+        """Return weights of ``folder`` for ``network``; raises SettingsError if none fit."""
         raise SettingsError(
             f"model.start_from is for diffusion models, but model.family is {self.name}; set "
             "model.start_from: null for this arm"
@@ -185,10 +169,7 @@ class Family(ABC):
     def complete(
         self, network: "nn.Module", arrays: "Mapping[str, Tensor]", misfit: str
     ) -> "nn.Module":
-        """Return ``network`` with all of its ``arrays``, those at rest as well, to draw with.
-
-        Raises CheckpointError: they are not its arrays; says ``misfit``, and the first reason.
-        """
+        """Return ``network`` with all its ``arrays``; raises CheckpointError, saying ``misfit``."""
         from phoenix_pipeline.families.model_folder import fill
 
         return fill(network, arrays, misfit)
@@ -203,10 +184,7 @@ class Family(ABC):
             save_tensors(temporary / _WEIGHTS_FILE, network.state_dict(), {"family": self.name})
 
     def load(self, folder: Path) -> "nn.Module":
-        """Return the network of an exported folder, on the CPU, in evaluation mode.
-
-        Raises CheckpointError: the weights are missing, or do not fit ``phoenix.json`` beside them.
-        """
+        """Return the network, on the CPU, to draw; raises CheckpointError if it does not fit."""
         from phoenix_pipeline.checkpoints import load_tensors
         from phoenix_pipeline.families.model_folder import build_network, fill, read_description
 

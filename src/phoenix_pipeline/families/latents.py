@@ -10,10 +10,7 @@ from phoenix_pipeline.latents.space import SETTING, LatentSpace, read_space
 
 
 def autoencoder_folder(model: ModelConfig) -> Path | None:
-    """Return the folder that ``model.autoencoder`` is or names; None where pixels are learnt.
-
-    Raises SettingsError: models of this family learn pixels alone, or the hub has no such name.
-    """
+    """Return the folder of ``model.autoencoder``, None for pixels; raises SettingsError."""
     if model.autoencoder is None:
         return None
     if not family_of(model).latent:
@@ -25,20 +22,13 @@ def autoencoder_folder(model: ModelConfig) -> Path | None:
 
 
 def find_latents(model: ModelConfig) -> LatentSpace | None:
-    """Return what the latents are like, by the configuration alone; None where pixels are learnt.
-
-    Raises SettingsError: see :func:`autoencoder_folder`.
-    Raises CheckpointError: there is no autoencoder in the folder.
-    """
+    """Return what the latents are like, None for pixels; raises SettingsError, CheckpointError."""
     folder = autoencoder_folder(model)
     return None if folder is None else read_space(folder)
 
 
 def latent_side(model: ModelConfig, image_size: int) -> int:
-    """Return the side in which the network sees images of ``image_size`` pixels.
-
-    Raises SettingsError, CheckpointError: see :func:`find_latents`; the factor does not divide.
-    """
+    """Return the side in which the network sees images; raises as :func:`find_latents`."""
     space = find_latents(model)
     if space is None:
         return image_size

@@ -78,10 +78,7 @@ def write_models(
 
 
 def read_description(folder: Path) -> ModelDescription:
-    """Return what :func:`write_models` noted beside the models.
-
-    Raises CheckpointError: there is no such file, or another program wrote it.
-    """
+    """Return what :func:`write_models` noted; raises CheckpointError where that is not there."""
     path = Path(folder) / METADATA_FILE
     try:
         content = read_json(path)
@@ -110,10 +107,7 @@ def weights_digest(folder: Path) -> str:
 
 
 def load_network(folder: Path, client_id: int = GLOBAL_MODEL) -> nn.Module:
-    """Return the global network or one client's, on the CPU, in evaluation mode.
-
-    Raises CheckpointError: there is no such model; names those that there are.
-    """
+    """Return the global or a client's network, on the CPU, to draw; raises CheckpointError."""
     folder = Path(folder)
     metadata = read_description(folder)
     settings = metadata["settings"]
@@ -131,10 +125,7 @@ def load_network(folder: Path, client_id: int = GLOBAL_MODEL) -> nn.Module:
 
 
 def load_own_autoencoder(folder: Path, metadata: ModelDescription) -> Autoencoder | None:
-    """Return the autoencoder of the models in ``folder``; None where they learnt pixels.
-
-    Raises CheckpointError: it is gone, or is another one than in training.
-    """
+    """Return the models' autoencoder, None for pixels; raises CheckpointError if it is another."""
     known = metadata["settings"].get("latents")
     if not known:
         return None
@@ -157,11 +148,7 @@ def build_network(settings: NetworkSettings) -> nn.Module:
 
 
 def build_as_trained(folder: Path, metadata: ModelDescription) -> nn.Module:
-    """Return the network of a model in ``folder`` as it was when its training began.
-
-    Adapters are on the weights of ``model.start_from``, which are read again.
-    Raises SettingsError, CheckpointError: these weights are gone, or others.
-    """
+    """Return the network as training began, on its base; raises SettingsError, CheckpointError."""
     settings = metadata["settings"]
     autoencoder, known = load_own_autoencoder(folder, metadata), settings.get("base_digest")
     if not known:
@@ -179,10 +166,7 @@ def build_as_trained(folder: Path, metadata: ModelDescription) -> nn.Module:
 
 
 def load_as_trained(folder: Path, client_id: int = GLOBAL_MODEL) -> nn.Module:
-    """Return :func:`load_network` in the form that training changes: adapters are not merged.
-
-    Raises CheckpointError: see :func:`load_network` and :func:`build_as_trained`.
-    """
+    """Return :func:`load_network` as training changes it, adapters not merged; raises likewise."""
     metadata = read_description(folder)
     if not metadata["settings"].get("base_digest"):
         return load_network(folder, client_id)
@@ -196,10 +180,7 @@ def load_as_trained(folder: Path, client_id: int = GLOBAL_MODEL) -> nn.Module:
 
 
 def fill(network: nn.Module, tensors: Mapping[str, Tensor], misfit: str) -> nn.Module:
-    """Return ``network`` with these weights, in evaluation mode.
-
-    Raises CheckpointError: they are not all of its arrays; says ``misfit``, and the first reason.
-    """
+    """Return ``network`` with these weights, to draw; raises CheckpointError, saying ``misfit``."""
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
@@ -208,11 +189,9 @@ def fill(network: nn.Module, tensors: Mapping[str, Tensor], misfit: str) -> nn.M
 
 
 def assemble_client(folder: Path, client_id: int, target: Path) -> None:
-    """Write one client's complete model into ``target``, in its family's own layout.
+    """Write one client's complete model, as a folder of :func:`write_models`, into ``target``.
 
-    ``target`` is a folder of :func:`write_models` with that model as the one that all share. For
-    diffusion, ``DDPMPipeline.from_pretrained(target)`` loads it without this package.
-    Raises CheckpointError: there is no such client.
+    ``DDPMPipeline.from_pretrained`` loads one of diffusion. Raises CheckpointError: no such client.
     """
     record: ModelDescription = {**read_description(folder), "client_id": client_id}
     network = load_network(folder, client_id)

@@ -29,10 +29,7 @@ class OneLossFamily(Family):
     def loss(
         self, network: "nn.Module", x_0: "Tensor", model: ModelConfig, generator: "torch.Generator"
     ) -> "Tensor":
-        """Return the mean loss, a scalar, of images [B, C, H, W] in [-1, 1].
-
-        ``generator``: of all random numbers, on the images' device.
-        """
+        """Return the mean loss, a scalar, of images [B, C, H, W] in [-1, 1], on their device."""
 
     @abstractmethod
     def draw(
@@ -59,11 +56,7 @@ class OneLossFamily(Family):
         model: ModelConfig,
         training: TrainingConfig,
     ) -> "LocalResult":
-        """Train in place, as ``training`` asks.
-
-        Raises SettingsError: gradients of single images are asked for.
-        Raises TrainingError: a loss is not finite; names the step.
-        """
+        """Train in place; raises SettingsError for DP-SGD, TrainingError for an infinite loss."""
         from phoenix_pipeline.diffusion.steps import LossSteps
         from phoenix_pipeline.diffusion.training import descend, mean_loss
         from phoenix_pipeline.optimization.corrections import corrections_of
@@ -99,10 +92,7 @@ class OneLossFamily(Family):
         device: "torch.device | str",
         labels: Sequence[int] | None = None,
     ) -> "Iterator[np.ndarray]":
-        """Yield uint8 batches, of ``sampling.batch_size`` but for the last.
-
-        Raises TrainingError: values are not finite.
-        """
+        """Yield uint8 batches; raises TrainingError for values that are not finite."""
         import torch
 
         from phoenix_pipeline.images import to_uint8

@@ -84,10 +84,7 @@ MODEL_DESCRIPTION = TypeAdapter(ModelDescription)
 
 
 def fingerprint_data(train: ImageSet, test: ImageSet, clients: pd.DataFrame) -> DataDigests:
-    """Return a digest each of the training images, the held-out ones, and who trained on what.
-
-    ``clients``: client_id and image_index, a row for each image of each client.
-    """
+    """Return digests of training and held-out images, and of ``clients`` (who holds which)."""
     rows = clients.reindex(columns=["client_id", "image_index"]).to_numpy("int64")
     table = np.ascontiguousarray(rows)
     return {
@@ -98,10 +95,7 @@ def fingerprint_data(train: ImageSet, test: ImageSet, clients: pd.DataFrame) -> 
 
 
 def check_data(known: DataDigests, train: ImageSet, test: ImageSet, clients: pd.DataFrame) -> None:
-    """Refuse images, or a table of who holds them, that are not those of the training, ``known``.
-
-    Raises DataError: names which of them changed, and the way back.
-    """
+    """Raise DataError for images or holders that are not those of the training, ``known``."""
     found = fingerprint_data(train, test, clients)
     changed = [name for name, digest in found.items() if (name, digest) not in known.items()]
     if changed:

@@ -63,11 +63,7 @@ def clients_fault() -> Iterator[None]:
 def open_answer(
     message: Message, names: tuple[str, ...], expected: Mapping[str, Tensor]
 ) -> tuple[RecordDict, int]:
-    """Return an answer's records, named ``names`` and no others, and their size in bytes.
-
-    ``expected``: the arrays that bound the size.
-    Raises FederationError: the client could not answer, or answers with something else.
-    """
+    """Return records ``names`` and their size, bounded by ``expected``; raises FederationError."""
     if message.has_error():
         raise FederationError(message.error.reason or "the client gave no reason")
     content = message.content

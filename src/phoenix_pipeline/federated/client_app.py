@@ -48,11 +48,7 @@ CallNext = Callable[[Message, Context], Message]
 def build_client_app(
     open_site: OpenSite, on_error: Callable[[Message, Context, CallNext], Message] | None = None
 ) -> ClientApp:
-    """Return the ClientApp for an engine.
-
-    ``open_site`` says what the addressed node owns, ``on_error`` how it answers where it fails;
-    None: with the error's own text, which is for simulations.
-    """
+    """Return an engine's ClientApp; ``on_error`` answers where it fails (None: with the text)."""
     app = ClientApp(mods=[on_error or answer_errors])
     models = ThreadModels()
 
@@ -211,10 +207,7 @@ def _plan_work(
 
 
 def _seed(settings: ClientSettings, role: str, client: int, server_round: int) -> int:
-    """Return the seed of ``role``, which the server does not know where noise is secret.
-
-    Neither noise nor who is in a batch of DP-SGD rests on it.
-    """
+    """Return the seed of ``role``; the server does not know it where noise is secret."""
     if settings.secret_noise:
         return secrets.randbits(63)
     return derive_seed(settings.seed, role, client, server_round)

@@ -55,10 +55,7 @@ class ClientModel:
             torch._foreach_copy_([own[name] for name in given], list(given.values()))
 
     def slot(self) -> "ClientModel":
-        """Return a model with arrays of its own beside the network's, for one of several clients.
-
-        The shared ones are parts of one vector per dtype, on any device.
-        """
+        """Return a model with arrays of its own beside the network's, laid out like messages."""
         shared = join({name: tensor.detach().clone() for name, tensor in self.shared.items()})
         personal = {name: tensor.detach().clone() for name, tensor in self.personal.items()}
         return replace(self, shared=shared, personal=personal)
@@ -71,11 +68,7 @@ class ClientModel:
 
 
 class ThreadModels(threading.local):
-    """Keeps this thread's model for as long as the settings stay the same.
-
-    ``compiles``: whether its network is compiled where the settings ask for it; who trains several
-    clients as one program compiles that program, and not the network in it.
-    """
+    """Keeps this thread's model while settings stay; ``compiles`` its network if asked for."""
 
     def __init__(self, compiles: bool = True) -> None:
         self._compiles = compiles

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from phoenix_pipeline.federated.wire import join, num_bytes
 from phoenix_pipeline.hardware import available_memory
-from phoenix_pipeline.optimization.ema import ema_decay, update_ema
+from phoenix_pipeline.optimization.schedules import ema_decay, update_ema
 
 _UPDATES = "personal_updates"
 _PROGRESS = "broadcast_progress"
@@ -69,7 +69,6 @@ class ClientState:
         return replace(self, optimizer=dict(self.optimizer))
 
     def __bool__(self) -> bool:
-        """Return whether there is anything to keep."""
         return any(group for _, group in self._groups())
 
     @property

@@ -59,10 +59,7 @@ class Attendance:
     """Tells before each round which clients are away; a :data:`RollCall`."""
 
     def __init__(self, config: FederationConfig, clients: Collection[int]) -> None:
-        """Read ``federation.attendance`` of a run over ``clients``; pooled data are always there.
-
-        Raises SettingsError: it names a client that there is not.
-        """
+        """Read ``federation.attendance``; raises SettingsError if it names no client of the run."""
         rounds = {} if config.pooled else config.attendance
         unknown = sorted(rounds.keys() - set(clients))
         if unknown:

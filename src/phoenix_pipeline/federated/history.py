@@ -73,10 +73,7 @@ def new_row(server_round: int, client_id: int, num_examples: int) -> Row:
 
 
 def with_link_seconds(table: pd.DataFrame, link: LinkConfig) -> pd.DataFrame:
-    """Return ``table`` with ``link_seconds``: how long a row's bytes take, one message each way.
-
-    NaN where nothing was sent, or no link is simulated.
-    """
+    """Return ``table`` with ``link_seconds`` of each row's bytes; NaN where there is no link."""
     if link.uplink_mbit_s is None or link.downlink_mbit_s is None:
         return table.assign(link_seconds=float("nan"))
     down = table["bytes_down"] * 8e-6 / link.downlink_mbit_s
@@ -87,11 +84,7 @@ def with_link_seconds(table: pd.DataFrame, link: LinkConfig) -> pd.DataFrame:
 
 
 def round_means(table: pd.DataFrame) -> dict[str, float]:
-    """Return the totals of one round's rows, and its loss, weighted by example counts.
-
-    ``loss`` is that of those who tell one, NaN if nobody does. ``link_seconds`` is that of the
-    slowest client, whom the round waits for.
-    """
+    """Return totals of a round, its loss by example counts, the slowest client's link time."""
     usable = table[table["status"] == "ok"]
     with_loss = usable[usable["loss"].notna()]
     weights = with_loss["num_examples"] / with_loss["num_examples"].sum()
@@ -171,10 +164,7 @@ class History:
                 return
 
     def save(self) -> dict[str, Any]:
-        """Append what is new to the file; return the mark that :meth:`restore` asks for.
-
-        Raises StorageError when it cannot be written.
-        """
+        """Append what is new; return a mark for :meth:`restore`; raises StorageError."""
         new = [number for number in self._tables if number not in self._saved]
         lines = b"".join(_to_line(number, self._tables[number]) for number in new)
         try:
@@ -188,10 +178,7 @@ class History:
 
     @classmethod
     def restore(cls, file: Path, mark: Mapping[str, Any]) -> "History":
-        """Return the history in that part of ``file`` which ``mark`` describes.
-
-        Raises CheckpointError when that part is missing or was altered.
-        """
+        """Return the history that ``mark`` describes; raises CheckpointError if it was altered."""
         try:
             with file.open("rb") as stream:
                 content = stream.read(mark["bytes"])
@@ -224,7 +211,6 @@ class History:
         )
 
     def _append(self, lines: bytes) -> None:
-        """Write ``lines`` after what was saved; drop what a killed process left behind it."""
         self._file.parent.mkdir(parents=True, exist_ok=True)
         with self._file.open("r+b" if self._size else "wb") as stream:
             stream.truncate(self._size)
@@ -240,6 +226,5 @@ class History:
 
 
 def _to_line(number: int, table: pd.DataFrame) -> bytes:
-    """Return a round as one line of JSON, column by column; NaN and infinity stay what they are."""
     columns = {name: table[name].tolist() for name in table}
     return json.dumps([number, columns]).encode() + b"\n"

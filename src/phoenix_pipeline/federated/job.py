@@ -80,10 +80,7 @@ class FederatedJob:
         return {**settings, DATA: self._data()}
 
     def _data(self) -> str:
-        """Return a fingerprint of the images and of who holds them.
-
-        In a deployment nodes come and go and their images are their own: there it tells the pool.
-        """
+        """Return a fingerprint of the images and who holds them; of a deployment, of the pool."""
         table = self.client_images[["client_id", "image_index"]].to_numpy("int64", copy=True)
         pool = np.empty(0) if self.pool is None or not self.warmup_steps else self.pool
         digest = hashlib.sha256(table.tobytes() + b"/" + pool.tobytes()).hexdigest()

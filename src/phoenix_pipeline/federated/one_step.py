@@ -108,7 +108,6 @@ def _first_step(
 def _step(
     start: Mapping[str, Tensor], gradient: Mapping[str, Tensor], learning_rate: float
 ) -> dict[str, Tensor]:
-    """Return the arrays of ``gradient`` after the step."""
     norm = math.sqrt(sum(float(g.double().square().sum()) for g in gradient.values()))
     length = learning_rate * math.sqrt(sum(g.numel() for g in gradient.values()))
     scale = length / norm if norm else 0.0

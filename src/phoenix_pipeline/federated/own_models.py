@@ -1,7 +1,4 @@
-"""Trained models that each site reads from folders of its own, and that nobody sends.
-
-Adapters are trained on a base; latents are an autoencoder's, which encodes a site's images once.
-"""
+"""Models on folders of each site's own: the base of adapters, an autoencoder of latents."""
 
 from dataclasses import dataclass
 from hashlib import sha256
@@ -49,10 +46,7 @@ class SiteLatents:
 
     @classmethod
     def of(cls, settings: ClientSettings, own: OwnModels) -> "SiteLatents | None":
-        """Return what the site's autoencoder makes; None where the run learns pixels.
-
-        Raises SiteRefusal: there is no such folder, or its autoencoder is not the one of the run.
-        """
+        """Return the site's, None for pixels; raises SiteRefusal if it is not the run's."""
         asked, folder = settings.latents, own.autoencoder
         if asked is None:
             return None
@@ -73,10 +67,7 @@ class SiteLatents:
         return cls(autoencoder, settings.training.horizontal_flip)
 
     def encode(self, images: np.ndarray, device: torch.device) -> Tensor:
-        """Return latents float32 [N, c, h, w] of uint8 ``images``, on ``device``.
-
-        With ``mirrored`` they are [N, 2, c, h, w], the second ones of the mirrored images.
-        """
+        """Return latents [N, c, h, w] of uint8 ``images``; ``mirrored``: [N, 2, c, h, w]."""
         pixels = torch.from_numpy(images).to(device)
         plain = self.autoencoder.encode(pixels)
         if not self.mirrored:
@@ -84,10 +75,7 @@ class SiteLatents:
         return torch.stack([plain, self.autoencoder.encode(pixels.flip(-1))], dim=1)
 
     def encode_once(self, images: np.ndarray, device: torch.device, folder: Path) -> Tensor:
-        """Return :meth:`encode`; kept in ``folder`` for later processes, of the last images alone.
-
-        Raises StorageError: they cannot be written.
-        """
+        """Return :meth:`encode`, kept in ``folder`` for the last images; raises StorageError."""
         described = f"{images.shape} {self.autoencoder.space.digest} {self.mirrored}".encode()
         key = sha256(described + np.ascontiguousarray(images).tobytes()).hexdigest()[:16]
         kept = folder / f"{_LATENTS}-{key}.safetensors"

@@ -12,12 +12,7 @@ from phoenix_pipeline.families import family_of
 def personal_prefixes(
     config: PersonalLayersConfig, model: ModelConfig, names: Iterable[str]
 ) -> tuple[str, ...]:
-    """Return the prefixes of the personal layers among the network's arrays ``names``.
-
-    The family's presets (``Family.personal_presets``) stand for prefixes, and what its own settings
-    leave on the clients is added.
-    Raises SettingsError: a prefix matches nothing, or nothing is left to share.
-    """
+    """Return personal prefixes among ``names``; raises SettingsError for none, or all."""
     names = list(names)
     layers, presets = config.layers, family_of(model).personal_presets(model)
     if isinstance(layers, str) and layers not in presets:
@@ -43,10 +38,7 @@ def personal_prefixes(
 
 
 def is_personal(name: str, prefixes: tuple[str, ...]) -> bool:
-    """Return whether the array ``name`` belongs to a layer of ``prefixes``.
-
-    ``*.`` before a layer's own name stands for wherever it is in the network.
-    """
+    """Return whether ``name`` belongs to a layer of ``prefixes``; ``*.``: wherever it is."""
     return any(
         f".{prefix[2:]}." in name
         if prefix.startswith("*.")

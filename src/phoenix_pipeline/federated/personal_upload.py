@@ -49,10 +49,7 @@ class Upload:
 def ask_for_layers(
     job: FederatedJob, run_key: str, fleet: Fleet, clients: Collection[int], weights: Weights
 ) -> Iterator[Upload]:
-    """Yield the layers of those of ``clients`` that send them, in the order of their ids.
-
-    Who keeps them, does not answer, or sends what cannot be such layers is left out with a line.
-    """
+    """Yield the layers of ``clients`` that send them, by id; others with a line in the log."""
     # A node counts its images as it reads them for training.
     settings = job.settings.model_dump_json()
     config = ConfigRecord(
@@ -79,10 +76,7 @@ def ask_for_layers(
 def _read(
     reply: Message, client: int, most: int, template: Mapping[str, Tensor], bytes_down: int
 ) -> Upload:
-    """Return what ``reply`` holds; raises FederationError if it is no set of personal layers.
-
-    ``most``: images that the client counts for at most.
-    """
+    """Return the layers in ``reply``; raises FederationError for what cannot be such layers."""
     with clients_fault():
         content, size = open_answer(reply, (ARRAYS, METRICS), template)
         num_examples = min(most, read_count(content[METRICS]))

@@ -1,7 +1,4 @@
-"""The program of a federation: initial weights, warm-up, rounds, checkpoints.
-
-It is the same on every engine, and knows none.
-"""
+"""A federation's program on every engine: initial weights, warm-up, rounds, checkpoints."""
 
 import logging
 import shutil
@@ -32,9 +29,8 @@ from phoenix_pipeline.federated.personal_upload import average_personal_layers
 from phoenix_pipeline.federated.privacy.checks import check_privacy
 from phoenix_pipeline.federated.privacy.client_level import ClientLevelPrivacy
 from phoenix_pipeline.federated.records import pack_weights, unpack_weights
-from phoenix_pipeline.federated.round_teller import OnRound, RoundTeller
+from phoenix_pipeline.federated.round_teller import OnRound, RoundTeller, keep_snapshot
 from phoenix_pipeline.federated.run_state import CLIENTS_FOLDER, SERVER_FOLDER, RunState
-from phoenix_pipeline.federated.snapshots import keep_snapshot
 from phoenix_pipeline.federated.strategy import OnReply, PhoenixStrategy
 from phoenix_pipeline.federated.threshold_filter import Monitor
 from phoenix_pipeline.federated.transport import beside
@@ -51,10 +47,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Watch:
-    """Who is told of each round's means (restored rounds included), and at every reply.
-
-    The last round is told when all is done, with the upload of personal layers after it.
-    """
+    """Who is told of each round's means, restored ones included, and at every reply."""
 
     on_round: OnRound | None = None
     on_reply: OnReply | None = None
@@ -96,7 +89,6 @@ def run_program(job: FederatedJob, folder: Path, fleet: Fleet, watch: Watch) -> 
 
 
 def _begin(job: FederatedJob, folder: Path, device: torch.device) -> RunState:
-    """Return the run, resumed or new and warmed up."""
     settings = job.settings
     network = settings.open_network(job.own.base)
     if job.start is not None:
@@ -138,10 +130,7 @@ def _begin(job: FederatedJob, folder: Path, device: torch.device) -> RunState:
 
 
 def _begins_with_differences(job: FederatedJob) -> bool:
-    """Return whether clients hold the initial weights, which differences of round 1 are taken to.
-
-    They follow from the seed, but other machines may round otherwise.
-    """
+    """Whether clients hold the initial weights: other machines may round otherwise."""
     relative = job.settings.compression.down.relative_to == "last_broadcast"
     return relative and job.start is None and job.config.engine != "deployment"
 
@@ -149,7 +138,6 @@ def _begins_with_differences(job: FederatedJob) -> bool:
 def _run_rounds(
     job: FederatedJob, run: RunState, fleet: Fleet, watch: Watch, teller: RoundTeller
 ) -> None:
-    """Run the rounds that are still to do."""
     config = job.config
     if run.rounds_done == config.num_rounds:
         return
@@ -214,10 +202,7 @@ def _log_round(means: Mapping[str, float], done: int, num_rounds: int) -> None:
 
 
 def warm_up(network: nn.Module, job: FederatedJob, device: torch.device) -> Row:
-    """Train ``network`` in place for ``job.warmup_steps`` on the pool; return the round's row.
-
-    The learning rate stays at its peak: its schedule belongs to the rounds.
-    """
+    """Train ``network`` on the pool, at the peak rate, for ``job.warmup_steps``; return a row."""
     if job.pool is None:
         raise ValueError("a warm-up needs a pool")
     settings = job.settings

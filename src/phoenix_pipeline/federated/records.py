@@ -90,21 +90,14 @@ class ClientSettings(Group):
         return trained_shape(self.channels, self.image_size, self.latents)
 
     def build_network(self) -> nn.Module:
-        """Return the network with its initial weights, which depend on ``seed`` alone.
-
-        Adapters are without their base then: :meth:`open_network`.
-        """
+        """Return the network with weights by ``seed`` alone; adapters without a base."""
         channels, side, _ = self.trained_shape
         return family_of(self.model).build(
             self.model, channels, side, self.seed, len(self.class_names)
         )
 
     def open_network(self, base: Path | None) -> nn.Module:
-        """Return the network with its initial weights, and below adapters those of ``base``.
-
-        Each site reads that folder itself, and nobody sends it.
-        Raises SiteRefusal: there is no such folder, or its weights are others than the run's.
-        """
+        """Return the network with ``base`` below adapters; raises SiteRefusal for others."""
         if not self.base_digest:
             return self.build_network()
         if base is None:
@@ -134,10 +127,7 @@ def pack_arrays(state: Mapping[str, Tensor]) -> ArrayRecord:
 
 
 def unpack_arrays(record: ArrayRecord) -> dict[str, Tensor]:
-    """Return a record's arrays as CPU tensors of their own memory; nothing is unpickled.
-
-    Raises ValueError: an array's bytes are not NumPy's format, or not as many as its shape says.
-    """
+    """Return a record's arrays as CPU tensors, without unpickling; raises ValueError if broken."""
     return {name: torch.from_numpy(_read(array).copy(order="C")) for name, array in record.items()}
 
 
@@ -147,11 +137,7 @@ def pack_weights(weights: Mapping[str, Tensor], layout: Layout | None = None) ->
 
 
 def unpack_weights(record: ArrayRecord, layout: Layout) -> Joined:
-    """Return the arrays of :func:`pack_weights`: read-only, since they lie in the message itself.
-
-    Raises ValueError: see :func:`unpack_arrays`.
-    Raises FederationError: they are not of ``layout``.
-    """
+    """Return the arrays in a message, read-only; raises ValueError or FederationError."""
     return Joined({name: _view(_read(array)) for name, array in record.items()}, layout)
 
 
@@ -172,7 +158,6 @@ def _view(plain: np.ndarray) -> Tensor:
 
 
 def _read(array: Array) -> np.ndarray:
-    """Return the array in the memory of the message."""
     if array.stype != _NUMPY:
         raise ValueError(f"an array is not serialised as {_NUMPY!r}, which alone is read")
     start = _NPY_PREFIX + int.from_bytes(array.data[_NPY_PREFIX - 2 : _NPY_PREFIX], "little")

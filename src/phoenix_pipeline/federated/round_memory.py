@@ -1,7 +1,4 @@
-"""How much memory a round takes at a site: estimated from the settings, before any is taken.
-
-The network is built on torch's device ``meta``, where arrays have shapes and no values.
-"""
+"""How much memory a round takes at a site, estimated on torch's device ``meta``."""
 
 from collections.abc import Iterable
 

@@ -1,11 +1,47 @@
-"""Tells a run's rounds to whoever watches, once each, with what the last upload adds to them."""
+"""What a round leaves beside its checkpoint: its means for whoever watches, averaged weights."""
 
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
+from torch import Tensor
+
+from phoenix_pipeline.checkpoints import load_tensors, save_tensors
 from phoenix_pipeline.config import LinkConfig
 from phoenix_pipeline.federated.history import round_means, with_link_seconds
-from phoenix_pipeline.federated.run_state import RunState
+from phoenix_pipeline.federated.job import FederatedJob
+from phoenix_pipeline.federated.personal_layers import samples_are_personal
+from phoenix_pipeline.federated.run_state import SERVER_FOLDER, RunState
+
+_FOLDER = "snapshots"
+_PREFIX = "after-round-"
+
+
+def keep_snapshot(job: FederatedJob, run: RunState) -> None:
+    """Write the average after the round that ``run`` has come to, if ``job`` asks for it.
+
+    Before round 1 these are given weights, a warm-up included; random ones say nothing.
+    """
+    every, done = job.config.snapshots.every, run.rounds_done
+    if done == 0 and job.start is None and job.own.base is None:
+        return
+    if not every or samples_are_personal(job.settings.personal_layers, job.settings.model):
+        return
+    if done % every == 0 or done == job.config.num_rounds:
+        path = run.folder / _FOLDER / f"{_PREFIX}{done:06d}.safetensors"
+        save_tensors(path, run.ema, {"round": done})
+
+
+def find_snapshots(checkpoints: Path) -> dict[int, Path]:
+    """Return the files of an arm's folder of checkpoints by round, the earliest first."""
+    files = sorted((checkpoints / SERVER_FOLDER / _FOLDER).glob(f"{_PREFIX}*.safetensors"))
+    return {int(file.stem.removeprefix(_PREFIX)): file for file in files}
+
+
+def read_snapshot(file: Path) -> dict[str, Tensor]:
+    """Return the weights by name; raises CheckpointError for a file that is broken."""
+    return load_tensors(file)[0]
+
 
 OnRound = Callable[[int, Mapping[str, float]], None]
 
@@ -38,10 +74,7 @@ class RoundTeller:
         return means
 
     def finish(self) -> None:
-        """Tell the last round that was made, and again what has changed in those before it.
-
-        A client that did not take part in the last round has its upload in an earlier one's row.
-        """
+        """Tell the last round, and again what changed in those before it."""
         for number in self._means_told:
             before, now = self._means_told[number], self.means(number)
             changed = {name: value for name, value in now.items() if _differs(before, name, value)}

@@ -1,7 +1,4 @@
-"""The server's mutable state: saved after a round, found again by the same settings.
-
-Files of an unfinished run of other settings are refused.
-"""
+"""The server's mutable state: saved after a round, found again by the same settings alone."""
 
 import json
 import logging
@@ -14,10 +11,10 @@ from torch import Tensor
 
 from phoenix_pipeline.checkpoints import load_metadata, load_tensors
 from phoenix_pipeline.errors import CheckpointError
-from phoenix_pipeline.federated.compression.held import HeldReferences
+from phoenix_pipeline.federated.compression.broadcast import HeldReferences
 from phoenix_pipeline.federated.history import WARM_UP_ROUND, History, Row
 from phoenix_pipeline.federated.wire import load_packed, save_packed
-from phoenix_pipeline.optimization.ema import ema_decay, update_ema
+from phoenix_pipeline.optimization.schedules import ema_decay, update_ema
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +51,6 @@ class RunState:
     def __init__(
         self, folder: Path, settings: dict[str, Any], raw: dict[str, Tensor], ema_horizon: float
     ) -> None:
-        """Start at round 0 with the weights ``raw``."""
         self.folder = folder
         self._settings = settings
         self._horizon = ema_horizon
@@ -71,10 +67,7 @@ class RunState:
         self.key = secrets.token_hex(8)
 
     def resume(self) -> bool:
-        """Take over the newest intact checkpoint of the same settings; False if there is none.
-
-        Raises CheckpointError: what is stored may not be replaced; see :func:`is_resumable`.
-        """
+        """Take over the newest checkpoint, if any; raises CheckpointError: :func:`is_resumable`."""
         if not is_resumable(self.folder, self._settings):
             return False
         for path in reversed(checkpoints(self.folder)):
@@ -157,10 +150,8 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def is_resumable(folder: Path, asked: Mapping[str, Any]) -> bool:
-    """Return whether the newest readable checkpoint in ``folder`` is of the settings ``asked``.
+    """Return whether the newest checkpoint in ``folder`` is of ``asked``; False: nothing to resume.
 
-    False: there is none, or it ended a finished run of other settings, whose place may be taken.
-    The fingerprint of the data is left out where ``asked`` has none.
     Raises CheckpointError: it is of an unfinished run of other settings, or none is readable.
     """
     found = checkpoints(folder)

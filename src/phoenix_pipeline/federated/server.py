@@ -12,7 +12,7 @@ from phoenix_pipeline.federated.stacked_clients import choose_clients_at_a_time
 from phoenix_pipeline.federated.strategy import OnReply
 from phoenix_pipeline.federated.work_plan import plan_steps, round_size
 from phoenix_pipeline.hardware import resolve_device
-from phoenix_pipeline.optimization.break_even import TRAINING
+from phoenix_pipeline.optimization.compilation import TRAINING
 
 
 def train_federated(
@@ -21,10 +21,8 @@ def train_federated(
     on_round: OnRound | None = None,
     on_reply: OnReply | None = None,
 ) -> FederatedResult:
-    """Train over the clients of ``job``; resume from ``folder`` if possible.
+    """Train over the clients of ``job``; resume from ``folder`` if possible; tell who watches.
 
-    ``on_round``: told each round's means, restored rounds included. ``on_reply``: called at every
-    reply.
     Raises FederationError: a round had too few usable replies; the last checkpoint stands.
     Raises SettingsError: the engine cannot run with these settings, here.
     """
@@ -33,10 +31,7 @@ def train_federated(
 
 
 def choose_compiling(job: FederatedJob) -> FederatedJob:
-    """Return ``job`` with ``training.compile`` true or false; says which was chosen and why.
-
-    Only models of this machine's own clients are compiled, and not with DP-SGD.
-    """
+    """Return ``job`` with ``training.compile`` settled, and say why; never with DP-SGD."""
     training = job.settings.training
     if training.compile != "auto":
         return job

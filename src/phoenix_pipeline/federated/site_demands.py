@@ -118,10 +118,7 @@ class SiteDemands(Demands):
     ledger: Path
 
     def check_memory(self, settings: ClientSettings, num_images: int) -> None:
-        """Raise SiteRefusal for a model, images or batches that would take too much memory.
-
-        To be called before any of it is taken; ``num_images`` are those of the site.
-        """
+        """Raise SiteRefusal for what would take too much memory, before any of it is taken."""
         if self.max_memory_gib is None:
             return
         most = int(self.max_memory_gib * _GIB)
@@ -175,10 +172,7 @@ class SiteDemands(Demands):
             raise SiteRefusal("noise-too-small", "personal layers would be sent without noise")
 
     def begin_round(self, settings: ClientSettings, work: LocalWork, num_images: int) -> None:
-        """Raise SiteRefusal for a round that asks for too much; else charge it, on disk.
-
-        Raises also StorageError or CheckpointError when the ledger cannot be written or read.
-        """
+        """Charge a round, on disk; raises SiteRefusal for too much, or as the ledger does."""
         self.check_settings(settings)
         if self.max_steps_per_round is not None and work.steps > self.max_steps_per_round:
             raise SiteRefusal("too-much-work", f"{work.steps} steps are asked for")

@@ -68,10 +68,7 @@ class Site:
         return ClientState()
 
     def save_state(self, server_round: int, oldest_checkpoint: int, state: ClientState) -> None:
-        """Keep ``state`` of ``server_round``; drop what no resumed run can ask for.
-
-        A run resumes after ``oldest_checkpoint`` or later, so the newest state up to it is kept.
-        """
+        """Keep ``state``, and the newest up to ``oldest_checkpoint``, which a resumed run needs."""
         if not state:
             return
         kept = self.kept and self.kept.keep(self.client_id, server_round, state)
@@ -136,7 +133,6 @@ class _Sites:
         return replace(site, images=images, labels=labels, own=self._own)
 
     def __call__(self, message: Message, context: Context) -> Site:
-        """Return the site of the node that ``context`` belongs to."""
         return self.site(int(context.node_config[CLIENT_ID]))
 
 
@@ -190,10 +186,7 @@ class StoredSites(_Sites):
         state_folder: Path,
         latents: SiteLatents | None = None,
     ) -> "StoredSites":
-        """Write the images and who holds them into ``folder``; return the sites on the CPU.
-
-        With ``latents`` those of the images are written in their place.
-        """
+        """Write images, or their ``latents``, and who holds them; return the sites on the CPU."""
         cpu = torch.device("cpu")
         trained = as_trained(images.images, latents, cpu).numpy()
         with atomic_path(folder) as temporary:
@@ -211,7 +204,6 @@ class StoredSites(_Sites):
 
 
 def _indices_of(client_images: pd.DataFrame) -> dict[int, np.ndarray]:
-    """Return image indices by client, in the table's order: parts of one array."""
     clients = client_images["client_id"].to_numpy()
     order = np.argsort(clients, kind="stable")
     names, starts = np.unique(clients[order], return_index=True)

@@ -1,7 +1,4 @@
-"""Training messages of several clients, answered by one program; and how many at a time.
-
-Everything but the training is what :mod:`~phoenix_pipeline.federated.client_app` does for one.
-"""
+"""Training messages of several clients, answered by one program; and how many at a time."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -44,10 +41,7 @@ _MEMORY_SHARE = 0.5
 
 
 class StackedClients:
-    """Answers several training messages at once.
-
-    Each client's messages and files are read and written by one of ``threads`` threads.
-    """
+    """Answers several training messages at once; ``threads`` read and write beside it."""
 
     def __init__(self, open_site: OpenSite, threads: int = 1) -> None:
         self._open_site = open_site
@@ -101,10 +95,7 @@ class StackedClients:
     def _each_in_a_thread(
         self, messages: Sequence[Message]
     ) -> Iterator[Callable[..., Iterable[Any]]]:
-        """Yield a ``map`` that calls its function in the threads, on this thread's stream.
-
-        Clients that score their own models do so one after another: with the one network.
-        """
+        """Yield a ``map`` over the threads, on this thread's stream; scores come one by one."""
         if self._threads == 1 or any(REFERENCE in message.content for message in messages):
             yield map
             return

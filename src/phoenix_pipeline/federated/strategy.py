@@ -96,10 +96,7 @@ class PhoenixStrategy(FedAvg):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Return one message per chosen client, in client order.
-
-        Raises SettingsError: they are fewer than the aggregation rule needs.
-        """
+        """Return one message per chosen client; raises SettingsError if the rule needs more."""
         current = self._run.rounds_done + 1
         connected = self._connected(current)
         chosen = self._privacy.choose(connected, current)
@@ -126,10 +123,7 @@ class PhoenixStrategy(FedAvg):
         return messages
 
     def _connected(self, current: int) -> dict[int, int]:
-        """Return the sizes of the clients that may train in round ``current``.
-
-        Raises FederationError: fewer than ``federation.min_clients`` are there.
-        """
+        """Return sizes of clients that may train; raises FederationError below ``min_clients``."""
         away, gone = self._roll_call(current), self._run.history.disconnected
         self._absent = [
             {**new_row(current, client, self._sizes[client]), "status": ABSENT, "reason": reason}
@@ -148,11 +142,7 @@ class PhoenixStrategy(FedAvg):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Aggregate the replies as they come; a bad one is left out with its reason.
-
-        Raises FederationError: fewer replies can be used than ``federation.min_clients``, or than
-        the rule needs.
-        """
+        """Aggregate usable replies as they come; raises FederationError if they are too few."""
         current = self._run.rounds_done + 1
         private = self._privacy.round(current, self._run.clip_norm)
         expected = self._transport.expected
@@ -232,7 +222,6 @@ class PhoenixStrategy(FedAvg):
         return content
 
     def _read(self, message: Message, current: int, rule: Aggregation) -> Row:
-        """Add one reply to ``rule`` and return its row."""
         client = self._clients[message.metadata.src_node_id]
         row = new_row(current, client, self._sizes[client])
         row["bytes_down"] = self._bytes_down.get(client, 0)

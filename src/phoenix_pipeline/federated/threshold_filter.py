@@ -36,11 +36,7 @@ _MAD_TO_DEVIATION = 1.4826
 
 @dataclass(frozen=True)
 class Decision:
-    """What one check says of one client.
-
-    ``strikes``: bad checks in a row, this one included. ``reason``: plain words, "" when there is
-    nothing to say.
-    """
+    """One check of one client: ``strikes`` in a row, this one included, and a ``reason`` or ""."""
 
     client_id: int
     score: float
@@ -102,7 +98,6 @@ def decide(
 
 
 def _judge(client: int, score: float, threshold: float, before: int, num_finite: int) -> Decision:
-    """Return the decision on one client before anyone is disconnected."""
     finite = math.isfinite(score)
     if finite and math.isinf(threshold):
         reason = f"not judged: {num_finite} finite scores, the relative rule needs {MIN_SCORES}"
@@ -169,10 +164,7 @@ def score_own_model(
     model: ClientModel,
     server_round: int,
 ) -> float:
-    """Return how far samples of the client's own model, as just trained, are from real images.
-
-    A model that cannot be sampled has no score: NaN, which is a strike.
-    """
+    """Return how far the client's own samples are from real images; NaN, a strike, without any."""
     model.put_into_network()
     latents = SiteLatents.of(settings, site.own)
     attach(model.network, latents.autoencoder if latents else None)

@@ -26,7 +26,7 @@ from phoenix_pipeline.federated.compression.broadcast import (
 from phoenix_pipeline.federated.compression.codecs import codec_of
 from phoenix_pipeline.federated.compression.partial_updates import assign_halves, sent_names
 from phoenix_pipeline.federated.compression.updates import apply_update, decode, difference, encode
-from phoenix_pipeline.federated.privacy.local_noise import privatize
+from phoenix_pipeline.federated.privacy.client_level import privatize
 from phoenix_pipeline.federated.records import (
     ClientSettings,
     pack_arrays,
@@ -67,10 +67,7 @@ class ServerTransport:
         self._packed: dict[str, ArrayRecord] = {}
 
     def open_round(self, current: int, clients: Sequence[int], plain: ArrayRecord) -> None:
-        """Decide what ``clients`` are sent in round ``current``, and what each of them sends.
-
-        ``plain``: the server's weights as a record.
-        """
+        """Decide what ``clients`` are sent and send; ``plain``: the weights as a record."""
         run = self._run
         told = self._strategies.tell(run.raw, run.strategies)
         payload = join(beside(run.raw, told))
@@ -109,11 +106,7 @@ class ServerTransport:
         return self._packed[own.fingerprint], described | {_SENDS: self._sends[client]}
 
     def read(self, client: int, record: ArrayRecord) -> Arrays:
-        """Return the client's payload: the server's own arrays, moved by the client's update.
-
-        With ``usplit`` they are those arrays that the client was asked for.
-        Raises FederationError: the arrays are not what such a client writes.
-        """
+        """Return the server's arrays moved by the client's update; raises FederationError."""
         if not self._config.is_active:
             return unpack_weights(record, self._up_layout)
         arrays = unpack_arrays(record)
@@ -159,12 +152,7 @@ def receive(
     initial: Arrays,
     initial_shared: Collection[str],
 ) -> Received:
-    """Return what a client was sent; ``state`` keeps what it must.
-
-    ``initial``: the payload before round 1, of which ``initial_shared`` are weights; without
-    compression its layout will do.
-    Raises FederationError: the message is for another network, or see :func:`receive_broadcast`.
-    """
+    """Return what a client was sent; ``state`` keeps of it; raises FederationError for others."""
     if not settings.compression.is_active:
         layout = Layout.of(initial)
         if layout.fingerprint != config[_LAYOUT]:

@@ -37,7 +37,6 @@ class Layout:
         return _layout_of(tuple((name, t.shape, t.dtype) for name, t in arrays.items()))
 
     def __hash__(self) -> int:
-        """Return the same for equal layouts."""
         return hash(self.fingerprint)
 
     @cached_property
@@ -138,10 +137,7 @@ class Joined(Mapping[str, Tensor]):
 
 
 def join(arrays: Mapping[str, Tensor], layout: Layout | None = None) -> Joined:
-    """Return ``arrays`` as one vector per dtype; copied unless they are so already.
-
-    ``layout``: theirs, where it is known.
-    """
+    """Return ``arrays`` as one vector per dtype, copied unless they are; ``layout``: theirs."""
     if isinstance(arrays, Joined):
         return arrays
     layout = layout or Layout.of(arrays)
@@ -186,10 +182,7 @@ def _key(dtype: torch.dtype) -> str:
 
 
 def save_packed(path: Path, arrays: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Write ``arrays`` on any device, and ``metadata``, with a sha256 over all of it.
-
-    Raises StorageError: the file cannot be written in full.
-    """
+    """Write ``arrays`` and ``metadata`` with a sha256 over both; raises StorageError."""
     joined = join({name: array.detach().cpu() for name, array in arrays.items()})
     described = {
         name: (list(shape), str(dtype).removeprefix("torch."))
@@ -199,10 +192,7 @@ def save_packed(path: Path, arrays: Mapping[str, Tensor], metadata: Mapping[str,
 
 
 def load_packed(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the arrays, which are parts of one vector per dtype, and the metadata.
-
-    Raises CheckpointError: the file is missing, truncated, altered or of another origin.
-    """
+    """Return arrays, one vector per dtype, and metadata; raises CheckpointError."""
     vectors, metadata = load_tensors(path)
     try:
         described = metadata.pop(_ARRAYS).items()

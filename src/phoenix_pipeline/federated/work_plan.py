@@ -34,11 +34,7 @@ def select_clients(clients: Iterable[int], count: int, seed: int, server_round: 
 def poisson_clients(
     sizes: Mapping[int, int], fraction: float, seed: int | None, server_round: int
 ) -> list[int]:
-    """Return the sorted ids of clients that are each chosen with probability ``fraction``.
-
-    Nobody's choice depends on another's, as accountants of the sampled Gaussian mechanism assume.
-    ``seed``: None for a secret choice.
-    """
+    """Return the ids of clients each chosen with probability ``fraction``; no seed: in secret."""
     if fraction >= 1.0:
         return sorted(sizes)
 
@@ -51,10 +47,7 @@ def poisson_clients(
 
 
 def cap_counts(claimed: Mapping[int, int], ratio: float) -> dict[int, int]:
-    """Return numbers of images, in the order of clients: at most ``ratio`` times their median.
-
-    The median is the lower one of an even number: of two sites, neither can raise it.
-    """
+    """Return numbers of images, at most ``ratio`` times their median, the lower one."""
     if not claimed:
         return {}
     most = max(1, math.floor(ratio * statistics.median_low(claimed.values())))

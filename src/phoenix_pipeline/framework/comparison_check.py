@@ -8,7 +8,7 @@ from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
 
 from phoenix_pipeline.errors import SettingsError
-from phoenix_pipeline.reporting.derived_columns import CEILING_ARM, DEFAULT_ARM
+from phoenix_pipeline.reporting.columns import CEILING_ARM, DEFAULT_ARM
 
 logger = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from phoenix_pipeline.arms.model_card import write_model_card
+from phoenix_pipeline.arms.arm_model import write_model_card
 from phoenix_pipeline.config import RunConfig, SamplingConfig
 from phoenix_pipeline.config.settings_errors import hint
 from phoenix_pipeline.errors import SettingsError

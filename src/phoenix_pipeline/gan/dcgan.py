@@ -76,10 +76,7 @@ class Dcgan(nn.Module):
             self.discriminator = ProjectionDiscriminator(features, head, num_classes, width)
 
     def forward(self, latent: Tensor, *labels: Tensor) -> Tensor:
-        """Map latent vectors [N, latent_dim, 1, 1] to images [N, C, H, W] in [-1, 1].
-
-        ``labels``: int64 [N], if it knows classes.
-        """
+        """Map latent vectors [N, latent_dim, 1, 1] and ``labels`` [N] to images in [-1, 1]."""
         return cast(Tensor, self.generator(latent, *labels))
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
@@ -89,10 +86,7 @@ class Dcgan(nn.Module):
 
 
 def check_image_size(image_size: int) -> None:
-    """Refuse image sides that doubling does not reach.
-
-    Raises SettingsError: names the nearest possible side.
-    """
+    """Raise SettingsError for a side that doubling does not reach; names the nearest."""
     if smallest_side(image_size) == image_size:
         raise SettingsError(
             f"the images have {image_size} pixels a side, but model.family dcgan makes even sides; "
@@ -111,11 +105,9 @@ def smallest_side(image_size: int) -> int:
 def build_dcgan(
     config: DcganConfig, channels: int, image_size: int, seed: int, num_classes: int = 0
 ) -> Dcgan:
-    """Return both networks for ``channels`` x ``image_size`` x ``image_size`` images.
+    """Return networks for ``channels`` x ``image_size`` x ``image_size`` images, by ``seed`` alone.
 
-    Weights and embeddings are drawn from N(0, 0.02), BatchNorm scales from N(1, 0.02), as in the
-    paper. They depend on ``seed`` alone; torch's global generator is left as it was.
-    ``num_classes``: that the networks know; 0: none.
+    Weights and embeddings are from N(0, 0.02), BatchNorm scales from N(1, 0.02), as in the paper.
     Raises SettingsError: see :func:`check_image_size`.
     """
     check_image_size(image_size)
@@ -127,9 +119,8 @@ def build_dcgan(
 
 
 def _widths(config: DcganConfig, image_size: int) -> list[int]:
-    """Return the channels from the smallest side to image_size / 2, and at full size if any.
-
-    With one layer per resolution, as in the paper, full size has no channels but the image's.
+    """Return channels from the smallest side to image_size
+    2, and at full size if any.
     """
     doublings = (image_size // smallest_side(image_size)).bit_length() - 1
     widths = [config.base_channels * 2**level for level in reversed(range(doublings))]
@@ -157,10 +148,7 @@ def _generator(
 def _discriminator(
     config: DcganConfig, channels: int, image_size: int
 ) -> tuple[nn.Sequential, nn.Sequential, int]:
-    """Return what maps [N, C, H, W] to features, these to logits [N], and their channels.
-
-    There is no BatchNorm at the input.
-    """
+    """Return what maps [N, C, H, W] to features, these to logits [N], and their channels."""
     widths = _widths(config, image_size)[::-1]
     extra = config.layers_per_resolution - 1
     first = (3, 1, 1) if extra else (4, 2, 1)

@@ -16,8 +16,8 @@ from phoenix_pipeline.optimization.adam_state import adam_state, restore_adam_st
 from phoenix_pipeline.optimization.class_rows import RowsAtRest, rows_not_held
 from phoenix_pipeline.optimization.compilation import run_compiled
 from phoenix_pipeline.optimization.corrections import Correction, corrections_of
-from phoenix_pipeline.optimization.learning_rate import learning_rate_at
 from phoenix_pipeline.optimization.precision import autocast, gradient_scaler
+from phoenix_pipeline.optimization.schedules import learning_rate_at
 from phoenix_pipeline.optimization.work import LocalResult, LocalWork, draw_batches, prepare_batch
 
 _BETA2 = 0.999
@@ -110,7 +110,6 @@ class _Player:
 
 
 def _keep_moments(players: Iterable[_Player], state: dict[str, Tensor]) -> None:
-    """Replace ``state`` by the moments of ``players``."""
     state.clear()
     for player in players:
         state.update(adam_state(player.optimizer, player.parameters))
@@ -155,10 +154,7 @@ def _step(
     scaler: torch.amp.GradScaler,
     training: TrainingConfig,
 ) -> Tensor:
-    """Move both networks; return the losses [2] of the generator and the discriminator.
-
-    ``classes``: what the networks take beside ``real`` images and ``latent`` vectors: labels [B].
-    """
+    """Move both networks; return losses [2], generator's first; ``classes``: labels [B]."""
     with autocast(real.device, training.precision):
         fake = generator.network(latent, *classes)
         on_real = discriminator.network(real, *classes).float()

@@ -145,7 +145,6 @@ def decode_image(data: bytes, config: ImagesConfig) -> DecodedImage:
 
 
 def _fit(image: Image.Image, side: int, config: ImagesConfig) -> Image.Image:
-    """Return ``image`` as a square of ``side`` pixels."""
     square, method = (side, side), Image.Resampling.BICUBIC
     if config.fit == "pad":
         return ImageOps.pad(image, square, method, color=config.background)

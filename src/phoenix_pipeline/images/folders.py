@@ -8,7 +8,7 @@ from pathlib import Path
 
 from phoenix_pipeline.errors import DataError
 from phoenix_pipeline.images.formats import is_image_suffix, lacks_decoder
-from phoenix_pipeline.images.names import readable_name, readable_path
+from phoenix_pipeline.images.labels import readable_name, readable_path
 
 # As the library `datasets` tells splits apart, in any case.
 _SPLIT_WORDS = {
@@ -26,10 +26,7 @@ HIDDEN, BROKEN_LINK = "hidden", "broken links"
 
 @dataclass
 class Folder:
-    """A folder and all below it; every list is in order of the names.
-
-    ``left_out``: number of files of this folder alone, by the reason why nobody reads them.
-    """
+    """A folder and all below it, by name; ``left_out``: unread files of this one, by reason."""
 
     path: Path
     images: list[Path] = field(default_factory=list)
@@ -63,10 +60,7 @@ class Folder:
 
 
 def read_folder(path: Path, above: tuple[Path, ...] = ()) -> Folder:
-    """Return all that ``path`` holds; raises DataError when a folder cannot be listed.
-
-    ``above``: the real paths of the folders that lead here, so that links in a ring end.
-    """
+    """Return all below ``path``, links in a ring once (``above``); raises DataError."""
     folder = Folder(path)
     try:
         entries = sorted(path.iterdir())

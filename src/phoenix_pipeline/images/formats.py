@@ -73,10 +73,7 @@ def missing_decoder(data: bytes) -> OptionalFormat | None:
 
 
 def lacks_decoder(file: Path) -> OptionalFormat | None:
-    """Return the format of ``file`` if nothing here decodes it; its content counts, not its name.
-
-    Only files whose suffix is that of an optional format are opened.
-    """
+    """Return the format of ``file`` if nothing here decodes it, by its content, or None."""
     named = _BY_SUFFIX.get(file.suffix.lower())
     if named is None or named.name in readable_formats():
         return None

@@ -26,7 +26,6 @@ class ImageSet:
     class_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse parts that do not fit together."""
         _check_images(self.images)
         if self.labels is None:
             return
@@ -63,10 +62,7 @@ class ImageSet:
         return int(self.images.shape[2])
 
     def fingerprint(self) -> str:
-        """Return the sha256, in hex, of shape, images, labels and class names.
-
-        It is computed once: the arrays must not be changed in place.
-        """
+        """Return the sha256 of shape, images, labels and class names, computed once."""
         return self._sha256
 
     @cached_property
@@ -84,11 +80,7 @@ class ImageSet:
 
 
 def align_classes(images: ImageSet, class_names: tuple[str, ...]) -> ImageSet:
-    """Renumber the labels of ``images`` so that they index ``class_names``, matched by name.
-
-    Needed for a test split that lacks some class of the training split or declares no names of
-    its own. Raises DataError when ``images`` holds a class that is not in ``class_names``.
-    """
+    """Renumber labels to index ``class_names``, by name; raises DataError for another class."""
     if images.labels is None or images.class_names == class_names:
         return images
     present = [images.class_names[label] for label in np.unique(images.labels)]

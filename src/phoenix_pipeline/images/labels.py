@@ -1,5 +1,11 @@
-"""Label columns of tables: values of any allowed kind to 0..K-1 and class names."""
+"""Labels as numbers; class and file names as text that any file, figure and table can hold.
 
+A file system gives any bytes and any Unicode; a Parquet file any JSON string. Python keeps what is
+no text as lone surrogates, which cannot be encoded.
+"""
+
+import os
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 
 from phoenix_pipeline.errors import DataError
-from phoenix_pipeline.images.names import readable_name, readable_path
 
 
 def check_kinds(files: Sequence[Path], kinds: Sequence[pa.DataType], column: str) -> None:
@@ -32,11 +37,7 @@ def check_kinds(files: Sequence[Path], kinds: Sequence[pa.DataType], column: str
 def number_labels(
     values: Sequence[int] | Sequence[str], names: tuple[str, ...] | None, file: Path
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return labels 0..K-1, int64 [N], and the K class names.
-
-    ``names``: those that the file declares for integers; without them each value is a class.
-    Raises DataError for a value that no name is declared for.
-    """
+    """Return labels int64 [N] and K names, or values as ``names``; raises DataError."""
     found = np.array(values)
     if found.dtype.kind in "iu":
         limit = len(names) if names is not None else None
@@ -78,3 +79,39 @@ def _kind(kind: pa.DataType) -> str | None:
     if pa.types.is_integer(kind):
         return "integer"
     return "string" if pa.types.is_string(kind) or pa.types.is_large_string(kind) else None
+
+
+_ESCAPED_CATEGORIES = ("Cc", "Cs", "Zl", "Zp")
+
+
+def readable_name(name: str | os.PathLike[str]) -> str:
+    r"""Return ``name`` as valid text on one line, composed (NFC).
+
+    Bytes that are not UTF-8 become ``\xe9``, other lone surrogates ``\ud800``, and control
+    characters ``\n`` or ``\x1b``.
+    """
+    composed = unicodedata.normalize("NFC", os.fspath(name))
+    if composed.isascii() and composed.isprintable():
+        return composed
+    return "".join(map(_shown, composed))
+
+
+def encodable(text: str) -> str:
+    r"""Return ``text`` with what is no Unicode escaped (``\xe9``), and nothing else changed."""
+    if text.isascii():
+        return text
+    return "".join(_shown(c) if unicodedata.category(c) == "Cs" else c for c in text)
+
+
+def readable_path(path: Path | str) -> str:
+    """Return a path for a message; see :func:`readable_name`. It may not open the file."""
+    return readable_name(path)
+
+
+def _shown(character: str) -> str:
+    if unicodedata.category(character) not in _ESCAPED_CATEGORIES:
+        return character
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte kept by Python's ``surrogateescape``
+        return f"\\x{code - 0xDC00:02x}"
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")

@@ -10,8 +10,7 @@ import pyarrow.csv
 import pyarrow.json
 
 from phoenix_pipeline.errors import DataError
-from phoenix_pipeline.images.labels import check_kinds
-from phoenix_pipeline.images.names import readable_name, readable_path
+from phoenix_pipeline.images.labels import check_kinds, readable_name, readable_path
 from phoenix_pipeline.images.sources import ImageSource
 
 _FILE_NAME = "file_name"
@@ -19,10 +18,7 @@ _FILE_NAME = "file_name"
 
 @dataclass(frozen=True)
 class Listed:
-    """The images that metadata lists and, when labelled, the value of each one's label.
-
-    ``unlisted``: how many images of the source no metadata lists.
-    """
+    """The images that metadata lists, their labels, and how many of the source are ``unlisted``."""
 
     files: tuple[Path, ...]
     labels: list[int] | list[str] | None
@@ -30,11 +26,7 @@ class Listed:
 
 
 def read_metadata_tables(source: ImageSource, label_column: str | None) -> Listed:
-    """Join a source's metadata with its images, in the order of the metadata.
-
-    ``file_name`` is relative to the folder of the metadata, as in the library `datasets`.
-    Raises DataError for missing columns, missing files and files that are listed twice.
-    """
+    """Join metadata with images by ``file_name``, in its order; raises DataError."""
     tables = {file: _read(file) for file in source.tables}
     wanted = [_FILE_NAME, *([label_column] if label_column else [])]
     for file, table in tables.items():

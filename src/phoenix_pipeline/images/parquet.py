@@ -13,8 +13,13 @@ import pyarrow.parquet as pq
 from phoenix_pipeline.config import ImagesConfig
 from phoenix_pipeline.errors import DataError
 from phoenix_pipeline.images.image_set import ImageSet
-from phoenix_pipeline.images.labels import check_kinds, class_names, number_labels
-from phoenix_pipeline.images.names import readable_name, readable_path
+from phoenix_pipeline.images.labels import (
+    check_kinds,
+    class_names,
+    number_labels,
+    readable_name,
+    readable_path,
+)
 from phoenix_pipeline.images.stack import ImageStack
 
 _BATCH_ROWS = 256
@@ -113,7 +118,6 @@ def _holds_bytes(kind: pa.DataType) -> bool:
 
 
 def _suggested(schema: pa.Schema, key: str) -> str:
-    """Return the one column that would do, or ``one of these``."""
     if key == "image_column":
         fitting = [name for name in schema.names if _holds_bytes(schema.field(name).type)]
     else:

@@ -12,9 +12,8 @@ from phoenix_pipeline.config import ImagesConfig
 from phoenix_pipeline.errors import DataError
 from phoenix_pipeline.images.folders import HIDDEN
 from phoenix_pipeline.images.image_set import ImageSet
-from phoenix_pipeline.images.labels import number_labels
+from phoenix_pipeline.images.labels import number_labels, readable_path
 from phoenix_pipeline.images.metadata import read_metadata_tables
-from phoenix_pipeline.images.names import readable_path
 from phoenix_pipeline.images.parquet import count_rows, read_parquet
 from phoenix_pipeline.images.sources import ImageSource, find_image_source
 from phoenix_pipeline.images.stack import ImageStack
@@ -27,8 +26,6 @@ _NAMED_CLASSES = 5
 
 @dataclass(frozen=True)
 class _Found:
-    """Images with what else is to be said: conversions, and files left out by reason."""
-
     images: ImageSet
     conversions: Mapping[str, int]
     left_out: Mapping[str, int] = field(default_factory=dict)
@@ -56,10 +53,7 @@ def read_images(
 
 
 def count_images(source: Path | str) -> int:
-    """Return how many images a source holds at most; none is read.
-
-    Raises DataError: as :func:`read_images` where nothing of the kind is there.
-    """
+    """Return how many images a source holds at most, reading none; raises DataError."""
     found = find_image_source(source)
     return count_rows(found.files) if found.kind == "parquet" else len(found.files)
 
@@ -120,7 +114,6 @@ def _without_empty_classes(images: ImageSet) -> tuple[ImageSet, str]:
 
 
 def _account(source: ImageSource, images: ImageSet, remarks: Sequence[str], found: _Found) -> None:
-    """Write the line that accounts for every file."""
     left_out = Counter(source.left_out) + Counter(found.left_out)
     parts = [*remarks, *(f"{count} {name}" for name, count in found.conversions.items())]
     text = f" ({'; '.join(parts)})" if parts else ""

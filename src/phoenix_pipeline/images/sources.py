@@ -17,7 +17,7 @@ from phoenix_pipeline.images.folders import (
     split_of_shard,
 )
 from phoenix_pipeline.images.formats import IMAGE_SUFFIXES, is_image_suffix
-from phoenix_pipeline.images.names import readable_name, readable_path
+from phoenix_pipeline.images.labels import readable_name, readable_path
 
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 _ALLOWED = (
@@ -46,11 +46,7 @@ class ImageSource:
 
 
 def find_image_source(path: Path | str) -> ImageSource:
-    """Tell what ``path`` holds.
-
-    Raises DataError when it is missing, empty, ambiguous, holds several splits (see
-    :func:`find_splits`), or has a class folder without an image.
-    """
+    """Tell what ``path`` holds; raises DataError when it is missing, empty or ambiguous."""
     splits = _find_all(Path(path))
     if len(splits) > 1:
         raise DataError(
@@ -154,7 +150,6 @@ def _split_folders(folder: Folder) -> dict[str | None, ImageSource]:
 
 
 def _leave_out(folder: Folder, inner: Folder) -> None:
-    """Count a folder beside the splits as left out."""
     name = readable_name(inner.path.name)
     count = len(inner.all_images()) + sum(len(f.shards) for f in inner.walk())
     folder.left_out[f"in {name}/ (neither train nor test)"] += count
@@ -183,7 +178,6 @@ def _split_shards(folder: Folder) -> dict[str | None, ImageSource]:
 
 
 def _one_source(folder: Folder, tables_above: list[Path]) -> ImageSource:
-    """Return the source of a folder that holds one split."""
     tables = folder.tables or tables_above
     filled = folder.filled()
     holds = {
@@ -211,7 +205,6 @@ def _one_source(folder: Folder, tables_above: list[Path]) -> ImageSource:
 
 
 def _remarks(folder: Folder, classes: tuple[str, ...]) -> tuple[str, ...]:
-    """Return what a reader should know of class folders."""
     nested = sum(
         inner.path != file.parent for inner in folder.folders for file in inner.all_images()
     )

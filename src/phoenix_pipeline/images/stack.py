@@ -95,7 +95,6 @@ class ImageStack:
             yield from images
 
     def _decode(self, encoded: Encoded) -> DecodedImage | str:
-        """Return the image, or why it is broken."""
         data, name = encoded
         try:
             return decode_image(data, self._config)
@@ -130,7 +129,6 @@ class ImageStack:
         self._filled += 1
 
     def _check_broken(self) -> None:
-        """Refuse too many broken images; name the others."""
         if not self.broken:
             return
         first, allowed = next(iter(self.broken.values())), self._config.max_broken_fraction

@@ -96,7 +96,6 @@ def _class_sizes(images: ImageSet) -> np.ndarray:
 
 
 def _draw(images: ImageSet, counts: np.ndarray, seed: int, role: str) -> np.ndarray:
-    """Return sorted indices of ``counts[c]`` random images of each class c."""
     labels = np.zeros(images.num_images, np.int64) if images.labels is None else images.labels
     chosen = [
         numpy_generator(seed, role, label).permutation(np.flatnonzero(labels == label))[:count]

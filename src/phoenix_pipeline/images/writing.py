@@ -32,10 +32,7 @@ TABLE_FILE = "images.csv"
 
 
 def write_images(images: ImageSet, path: Path) -> None:
-    """Write ``images`` as Hugging Face style Parquet: ``img`` and, when labelled, ``label``.
-
-    The same images give the same bytes. Raises StorageError when the file cannot be written.
-    """
+    """Write ``images`` as Hugging Face style Parquet, the same bytes for the same images."""
     columns: dict[str, pa.Array] = {"img": _encode(images.images, 0)}
     features: dict[str, Any] = {"img": _IMAGE_FEATURE}
     if images.labels is not None:
@@ -127,7 +124,6 @@ class SampleWriter:
         self._rows += len(images)
 
     def __exit__(self, *error: Any) -> None:
-        """Complete the file and give it its name, or remove it after an exception."""
         self._cleanup.__exit__(*error)
 
 
@@ -149,10 +145,7 @@ def read_samples(path: Path) -> Samples:
 
 
 def pick_evenly(samples: Samples, count: int) -> np.ndarray:
-    """Return ``count`` images spread evenly over the file, those of client models if there are any.
-
-    The rule looks at positions only, so that no sample is picked for its looks.
-    """
+    """Return ``count`` images spread evenly over the file, of client models if any; none picked."""
     personal = np.flatnonzero(samples.client_id != GLOBAL_MODEL)
     rows = personal if len(personal) else np.arange(samples.images.num_images)
     positions = np.linspace(0, len(rows), min(count, len(rows)), endpoint=False).astype(int)

@@ -91,10 +91,7 @@ def wrap(network: "AutoencoderKL", space: LatentSpace) -> Autoencoder:
 
 
 def load_autoencoder(folder: Path) -> Autoencoder:
-    """Return the autoencoder in ``folder``, on the CPU; never downloads, never unpickles.
-
-    Raises CheckpointError: there is none, it is incomplete, or its weights are no safetensors.
-    """
+    """Return the autoencoder in ``folder``, on the CPU, of safetensors; raises CheckpointError."""
     own = find_autoencoder(folder)
     files = sorted((f.name, f.stat().st_mtime_ns, f.stat().st_size) for f in own.iterdir())
     return _load(own, read_space(folder), tuple(files))
@@ -146,10 +143,7 @@ def write_origin(folder: Path, pool_images: int, facts: Mapping[str, Any]) -> No
 
 
 def read_pool_images(folder: Path) -> int | None:
-    """Return how many images of clients it was trained on; None where nobody says.
-
-    Raises CheckpointError: the note is broken.
-    """
+    """Return how many clients' images it was trained on, if noted; raises CheckpointError."""
     note = find_autoencoder(folder) / _ORIGIN_FILE
     if not note.is_file():
         return None

@@ -37,10 +37,7 @@ class LatentSpace(Group):
         return cls(in_channels=channels, channels=config.latent_channels, factor=factor)
 
     def check(self, channels: int, image_size: int, setting: str = SETTING) -> None:
-        """Raise SettingsError for images that the autoencoder does not take; says what would fit.
-
-        ``image_size``: their side in pixels; ``setting``: what decides on the factor.
-        """
+        """Raise SettingsError for images of a side that does not fit; says which ``setting``."""
         if channels != self.in_channels:
             raise SettingsError(
                 f"{SETTING} takes images of {self.in_channels} channels, but these have "
@@ -63,10 +60,7 @@ class LatentSpace(Group):
 
 
 def space_of(config: Mapping[str, Any]) -> LatentSpace:
-    """Return the latents of an autoencoder by its configuration, without a digest.
-
-    Raises KeyError, TypeError or ValueError for one that lacks something.
-    """
+    """Return latents of an autoencoder's configuration; raises KeyError, TypeError, ValueError."""
     return LatentSpace(
         in_channels=int(config["in_channels"]),
         channels=int(config["latent_channels"]),
@@ -86,10 +80,7 @@ def trained_shape(channels: int, image_size: int, space: LatentSpace | None) -> 
 
 
 def find_autoencoder(folder: Path) -> Path:
-    """Return the folder of the autoencoder itself, which may lie in the one of a pipeline.
-
-    Raises CheckpointError: there is no autoencoder of this kind.
-    """
+    """Return the folder of the autoencoder, also inside a pipeline; raises CheckpointError."""
     for place in _PLACES:
         config = folder / place / _CONFIG
         if config.is_file():
@@ -113,10 +104,7 @@ def has_autoencoder(folder: Path) -> bool:
 
 
 def read_space(folder: Path) -> LatentSpace:
-    """Return the latents of the autoencoder in ``folder``, without a digest.
-
-    Raises CheckpointError: there is none, or its configuration lacks something.
-    """
+    """Return the latents of ``folder``, without a digest; raises CheckpointError."""
     config = find_autoencoder(folder) / _CONFIG
     content = read_json(config)
     try:

@@ -25,11 +25,7 @@ def train_autoencoder(
     device: torch.device,
     progress: Callable[[int], None] | None = None,
 ) -> Autoencoder:
-    """Return an autoencoder of uint8 ``images`` [N, C, H, W], whose latents have unit deviation.
-
-    ``progress`` is called with 1 after each step.
-    Raises TrainingError: the loss is not finite.
-    """
+    """Return an autoencoder of uint8 [N, C, H, W] with unit latents; raises TrainingError."""
     network = _build(config, images.shape[1], seed).to(device)
     # A copy has the usual strides, also along a single channel: torch chooses kernels by them.
     pixels = torch.from_numpy(images.copy()).to(device)

@@ -41,12 +41,7 @@ class ClassHistogram:
 def class_histogram(
     probabilities: np.ndarray, class_names: tuple[str, ...], training_counts: tuple[int, ...]
 ) -> ClassHistogram:
-    """Count the samples of ``probabilities`` [N, classes] by class.
-
-    Raises SettingsError: no sample, or fewer than two classes.
-    Raises DataError: the class counts do not fit, a class has no training image, or a probability
-    is not finite.
-    """
+    """Count samples [N, classes] by class; raises SettingsError, DataError if they do not fit."""
     _check(probabilities, len(class_names), training_counts)
     counts = np.bincount(probabilities.argmax(axis=1), minlength=len(class_names))
     shares = counts / counts.sum()

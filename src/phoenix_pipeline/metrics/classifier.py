@@ -1,7 +1,4 @@
-"""The label judge is trained on the real training images, or comes from the user's own file.
-
-Either is measured on the test images, and kept with what it was measured on.
-"""
+"""The label judge, trained here or of the user's own file; measured on the test images."""
 
 import hashlib
 import logging
@@ -64,13 +61,7 @@ def train_classifier(
 def measure_own_judge(
     train: ImageSet, test: ImageSet, config: ClassifierConfig, device: torch.device
 ) -> LabelJudge:
-    """Return the judge in ``config.file.path`` with its accuracy on ``test``.
-
-    Raises SettingsError: a split has fewer than two classes or no labels, there is no such file, or
-    it does not fit the images, the classes or ``config.file``.
-    Raises CheckpointError: the file is broken.
-    Raises DataError: an output is not finite.
-    """
+    """Return the user's judge, measured; raises SettingsError, CheckpointError, DataError."""
     labels_of(test, "test")
     judge = _measured(open_own_judge(test, config.file, device), train, test, config, device)
     if judge.test_accuracy < 2 / test.num_classes:
@@ -118,10 +109,7 @@ def _measured(
 
 
 def judge_fingerprint(train: ImageSet, test: ImageSet, config: ClassifierConfig) -> str:
-    """Return the sha256 of everything that a label judge depends on, its own file included.
-
-    Raises SettingsError: there is no such file.
-    """
+    """Return the sha256 of what a label judge depends on; raises SettingsError without a file."""
     own = config.file.path is not None
     settings = config.file.model_dump_json() if own else config.model_dump_json(exclude={"file"})
     parts = [OWN_FORMAT if own else FORMAT, train.fingerprint(), test.fingerprint(), settings]
@@ -145,12 +133,9 @@ def save_judge(folder: Path, judge: LabelJudge) -> None:
 def load_judge(
     folder: Path, train: ImageSet, test: ImageSet, config: ClassifierConfig, device: torch.device
 ) -> LabelJudge | None:
-    """Return the judge in ``folder`` if it was made from these images and settings, else None.
+    """Return the judge in ``folder`` if of these images and settings, else None, and log why.
 
-    A file that is missing, unreadable or of other data or settings is no error: the caller makes
-    the judge anew. The reason is logged.
-    Raises SettingsError, CheckpointError: a judge from the user's file, as
-    :func:`measure_own_judge`.
+    Raises SettingsError, CheckpointError: one of the user's own, as :func:`measure_own_judge`.
     """
     own = config.file.path is not None
     path = folder / (OWN_JUDGE_FILE if own else JUDGE_FILE)

@@ -18,11 +18,7 @@ from phoenix_pipeline.metrics.utility import sample_labels
 
 @dataclass(frozen=True)
 class ClientUtility:
-    """Accuracy, 0..1, on all real test images of two classifiers of one client.
-
-    ``alone``: trained on its ``num_images`` images; ``with_samples``: on these and ``num_samples``
-    samples. Both make as many steps.
-    """
+    """Test accuracy, 0..1: ``alone`` and ``with_samples``, in as many steps."""
 
     num_images: int
     num_samples: int

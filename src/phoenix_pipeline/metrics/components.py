@@ -82,11 +82,7 @@ def space_of(name: str) -> FeatureSpace | None:
 
 
 def describe(name: str, further: Iterable[Metric] = ()) -> Metric | None:
-    """Return the column ``name``; None for one that no component lists.
-
-    ``further``: metrics that are not measured here. A name that begins with :data:`FINAL_AVERAGE`
-    is the same metric of an arm's averaged model.
-    """
+    """Return the column ``name``, also ``final_average.``; None if nobody lists it."""
     if name.startswith(FINAL_AVERAGE):
         own = describe(name.removeprefix(FINAL_AVERAGE), further)
         return own and replace(own, name=name, label=f"{own.label} of the average", headline=None)

@@ -1,7 +1,4 @@
-"""Features that need no file, and which of the feature spaces asked for are at hand.
-
-A Frechet distance is named after its extractor; only ``fid_inception_v3`` is the published FID.
-"""
+"""Features without a file, and spaces at hand; only ``fid_inception_v3`` is the published FID."""
 
 import torch
 from torch import Tensor
@@ -45,10 +42,7 @@ def pixel_extractor(channels: int, image_size: int, device: torch.device) -> Fea
 
 
 def classifier_extractor(judge: LabelJudge) -> FeatureExtractor | None:
-    """Return ``fid_classifier``: the features before the last layer of a judge trained here.
-
-    None for a judge from a file, which has no features to give.
-    """
+    """Return ``fid_classifier``: the features of a judge trained here; None for one from a file."""
     if isinstance(judge.network, FileNetwork):
         return None
     preprocessing = (
@@ -73,11 +67,7 @@ def available_extractors(
     judge: LabelJudge | None,
     device: torch.device,
 ) -> tuple[list[FeatureExtractor], dict[str, str]]:
-    """Return the extractors of ``config.extractors`` that can be had, and why the others cannot.
-
-    Raises SettingsError: see :func:`check_extractors`.
-    Raises SettingsError, CheckpointError: what an extractor needs is not there, or broken.
-    """
+    """Return extractors that can be had, why others not; raises SettingsError, CheckpointError."""
     check_extractors(config)
     inputs = SpaceInputs(config, channels, image_size, judge, device)
     spaces = extractor_spaces()
@@ -93,10 +83,7 @@ def available_extractors(
 
 
 def check_extractors(config: EvaluationConfig) -> None:
-    """Refuse what no images can change.
-
-    Raises SettingsError: a name is unknown, or what it needs is not installed; lists what there is.
-    """
+    """Raise SettingsError for extractors that are unknown or not installed; lists the others."""
     if config.extractors == AUTO:
         return
     spaces = extractor_spaces()

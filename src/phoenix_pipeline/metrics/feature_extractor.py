@@ -62,10 +62,8 @@ def extract_features(
 ) -> np.ndarray:
     """Return float32 features [N, D] of uint8 ``images`` [N, C, H, W], in order.
 
-    ``progress`` is called with the number of images just done. On a CPU each of torch's threads
-    takes a batch of its own, no larger than the extractor runs fastest with.
-    Raises DataError: the images are not uint8 [N, 1 or 3, H, W], or a feature is not finite.
-    Raises SettingsError: there is no image.
+    ``progress`` gets the number of images just done. Raises DataError, SettingsError: there is no
+    image, it is none, or a feature is not finite.
     """
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
         raise DataError(

@@ -21,11 +21,7 @@ class GaussianStatistics:
 
 
 def gaussian_statistics(features: np.ndarray) -> GaussianStatistics:
-    """Return mean and unbiased covariance of ``features`` [N, D], summed in float64.
-
-    Raises SettingsError: fewer than two images.
-    Raises DataError: a feature is not finite.
-    """
+    """Return mean and covariance of [N, D] in float64; raises SettingsError, DataError."""
     count, width = features.shape
     if count < 2:
         raise SettingsError(

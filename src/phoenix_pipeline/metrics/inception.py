@@ -21,11 +21,7 @@ PREPROCESSING = "RGB, TensorFlow-1 bilinear to 299x299, (x - 128) / 128, 2048 po
 def inception_v3_extractor(
     config: EvaluationConfig, device: torch.device
 ) -> FeatureExtractor | str:
-    """Return ``fid_inception_v3``, or why it is skipped in one line.
-
-    Raises SettingsError: ``inception_weights`` names a file that is not there.
-    Raises CheckpointError: the file does not hold the published weights.
-    """
+    """Return ``fid_inception_v3``, or why not; raises SettingsError, CheckpointError."""
     if config.inception_weights is not None:
         return _build(_read_weights(Path(config.inception_weights)), device)
     if not config.allow_download:

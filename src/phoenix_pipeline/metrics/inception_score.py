@@ -12,11 +12,9 @@ NUM_SPLITS = 10
 def inception_score(
     probabilities: np.ndarray, seed: int, num_splits: int = NUM_SPLITS
 ) -> tuple[float, float]:
-    """Return mean and standard deviation over splits of exp(E KL(p(y|x) || p(y))), 1 to classes.
+    """Return mean and deviation over splits of exp(E KL(p(y|x) || p(y))), from 1 to classes.
 
-    ``probabilities`` is [N, classes]. Samples are shuffled first, since they may be ordered by
-    client and so by class.
-    Raises SettingsError: fewer than two images for each split.
+    Samples are shuffled first, since they may be ordered. Raises SettingsError: too few.
     """
     if len(probabilities) < 2 * num_splits:
         raise SettingsError(

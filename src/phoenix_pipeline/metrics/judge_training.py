@@ -20,10 +20,7 @@ _GREY = 128
 
 
 def augment(images: Tensor, horizontal_flip: bool, generator: torch.Generator) -> Tensor:
-    """Shift each image of uint8 [N, C, H, W] by up to an eighth of its side; mirror half if asked.
-
-    What comes in at the edges repeats the edge. ``generator`` lives on the CPU.
-    """
+    """Shift uint8 [N, C, H, W] by up to an eighth, edges repeated; mirror half if asked."""
     count, _, height, width = images.shape
     reach_y, reach_x = max(1, int(height * LARGEST_SHIFT)), max(1, int(width * LARGEST_SHIFT))
     shift_y = torch.randint(-reach_y, reach_y + 1, (count, 1), generator=generator)
@@ -66,11 +63,7 @@ def fit(
     device: torch.device,
     progress: Advance | None = None,
 ) -> None:
-    """Train ``network`` in place with AdamW under a one-cycle schedule (arXiv 1708.07120).
-
-    Images (uint8) and labels stay on ``device``. ``progress`` is called with 1 after each epoch.
-    Raises TrainingError: the loss is not finite.
-    """
+    """Train in place (AdamW, one cycle, arXiv 1708.07120); raises TrainingError."""
     data = torch.from_numpy(np.ascontiguousarray(images)).to(device)
     targets = torch.from_numpy(np.ascontiguousarray(labels)).to(device)
     generator = torch_generator(config.seed, "label_judge_training")

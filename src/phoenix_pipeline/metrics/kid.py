@@ -26,11 +26,7 @@ def unbiased_squared_mmd(a: np.ndarray, b: np.ndarray) -> float:
 def kernel_distance(
     samples: np.ndarray, reference: np.ndarray, num_subsets: int, subset_size: int, seed: int
 ) -> float:
-    """Return KID, the mean over ``num_subsets`` random subsets of ``subset_size`` from each side.
-
-    That of equal distributions is about 0.
-    Raises SettingsError: a subset is larger than a side, or smaller than 2.
-    """
+    """Return KID over random subsets, about 0 if alike; raises SettingsError."""
     largest = min(len(samples), len(reference))
     if not 2 <= subset_size <= largest:
         raise SettingsError(

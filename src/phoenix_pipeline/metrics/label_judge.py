@@ -94,10 +94,7 @@ def judge_logits(
 
 
 def labels_of(images: ImageSet, split: str) -> np.ndarray:
-    """Return the labels [N] of a split that a judge can be trained or measured on.
-
-    Raises SettingsError: it has no labels, no images, or fewer than two classes.
-    """
+    """Return the labels [N] for a judge; raises SettingsError for none, or fewer than 2 classes."""
     if images.labels is None or images.num_classes < 2 or not images.num_images:
         raise SettingsError(
             f"The label judge needs images of at least two classes; the {split} split has "

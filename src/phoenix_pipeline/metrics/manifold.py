@@ -77,7 +77,6 @@ class Block:
         return ranked
 
     def _exact(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
-        """Return the squared distances of the pairs (``i``, ``j``)."""
         if len(i) > _MANY * self.squared.size:
             norms = self.a.squares[i] + self.b.squares[j]
             values = norms - 2.0 * (self.a.exact @ self.b.exact.T)[i, j]

@@ -62,9 +62,8 @@ def nearest_distances(queries: np.ndarray, targets: np.ndarray, k: int) -> np.nd
 
 
 def nearest_ratios(features: np.ndarray, training_features: np.ndarray) -> np.ndarray:
-    """Return distance to the nearest / mean distance to the 50 nearest training images, 0..1, [N].
-
-    Raises SettingsError: fewer than 50 training images.
+    """Return distance to the nearest
+    mean of 50 nearest, 0..1, [N]; raises SettingsError.
     """
     if len(training_features) < NEIGHBOURS:
         raise SettingsError(
@@ -80,10 +79,7 @@ def nearest_ratios(features: np.ndarray, training_features: np.ndarray) -> np.nd
 def memorization_baseline(
     training_features: np.ndarray, held_out_features: np.ndarray
 ) -> MemorizationBaseline:
-    """Return what samples are held against, from features [N, D] and [M, D] of real images.
-
-    Raises SettingsError: fewer than 50 training or 100 held-out images.
-    """
+    """Return what samples are held against; raises SettingsError below 50 and 100 images."""
     if len(held_out_features) < SMALLEST_HELD_OUT:
         raise SettingsError(
             f"Memorisation got {len(held_out_features)} held-out images; allowed is "
@@ -94,10 +90,7 @@ def memorization_baseline(
 
 
 def memorized_share(features: np.ndarray, baseline: MemorizationBaseline) -> float:
-    """Return the share of samples [N, D] below the 1st percentile of held-out images' ratios.
-
-    About 0.01 for images that are as new as held-out ones, 1 for copies.
-    """
+    """Return the share of [N, D] below held-out images' 1st percentile: about 0.01 if as new."""
     ratios = nearest_ratios(features, baseline.training_features)
     return float((ratios < baseline.threshold).mean())
 

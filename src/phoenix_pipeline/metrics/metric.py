@@ -125,10 +125,7 @@ class ClassInputs:
 
 @dataclass(frozen=True)
 class ClassScores:
-    """What is measured by the label judge; ``measure`` as in :class:`FeatureScores`.
-
-    ``of_labelled``: it is of conditional models alone.
-    """
+    """What the label judge measures, ``of_labelled``: of conditional models alone."""
 
     metrics: tuple[Metric, ...]
     measure: Callable[[ClassInputs], Sequence[float]]

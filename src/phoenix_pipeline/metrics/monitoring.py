@@ -49,10 +49,7 @@ class MonitorReference:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Tensor]) -> "MonitorReference":
-        """Return the reference that :meth:`arrays` took apart.
-
-        Raises CheckpointError: a part is missing, of another shape or type, or not finite.
-        """
+        """Return the reference of :meth:`arrays`; raises CheckpointError for a broken part."""
         missing = {"means", "whitening", "slack"} - set(arrays)
         if missing:
             raise _broken(f"{', '.join(sorted(missing))} missing")

@@ -1,7 +1,4 @@
-"""A classifier from a user's TorchScript or ONNX file, behind the preprocessing that it expects.
-
-It is tried on a few images before anything rests on it; ``classifier.py`` measures how good it is.
-"""
+"""A classifier from a user's TorchScript or ONNX file, behind the preprocessing it expects."""
 
 import warnings
 from collections.abc import Callable
@@ -30,11 +27,7 @@ _NEAR_ONE = 1e-3
 
 @dataclass(frozen=True)
 class FileNetwork:
-    """Logits of uint8 images by the network of a file.
-
-    ``network`` maps float32 [N, C, S, S] to [N, classes]; ``order`` is the output of each class of
-    the images.
-    """
+    """Logits of uint8 images; ``order``: the file's output of each class."""
 
     network: Network
     config: JudgeFileConfig
@@ -48,10 +41,7 @@ class FileNetwork:
         return outputs
 
     def raw(self, images: Tensor) -> Tensor:
-        """Return what the file gives for uint8 ``images`` [N, C, H, W], as float32.
-
-        Raises SettingsError: the network does not take these images, or gives no table of numbers.
-        """
+        """Return float32 of uint8 [N, C, H, W]; raises SettingsError if that does not work."""
         prepared = prepare_images(images, self.config)
         try:
             outputs = self.network(prepared)
@@ -71,10 +61,7 @@ class FileNetwork:
 
 
 def prepare_images(images: Tensor, config: JudgeFileConfig) -> Tensor:
-    """Return float32 [N, C, S, S] as ``config`` describes it from uint8 [N, C, H, W], 0..255.
-
-    Channels are converted first, then the size, the range, and the normalisation.
-    """
+    """Return float32 [N, C, S, S] of uint8 [N, C, H, W]: channels, size, range, normalised."""
     pixels = images.float()
     if config.channels == 3 and pixels.shape[1] == 1:
         pixels = pixels.expand(-1, 3, -1, -1)
@@ -93,12 +80,7 @@ def prepare_images(images: Tensor, config: JudgeFileConfig) -> Tensor:
 
 
 def open_network(path: Path, device: torch.device) -> Network:
-    """Return the network in ``path``, a TorchScript or ONNX file, for inference on ``device``.
-
-    An ONNX file runs on the CPU where ONNX Runtime has no CUDA.
-    Raises SettingsError: there is no such file, its kind is another, or ONNX Runtime is missing.
-    Raises CheckpointError: the file is broken, or takes something else than one batch of images.
-    """
+    """Return the network in ``path``; raises SettingsError, CheckpointError."""
     if path.suffix in TORCHSCRIPT:
         return _open_torchscript(path, device)
     if path.suffix in ONNX:
@@ -176,12 +158,7 @@ def existing_file(file: JudgeFileConfig) -> Path:
 
 
 def open_own_judge(test: ImageSet, file: JudgeFileConfig, device: torch.device) -> FileNetwork:
-    """Return the network after a trial on a few images.
-
-    Raises SettingsError: there is no such file, or it does not fit the images or ``file``.
-    Raises CheckpointError: the file is broken.
-    Raises DataError: an output is not finite.
-    """
+    """Return the network, tried; raises SettingsError, CheckpointError, DataError."""
     network = FileNetwork(open_network(existing_file(file), device), file, _order(file, test))
     channels = file.channels or test.channels
     if len(file.mean) not in (0, 1, channels):

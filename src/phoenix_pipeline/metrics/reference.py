@@ -1,7 +1,4 @@
-"""What real images contribute to the scores, in one feature space, as an artifact of its own.
-
-Independent of the run's seed, so that runs with different seeds are held against the same images.
-"""
+"""Real images' part in the scores, in one feature space: an artifact, by no run's seed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -84,10 +81,7 @@ def build_reference(
     config: EvaluationConfig,
     progress: Advance | None = None,
 ) -> ReferenceStatistics:
-    """Extract the features of real images and what the metrics need of them.
-
-    Raises SettingsError: the reference split has fewer than two images.
-    """
+    """Extract what the metrics need of real images; raises SettingsError for fewer than two."""
     from_train = config.reference_split == "train"
     split, other = (train, test) if from_train else (test, train)
 

@@ -66,7 +66,6 @@ class Scores:
     histogram: ClassHistogram | None
 
     def __str__(self) -> str:
-        """Return a line for each score, and one for each that was skipped, with the reason."""
         head = f"{self.num_images} samples against {self.num_reference} real images"
         scores = [f"{name:32} {value:.4g}" for name, value in self.scores.items()]
         skipped = [f"{name:32} skipped: {reason}" for name, reason in self.skipped.items()]
@@ -81,11 +80,9 @@ def score_samples(
     progress: Advance | None = None,
     asked: np.ndarray | None = None,
 ) -> Scores:
-    """Score uint8 ``samples`` [N, C, H, W] in the feature space of each extractor.
+    """Score uint8 ``samples`` [N, C, H, W] in each feature space; ``asked``: their classes [N].
 
-    ``asked``: int64 [N], the classes that a conditional model was to draw.
-    Raises SettingsError: there is no sample, or an extractor has no reference.
-    Raises DataError: the samples do not fit the extractors, or a feature is not finite.
+    Raises SettingsError, DataError: there is none, they do not fit, or a feature is not finite.
     """
     if not len(samples):
         raise SettingsError("Scores of 0 images were asked for; allowed is 1 or more")
@@ -168,8 +165,6 @@ def _scores(
 
 @dataclass(frozen=True)
 class _Tally:
-    """Scores so far, and what was skipped."""
-
     scores: dict[str, float]
     skipped: dict[str, str]
 

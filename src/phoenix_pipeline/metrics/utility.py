@@ -19,10 +19,7 @@ from phoenix_pipeline.seeding import numpy_generator
 
 @dataclass(frozen=True)
 class Utility:
-    """Accuracy, 0..1, on real test images of two classifiers trained alike.
-
-    One saw ``num_images`` samples, the other as many real training images.
-    """
+    """Test accuracy, 0..1, by ``num_images`` samples and by as many real training images."""
 
     samples: float
     real: float

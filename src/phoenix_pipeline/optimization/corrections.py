@@ -105,7 +105,6 @@ class StepPull(Correction):
 def _pairs(
     shared: Mapping[str, nn.Parameter], arrays: Mapping[str, Tensor]
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Return those of ``shared`` that have an array, and the arrays, on their device."""
     found = [name for name in shared if name in arrays]
     on_device = [arrays[name].to(shared[name].device) for name in found]
     return [shared[name] for name in found], on_device

@@ -35,13 +35,7 @@ class GaussianMechanism(Protocol):
 def gaussian_mechanism(
     deviation: float, generator: torch.Generator | None, dtype: torch.dtype | None = None
 ) -> GaussianMechanism:
-    """Return the mechanism of noise with standard deviation ``deviation``.
-
-    Args:
-        deviation: 0 for no noise.
-        generator: of the noise, on the device of what is released; None: secret noise.
-        dtype: in which ``generator`` draws; None: that of what is released.
-    """
+    """Return noise of ``deviation``, by ``generator`` (None: secret) in ``dtype`` (None: as is)."""
     if generator is not None:
         return SeededGaussian(deviation, generator, dtype)
     return SecretGaussian(deviation) if deviation else _Exact()

@@ -83,7 +83,6 @@ def _leaves_owners(config: SharedPoolConfig) -> bool:
 
 
 def _pool_fraction(beta: float, config: SharedPoolConfig) -> float:
-    """Return the share of all images that is the pool."""
     return beta / (1.0 + beta) if _leaves_owners(config) else beta
 
 

@@ -55,10 +55,7 @@ def in_namespace(nodes: Iterable[Node], arm: str, stage: str) -> Pipeline:
 
 
 def beside_arm(nodes: Iterable[Node], arm: str, stage: str) -> Pipeline:
-    """Return ``nodes`` that read what ``arm`` has left and make nothing of it: they take no lock.
-
-    They have the names and the box of the arm, and not its tag.
-    """
+    """Return ``nodes`` that read what ``arm`` has left, in its box, without its tag and lock."""
     return Pipeline(in_stage(nodes, stage), namespace=arm)
 
 
@@ -68,6 +65,5 @@ def arm_of(node: Node) -> str:
 
 
 def _parameters(stage: Pipeline, arm: str) -> dict[str, str]:
-    """Return what ``stage`` calls its parameters -> what they are called in ``conf``."""
     names = {name: name for name in SHARED_PARAMETERS} | {ARM_SETTINGS: f"params:{arm}"}
     return {name: names[name] for name in names.keys() & stage.inputs()}

@@ -35,12 +35,7 @@ _NO_GUARANTEE = (
 
 
 def render_model_card(description: ModelDescription, metrics: ArmMetrics | None = None) -> str:
-    """Return the card of a model's folder.
-
-    Args:
-        description: of its ``phoenix.json``.
-        metrics: of its samples' ``metrics.json``; None: nobody has scored it, or an earlier model.
-    """
+    """Return the card of a model's folder; ``metrics`` None: nobody has scored its samples."""
     family = description["settings"]["model"]["family"]
     front = {
         "license": licence_of(description),
@@ -56,10 +51,7 @@ def render_model_card(description: ModelDescription, metrics: ArmMetrics | None 
 
 
 def render_sample_card(description: ModelDescription, metrics: ArmMetrics, num_images: int) -> str:
-    """Return the card of the folder of an arm's samples; see :func:`render_model_card`.
-
-    ``num_images``: in ``samples.parquet``.
-    """
+    """Return the card of an arm's ``num_images`` samples; see :func:`render_model_card`."""
     front = sample_front_matter(licence_of(description), num_images, "samples.parquet")
     facts = {"samples": f"{num_images:,}", **_facts(description)}
     lines = [*front, f"# Samples of {description['arm']}", ""]
@@ -77,10 +69,7 @@ def render_outdated_card(arm: str) -> str:
 def sample_front_matter(
     licence: str | None, num_images: int, data_files: str | None = None
 ) -> list[str]:
-    """Return the metadata of a set of generated images.
-
-    ``data_files``: the one file that they lie in; None: a folder, which is read as it is.
-    """
+    """Return metadata of generated images; ``data_files``: their one file, None: a folder."""
     configs = [{"config_name": "default", "data_files": data_files}] if data_files else None
     return front_matter(
         {

@@ -1,23 +1,21 @@
 """What a reader must know before believing a score, derived from how the scores were made."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import pandas as pd
 
-from phoenix_pipeline.metrics.arm_metrics import ArmMetrics
-from phoenix_pipeline.reporting.comparison import FLOOR_NAME
-from phoenix_pipeline.reporting.derived_columns import doubtful_shares
+from phoenix_pipeline.metrics.privacy.arm_audit import ArmAudit
+from phoenix_pipeline.reporting.arm_results import ArmResults
+from phoenix_pipeline.reporting.columns import FLOOR_NAME, GAP_CLOSED, doubtful_shares
 from phoenix_pipeline.reporting.formatting import DOUBTFUL
-from phoenix_pipeline.reporting.vocabulary import GAP_CLOSED
 
 _EQUAL_WORK = 1.02
+_SIGNIFICANT = 0.05
+_ENOUGH_HELD_OUT = 300
 
 
 def list_caveats(table: pd.DataFrame) -> list[str]:
-    """Return the caveats that apply to a comparison, most important first.
-
-    ``table``: as :func:`~phoenix_pipeline.reporting.comparison.compare_arms` returns it.
-    """
+    """Return the caveats that apply to a comparison, most important first."""
     arms = table[table["arm"] != FLOOR_NAME]
     floor = table[table["arm"] == FLOOR_NAME]
     caveats = [*_gap_closed(arms), _sample_size(arms), *_floor(arms, floor), *_work(arms)]
@@ -35,15 +33,46 @@ def list_caveats(table: pd.DataFrame) -> list[str]:
     return caveats
 
 
-def skipped_metrics(metrics: Mapping[str, ArmMetrics]) -> dict[str, list[str]]:
-    """Return what was not measured: ``"metric: reason"`` -> the arms that it applies to.
+def privacy_caveats(audits: Sequence[ArmAudit]) -> list[str]:
+    """Return what a reader must know before believing ``audits``; nothing without any."""
+    if not audits:
+        return []
+    caveats = [
+        "An attack that finds nothing proves nothing: a stronger one may. The attackers here have "
+        "the weights and train no models of their own.",
+        "The strongest of several attacks is shown; an interval is that of one attack and one "
+        "training, not of other seeds.",
+    ]
+    alike = [blind for audit in audits if (blind := audit["blind"])]
+    if suspect := [blind for blind in alike if blind["auc_p_value"] < _SIGNIFICANT]:
+        caveats.append(
+            "Training and held-out images can be told apart without any model (AUC "
+            f"{max(blind['auc'] for blind in suspect):.2f}): they are not from one source, and "
+            "attacks may find that instead of membership."
+        )
+    held_out = [a["conditions"]["num_held_out"] for a in audits]
+    if min(held_out) < _ENOUGH_HELD_OUT:
+        caveats.append(
+            f"With {min(held_out)} held-out images the TPR at 1 % false alarms cannot be bounded "
+            f"from below; that takes about {_ENOUGH_HELD_OUT}."
+        )
+    return caveats
 
-    ``metrics``: arm -> its ``metrics.json``.
-    """
+
+def list_skipped(arms: Sequence[ArmResults]) -> dict[str, list[str]]:
+    """Return what was not measured or attacked: ``"what: reason"`` -> the arms it applies to."""
+    reasons = [
+        (arm.arm, f"{n}: {why}") for arm in arms for n, why in arm.metrics["skipped"].items()
+    ]
+    reasons += [
+        (arm.arm, f"{what.replace('_', ' ')}: {why}")
+        for arm in arms
+        if arm.audit
+        for what, why in arm.audit["skipped"].items()
+    ]
     skipped: dict[str, list[str]] = {}
-    for arm, values in metrics.items():
-        for name, reason in values["skipped"].items():
-            skipped.setdefault(f"{name}: {reason}", []).append(arm)
+    for name, reason in reasons:
+        skipped.setdefault(reason, []).append(name)
     return skipped
 
 

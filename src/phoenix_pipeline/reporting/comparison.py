@@ -1,29 +1,28 @@
-"""The comparison of the arms: one row per arm, and its headline as text for the terminal.
+"""The comparison of the arms: one row per arm, and its headline as text for the terminal."""
 
-Figures and HTML are drawn from the same table elsewhere.
-"""
-
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from phoenix_pipeline.metrics.arm_metrics import ArmMetrics
 from phoenix_pipeline.metrics.components import feature_spaces, space_of
 from phoenix_pipeline.metrics.metric import GROUPS, Metric
-from phoenix_pipeline.metrics.privacy.arm_audit import ArmAudit
 from phoenix_pipeline.metrics.scores import SCORES as JUDGE_QUALITY
-from phoenix_pipeline.reporting.derived_columns import (
+from phoenix_pipeline.reporting.arm_results import ScoredArm
+from phoenix_pipeline.reporting.columns import (
+    CONDITIONS,
+    COSTS,
+    FLOOR_NAME,
+    OTHER_SETTINGS,
     add_gap_closed,
     add_start_shares,
+    describe_metric,
     doubtful_shares,
+    run_totals,
 )
 from phoenix_pipeline.reporting.formatting import DOUBTFUL, MISSING, finite, format_values
-from phoenix_pipeline.reporting.run_totals import CONDITIONS, COSTS, OTHER_SETTINGS, run_totals
-from phoenix_pipeline.reporting.vocabulary import describe_metric
 
-FLOOR_NAME = "real test images"
 TERMINAL_WIDTH = 110
 TRAFFIC_COLUMNS = ("bytes_up", "bytes_down", "bytes_total", "bytes_per_round", "link_seconds")
 # Text: what the attacker read that rebuilt an image from an update.
@@ -37,50 +36,27 @@ _INTEGERS = {m.name for m in (*COSTS, *CONDITIONS) if m.kind in ("count", "bytes
 
 
 def compare_arms(
-    metrics: Mapping[str, ArmMetrics],
-    rounds: Mapping[str, pd.DataFrame],
-    floor: Mapping[str, float] | None = None,
-    pooled: Collection[str] = (),
-    privacy: Mapping[str, ArmAudit] | None = None,
-    marks: Mapping[str, str] | None = None,
-    by_round: Mapping[str, pd.DataFrame] | None = None,
+    arms: Sequence[ScoredArm], floor: Mapping[str, float] | None = None
 ) -> pd.DataFrame:
-    """Put all arms into one table.
+    """Put ``arms`` into one table, a row each.
 
-    Columns: ``arm``; every score, in the order in which they first appear; the share of the gap
-    that is closed, and what is left of the distance of given weights
-    (:mod:`~phoenix_pipeline.reporting.derived_columns`); what the run cost
-    (``run_totals.COSTS``); how good the classifier is; the conditions of the scores. What an arm
-    does not have is missing, never text.
+    Columns: ``arm``; every score, in the order in which they first appear, those of audits after
+    the others; the share of the gap that is closed, and what is left of the distance of given
+    weights (:mod:`~phoenix_pipeline.reporting.columns`); what the run cost (``columns.COSTS``); how
+    good the classifier is; the conditions of the scores; ``other_settings``, where any arm has
+    some. What an arm does not have is missing, never text.
 
-    ``metrics``: arm -> its ``metrics.json``; gives the order of the rows. ``rounds``: arm -> its
-    ``rounds.parquet``; arms found only there come last. ``floor``: the scores that real test
-    images get, added as the last row, named :data:`FLOOR_NAME`; it may say its ``num_samples``.
-    ``pooled``: arms whose images lie in one place; nothing crosses a wire there, so they have no
-    traffic rather than one of 0 bytes. ``privacy``: arm -> its ``privacy.json``, where there is
-    one; its scores follow the others. ``marks``: arm -> the settings in which it is not of today's;
-    any make a column of text, ``other_settings``. ``by_round``: arm -> its scores by round.
+    ``floor``: the scores that real test images get, added as the last row, named
+    :data:`FLOOR_NAME`; it may say its ``num_samples``.
     """
-    arms = [*metrics, *(arm for arm in rounds if arm not in metrics)]
-    rows = [_arm_row(arm, metrics.get(arm), rounds.get(arm)) for arm in arms]
-    for row in rows:
-        if row["arm"] in pooled:
-            row.update(dict.fromkeys(TRAFFIC_COLUMNS))
-    audits = privacy or {}
-    for row in rows:
-        if audit := audits.get(row["arm"]):
-            row.update(finite(audit["scores"]))
-            row[SEEN] = audit["reconstruction"]["seen"] if audit["reconstruction"] else None
-    scored = [found["scores"] for found in (*metrics.values(), *audits.values())]
-    names = list(dict.fromkeys(name for scores in scored for name in scores))
+    rows = [_arm_row(arm) for arm in arms]
+    audited = [arm.audit["scores"] for arm in arms if arm.audit]
+    scored = [*(arm.metrics["scores"] for arm in arms), *audited, floor or {}]
     if floor:
-        names = list(dict.fromkeys([*names, *floor]))
         rows.append({"arm": FLOOR_NAME, **finite(floor)})
-    for row in rows:
-        row[OTHER_SETTINGS.name] = (marks or {}).get(row["arm"])
-    marked = [OTHER_SETTINGS.name] if marks else []
+    marked = [OTHER_SETTINGS.name] if any(arm.other_settings for arm in arms) else []
     others = [*_COSTS, *_JUDGE, *_CONDITIONS, *marked]
-    names = [name for name in names if name not in others]
+    names = [n for n in dict.fromkeys(name for own in scored for name in own) if n not in others]
     seen = [SEEN] if any(row.get(SEEN) for row in rows) else []
     columns = ["arm", *names, *seen, *others]
     table = pd.DataFrame(rows, columns=columns)
@@ -89,8 +65,7 @@ def compare_arms(
             table[column] = table[column].astype("Int64")
         elif column in names:
             table[column] = table[column].astype("float64")
-    table = add_gap_closed(table, before=_COSTS[0], beside=(FLOOR_NAME,))
-    return add_start_shares(table, by_round or {}, before=_COSTS[0])
+    return add_start_shares(add_gap_closed(table), {arm.arm: arm.by_round for arm in arms})
 
 
 def marked_arms(table: pd.DataFrame) -> dict[str, str]:
@@ -143,15 +118,23 @@ def format_table(table: pd.DataFrame, width: int = TERMINAL_WIDTH) -> str:
     return "\n".join(lines)
 
 
-def _arm_row(arm: str, metrics: ArmMetrics | None, rounds: pd.DataFrame | None) -> dict[str, Any]:
-    row: dict[str, Any] = {"arm": arm}
-    if metrics:
-        histogram: Mapping[str, object] = metrics["class_histogram"] or {}
-        conditions: Mapping[str, object] = metrics["conditions"]
-        row |= {name: histogram.get(name) for name in _JUDGE}
-        row |= finite(metrics["scores"])
-        row |= {name: conditions.get(name) for name in _CONDITIONS}
-    return row if rounds is None else row | run_totals(rounds)
+def _arm_row(arm: ScoredArm) -> dict[str, Any]:
+    histogram: Mapping[str, object] = arm.metrics["class_histogram"] or {}
+    conditions: Mapping[str, object] = arm.metrics["conditions"]
+    row: dict[str, Any] = {"arm": arm.arm, OTHER_SETTINGS.name: arm.other_settings or None}
+    row |= {name: histogram.get(name) for name in _JUDGE}
+    row |= finite(arm.metrics["scores"])
+    row |= {name: conditions.get(name) for name in _CONDITIONS}
+    if len(arm.rounds):
+        row |= run_totals(arm.rounds)
+    if arm.is_pooled:
+        # Nothing crosses a wire there: no traffic rather than one of 0 bytes.
+        row |= dict.fromkeys(TRAFFIC_COLUMNS)
+    if arm.audit:
+        row |= finite(arm.audit["scores"])
+        rebuilt = arm.audit["reconstruction"]
+        row[SEEN] = rebuilt["seen"] if rebuilt else None
+    return row
 
 
 def _space_rank(name: str) -> int:
@@ -189,10 +172,7 @@ def _line_width(blocks: list[list[str]]) -> int:
 
 
 def table_view(table: pd.DataFrame, columns: Sequence[str], pooled: set[str]) -> dict[str, Any]:
-    """Return ``groups`` (name, span), ``columns`` (metrics) and ``rows`` (arm, cells).
-
-    A cell is its text, whether it is the best, and the value that it is sorted by.
-    """
+    """Return ``groups``, ``columns`` and ``rows`` of cells: text, best or not, and sort value."""
     described = sorted((describe_metric(c) for c in columns), key=lambda m: GROUPS.index(m.group))
     texts = [format_values(list(table[m.name]), m) for m in described]
     best = [_best_places(table, m, pooled) for m in described]

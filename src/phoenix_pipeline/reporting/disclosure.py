@@ -123,7 +123,6 @@ def _latents(arm: ArmSettings, encoded_pool: int | None) -> list[str]:
 
 
 def _sampled(arm: ArmSettings) -> str:
-    """Return where the samples of clients' own models were drawn."""
     if arm.federation.engine == "deployment":
         return (
             "The arm's samples were drawn at the coordinator, from the layers of those clients "
@@ -156,7 +155,6 @@ def _personal_layers(arm: ArmSettings) -> tuple[str, ...]:
 
 
 def _until(arm: ArmSettings) -> str:
-    """Return how long personal layers stayed with the client."""
     if arm.personal_layers.final_average:
         return " until they were uploaded once, at the end, to be averaged"
     if arm.federation.engine == "deployment":

@@ -1,4 +1,4 @@
-"""Numbers as people read them: bytes, counts, times, and scores with as many decimals as tell."""
+"""Numbers and tables as people read them: decimals that tell, units, Markdown and LaTeX."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -77,3 +77,64 @@ def _decimals(numbers: Sequence[float]) -> int:
     if not present or all(x == int(x) for x in present):
         return 0
     return max(0, min(4, 2 - math.floor(math.log10(median_low(present)))))
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table; a bar inside a cell is escaped."""
+    lines = [list(header), ["---"] * len(header), *map(list, rows)]
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
+    )
+
+
+# In the order in which they are replaced: the backslash first.
+_ESCAPES = {
+    "\\": r"\textbackslash ",
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    "~": r"\textasciitilde ",
+    "^": r"\textasciicircum ",
+    "\N{PLUS-MINUS SIGN}": r"$\pm$",
+    "\N{EN DASH}": "--",
+    "\N{UPWARDS ARROW}": r"$\uparrow$",
+    "\N{DOWNWARDS ARROW}": r"$\downarrow$",
+    "\N{LATIN SMALL LETTER E WITH ACUTE}": r"\'e",
+}
+_ESCAPED = str.maketrans(_ESCAPES)
+
+
+def latex_text(text: str) -> str:
+    """Return ``text`` with what LaTeX reads as commands written out."""
+    return text.translate(_ESCAPED)
+
+
+def latex_table(
+    titles: Sequence[str], rows: Sequence[tuple[str, Sequence[tuple[str, bool]]]]
+) -> str:
+    """Return a ``tabular``: the first column to the left, the others to the right.
+
+    ``titles``: of all columns. ``rows``: the first cell, and of each other its text and whether it
+    is printed bold.
+    """
+    lines = [
+        "% \\usepackage{booktabs}",
+        f"\\begin{{tabular}}{{l{'r' * (len(titles) - 1)}}}",
+        "\\toprule",
+        _line([latex_text(title) for title in titles]),
+        "\\midrule",
+    ]
+    for name, cells in rows:
+        written = [(latex_text(text or "\N{EN DASH}"), bold) for text, bold in cells]
+        lines.append(
+            _line([latex_text(name), *(f"\\textbf{{{t}}}" if bold else t for t, bold in written)])
+        )
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", ""])
+
+
+def latex_title(metric: Metric) -> str:
+    """Return a column's title with its feature space and the arrow to better."""
+    space = f" ({metric.space})" if metric.space else ""
+    return f"{metric.label}{space} {metric.arrow}".strip()
+
+
+def _line(cells: Sequence[str]) -> str:
+    return " & ".join(cells) + " \\\\"

@@ -1,6 +1,7 @@
 """Samples for the report: grids as drawn and by class, and by round for the slider of the page.
 
-Pictures keep the size of their pixels; the page enlarges them without smoothing.
+Beside those of the arms stand real images that nobody trained on. Pictures keep the size of their
+pixels; the page enlarges them without smoothing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from phoenix_pipeline.images import ImageSet, image_grid, pick_evenly, read_samples
+from phoenix_pipeline.reporting.arm_results import ArmResults
+from phoenix_pipeline.reporting.columns import FLOOR_NAME
 from phoenix_pipeline.reporting.figure_style import png_data_uri
 
 CLASS_COLUMNS = 10
@@ -27,6 +31,39 @@ class Gallery:
     drawn: Mapping[str, Image.Image]
     by_class: Mapping[str, Image.Image] = field(default_factory=dict)
     class_names: Sequence[str] = ()
+
+
+def draw_gallery(
+    results: Sequence[ArmResults], test: ImageSet, class_names: Sequence[str]
+) -> tuple[Gallery, dict[str, Image.Image]]:
+    """Return the samples of each arm that has some, after real ones of the held-out images.
+
+    Real images are left out where they are not those that the arms were scored against. The second
+    is the same samples of each arm as a picture of its own, enlarged.
+    """
+    grids: dict[str, Image.Image] = {}
+    drawn: dict[str, Image.Image] = {}
+    by_class: dict[str, Image.Image] = {}
+    if any(r.metrics["conditions"]["test_images"] == test.fingerprint()[:16] for r in results):
+        count = min(max(map(_count, results)), test.num_images)
+        places = np.linspace(0, test.num_images, count, endpoint=False).astype(int)
+        drawn[FLOOR_NAME] = tile_square(test.images[places])
+        if class_names and test.labels is not None:
+            by_class[FLOOR_NAME] = tile_classes(test.images, test.labels, len(class_names))
+    for result in results:
+        if result.samples.is_file():
+            samples = read_samples(result.samples)
+            picked = pick_evenly(samples, _count(result))
+            drawn[result.arm], grids[result.arm] = tile_square(picked), image_grid(picked)
+            if len(result.classes):
+                images = samples.images.images[result.classes["row"].to_numpy()]
+                labels = result.classes["label"].to_numpy()
+                by_class[result.arm] = tile_classes(images, labels, len(class_names))
+    return Gallery(drawn, by_class, class_names), grids
+
+
+def _count(result: ArmResults) -> int:
+    return int(result.settings["sampling"]["grid_images"])
 
 
 def tile_square(images: np.ndarray) -> Image.Image:
@@ -92,10 +129,7 @@ class Growth:
 
 
 def show_growth(tables: Mapping[str, pd.DataFrame]) -> Growth | None:
-    """Return the samples by round of the arms that have some; None where no arm has.
-
-    ``tables``: arm -> what ``arms.score_rounds`` makes, empty for an arm without.
-    """
+    """Return the samples by round, of ``arms.score_rounds`` by arm; None where no arm has any."""
     found = {arm: table for arm, table in tables.items() if len(table)}
     if not found:
         return None

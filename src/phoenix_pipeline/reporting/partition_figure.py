@@ -10,8 +10,14 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from phoenix_pipeline.reporting.figure_style import INK, MUTED, RULE, new_figure, style_axes
-from phoenix_pipeline.reporting.figure_text import set_name_ticks
+from phoenix_pipeline.reporting.figure_style import (
+    INK,
+    MUTED,
+    RULE,
+    new_figure,
+    set_name_ticks,
+    style_axes,
+)
 
 THE_SITES_ARE_THE_CLIENTS = "The sites are the clients; the report shows those that took part."
 _MAX_WRITTEN_CLIENTS = 20
@@ -48,10 +54,7 @@ def draw_partition(training: pd.DataFrame, class_names: Sequence[str] = ()) -> F
 
 
 def draw_client_images(training: pd.DataFrame, class_names: Sequence[str] = ()) -> Figure:
-    """Draw private and received images of each client, above classes x clients of both together.
-
-    ``training``: client_id, label (-1 unlabelled) and shared (bool).
-    """
+    """Draw private and shared images by client, above classes x clients of both together."""
     ids, training = _without_gaps(training)
     counts = _count(training, class_names)
     order = _order_clients(counts, training)

@@ -1,4 +1,4 @@
-"""What an audit found: as rows beside fidelity, as a figure, and as caveats."""
+"""What an audit found: as rows beside fidelity, and as a figure."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,9 +6,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from phoenix_pipeline.metrics.privacy.arm_audit import ArmAudit
 from phoenix_pipeline.metrics.privacy.attack import ATTACKS
-from phoenix_pipeline.reporting.comparison import FLOOR_NAME, SEEN, headline_columns
+from phoenix_pipeline.reporting.columns import FLOOR_NAME, describe_metric
+from phoenix_pipeline.reporting.comparison import SEEN, headline_columns
 from phoenix_pipeline.reporting.figure_style import (
     INK,
     MUTED,
@@ -17,11 +17,8 @@ from phoenix_pipeline.reporting.figure_style import (
     shared_legend,
     style_axes,
 )
-from phoenix_pipeline.reporting.formatting import MISSING, format_values
-from phoenix_pipeline.reporting.vocabulary import describe_metric
+from phoenix_pipeline.reporting.formatting import MISSING, format_values, markdown_table
 
-_SIGNIFICANT = 0.05
-_ENOUGH_HELD_OUT = 300
 # By column: the title of its panel, and what an attack gets where nothing leaks.
 _PANELS = {
     "membership_auc": ("AUC of the strongest attack", 0.5),
@@ -50,11 +47,7 @@ def privacy_titles(table: pd.DataFrame) -> list[str]:
 
 
 def privacy_rows(table: pd.DataFrame) -> list[list[str]]:
-    """Return a row of text per arm that was audited; see :func:`privacy_titles`.
-
-    ``table``: as ``compare_arms`` makes it from scores and audits,
-    or as ``comparison.csv`` has it.
-    """
+    """Return a row per audited arm, of ``compare_arms`` or ``comparison.csv``."""
     if "membership_auc" not in table and "copied_share" not in table:
         return []
     arms = table[table["arm"] != FLOOR_NAME]
@@ -76,38 +69,7 @@ def format_privacy(table: pd.DataFrame) -> str:
     rows = privacy_rows(table)
     if not rows:
         return ""
-    titles = privacy_titles(table)
-    lines = [titles, ["---"] * len(titles), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def privacy_caveats(privacy: Mapping[str, ArmAudit]) -> list[str]:
-    """Return what a reader must know before believing the audits; nothing without any.
-
-    ``privacy``: arm -> its ``privacy.json``.
-    """
-    if not privacy:
-        return []
-    caveats = [
-        "An attack that finds nothing proves nothing: a stronger one may. The attackers here have "
-        "the weights and train no models of their own.",
-        "The strongest of several attacks is shown; an interval is that of one attack and one "
-        "training, not of other seeds.",
-    ]
-    alike = [a["blind"] for a in privacy.values()]
-    if suspect := [blind for blind in alike if blind and blind["auc_p_value"] < _SIGNIFICANT]:
-        caveats.append(
-            "Training and held-out images can be told apart without any model (AUC "
-            f"{max(blind['auc'] for blind in suspect):.2f}): they are not from one source, and "
-            "attacks may find that instead of membership."
-        )
-    held_out = [a["conditions"]["num_held_out"] for a in privacy.values()]
-    if held_out and min(held_out) < _ENOUGH_HELD_OUT:
-        caveats.append(
-            f"With {min(held_out)} held-out images the TPR at 1 % false alarms cannot be bounded "
-            f"from below; that takes about {_ENOUGH_HELD_OUT}."
-        )
-    return caveats
+    return markdown_table(privacy_titles(table), rows)
 
 
 def draw_trade(table: pd.DataFrame) -> Figure | None:
@@ -135,15 +97,6 @@ def draw_trade(table: pd.DataFrame) -> Figure | None:
     panels[0].set_ylim(bottom=0)
     shared_legend(figure, list(handles.values()), list(handles))
     return figure
-
-
-def skipped_attacks(privacy: Mapping[str, ArmAudit]) -> dict[str, list[str]]:
-    """Return what was not attacked: ``"what: reason"`` -> the arms that it applies to."""
-    skipped: dict[str, list[str]] = {}
-    for arm, audit in privacy.items():
-        for what, reason in audit["skipped"].items():
-            skipped.setdefault(f"{what.replace('_', ' ')}: {reason}", []).append(arm)
-    return skipped
 
 
 def _cells(values: Mapping[str, float], seen: str) -> Sequence[str]:

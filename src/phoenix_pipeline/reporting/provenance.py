@@ -1,11 +1,12 @@
 """Were the arms made with the same settings, and with those of today? What a table must mark."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from phoenix_pipeline.quantities import counted
+from phoenix_pipeline.reporting.arm_results import ArmResults
 from phoenix_pipeline.reporting.formatting import MISSING
 
 # Groups that should be the same for all arms of one experiment.
@@ -61,10 +62,7 @@ def disagreements(
     data: Mapping[str, Mapping[str, str]],
     ignored: Collection[str] = (),
 ) -> list[str]:
-    """Return a sentence for each thing that should be the same for all arms and is not.
-
-    ``data``: arm -> digests of the images that it was trained on and scored against.
-    """
+    """Return a sentence for all that arms do not share; ``data``: arm -> digests of its images."""
     shared = {arm: {g: groups[g] for g in SHARED if g in groups} for arm, groups in made.items()}
     flat = {arm: flatten_settings(groups) for arm, groups in shared.items()}
     keys = dict.fromkeys(key for values in flat.values() for key in values)
@@ -81,29 +79,26 @@ def disagreements(
     return sentences
 
 
-def experiment_facts(
-    made: Mapping[str, Settings], num_clients: Mapping[str, int]
-) -> dict[str, str]:
+def experiment_facts(arms: Sequence[ArmResults]) -> dict[str, str]:
     """Return the head of the report: when it was made, and what the arms were trained on.
 
-    ``made``: arm -> its groups. ``num_clients``: of the arms that do not pool their images. A fact
-    that is not the same for all arms is told with the arms that it is true of.
+    A fact that is not the same for all arms is told with the arms that it is true of. Arms that
+    pool their images have no clients.
     """
-    division = {
-        arm: "sites of a deployment"
-        if groups["federation"]["engine"] == "deployment"
-        else _scheme(groups["partition"])
-        for arm, groups in made.items()
-    }
+    held = {arm.arm: arm.trained_images for arm in arms if not arm.is_pooled}
+    clients = {name: str(t["client_id"].nunique()) for name, t in held.items() if len(t)}
     return {
         "Date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "Seed": _of_all({arm: str(groups["run"]["seed"]) for arm, groups in made.items()}),
-        "Clients": _of_all({arm: str(count) for arm, count in num_clients.items()}),
-        "Partition": _of_all(division),
+        "Seed": _of_all({arm.arm: str(arm.settings["run"]["seed"]) for arm in arms}),
+        "Clients": _of_all(clients),
+        "Partition": _of_all({arm.arm: _division(arm.settings) for arm in arms}),
     }
 
 
-def _scheme(partition: Mapping[str, Any]) -> str:
+def _division(settings: Settings) -> str:
+    if settings["federation"]["engine"] == "deployment":
+        return "sites of a deployment"
+    partition = settings["partition"]
     if partition["scheme"] != "pathological":
         return str(partition["scheme"])
     return (
@@ -136,14 +131,10 @@ def flatten_settings(settings: Mapping[str, Any], prefix: str = "") -> dict[str,
     return flat
 
 
-def differing_settings(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
-    """Return the settings that are not the same in all arms: dotted key -> arm -> value.
-
-    ``settings``: arm -> its nested settings. A key that an arm does not have is ``""`` there.
-    """
-    flat = {arm: flatten_settings(nested) for arm, nested in settings.items()}
-    keys = dict.fromkeys(key for values in flat.values() for key in values)
-    rows = {key: {arm: values.get(key, "") for arm, values in flat.items()} for key in keys}
+def differing_settings(settings: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
+    """Return settings that differ: dotted key -> arm -> value, ``""`` where an arm has none."""
+    keys = dict.fromkeys(key for values in settings.values() for key in values)
+    rows = {key: {arm: values.get(key, "") for arm, values in settings.items()} for key in keys}
     return {key: row for key, row in rows.items() if len(set(row.values())) > 1}
 
 

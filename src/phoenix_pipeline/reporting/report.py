@@ -1,7 +1,4 @@
-"""The HTML report: one file that shows a whole run and opens from disk, without a server.
-
-Everything in it is inlined; opening it asks no other machine for anything.
-"""
+"""The HTML report: one file of a whole run that opens from disk and asks nobody for anything."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -10,39 +7,33 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from matplotlib.figure import Figure
 
-from phoenix_pipeline.metrics.arm_metrics import ArmMetrics
 from phoenix_pipeline.metrics.metric import PRIVACY
-from phoenix_pipeline.metrics.privacy.arm_audit import ArmAudit
-from phoenix_pipeline.reporting.caveats import list_caveats, skipped_metrics
-from phoenix_pipeline.reporting.client_models import describe_client_models
-from phoenix_pipeline.reporting.comparison import (
-    FLOOR_NAME,
-    headline_columns,
-    marked_arms,
-    table_view,
-)
-from phoenix_pipeline.reporting.derived_columns import doubtful_shares
-from phoenix_pipeline.reporting.earlier_runs import EarlierRuns
+from phoenix_pipeline.reporting.arm_results import AUDIT_COMMAND, ArmResults
+from phoenix_pipeline.reporting.caveats import list_caveats, list_skipped, privacy_caveats
+from phoenix_pipeline.reporting.columns import FLOOR_NAME, describe_metric, doubtful_shares
+from phoenix_pipeline.reporting.comparison import headline_columns, marked_arms, table_view
 from phoenix_pipeline.reporting.figure_style import (
     arm_styles,
     figure_data_uri,
     image_data_uri,
     text_data_uri,
 )
-from phoenix_pipeline.reporting.formatting import DOUBTFUL, format_values
-from phoenix_pipeline.reporting.gallery import MOST_CLASSES, Gallery, Growth
-from phoenix_pipeline.reporting.latex import latex_table, latex_title
-from phoenix_pipeline.reporting.privacy import (
-    privacy_caveats,
-    privacy_rows,
-    privacy_titles,
-    skipped_attacks,
+from phoenix_pipeline.reporting.formatting import (
+    DOUBTFUL,
+    format_values,
+    latex_table,
+    latex_title,
 )
-from phoenix_pipeline.reporting.provenance import differing_settings, flatten_settings
+from phoenix_pipeline.reporting.gallery import MOST_CLASSES, Gallery, show_growth
+from phoenix_pipeline.reporting.page_tables import describe_client_models, show_earlier
+from phoenix_pipeline.reporting.privacy import privacy_rows, privacy_titles
+from phoenix_pipeline.reporting.provenance import (
+    differing_settings,
+    experiment_facts,
+    flatten_settings,
+)
 from phoenix_pipeline.reporting.summary import summarise
-from phoenix_pipeline.reporting.vocabulary import describe_metric
 
-AUDIT = "kedro run --pipelines privacy_audit,comparison"
 TEMPLATE = "report.html.j2"
 _TITLE = "Phoenix: federated diffusion, arm by arm"
 # Sections that show figures, in the order of the page: the part of a figure's key before ":".
@@ -69,57 +60,46 @@ _SHOWN_WIDTH = 260
 
 def render_report(
     table: pd.DataFrame,
-    metrics: Mapping[str, ArmMetrics],
+    arms: Sequence[ArmResults],
     *,
-    run: Mapping[str, object],
     figures: Mapping[str, Figure],
     gallery: Gallery,
-    settings: Mapping[str, Mapping[str, Any]],
-    disclosures: Mapping[str, Sequence[str]],
-    privacy: Mapping[str, ArmAudit] | None = None,
-    growth: Growth | None = None,
-    earlier: EarlierRuns | None = None,
-    cards: Mapping[str, Mapping[str, str]] | None = None,
+    runs: pd.DataFrame,
     notes: Sequence[str] = (),
     links: Mapping[str, str] | None = None,
 ) -> str:
     """Return the report as one self-contained HTML document.
 
-    ``table``: from :func:`~phoenix_pipeline.reporting.comparison.compare_arms`. ``metrics``: by
-    arm. ``run``: facts for the head of the page, label -> value (date, seed, data set, ...).
+    ``table``: of ``arms``, from :func:`~phoenix_pipeline.reporting.comparison.compare_arms`.
     ``figures``: key -> figure; a key is one of :data:`FIGURE_SECTIONS`, or
     ``"<section>:<caption>"`` for several in a section; any other key is shown under "More" with the
-    key as its caption.
-    ``settings``: arm -> the nested parameters that it was made with. ``disclosures``: arm ->
-    sentences on what left its clients, as they were written with its model. ``privacy``: of the
-    arms that were audited and whose scores are in ``table``. ``growth``: samples by round.
-    ``earlier``: other models of the past. ``cards``: arm -> label -> Markdown of a model's or its
-    samples' card, to save. ``notes``: what a reader must know first. ``links``: label -> command or
-    path, shown as text.
+    key as its caption. ``runs``: from :func:`~phoenix_pipeline.reporting.page_tables.add_runs`.
+    ``notes``: what a reader must know first. ``links``: label -> command or path, shown as text.
     """
-    flat = {arm: flatten_settings(nested) for arm, nested in settings.items()}
-    pooled = {arm for arm, own in flat.items() if own.get("federation.pooled") == "true"}
+    settings = {arm.arm: flatten_settings(arm.settings) for arm in arms}
+    pooled = {arm.arm for arm in arms if arm.is_pooled}
     headline = headline_columns(table)
+    audits = [arm.audit for arm in arms if arm.audit]
     return _load_template().render(
         title=_TITLE,
         summary=summarise(table, pooled),
         notes=notes,
-        run=run,
+        run=experiment_facts(arms),
         **_scores(table, headline, pooled),
         cards=_sample_cards(table, gallery, headline),
         shrunk=any(grid.width > _SHOWN_WIDTH for grid in gallery.drawn.values()),
         class_names=gallery.class_names[:MOST_CLASSES] if gallery.by_class else (),
-        client_models=describe_client_models(metrics, headline),
+        client_models=describe_client_models(arms, headline),
         figures=_figure_views(figures),
-        growth=growth,
-        earlier=earlier,
-        downloads=_downloads(cards or {}),
-        disclosures=_disclosures(table, disclosures, pooled),
+        growth=show_growth({arm.arm: arm.by_round for arm in arms}),
+        earlier=show_earlier(runs, arms),
+        downloads={arm.arm: _downloads(arm.cards) for arm in arms},
+        disclosures=_disclosures(table, arms),
         differing=differing_settings(settings),
-        complete=flat,
-        caveats=[*list_caveats(table), *privacy_caveats(privacy or {})],
-        skipped={**skipped_metrics(metrics), **skipped_attacks(privacy or {})},
-        num_arms=len(metrics),
+        complete=settings,
+        caveats=[*list_caveats(table), *privacy_caveats(audits)],
+        skipped=list_skipped(arms),
+        num_arms=len(arms),
         links=links or {},
     )
 
@@ -144,15 +124,12 @@ def _scores(table: pd.DataFrame, headline: Sequence[str], pooled: set[str]) -> d
         "audited": privacy_rows(table),
         "audit_titles": privacy_titles(table),
         "audit_glossary": _glossary(_SHOWN_OF_AUDITS).get(PRIVACY, {}),
-        "audit_command": AUDIT,
+        "audit_command": AUDIT_COMMAND,
     }
 
 
-def _downloads(cards: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
-    return {
-        arm: {label: text_data_uri("text/markdown", text) for label, text in own.items()}
-        for arm, own in cards.items()
-    }
+def _downloads(cards: Mapping[str, str]) -> dict[str, str]:
+    return {label: text_data_uri("text/markdown", text) for label, text in cards.items()}
 
 
 def _load_template() -> Template:
@@ -210,9 +187,7 @@ def _figure_views(figures: Mapping[str, Figure]) -> dict[str, list[tuple[str, st
     return views
 
 
-def _disclosures(
-    table: pd.DataFrame, sentences: Mapping[str, Sequence[str]], pooled: set[str]
-) -> list[dict[str, Any]]:
+def _disclosures(table: pd.DataFrame, arms: Sequence[ArmResults]) -> list[dict[str, Any]]:
     """Return per arm the sentences on what left its clients, and the traffic in bytes."""
     written = {
         name: format_values(list(table[name]), describe_metric(name))
@@ -221,10 +196,10 @@ def _disclosures(
     rows = {str(arm): i for i, arm in enumerate(table["arm"])}
     return [
         {
-            "arm": arm,
-            "sentences": said,
-            "pooled": arm in pooled,
-            **{name: texts[rows[arm]] if arm in rows else "" for name, texts in written.items()},
+            "arm": arm.arm,
+            "sentences": arm.description["disclosure"],
+            "pooled": arm.is_pooled,
+            **{name: texts[rows[arm.arm]] for name, texts in written.items()},
         }
-        for arm, said in sentences.items()
+        for arm in arms
     ]

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from phoenix_pipeline.reporting.columns import describe_metric
 from phoenix_pipeline.reporting.figure_style import (
     ALARM,
     INK,
@@ -20,18 +21,12 @@ from phoenix_pipeline.reporting.figure_style import (
     shared_legend,
     style_axes,
 )
-from phoenix_pipeline.reporting.vocabulary import describe_metric
 
 _LOG_SCALE_FROM = 10.0
 
 
 def summarise_rounds(rounds: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per round: the loss over all clients and the sums so far.
-
-    Columns: ``round``; ``loss``, the mean over clients weighted by the images that each trained
-    on; ``loss_low`` and ``loss_high``, the best and worst client; ``images_trained`` and ``bytes``
-    (both directions), cumulative.
-    """
+    """Return per round the loss by images, its best and worst client, images and bytes so far."""
     used = rounds.assign(
         images_trained=rounds["images_trained"].fillna(0),
         bytes=rounds["bytes_up"].fillna(0) + rounds["bytes_down"].fillna(0),

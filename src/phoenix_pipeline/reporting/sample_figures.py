@@ -1,8 +1,6 @@
-"""Figures of what the arms generate: sample grids and class histograms, side by side.
+"""Figures of what the arms generate: grids and class histograms (arXiv 2306.04098, 4 to 6)."""
 
-After Figures 4 to 6 of Phoenix (arXiv 2306.04098).
-"""
-
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from PIL import Image
 
+from phoenix_pipeline.errors import DataError
 from phoenix_pipeline.metrics.arm_metrics import ArmMetrics, Histogram
 from phoenix_pipeline.reporting.figure_style import (
     INK,
@@ -19,10 +18,10 @@ from phoenix_pipeline.reporting.figure_style import (
     arm_styles,
     draw_sentence,
     new_figure,
+    set_name_ticks,
     shared_legend,
     style_axes,
 )
-from phoenix_pipeline.reporting.figure_text import set_name_ticks
 
 _PER_ROW = 5
 _MAX_NAMED_CLASSES = 20
@@ -30,10 +29,7 @@ _SHORT_NAME = 2
 
 
 def draw_grids(grids: Mapping[str, Image.Image | np.ndarray]) -> Figure:
-    """Draw the arms' sample grids side by side, as in the paper's Figure 6.
-
-    ``grids``: arm -> a finished grid, as a PIL image or uint8 [H, W] or [H, W, 3].
-    """
+    """Draw grids side by side (Figure 6): arm -> PIL image or uint8 [H, W] or [H, W, 3]."""
     columns = max(1, min(len(grids), _PER_ROW))
     rows = max(1, -(-len(grids) // columns))
     figure = new_figure(3.1 * columns, 3.35 * rows)
@@ -51,12 +47,7 @@ def draw_grids(grids: Mapping[str, Image.Image | np.ndarray]) -> Figure:
 def draw_class_histograms(
     metrics: Mapping[str, ArmMetrics], training_shares: Sequence[float] | None = None
 ) -> Figure:
-    """Draw the share of each class among the samples: by class name, and sorted (Figures 4, 5).
-
-    ``metrics``: arm -> its ``metrics.json``; arms without a ``class_histogram`` are left out. Where
-    no arm has one, the figure says so.
-    ``training_shares``: the same of the training images, in the order of ``class_names``.
-    """
+    """Draw shares by name, and sorted (Figures 4, 5); a sentence where no arm was judged."""
     histograms = {a: found for a, m in metrics.items() if (found := m["class_histogram"])}
     if not histograms:
         return draw_sentence("No class histogram: there are no labels to train a classifier on.")
@@ -118,3 +109,66 @@ def _draw_sorted(
     if len(ordered) <= _MAX_NAMED_CLASSES:
         axes.set_xticks(ranks)
     return axes.plot(ranks, ordered, color=color, linestyle=dash, marker=marker, markersize=size)
+
+
+_PANELS_PER_ROW = 2
+_MAX_TICKS = 20
+
+
+def sorted_shares(runs: Sequence[Sequence[float]]) -> tuple[np.ndarray, np.ndarray]:
+    """Sort each run's class shares from the most to the least frequent; return mean and spread.
+
+    ``runs``: one sequence of class shares per seed, each of the same classes. Returns two arrays
+    by rank: the mean and the sample standard deviation (0 for a single run). Each run is sorted by
+    itself: the rank matters, not which class holds it. Raises DataError for runs of unequal
+    numbers of classes.
+    """
+    lengths = {len(run) for run in runs}
+    if len(lengths) != 1:
+        raise DataError(f"class histograms of {sorted(lengths)} classes cannot be averaged")
+    ordered = np.sort(np.asarray(runs, dtype=float), axis=1)[:, ::-1]
+    spread = ordered.std(axis=0, ddof=1) if len(ordered) > 1 else np.zeros(ordered.shape[1])
+    return ordered.mean(axis=0), spread
+
+
+def draw_sorted_classes(
+    shares: Mapping[str, Mapping[str, Sequence[Sequence[float]]]],
+    training_shares: Sequence[float] | None = None,
+) -> Figure:
+    """Draw the sorted class distributions, a panel per partition (the paper's Figures 4 and 5).
+
+    ``shares``: partition -> arm -> one sequence of class shares per seed. Lines are means over the
+    seeds, bands one standard deviation. ``training_shares``: those of the training images.
+    """
+    columns = max(1, min(len(shares), _PANELS_PER_ROW))
+    rows = max(1, math.ceil(len(shares) / columns))
+    figure = new_figure(5.4 * columns, 0.4 + 3.4 * rows)
+    panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+    for axes in panels[len(shares) :]:
+        axes.set_axis_off()
+    styles, handles = arm_styles(arm for arms in shares.values() for arm in arms), {}
+    for axes, (partition, arms) in zip(panels, shares.items(), strict=False):
+        for arm, runs in arms.items():
+            mean, spread = sorted_shares(runs)
+            ranks = np.arange(1, len(mean) + 1)
+            style = styles[arm]
+            (handles[arm],) = axes.plot(
+                ranks, mean, color=style.color, linestyle=style.dash, marker="o", markersize=4
+            )
+            band = (np.maximum(mean - spread, 0), mean + spread)
+            axes.fill_between(ranks, *band, color=style.color, alpha=0.15, linewidth=0)
+            if len(ranks) <= _MAX_TICKS:
+                axes.set_xticks(ranks)
+        if training_shares is not None:
+            ideal, _ = sorted_shares([training_shares])
+            (handles["training images"],) = axes.plot(
+                np.arange(1, len(ideal) + 1), ideal, color=INK, linestyle=(0, (1, 1)), linewidth=1.2
+            )
+        axes.set_xlabel("classes, the most frequent first")
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        style_axes(axes, partition)
+    # Shared, and only now: it ends the fitting to what is drawn.
+    panels[0].set_ylim(bottom=0)
+    panels[0].set_ylabel("share of samples")
+    shared_legend(figure, list(handles.values()), list(handles))
+    return figure

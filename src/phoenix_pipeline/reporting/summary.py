@@ -5,10 +5,16 @@ from collections.abc import Collection
 
 import pandas as pd
 
-from phoenix_pipeline.reporting.comparison import FLOOR_NAME, headline_columns
-from phoenix_pipeline.reporting.derived_columns import CEILING_ARM, DEFAULT_ARM, doubtful_shares
+from phoenix_pipeline.reporting.columns import (
+    CEILING_ARM,
+    DEFAULT_ARM,
+    FLOOR_NAME,
+    GAP_CLOSED,
+    describe_metric,
+    doubtful_shares,
+)
+from phoenix_pipeline.reporting.comparison import headline_columns
 from phoenix_pipeline.reporting.formatting import format_values
-from phoenix_pipeline.reporting.vocabulary import GAP_CLOSED, describe_metric
 
 _LITTLE = 0.02
 # Arms whose coverage or recall is below this share of real images' have not learned to draw them.

@@ -5,26 +5,18 @@ from typing import Any
 
 import pandas as pd
 
-from phoenix_pipeline.metrics.arm_metrics import ArmMetrics
+from phoenix_pipeline.reporting.arm_results import ScoredArm
+from phoenix_pipeline.reporting.columns import describe_metric
 from phoenix_pipeline.reporting.comparison import compare_arms
-from phoenix_pipeline.reporting.formatting import format_values
-from phoenix_pipeline.reporting.vocabulary import describe_metric
+from phoenix_pipeline.reporting.formatting import format_values, latex_table, latex_title
 
 RUNS = "runs"
 
 
-def cell_table(
-    cell: str,
-    values: Mapping[str, Any],
-    metrics: Mapping[str, ArmMetrics],
-    rounds: Mapping[str, pd.DataFrame],
-) -> pd.DataFrame:
-    """Return the comparison of one cell's arms, with the cell's name and its axes in front.
-
-    An axis takes the place of a condition of the same name (``sampler``).
-    """
+def cell_table(cell: str, values: Mapping[str, Any], arms: Sequence[ScoredArm]) -> pd.DataFrame:
+    """Return one cell's comparison with its name and axes in front, in place of same conditions."""
     place = {"cell": cell, **values}
-    table = compare_arms(metrics, rounds).drop(columns=list(place), errors="ignore")
+    table = compare_arms(arms).drop(columns=list(place), errors="ignore")
     for position, (name, value) in enumerate(place.items()):
         table.insert(position, name, [value] * len(table))
     return table
@@ -77,3 +69,21 @@ def format_summary(summary: pd.DataFrame) -> str:
         for cells in zip(*blocks, strict=True)
     ]
     return "\n".join([lines[0], "-" * (sum(widths) + 2 * (len(widths) - 1)), *lines[1:]])
+
+
+def latex_summary(summary: pd.DataFrame) -> str:
+    """Return :func:`summarize` in LaTeX, mean and spread; the arm comes first, then the axes."""
+    names = [name for name in summary.columns if not name.endswith("_std")]
+    measured = [name for name in names if f"{name}_std" in summary]
+    axes = [name for name in names if name not in (*measured, "arm")]
+    columns = [[str(value) for value in summary[name]] for name in axes]
+    columns += [
+        with_spread(list(summary[name]), list(summary[f"{name}_std"]), name) for name in measured
+    ]
+    titles = ["arm", *axes, *(latex_title(describe_metric(name)) for name in measured)]
+    cells = zip(*columns, strict=True)
+    rows = [
+        (str(arm), [(cell, False) for cell in row])
+        for arm, row in zip(summary["arm"], cells, strict=True)
+    ]
+    return latex_table(titles, rows)

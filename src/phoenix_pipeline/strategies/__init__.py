@@ -4,7 +4,6 @@ A strategy works on tensors by name and knows neither Flower nor the kind of mod
 carries what it sends, keeps what it keeps, and calls it (``federated/``).
 """
 
-from phoenix_pipeline.strategies.strategies import Strategies
-from phoenix_pipeline.strategies.strategy import ClientView, ServerView, Strategy
+from phoenix_pipeline.strategies.strategy import ClientView, ServerView, Strategies, Strategy
 
 __all__ = ["ClientView", "ServerView", "Strategies", "Strategy"]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from phoenix_pipeline.config import Group, TrainingConfig
 from phoenix_pipeline.config.base import Fraction
 from phoenix_pipeline.optimization.corrections import Arrange, BindCorrection, StepPull
-from phoenix_pipeline.optimization.learning_rate import sum_of_rates
+from phoenix_pipeline.optimization.schedules import sum_of_rates
 from phoenix_pipeline.strategies.strategy import ClientView, Strategy
 
 
@@ -72,12 +72,7 @@ def global_step(
     steps: int,
     config: TrainingConfig,
 ) -> dict[str, Tensor]:
-    """Return by how much the global weights moved per unit of learning rate.
-
-    ``before``: global weights that an earlier round started from. ``now``: those that this round
-    starts from. ``progress``: of the run at both times, in [0, 1]. ``steps``: local steps between
-    them. Returns ``(now - before) / sum of the learning rates``; empty where there were no steps.
-    """
+    """Return ``(now - before)`` per summed learning rate between ``progress``; empty for none."""
     total = sum_of_rates(progress, steps, config)
     names = [name for name in now if name in before and now[name].is_floating_point()]
     if total <= 0.0 or not names:

@@ -1,7 +1,4 @@
-"""FedProx: a pull towards the global weights that the round started from.
-
-Li et al., arXiv 1812.06127, equation 2. Personal layers are not pulled.
-"""
+"""FedProx: a pull towards the global weights (arXiv 1812.06127, equation 2)."""
 
 from collections.abc import Mapping
 from typing import ClassVar

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from phoenix_pipeline.config import ArmSettings, Group
 from phoenix_pipeline.config.base import Fraction
 from phoenix_pipeline.optimization.corrections import Arrange, BindCorrection, StepPull
-from phoenix_pipeline.optimization.learning_rate import sum_of_rates
+from phoenix_pipeline.optimization.schedules import sum_of_rates
 from phoenix_pipeline.strategies.strategy import (
     Arrays,
     ClientView,

@@ -1,19 +1,26 @@
-"""The contract of a strategy: hooks at the client, in the messages, and at the server.
+"""The contract of a strategy: hooks at the client, in the messages, at the server; and a run's.
 
 Every hook has a default that does nothing, so a strategy is its settings and the hooks it needs.
 ``fedprox.py`` uses one hook, ``scaffold.py`` nearly all of them.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import ClassVar
+import importlib
+import pkgutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import Any, ClassVar
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
+from phoenix_pipeline import strategies
 from phoenix_pipeline.config import ArmSettings, Group, TrainingConfig
+from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.optimization.corrections import BindCorrection
 from phoenix_pipeline.optimization.work import LocalWork
+from phoenix_pipeline.registry import Registry, look_up
 
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 Arrays = Mapping[str, Tensor]
@@ -111,12 +118,121 @@ class Strategy:
         return None
 
     def after_training(self, client: ClientView, trained: Arrays) -> tuple[Arrays, Arrays]:
-        """Return what the client keeps, and what it sends, like :meth:`sent_like`.
-
-        ``trained``: the shared weights, before noise and codec.
-        """
+        """Return what the client keeps and sends; ``trained``: before noise and codec."""
         return {}, {}
 
     def after_round(self, server: ServerView) -> tuple[Arrays, Arrays]:
         """Return the new global weights, and what the server keeps."""
         return server.aggregate, {}
+
+
+_SETTING = "federation.strategies"
+
+
+@cache
+def known_strategies() -> Registry[type[Strategy]]:
+    """Return the strategies by name."""
+    for module in pkgutil.iter_modules(strategies.__path__, f"{strategies.__name__}."):
+        importlib.import_module(module.name)
+    package = f"{strategies.__name__}."
+    own = {c.name: c for c in Strategy.__subclasses__() if c.__module__.startswith(package)}
+    return Registry("strategies", dict(sorted(own.items())))
+
+
+def build_strategies(chosen: Mapping[str, Mapping[str, Any]]) -> list[Strategy]:
+    """Return the strategies of ``federation.strategies``, in order; raises SettingsError."""
+    return [_build(name, given) for name, given in chosen.items()]
+
+
+def _build(name: str, given: Mapping[str, Any] | None) -> Strategy:
+    strategy = look_up(known_strategies(), name, _SETTING)
+    try:
+        settings = strategy.Settings.model_validate(given or {})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, (_SETTING, name, *first["loc"])))
+        allowed = ", ".join(strategy.Settings.model_fields) or "no keys"
+        raise SettingsError(
+            f"{where}: {first['msg']}, got {first['input']!r}; {name} has {allowed}"
+        ) from error
+    return strategy(settings)
+
+
+@dataclass(frozen=True)
+class Strategies:
+    """Arrays of several strategies are named ``<strategy>/<array>``."""
+
+    chosen: Sequence[Strategy]
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Mapping[str, Any]]) -> "Strategies":
+        """Return those of ``federation.strategies``; raises SettingsError for what is unknown."""
+        return cls(build_strategies(settings))
+
+    def check(self, arm: ArmSettings) -> None:
+        """Raise SettingsError for the first that does not go with the settings of ``arm``."""
+        for strategy in self.chosen:
+            if reason := strategy.why_not(arm):
+                raise SettingsError(f"federation.strategies.{strategy.name}: {reason}")
+
+    @property
+    def need_earlier_broadcast(self) -> bool:
+        """Whether clients must keep what they received in their last round."""
+        return any(strategy.needs_earlier_broadcast for strategy in self.chosen)
+
+    def disclosures(self) -> list[str]:
+        """Return a sentence for each strategy for which something else leaves a client."""
+        return [strategy.disclosure for strategy in self.chosen if strategy.disclosure]
+
+    def told_like(self, weights: Arrays) -> dict[str, Tensor]:
+        """Return zeros like what goes down beside ``weights``."""
+        return _side_by_side([(s, s.told_like(weights)) for s in self.chosen])
+
+    def sent_like(self, weights: Arrays) -> dict[str, Tensor]:
+        """Return zeros like what comes up beside ``weights``."""
+        return _side_by_side([(s, s.sent_like(weights)) for s in self.chosen])
+
+    def tell(self, weights: Arrays, kept: Arrays) -> dict[str, Tensor]:
+        """Return what goes down beside ``weights``."""
+        return _side_by_side([(s, s.tell(weights, _of(s, kept))) for s in self.chosen])
+
+    def corrections(self, client: ClientView) -> tuple[BindCorrection, ...]:
+        """Return what changes the client's local steps."""
+        found = (s.correction(_for_one(s, client)) for s in self.chosen)
+        return tuple(correction for correction in found if correction)
+
+    def after_training(
+        self, client: ClientView, trained: Arrays
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return what the client keeps, and what it sends beside its weights."""
+        results = [(s, *s.after_training(_for_one(s, client), trained)) for s in self.chosen]
+        kept = _side_by_side([(s, arrays) for s, arrays, _ in results])
+        return kept, _side_by_side([(s, arrays) for s, _, arrays in results])
+
+    def after_round(self, server: ServerView) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return the new global weights, each strategy going on from the one before, and states."""
+        weights, kept = dict(server.aggregate), []
+        for strategy in self.chosen:
+            own = replace(
+                server,
+                aggregate=weights,
+                sent=_of(strategy, server.sent),
+                kept=_of(strategy, server.kept),
+            )
+            changed, state = strategy.after_round(own)
+            weights = dict(changed)
+            kept.append((strategy, state))
+        return weights, _side_by_side(kept)
+
+
+def _for_one(strategy: Strategy, client: ClientView) -> ClientView:
+    return replace(client, told=_of(strategy, client.told), kept=_of(strategy, client.kept))
+
+
+def _side_by_side(parts: Sequence[tuple[Strategy, Arrays]]) -> dict[str, Tensor]:
+    return {f"{s.name}/{name}": array for s, arrays in parts for name, array in arrays.items()}
+
+
+def _of(strategy: Strategy, arrays: Arrays) -> dict[str, Tensor]:
+    prefix = f"{strategy.name}/"
+    return {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}

@@ -8,8 +8,7 @@ import torch
 from phoenix_pipeline.config import CompressionConfig
 from phoenix_pipeline.errors import FederationError
 from phoenix_pipeline.federated.compression.channels import Channels
-from phoenix_pipeline.federated.compression.codecs import codec_of
-from phoenix_pipeline.federated.compression.uniform import Uniform
+from phoenix_pipeline.federated.compression.codecs import Uniform, codec_of
 from phoenix_pipeline.federated.compression.updates import decode, encode
 
 

@@ -20,8 +20,7 @@ from phoenix_pipeline.config import (
 from phoenix_pipeline.errors import SettingsError, TrainingError
 from phoenix_pipeline.federated.privacy.accountant import epsilon_spent
 from phoenix_pipeline.federated.privacy.checks import check_privacy
-from phoenix_pipeline.federated.privacy.client_level import ClientLevelPrivacy
-from phoenix_pipeline.federated.privacy.local_noise import privatize
+from phoenix_pipeline.federated.privacy.client_level import ClientLevelPrivacy, privatize
 from phoenix_pipeline.federated.records import LocalNoise
 from phoenix_pipeline.federated.work_plan import poisson_clients
 from phoenix_pipeline.gan.dcgan import build_dcgan

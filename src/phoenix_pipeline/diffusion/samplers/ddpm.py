@@ -15,7 +15,6 @@ from phoenix_pipeline.diffusion.samplers.steps import (
 
 
 def _steps(scheduler: Any) -> list[Step]:
-    """Return the steps of equation 7, over the timesteps that are visited."""
     steps = []
     for alpha_bar, before in alpha_bars(scheduler, last=1.0):
         alpha = alpha_bar / before

@@ -26,11 +26,7 @@ def _scheduler(noise: NoiseConfig) -> tuple[str, dict[str, Any]]:
 
 
 def _steps(scheduler: Any) -> list[Step]:
-    """Return the steps of a ``DPMSolverMultistepScheduler``, from its noise-to-signal ratios.
-
-    The first and the last step, to noise 0, are of first order. Its x_0 is not clipped. A log-SNR
-    lambda is -log(sigma / alpha) here.
-    """
+    """Return the steps from noise-to-signal ratios; first and last of first order, x_0 as it is."""
     ratios = scheduler.sigmas.double().tolist()
     steps: list[Step] = []
     h_before = None

@@ -1,7 +1,4 @@
-"""Euler and Heun: from noise along the velocity of a flow model (Liu et al., arXiv 2209.03003).
-
-The model is of the ODE dx/dt = v(x, t). At t = 1 x is noise, at t = 0 an image.
-"""
+"""Euler and Heun: along dx/dt = v(x, t) from noise at t = 1 to an image (arXiv 2209.03003)."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -44,11 +41,7 @@ def _euler_times(evaluations: int) -> list[float]:
 
 
 def _heun_times(evaluations: int) -> list[float]:
-    """Return times in equal steps of two evaluations.
-
-    The last step has one, since no training image is at time 0 (Karras et al., arXiv 2206.00364,
-    algorithm 1), and so has the first where the number is even.
-    """
+    """Return times in equal steps of two evaluations, the last of one (arXiv 2206.00364)."""
     ends = [*_euler_times(evaluations // 2 + 1), 0.0]
     first, last = evaluations % 2 == 0, len(ends) - 2
     times: list[float] = []

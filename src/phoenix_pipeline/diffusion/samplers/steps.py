@@ -103,10 +103,7 @@ def clip_of(scheduler: Any) -> float | None:
 
 
 def clean_coefficients(scheduler: Any, signal: float, noise: float) -> tuple[float, float]:
-    """Return the coefficients of x_0 in x_t and the prediction f.
-
-    x_t is ``signal`` x_0 + ``noise`` epsilon.
-    """
+    """Return the coefficients of x_0 in x_t = ``signal`` x_0 + ``noise`` epsilon and f."""
     return look_up(_CLEAN, scheduler.config.prediction_type, _SETTING)(signal, noise)
 
 

@@ -1,7 +1,4 @@
-"""How the replies of one round become new global weights: a rule, chosen by the settings.
-
-Every rule takes replies one by one (``add``) and gives the weights of the model (``result``).
-"""
+"""How the replies of a round, taken one by one, become new global weights: a rule of settings."""
 
 from collections.abc import Callable, Mapping
 
@@ -9,7 +6,7 @@ from torch import Tensor
 
 from phoenix_pipeline.config import AggregationConfig, FederationConfig
 from phoenix_pipeline.errors import SettingsError
-from phoenix_pipeline.federated.aggregation.clipping import ClippedUpdates, MedianClippedUpdates
+from phoenix_pipeline.federated.aggregation.clipping import ClippedUpdates
 from phoenix_pipeline.federated.aggregation.means import PartialMean, WeightedMean, by_rows
 from phoenix_pipeline.federated.aggregation.private_mean import PrivateMean, PrivateRound
 from phoenix_pipeline.federated.aggregation.robust import RobustRule
@@ -27,7 +24,7 @@ RULES = Registry[BuildRule](
 )
 
 # Rules that hand a norm to the next round.
-CLIPPING = (PrivateMean, ClippedUpdates, MedianClippedUpdates)
+CLIPPING = (PrivateMean, ClippedUpdates)
 
 # By the unit of the bound: replies that are held until their median is known; None: all. Those of
 # `last_median` are a first round's: the later rounds take the median of the round before.
@@ -79,14 +76,11 @@ def build_aggregation(
         return ClippedUpdates(rule, template, bound)
     if most_held is not None and last_norm is not None:
         return ClippedUpdates(rule, template, bound * last_norm, usual_weight)
-    return MedianClippedUpdates(rule, template, bound, usual_weight, most_held)
+    return ClippedUpdates(rule, template, bound, usual_weight, most_held)
 
 
 def check_num_replies(config: FederationConfig, num_clients: int) -> None:
-    """Refuse a rule that a round of ``num_clients`` cannot satisfy, even if all of them answer.
-
-    Raises SettingsError: names the rule and what it needs.
-    """
+    """Raise SettingsError for a rule that needs more replies than ``num_clients`` can give."""
     required = config.aggregation.required_replies
     if num_clients < required:
         raise SettingsError(

@@ -9,18 +9,25 @@ from phoenix_pipeline.config import TrainingConfig
 from phoenix_pipeline.config.aggregation import FEWEST_FOR_A_MEDIAN
 from phoenix_pipeline.federated.aggregation.rule import Aggregation, ReplyCheck, to_dtype, widened
 from phoenix_pipeline.federated.wire import Joined, join
-from phoenix_pipeline.optimization.learning_rate import sum_of_rates
+from phoenix_pipeline.optimization.schedules import sum_of_rates
 
 # At which the learning rate of a round is read.
 _POINTS = 16
 
 
 class ClippedUpdates:
-    """Scales updates down to norm ``bound`` on their way into ``rule``; holds one reply at a time.
+    """Scales updates down to a bound on their way into ``rule``.
 
     An update is a reply less ``template``, over all arrays; its norm is over the floating-point
-    ones. BatchNorm's statistics are clipped with the weights, so that they are no way round. A
-    reply of more than ``usual_weight`` may be as many times as long: its client made more steps.
+    ones. BatchNorm's statistics are clipped with the weights, so that they are no way round.
+
+    Args:
+        rule: what the clipped replies go into.
+        template: the weights that the round started from.
+        bound: largest norm; unless ``most_held`` is 0, a multiple of the median norm.
+        usual_weight: a reply of more may be as many times as long: its client made more steps.
+        most_held: how many of the first replies give the median, and are held until then; None:
+            all of them. The later ones are passed on one by one.
     """
 
     def __init__(
@@ -29,91 +36,46 @@ class ClippedUpdates:
         template: Mapping[str, Tensor],
         bound: float,
         usual_weight: float | None = None,
+        most_held: int | None = 0,
     ) -> None:
         self._rule = rule
         self._template = join(template)
         self._check = ReplyCheck(template)
         self._bound = bound
         self._usual_weight = usual_weight
+        self._most_held = most_held
+        self._is_norm = most_held == 0
+        self._held: list[tuple[Mapping[str, Tensor], float, float]] = []
         self._norms: list[float] = []
 
     def add(self, arrays: Mapping[str, Tensor], weight: float) -> None:
-        """Clip and pass on one client's ``arrays``; those within the bound keep their bits.
-
-        Raises FederationError: see :class:`ReplyCheck`.
-        """
+        """Clip and pass on, or hold, ``arrays``; those within the bound keep their bits."""
         joined = self._check(arrays, weight)
-        self.take(joined, weight, update_norm(joined, self._template))
-
-    def take(self, arrays: Mapping[str, Tensor], weight: float, norm: float) -> None:
-        """Do so with ``arrays`` that were checked, and whose update has ``norm``."""
-        bound = self._bound * slack(weight, self._usual_weight)
-        self._rule.add(clip_update(arrays, self._template, norm, bound), weight)
-        self._norms.append(norm)
+        self._held.append((joined, weight, update_norm(joined, self._template)))
+        if self._is_norm or len(self._held) == self._most_held:
+            self._pass_on()
 
     def result(self) -> dict[str, Tensor]:
         """Return what the rule makes of the clipped replies."""
+        self._pass_on()
         return self._rule.result()
 
     def next_clip_norm(self) -> float | None:
         """Return the median norm before clipping; None if it is 0, or of too few to say."""
-        return norm_to_hand_on(self._norms)
+        self._pass_on()
+        if len(self._norms) < FEWEST_FOR_A_MEDIAN:
+            return None
+        return median_norm(self._norms) or None
 
-
-class MedianClippedUpdates:
-    """Scales updates down to ``multiple`` of their median norm; holds the replies until then.
-
-    After ``most_held`` replies their median bounds the later ones too, which are then passed on.
-    """
-
-    def __init__(
-        self,
-        rule: Aggregation,
-        template: Mapping[str, Tensor],
-        multiple: float,
-        usual_weight: float | None = None,
-        most_held: int | None = None,
-    ) -> None:
-        self._rule = rule
-        self._template = join(template)
-        self._check = ReplyCheck(template)
-        self._multiple = multiple
-        self._usual_weight = usual_weight
-        self._most_held = most_held
-        self._replies: list[tuple[Mapping[str, Tensor], float, float]] = []
-        self._clipped: ClippedUpdates | None = None
-
-    def add(self, arrays: Mapping[str, Tensor], weight: float) -> None:
-        """Keep or pass on one client's ``arrays``, unless they are refused.
-
-        Raises FederationError: see :class:`ReplyCheck`.
-        """
-        joined = self._check(arrays, weight)
-        norm = update_norm(joined, self._template)
-        if self._clipped is not None:
-            self._clipped.take(joined, weight, norm)
-            return
-        self._replies.append((joined, weight, norm))
-        if len(self._replies) == self._most_held:
-            self._passed_on()
-
-    def result(self) -> dict[str, Tensor]:
-        """Return what the rule makes of the clipped replies."""
-        return self._passed_on().result()
-
-    def next_clip_norm(self) -> float | None:
-        """Return the median norm before clipping; None if it is 0, or of too few to say."""
-        return self._passed_on().next_clip_norm()
-
-    def _passed_on(self) -> ClippedUpdates:
-        """Return what clips by the bound of the replies held, which it has got."""
-        if self._clipped is None:
-            bound = self._multiple * median_norm([norm for _, _, norm in self._replies])
-            self._clipped = ClippedUpdates(self._rule, self._template, bound, self._usual_weight)
-            for arrays, weight, norm in self._replies:
-                self._clipped.take(arrays, weight, norm)
-            self._replies.clear()
-        return self._clipped
+    def _pass_on(self) -> None:
+        if not self._is_norm:
+            self._bound *= median_norm([norm for *_, norm in self._held])
+            self._is_norm = True
+        while self._held:
+            arrays, weight, norm = self._held.pop(0)
+            bound = self._bound * slack(weight, self._usual_weight)
+            self._rule.add(clip_update(arrays, self._template, norm, bound), weight)
+            self._norms.append(norm)
 
 
 def slack(weight: float, usual_weight: float | None) -> float:
@@ -136,13 +98,6 @@ def norm_of_this_round(
         for end in (max(1, current - 1), current)
     )
     return last_norm * max(1.0, now / before) if before > 0.0 else last_norm
-
-
-def norm_to_hand_on(norms: Sequence[float]) -> float | None:
-    """Return the bound's unit of the next round; None: that one takes its own."""
-    if len(norms) < FEWEST_FOR_A_MEDIAN:
-        return None
-    return median_norm(norms) or None
 
 
 def median_norm(norms: Sequence[float]) -> float:

@@ -23,10 +23,7 @@ class WeightedMean:
         self._total_weight = 0.0
 
     def add(self, arrays: Mapping[str, Tensor], weight: float) -> None:
-        """Add one client's ``arrays``; nothing is added if they are refused.
-
-        Raises FederationError: see :class:`ReplyCheck`.
-        """
+        """Add one client's ``arrays``; nothing is added if they are refused."""
         vectors = self._check(arrays, weight).vectors
         for key, total in self._sums.items():
             total.add_(vectors[key].to(total.dtype), alpha=weight)
@@ -50,10 +47,7 @@ class PartialMean:
         self._means: dict[str, WeightedMean] = {}
 
     def add(self, arrays: Mapping[str, Tensor], weight: float) -> None:
-        """Add one client's ``arrays``, some or all of the model's; nothing if they are refused.
-
-        Raises FederationError: one is not the model's, or see :meth:`WeightedMean.add`.
-        """
+        """Add one client's ``arrays``, some or all of the model's; refuse others."""
         odd = sorted(arrays.keys() - self._base.keys())
         if odd or not arrays:
             raise FederationError(
@@ -81,7 +75,6 @@ class RowMean:
     """
 
     def __init__(self, rule: Aggregation, base: Mapping[str, Tensor]) -> None:
-        """Take the ``rule`` of the other arrays, and the weights that clients started from."""
         self._rule = rule
         self._base = {name: value for name, value in base.items() if is_by_class(name)}
         self._sums = {name: torch.zeros_like(widened(t)) for name, t in self._base.items()}
@@ -90,10 +83,7 @@ class RowMean:
         }
 
     def add(self, arrays: Mapping[str, Tensor], weight: float) -> None:
-        """Add one client's ``arrays``.
-
-        Raises FederationError: as ``rule`` does; then nothing is added.
-        """
+        """Add one client's ``arrays``, unless ``rule`` refuses them."""
         self._rule.add(arrays, weight)
         for name, base in self._base.items():
             if name not in arrays:

@@ -61,10 +61,7 @@ class PrivateMean:
         self._centred_count = torch.zeros((), dtype=torch.float64)
 
     def add(self, arrays: Mapping[str, Tensor], weight: float) -> None:
-        """Add one client's update, clipped; ``weight`` is a client's word and does not count.
-
-        Raises FederationError: see :class:`ReplyCheck`.
-        """
+        """Add one client's update, clipped; ``weight`` is a client's word and does not count."""
         joined = self._check(arrays, weight)
         norm = update_norm(joined, self._template)
         scale = min(1.0, self._private.clip_norm / norm) if norm > 0.0 else 1.0

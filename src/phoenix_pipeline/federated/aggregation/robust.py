@@ -31,18 +31,12 @@ class RobustRule:
         self._replies: list[Mapping[str, Tensor]] = []
 
     def add(self, arrays: Mapping[str, Tensor], weight: float) -> None:
-        """Keep one client's ``arrays``, unless they are refused; ``weight`` is only checked.
-
-        Raises FederationError: see :class:`ReplyCheck`.
-        """
+        """Keep one client's ``arrays``; ``weight`` is only checked."""
         self._check(arrays, weight)
         self._replies.append(arrays)
 
     def result(self) -> dict[str, Tensor]:
-        """Return the aggregate, in the dtypes of the model.
-
-        Raises FederationError: there are fewer replies than the rule needs.
-        """
+        """Return the aggregate; raises FederationError for fewer replies than the rule needs."""
         config, count = self._config, len(self._replies)
         if count < config.required_replies:
             raise FederationError(
@@ -66,7 +60,6 @@ class RobustRule:
         }
 
     def _closest(self, kept: int) -> list[int]:
-        """Return the positions of the replies that Krum keeps, in the order of replies."""
         distances = squared_distances(self._replies, self._template)
         scores = krum_scores(distances, self._config.num_byzantine)
         return sorted(scores.argsort(stable=True)[:kept].tolist())
@@ -115,10 +108,7 @@ def squared_distances(
 
 
 def krum_scores(distances: Tensor, num_byzantine: int) -> Tensor:
-    """Return [n] sums of each reply's ``n - f - 2`` smallest distances to others.
-
-    Krum of Blanchard et al., arXiv 1703.02757, section 3; needs ``n >= f + 3``.
-    """
+    """Return [n] sums of ``n - f - 2`` smallest distances (arXiv 1703.02757, section 3)."""
     others = distances.clone().fill_diagonal_(torch.inf)
     neighbours = len(distances) - num_byzantine - 2
     return others.sort(dim=1).values[:, :neighbours].sum(dim=1)

@@ -49,7 +49,6 @@ class ReplyCheck:
         return joined
 
     def _refuse(self, arrays: Mapping[str, Tensor]) -> None:
-        """Raise FederationError with the first array that is not the model's."""
         shapes = self.layout.shapes
         if odd := sorted(arrays.keys() ^ shapes.keys()):
             raise FederationError(
@@ -71,7 +70,6 @@ def _is_sane(tensor: Tensor) -> bool:
 
 
 def _check_values(name: str, tensor: Tensor) -> None:
-    """Raise FederationError for values that are not finite, or too large."""
     if _is_sane(tensor):
         return
     lowest, highest = extremes(tensor)

@@ -12,6 +12,12 @@ from functools import cached_property, lru_cache
 import torch
 from torch import Size, Tensor
 
+from phoenix_pipeline.errors import FederationError
+
+LARGEST_NIBBLE = 7
+# The code 0 as it is written.
+_ZERO = 8
+
 
 def num_channels(shape: Size) -> int:
     """Return how many scales an array of ``shape`` has: its output channels; of a vector one."""
@@ -20,10 +26,7 @@ def num_channels(shape: Size) -> int:
 
 @dataclass(frozen=True)
 class Channels:
-    """Arrays of ``shapes``, none of them empty, one after another in a vector of all values [n].
-
-    A channel is an index of an array's first axis; a vector is one channel.
-    """
+    """Arrays of ``shapes`` in one vector [n]; a channel is an index of the first axis."""
 
     shapes: tuple[Size, ...]
 
@@ -65,6 +68,36 @@ class Channels:
         """Return the largest value of each channel [channels] of ``values`` [n]."""
         return torch.segment_reduce(values, "max", lengths=self.lengths, unsafe=True)
 
+    @cached_property
+    def packed(self) -> list[int]:
+        """Bytes of each array whose codes lie two in a byte, each array by itself."""
+        return [math.ceil(size / 2) for size in self.sizes]
+
+    @cached_property
+    def _places(self) -> Tensor:
+        """Where each value's code lies among all, with those that fill last bytes, int64 [n]."""
+        sizes = torch.tensor(self.sizes)
+        padding = torch.tensor(self.packed) * 2 - sizes
+        before = padding.cumsum(0) - padding
+        return torch.arange(int(sizes.sum())) + before.repeat_interleave(sizes)
+
+    def pack(self, codes: Tensor) -> list[Tensor]:
+        """Return the bytes of each array, of ``codes`` [n] in -7..7: the first in the low half."""
+        padded = torch.full((2 * sum(self.packed),), _ZERO, dtype=torch.int32)
+        padded.index_copy_(0, self._places, (codes + _ZERO).int())
+        nibbles = padded.view(-1, 2).to(torch.uint8)
+        return list((nibbles[:, 0] | (nibbles[:, 1] << 4)).split(self.packed))
+
+    def unpack(self, packed: Sequence[Tensor], codec: str) -> Tensor:
+        """Return float codes [n] of the bytes ``packed``; raises FederationError for others."""
+        joined = torch.cat(list(packed))
+        padded = torch.stack([joined & 15, joined >> 4], dim=1).reshape(-1)
+        codes = padded.index_select(0, self._places)
+        strangers = (padded != _ZERO).sum() - (codes != _ZERO).sum()
+        if bool((codes == 0).any()) or bool(strangers):
+            raise FederationError(f"{codec} codes must be -7..7, padded by 0")
+        return codes.float() - _ZERO
+
     def join(self, arrays: Sequence[Tensor]) -> Tensor:
         """Return ``arrays`` as one float32 vector [n]."""
         return torch.cat([array.reshape(-1).float() for array in arrays])
@@ -79,42 +112,3 @@ class Channels:
 def channels_of(shapes: tuple[Size, ...]) -> Channels:
     """Return the layout of arrays of ``shapes``, which is worked out once."""
     return Channels(shapes)
-
-
-@dataclass(frozen=True)
-class Packing:
-    """Where codes of arrays lie that are packed ``group`` at a time, each array by itself."""
-
-    channels: Channels
-    group: int
-
-    @cached_property
-    def groups(self) -> list[int]:
-        """Whole groups that each array fills, the last one padded."""
-        return [math.ceil(size / self.group) for size in self.channels.sizes]
-
-    @cached_property
-    def places(self) -> Tensor:
-        """Where each value's code lies among all padded ones, int64 [n]."""
-        sizes = torch.tensor(self.channels.sizes)
-        padding = torch.tensor(self.groups) * self.group - sizes
-        before = padding.cumsum(0) - padding
-        return torch.arange(int(sizes.sum())) + before.repeat_interleave(sizes)
-
-    def pad(self, codes: Tensor, filler: int) -> Tensor:
-        """Return ``codes`` [n] as int32 [groups, group], ``filler`` between arrays."""
-        padded = torch.full((sum(self.groups) * self.group,), filler, dtype=torch.int32)
-        return padded.index_copy_(0, self.places, codes.int()).view(-1, self.group)
-
-    def take(self, padded: Tensor, filler: int) -> tuple[Tensor, bool]:
-        """Return the codes [n] of :meth:`pad`, and whether all between the arrays is ``filler``."""
-        flat = padded.reshape(-1)
-        codes = flat.index_select(0, self.places)
-        strangers = (flat != filler).sum() - (codes != filler).sum()
-        return codes, not bool(strangers)
-
-
-@lru_cache(maxsize=64)
-def packing_of(channels: Channels, group: int) -> Packing:
-    """Return the packing of ``channels`` by ``group``, which is worked out once."""
-    return Packing(channels, group)

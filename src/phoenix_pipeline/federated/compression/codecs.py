@@ -14,13 +14,7 @@ from torch import Generator, Size, Tensor
 
 from phoenix_pipeline.config.compression import CodecConfig
 from phoenix_pipeline.errors import FederationError
-from phoenix_pipeline.federated.compression.channels import Channels, num_channels
-from phoenix_pipeline.federated.compression.uniform import (
-    LARGEST_NIBBLE,
-    Uniform,
-    pack_nibbles,
-    unpack_nibbles,
-)
+from phoenix_pipeline.federated.compression.channels import LARGEST_NIBBLE, Channels, num_channels
 from phoenix_pipeline.registry import Registry, look_up
 from phoenix_pipeline.strategies.strategy import is_state
 
@@ -42,16 +36,10 @@ class Codec(Protocol):
         """Return shape and dtype of what is written for an array of ``shape``, by name."""
 
     def encode(self, values: Tensor, channels: Channels, generator: Generator) -> Written:
-        """Return the parts of arrays whose finite ``values`` [n] lie one after another.
-
-        Any randomness is from ``generator``.
-        """
+        """Return the parts of arrays whose finite ``values`` [n] lie one after another."""
 
     def decode(self, parts: Mapping[str, Sequence[Tensor]], channels: Channels) -> Tensor:
-        """Return the float32 values [n] of ``parts``, whose shapes and dtypes are right.
-
-        Raises FederationError: a value that no encoder writes.
-        """
+        """Return float32 values [n]; raises FederationError for what no encoder writes."""
 
 
 @dataclass(frozen=True)
@@ -113,23 +101,50 @@ class Int4:
     def encode(self, values: Tensor, channels: Channels, generator: Generator) -> Written:
         """Round up with the probability that the value lies above the lower code."""
         codes, scales = _quantize(values, channels, LARGEST_NIBBLE, generator)
-        return {"codes": pack_nibbles(codes, channels), "scales": scales.split(channels.counts)}
+        return {"codes": channels.pack(codes), "scales": scales.split(channels.counts)}
 
     def decode(self, parts: Mapping[str, Sequence[Tensor]], channels: Channels) -> Tensor:
         """Multiply; codes of -8, scales below 0 and a padding that is not 0 are refused."""
-        scales = torch.cat(list(parts["scales"]))
-        codes = unpack_nibbles(torch.cat(list(parts["codes"])), channels, "int4")
-        if bool((scales < 0).any()):
-            raise FederationError("int4 scales must be 0 or more")
-        return codes * channels.spread(scales)
+        return _scaled(parts, channels, "int4")
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """``value = code x scale``: a scale for each array, codes -7..7, two in a byte.
+
+    Steps of even width, the cheapest way to few bits where codes are entropy-coded afterwards: with
+    a Huffman code the number of codes costs nothing, so that steps may be as wide for rare large
+    values as for others, within 0.25 bits of what any code can do (Gish and Pierce, 1968). One
+    width for each array: where channels differ, the same in all loses least for its bits.
+    ``step``: the width of a step in root mean squares of the array. What lies beyond 7 of them is
+    cut, so that error feedback must send the rest later.
+    """
+
+    step: float
+
+    def parts(self, shape: Size) -> Parts:
+        """Return the bytes, and the scale [1]."""
+        packed = Size([(shape.numel() + 1) // 2])
+        return {"codes": (packed, torch.uint8), "scales": (Size([1]), torch.float32)}
+
+    def encode(self, values: Tensor, channels: Channels, generator: Generator) -> Written:
+        """Round to the nearest code, then take the scale of least squares; nothing is random."""
+        arrays = channels.as_vectors
+        widths = self.step * (arrays.sums(values.square()) / arrays.lengths).sqrt()
+        safe = torch.where(widths > 0, widths, torch.ones_like(widths))
+        codes = (values / arrays.spread(safe)).round_().clamp_(-LARGEST_NIBBLE, LARGEST_NIBBLE)
+        used = arrays.sums(codes.square()).clamp_min_(1.0)
+        scales = arrays.sums(values * codes) / used
+        return {"codes": arrays.pack(codes), "scales": scales.split(1)}
+
+    def decode(self, parts: Mapping[str, Sequence[Tensor]], channels: Channels) -> Tensor:
+        """Multiply; codes of -8, scales below 0 and a padding that is not 0 are refused."""
+        return _scaled(parts, channels.as_vectors, "uniform")
 
 
 @dataclass(frozen=True)
 class TopK:
-    """The ``density`` x n values of largest magnitude of each array, as fp16, and where they are.
-
-    Positions are ascending, in the smallest integer type that holds them.
-    """
+    """The ``density`` x n largest values of each array, as fp16, and their ascending places."""
 
     density: float
 
@@ -200,6 +215,14 @@ def _quantize(
     safe = channels.spread(torch.where(scales > 0, scales, torch.ones_like(scales)))
     drawn = torch.rand(values.shape, generator=generator)
     return (values / safe + drawn).floor().clamp(-largest, largest), scales
+
+
+def _scaled(parts: Mapping[str, Sequence[Tensor]], channels: Channels, codec: str) -> Tensor:
+    """Return codes times scales [n]; raises FederationError, naming ``codec``, for odd ones."""
+    scales, codes = torch.cat(list(parts["scales"])), channels.unpack(parts["codes"], codec)
+    if bool((scales < 0).any()):
+        raise FederationError(f"{codec} scales must be 0 or more")
+    return codes * channels.spread(scales)
 
 
 def _to_fp16(array: Tensor) -> Tensor:

@@ -25,11 +25,7 @@ def deflate(vectors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def inflate(
     vectors: Mapping[str, Tensor], lengths: Mapping[str, tuple[int, torch.dtype]]
 ) -> dict[str, Tensor]:
-    """Return what :func:`deflate` was given, whose codes must be as many as ``lengths`` says.
-
-    No more memory is taken than for those. Vectors that ``lengths`` does not know stay as they are.
-    Raises FederationError: a vector is no such bytes, or leads to another number of codes.
-    """
+    """Return what :func:`deflate` was given, no more than ``lengths``; raises FederationError."""
     return {
         key: _expand(key, v, *lengths[key]) if key in _CODES and key in lengths else v
         for key, v in vectors.items()

@@ -37,11 +37,7 @@ def kept_prefixes(scheme: Scheme, model: ModelConfig) -> tuple[str, ...]:
 def assign_halves(
     clients: Sequence[int], scheme: Scheme, seed: int, server_round: int
 ) -> dict[int, str]:
-    """Return what each client of a round sends: ``all``, ``encoder`` or ``decoder``.
-
-    With ``usplit`` clients are paired at random; one that is left over sends all, so that every
-    array comes from someone.
-    """
+    """Return ``all``, ``encoder`` or ``decoder`` by client; ``usplit`` pairs them at random."""
     if scheme != "usplit":
         return dict.fromkeys(clients, "all")
     order = numpy_generator(seed, "usplit", server_round).permutation(sorted(clients))
@@ -52,10 +48,7 @@ def assign_halves(
 
 
 def sent_names(names: Iterable[str], half: str, model: ModelConfig) -> list[str]:
-    """Return those of a model's array ``names`` that a client which sends ``half`` sends.
-
-    Raises SettingsError: a name is of no part of the model.
-    """
+    """Return what of ``names`` a client of ``half`` sends; raises SettingsError for others."""
     names = list(names)
     if half == "all":
         return names
@@ -77,10 +70,7 @@ def layers_that_stay(
     model: ModelConfig,
     names: Iterable[str],
 ) -> tuple[str, ...]:
-    """Return the prefixes ``personal`` and those that the partial update keeps on the client.
-
-    Raises SettingsError: the settings of ``federation.compression`` make no sense for this arm.
-    """
+    """Return prefixes that stay, with ``personal``; raises SettingsError for odd settings."""
     config, key = federation.compression, "federation.compression"
     _refuse_pooled(federation)
     scheme = config.partial_update

@@ -54,10 +54,7 @@ class _Plan:
 
 
 def difference(trained: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> Joined:
-    """Return ``trained - reference`` for the arrays of ``trained``.
-
-    Integers and BatchNorm statistics are no sum of updates: they are returned as they are.
-    """
+    """Return ``trained - reference``; integers and BatchNorm statistics as they are."""
     new, old = join(trained), join(select(reference, trained))
     vectors = {
         key: vector - old.vectors[key] if vector.is_floating_point() else vector
@@ -151,11 +148,7 @@ def _earlier(left: Mapping[str, Tensor], plan: _Plan) -> Tensor:
 def decode(
     arrays: Mapping[str, Tensor], codec: Codec | None, template: Mapping[str, Tensor]
 ) -> Joined:
-    """Return the update in ``arrays``, with the names, shapes and dtypes of ``template``.
-
-    Raises FederationError: ``arrays`` are not what :func:`encode` writes for such arrays: other
-    names, shapes or dtypes, a value out of range or not finite.
-    """
+    """Return the update like ``template``; raises FederationError for what is no encoding."""
     layout = Layout.of(template)
     plan = _plan(layout, codec)
     parts = Joined(inflate(arrays, plan.layout.lengths) if codec else arrays, plan.layout)
@@ -176,10 +169,7 @@ def decode(
 
 
 def encoded_bytes(template: Mapping[str, Tensor], codec: Codec | None) -> int:
-    """Return how many bytes :func:`encode` writes for arrays like ``template``, headers aside.
-
-    Of a codec that writes codes of one byte: before they are deflated.
-    """
+    """Return how many bytes :func:`encode` writes for ``template``, before any deflating."""
     return _plan(Layout.of(template), codec).layout.nbytes
 
 

@@ -44,10 +44,8 @@ class Lost:
 
 
 def train(job: FederatedJob, folder: Path, watch: Watch) -> FederatedResult:
-    """Train over the nodes that are connected to a SuperLink.
+    """Train over the nodes of a SuperLink; follow a run that still goes, submit a lost one again.
 
-    A run of the same job that is still going, after this process was killed, is followed on. One
-    that ended without a word, as when the SuperLink was restarted, is submitted again.
     Raises FederationError: the SuperLink cannot be reached, or the run failed; says why.
     Raises SettingsError: the connection is not allowed, or there is no app folder.
     """
@@ -109,11 +107,7 @@ def _fingerprint(folder: Path) -> str:
 def _follow(
     link: SuperLink, run_id: int, folder: Path, watch: Watch, patience_s: float
 ) -> Lost | None:
-    """Pass on rounds, replies and log until the run has ended; return what happened if it was lost.
-
-    Raises FederationError: the SuperLink cannot be reached for ``patience_s``, or somebody stopped
-    the run there.
-    """
+    """Pass on what happens until the end; raises FederationError if it is lost or stopped."""
     progress, asked, answered = ProgressFile(folder), time.monotonic(), time.monotonic()
     had_replies = False
     while True:

@@ -1,7 +1,4 @@
-"""The folder through which the Kedro node and the ServerApp talk: job in, progress and result out.
-
-Both run on the coordinator's machine, as the same user. JSON and safetensors only.
-"""
+"""The folder between Kedro node and ServerApp, on one machine: job in, progress and result out."""
 
 import json
 import logging
@@ -50,10 +47,7 @@ _PLAIN: dict[str, TypeAdapter[Any]] = {
 
 
 def write_job(folder: Path, job: FederatedJob) -> None:
-    """Write what a ServerApp needs of ``job``: settings, filter reference and warm-up images.
-
-    Images leave only where a warm-up on the shared pool is asked for.
-    """
+    """Write what a ServerApp needs of ``job``: settings, reference, images of a warm-up only."""
     tensors = dict(job.reference.arrays()) if job.reference else {}
     if job.warmup_steps and job.pool is not None:
         tensors[_POOL] = torch.from_numpy(job.images.images[job.pool])
@@ -67,10 +61,7 @@ def write_job(folder: Path, job: FederatedJob) -> None:
 
 
 def read_job(folder: Path) -> FederatedJob:
-    """Return the job of :func:`write_job`; its clients are not known yet.
-
-    Raises CheckpointError: the file is missing, truncated or altered.
-    """
+    """Return the job of :func:`write_job`, without clients; raises CheckpointError."""
     tensors, metadata = load_tensors(folder / JOB_FILE)
     plain: dict[str, Any] = {n: t.validate_python(metadata[n]) for n, t in _PLAIN.items()}
     settings = plain["settings"]
@@ -121,10 +112,7 @@ class ProgressFile:
 
 @contextmanager
 def relayed_log(progress: ProgressFile) -> Iterator[None]:
-    """Append what this package logs meanwhile, as lines of kind ``log`` with their level.
-
-    Flower keeps what a ServerApp prints; who waits at the coordinator would see nothing.
-    """
+    """Append what this package logs meanwhile as lines of kind ``log``, for who waits."""
     relay = logging.Handler(logging.INFO)
     relay.emit = lambda record: progress.append(  # type: ignore[method-assign]
         LOG, record.levelno, {"logger": record.name, "text": record.getMessage()}
@@ -173,11 +161,7 @@ def read_failure(folder: Path) -> str | None:
 
 
 def read_result(folder: Path, personal: bool) -> FederatedResult:
-    """Return the result of :func:`write_result`.
-
-    ``personal``: clients have models of their own; then ``connected`` are those whose nodes
-    released them.
-    """
+    """Return the result of :func:`write_result`; ``personal``: connected are who released."""
     tensors, metadata = load_tensors(folder / _RESULT)
     groups: dict[str, dict[str, Tensor]] = {"raw": {}, "ema": {}, "averaged": {}}
     for path, tensor in tensors.items():

@@ -46,10 +46,7 @@ def train(job: FederatedJob, folder: Path, watch: Watch) -> FederatedResult:
 
 
 class InProcessGrid(LocalGrid):
-    """Calls ``client_app`` for every message, ``workers`` at a time, ``threads`` threads each.
-
-    With ``stacked``, a worker trains up to ``together`` clients as one program.
-    """
+    """Calls ``client_app`` in ``workers``; ``stacked``: up to ``together`` messages at once."""
 
     def __init__(
         self,

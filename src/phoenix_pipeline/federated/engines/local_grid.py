@@ -30,10 +30,7 @@ _STILL_AT_WORK = "still at work for an earlier round"
 
 
 class Task:
-    """Messages that one worker answers at one go, and their replies in the same order.
-
-    ``abandoned`` is set when nobody waits for the replies any more.
-    """
+    """Messages of one worker, and their replies; ``abandoned``: nobody waits for these."""
 
     def __init__(self, messages: list[Message]) -> None:
         self.messages = messages
@@ -42,13 +39,9 @@ class Task:
 
 
 class LocalGrid(MessageGrid):
-    """Keeps ``workers`` clients at work; use as a context manager.
-
-    Node ``client_id + 1`` is client ``client_id``, since Flower keeps node 1 and up for clients.
-    """
+    """Keeps ``workers`` clients at work, a context manager; node ``client_id + 1`` is a client."""
 
     def __init__(self, client_ids: Iterable[int], workers: int, together: int = 1) -> None:
-        """Take clients and workers; each worker is given up to ``together`` messages at one go."""
         self._run = Run.create_empty(run_id=1)
         self._clients = {client_id + 1: client_id for client_id in client_ids}
         self._workers = workers

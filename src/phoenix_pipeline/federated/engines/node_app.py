@@ -126,10 +126,7 @@ def open_node(message: Message, context: Context) -> Site:
 def _labels(
     parts: Sequence[ImageSet], class_names: tuple[str, ...], device: torch.device
 ) -> torch.Tensor | None:
-    """Return int64 [N] in the order of the server's ``class_names``; None where it has none.
-
-    Raises DataError: an image has no label, or one that is not among the classes.
-    """
+    """Return int64 [N] in the order of ``class_names``, if any; raises DataError for odd labels."""
     if not class_names:
         return None
     labels = [align_classes(part, class_names).labels for part in parts]

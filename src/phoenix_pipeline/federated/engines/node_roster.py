@@ -33,11 +33,9 @@ SITES_FILE = "sites.json"
 
 
 def open_fleet(grid: Grid, job: FederatedJob, folder: Path) -> Fleet:
-    """Wait until enough nodes take part; later ones join between rounds.
+    """Wait until enough nodes take part; ``folder`` keeps which of them is which client.
 
-    ``folder`` keeps which node is which client.
-    Raises FederationError: too few nodes came or could answer, or too few release their personal
-    layers where samples need them.
+    Raises FederationError: too few could answer, or release layers that samples need.
     Raises CheckpointError: what ``folder`` keeps is broken.
     """
     roster = Roster(NodeGrid(grid), job, folder)
@@ -48,11 +46,7 @@ def open_fleet(grid: Grid, job: FederatedJob, folder: Path) -> Fleet:
 
 
 class Roster:
-    """The nodes of one run; called before each round, it lets newcomers in.
-
-    ``clients`` (client id by node id), ``sizes`` (images that a client counts for) and
-    ``releasing`` (clients that release their personal layers) grow in place.
-    """
+    """The nodes of one run, called before each round; its mappings grow in place."""
 
     def __init__(self, grid: NodeGrid, job: FederatedJob, folder: Path) -> None:
         self.grid = grid
@@ -68,12 +62,7 @@ class Roster:
         self._register = SiteRegister(folder / SITES_FILE, self._config.sites) if has_keys else None
 
     def gather(self) -> None:
-        """Ask nodes until ``num_nodes`` take part.
-
-        A node that cannot answer is asked again: it may be starting anew, or its configuration is
-        being corrected.
-        Raises FederationError: too few came or could answer.
-        """
+        """Ask nodes until ``num_nodes`` take part; raises FederationError for too few."""
         wait_s, wanted = self._config.wait_for_nodes_s, self._config.num_nodes
         deadline = time.monotonic() + wait_s
         logged = wanted
@@ -110,10 +99,7 @@ class Roster:
             )
 
     def __call__(self, server_round: int) -> dict[int, str]:
-        """Let newcomers in; return the clients whose nodes are away, with the reason.
-
-        If fewer than ``federation.min_clients`` are there, they are waited for.
-        """
+        """Let newcomers in, wait for ``min_clients``; return clients that are away, and why."""
         deadline = time.monotonic() + self._config.wait_for_nodes_s
         while True:
             online = set(self.grid.get_node_ids())
@@ -126,7 +112,6 @@ class Roster:
             time.sleep(_ASK_AGAIN_S)
 
     def _admit(self, online: Collection[int], timeout: float) -> None:
-        """Ask the nodes that are new, and take in those that may take part."""
         config = ConfigRecord({"settings": self._job.settings.model_dump_json()})
         messages = [
             Message(RecordDict({CONFIG: config}), node, f"query.{DESCRIBE_QUERY}")
@@ -167,17 +152,13 @@ class Roster:
                 )
 
     def _refuse(self, node: int, reason: str) -> None:
-        """Remember why ``node`` does not take part; say it once."""
         if self._refused.get(node) != f"node {node}: {reason}":
             self._refused[node] = f"node {node}: {reason}"
             logger.warning("not part of the federation: %s", self._refused[node])
 
 
 class SiteRegister:
-    """Node ids by client id.
-
-    ``listed``: the coordinator's list, which allows no other; empty: ``file`` keeps who came first.
-    """
+    """Node ids by client id: ``listed`` by the coordinator alone, else ``file`` keeps them."""
 
     def __init__(self, file: Path, listed: Mapping[int, int]) -> None:
         """Go on with ``file``; raises CheckpointError when it is broken."""
@@ -188,10 +169,7 @@ class SiteRegister:
             self._nodes = {int(client): int(node) for client, node in read_json(file).items()}
 
     def admit(self, client: int, node: int) -> None:
-        """Let ``node`` be ``client``, from now on alone.
-
-        Raises FederationError: one of them belongs to another; says where that is decided.
-        """
+        """Let ``node`` be ``client`` alone; raises FederationError if one belongs to another."""
         where = "federation.deployment.sites" if self._listed else str(self._file)
         owner = self._nodes.get(client)
         if owner == node:

@@ -41,11 +41,7 @@ _IMAGES_FOLDER = "client_images"
 
 
 def train(job: FederatedJob, folder: Path, watch: Watch) -> FederatedResult:
-    """Train over the clients of ``job`` in Ray actors, on this machine or on a cluster.
-
-    Raises SettingsError: Ray is not installed, or no client fits.
-    Raises FederationError: Ray did not start, or no cluster answers.
-    """
+    """Train in Ray actors; raises SettingsError without Ray, FederationError without a cluster."""
     if find_spec("ray") is None:
         raise SettingsError(
             "federation.engine is ray, but Ray is not installed; install it by "

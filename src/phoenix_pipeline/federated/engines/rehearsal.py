@@ -57,10 +57,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """``answers`` of the site in order. ``shared``: arrays of the model that they are made of.
-
-    ``kept``: arrays that the site keeps for itself, personal layers among them.
-    """
+    """``answers`` of the site in order, of ``shared`` arrays; ``kept``: what the site keeps."""
 
     answers: list[Answer]
     shared: Mapping[str, tuple[int, ...]]
@@ -69,10 +66,7 @@ class Rehearsal:
 
 
 def parse_node_config(text: str) -> NodeConfig:
-    """Return what ``flower-supernode --node-config`` would be given, checked.
-
-    Raises SettingsError: a key or a value is not allowed.
-    """
+    """Return what ``flower-supernode --node-config`` would be given; raises SettingsError."""
     return read_node_config(Context(1, 1, _parse(text), RecordDict(), {}))
 
 
@@ -139,10 +133,7 @@ class _Recorder(LocalGrid):
         self.answers: list[Answer] = []
 
     def introduce(self, job: FederatedJob) -> int:
-        """Have the site answer the roll call; return how many images it says that it holds.
-
-        Raises FederationError: it would not take part; says why.
-        """
+        """Return how many images the site says it holds; raises FederationError if it refuses."""
         config = ConfigRecord({"settings": job.settings.model_dump_json()})
         (node_id,) = self.clients
         message = Message(RecordDict({CONFIG: config}), node_id, f"query.{DESCRIBE_QUERY}")

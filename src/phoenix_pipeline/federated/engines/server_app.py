@@ -59,10 +59,7 @@ def main(grid: Grid, context: Context) -> None:
 def released_layers(
     job: FederatedJob, result: FederatedResult, fleet: Fleet
 ) -> dict[int, ClientState]:
-    """Return the personal layers of those clients whose own configuration releases them.
-
-    Nobody is asked under differential privacy of clients, which does not cover them.
-    """
+    """Return personal layers of clients that release them; none under client-level privacy."""
     if not job.settings.personal_layers or job.config.differential_privacy.enabled:
         return {}
     raw = ask_for_layers(job, result.run_key, fleet, result.connected, "raw")

@@ -24,10 +24,7 @@ _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "PYTHONPATH", "SYSTEMROOT", "TMP
 
 
 class SuperLink:
-    """The SuperLink at ``config.address``; ``folder`` holds the connection for the command line.
-
-    Raises SettingsError when the connection would be plain text over a network.
-    """
+    """The SuperLink at ``config.address``; raises SettingsError for plain text over a network."""
 
     def __init__(self, config: DeploymentConfig, folder: Path) -> None:
         self._config = config
@@ -38,11 +35,7 @@ class SuperLink:
             temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     def submit(self, run_config: Mapping[str, str]) -> int:
-        """Submit the Flower app with ``run_config``; return the run's id.
-
-        Raises SettingsError: the app folder is not there.
-        Raises FederationError: the SuperLink cannot be reached or refuses.
-        """
+        """Submit the app, return the run's id; raises SettingsError, FederationError."""
         app = Path(self._config.app_folder).resolve()
         if not (app / "pyproject.toml").is_file():
             raise SettingsError(
@@ -72,7 +65,6 @@ class SuperLink:
             logger.warning("run %s was not stopped: %s", run_id, error)
 
     def _flwr(self, *arguments: str) -> dict[str, Any]:
-        """Return the JSON answer of one ``flwr`` command."""
         code = "from flwr.cli.app import app; app()"
         environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         environment |= {

@@ -57,10 +57,7 @@ def gaussian_epsilon(noise_multiplier: float, delta: float) -> float:
 def noise_multiplier_for(
     target_epsilon: float, delta: float, sampling_rate: float, steps: int
 ) -> float:
-    """Return the least noise multiplier whose epsilon after ``steps`` is within the target.
-
-    Raises SettingsError: no noise of a sensible size reaches it.
-    """
+    """Return the least noise multiplier within the target; raises SettingsError if none is."""
     return _solve_noise(target_epsilon, delta, sampling_rate, steps)
 
 
@@ -123,10 +120,7 @@ def _turning_point(holds: Callable[[float], bool], largest: float) -> float:
 
 
 def dp_sgd_noise(config: DpSgdConfig, batch_size: int, num_images: int, run_steps: int) -> float:
-    """Return the multiplier of a client of ``num_images`` that makes ``run_steps`` in all rounds.
-
-    Raises SettingsError: the target epsilon cannot be reached.
-    """
+    """Return the multiplier of a client over ``run_steps``; raises SettingsError if none is."""
     if config.noise_multiplier is not None:
         return config.noise_multiplier
     return noise_multiplier_for(

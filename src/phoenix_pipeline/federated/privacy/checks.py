@@ -19,12 +19,10 @@ def check_privacy(
     uploads_personal: bool = False,
     shares_images: bool = False,
 ) -> None:
-    """Refuse what differential privacy cannot be combined with.
+    """Refuse what differential privacy cannot be combined with; raises SettingsError, saying why.
 
-    ``filters_clients``: clients send scores of their models and may be disconnected.
-    ``uploads_personal``: personal layers are sent at the end, to be averaged or sampled from.
-    ``shares_images``: clients give images to a pool.
-    Raises SettingsError: says what does not go together, and why.
+    ``filters_clients``: clients send scores. ``uploads_personal``: personal layers are sent at the
+    end. ``shares_images``: clients give images to a pool.
     """
     of_clients, of_images = federation.differential_privacy, training.dp_sgd
     if of_clients.enabled and of_images.enabled:

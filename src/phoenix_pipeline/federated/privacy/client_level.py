@@ -1,12 +1,51 @@
-"""Client-level differential privacy: its noise, its rounds and its epsilon."""
+"""Client-level differential privacy: its noise, also at clients, its rounds and its epsilon."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
 from phoenix_pipeline.config import DifferentialPrivacyConfig, FederationConfig
-from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.errors import SettingsError, TrainingError
+from phoenix_pipeline.federated.aggregation.clipping import clip_update, update_norm
 from phoenix_pipeline.federated.aggregation.private_mean import PrivateRound
+from phoenix_pipeline.federated.aggregation.rule import widened
 from phoenix_pipeline.federated.privacy.accountant import epsilon_spent, noise_multiplier_for
+from phoenix_pipeline.federated.records import LocalNoise
+from phoenix_pipeline.federated.wire import join
+from phoenix_pipeline.optimization.gaussian_mechanism import gaussian_mechanism
+
+
+def privatize(
+    trained: Mapping[str, Tensor],
+    received: Mapping[str, Tensor],
+    noise: LocalNoise,
+    seed: int | None,
+) -> dict[str, Tensor]:
+    """Return ``received`` plus clipped, noisy update; raises TrainingError if not finite."""
+    # In the order of names: that of a resumed run differs, and the noise must not.
+    arrays, base = join(trained), join(received)
+    norm, deviation = update_norm(arrays, base), noise.noise_multiplier * noise.clip_norm
+    if not math.isfinite(norm):
+        raise TrainingError(
+            f"the norm of the update is {norm}; lower training.learning_rate, or set "
+            "training.max_grad_norm"
+        )
+    if seed is not None:
+        clipped = clip_update(arrays, base, norm, noise.clip_norm)
+        seeded = gaussian_mechanism(deviation, torch.Generator().manual_seed(seed))
+        return {name: seeded.release(clipped[name]) for name in base}
+    # The server knows what it sent: the update alone is rounded and made noisy.
+    secret = gaussian_mechanism(deviation, None)
+    scale = min(1.0, noise.clip_norm / norm) if norm > 0.0 else 1.0
+    noisy = {}
+    for name, start in base.items():
+        update = secret.scaled(widened(arrays[name]) - widened(start), scale)
+        noisy[name] = (widened(start) + secret.release(update)).to(start.dtype)
+    return noisy
+
 
 # Replacing one client's clipped update by another moves it by up to twice the norm.
 _LOCAL_SENSITIVITY = 2.0
@@ -15,11 +54,7 @@ _COUNT_NOISE_SHARE = 1.0 / 20.0
 
 @dataclass(frozen=True)
 class ClientLevelPrivacy:
-    """What follows from the settings and the number of clients.
-
-    ``noise_multiplier`` is the noise over the clipping norm, ``accounted`` the noise over the
-    sensitivity, which epsilon follows from.
-    """
+    """Noise over the norm and, ``accounted``, over the sensitivity; the rates of a run."""
 
     config: DifferentialPrivacyConfig
     noise_multiplier: float
@@ -30,10 +65,7 @@ class ClientLevelPrivacy:
 
     @classmethod
     def of(cls, federation: FederationConfig, num_clients: int) -> "ClientLevelPrivacy":
-        """Return the mechanism of a run over ``num_clients``.
-
-        Raises SettingsError: the target cannot be reached, or the noise on the count is too small.
-        """
+        """Return the mechanism of a run; raises SettingsError for a target out of reach."""
         config = federation.differential_privacy
         rate, sensitivity = federation.client_fraction, 1.0
         if config.placement == "local":
@@ -64,10 +96,7 @@ class ClientLevelPrivacy:
         return epsilon_spent(self.accounted, self.sampling_rate, rounds, self.config.delta)
 
     def round(self, clip_norm: float | None, seed: int | None) -> PrivateRound:
-        """Return what the rule of one round needs.
-
-        ``clip_norm``: as adapted so far; ``seed``: of the noise, None: secret noise.
-        """
+        """Return what a round's rule needs; ``seed``: of the noise, None: secret noise."""
         adaptive = self.config.adaptive
         is_adaptive = self.config.clipping == "adaptive"
         return PrivateRound(

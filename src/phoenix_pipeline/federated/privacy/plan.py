@@ -24,10 +24,7 @@ class Ledger:
     """Rounds and steps by client that were ever asked for, finished or not."""
 
     def __init__(self, file: Path, before: History) -> None:
-        """Go on with ``file``; without one, with the finished rounds of ``before``.
-
-        Raises CheckpointError when the file is broken.
-        """
+        """Go on with ``file`` or, without one, ``before``; raises CheckpointError."""
         self._file = file
         self.rounds = Counter(before.rounds_asked)
         self.steps = Counter(before.steps_asked)
@@ -37,10 +34,7 @@ class Ledger:
             self.steps = Counter({int(client): n for client, n in stored["steps"].items()})
 
     def begin(self, steps: Mapping[int, int]) -> None:
-        """Charge one more round of ``steps`` by client; on disk when this returns.
-
-        Raises StorageError when it cannot be written: then nothing may be asked.
-        """
+        """Charge a round of ``steps`` by client, on disk; raises StorageError: ask nothing then."""
         self.rounds.update(list(steps))
         self.steps.update(steps)
         write_json(self._file, {"rounds": self.rounds, "steps": self.steps})
@@ -120,10 +114,7 @@ class PrivacyPlan:
         return self._clients.round(clip_norm, seed)
 
     def account(self, current: int, rows: Sequence[Row], before: History) -> None:
-        """Write into the ``rows`` of round ``current`` the epsilon that is spent after it.
-
-        Whoever was asked has spent, also if no usable reply came, or the round was made again.
-        """
+        """Write epsilon into ``rows``: whoever was asked has spent, whatever came back."""
         for row in rows:
             if row["status"] != ABSENT:
                 row["epsilon"] = self._epsilon(current, row, before)

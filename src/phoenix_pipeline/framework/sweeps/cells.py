@@ -77,11 +77,7 @@ def nest(settings: Mapping[str, Any]) -> dict[str, Any]:
 def arm_digests(
     conf: Path, env: str | None, parameters: dict[str, Any], arms: tuple[str, ...]
 ) -> dict[str, str]:
-    """Return for each arm a hash of everything that its result depends on in this cell.
-
-    Raises SettingsError for parameters that are not allowed or do not reach an arm, so that no
-    cell starts with them.
-    """
+    """Return a hash per arm of all that its result depends on; raises SettingsError."""
     loader = PhoenixConfigLoader(conf, env, parameters, **project_settings.CONFIG_LOADER_ARGS)
     composed = loader["parameters"]
     _check_reach(composed, parameters, arms)
@@ -100,7 +96,6 @@ def digest(value: Any) -> str:
 def _check_reach(
     composed: dict[str, Any], parameters: dict[str, Any], arms: tuple[str, ...]
 ) -> None:
-    """Raise SettingsError where an arm's own block keeps a shared setting from reaching it."""
     given = dict(flatten(parameters))
     for arm in arms:
         reached = dict(flatten(composed[arm]))

@@ -1,7 +1,4 @@
-"""``kedro claims``: the paper's figures and claims, from the cells of the sweep ``claims``.
-
-Everything is computed from the cells' metrics, rounds and samples; nothing is trained here.
-"""
+"""``kedro claims``: the paper's figures and claims, computed from the cells of a sweep."""
 
 import logging
 from collections.abc import Callable
@@ -16,9 +13,8 @@ from phoenix_pipeline.framework.sweeps.plan import Sweep
 from phoenix_pipeline.framework.sweeps.results import collect, track
 from phoenix_pipeline.framework.sweeps.settings import SEED
 from phoenix_pipeline.images import image_grid, pick_evenly, read_samples
-from phoenix_pipeline.reporting.claim_figures import draw_sorted_classes
-from phoenix_pipeline.reporting.claims_document import render_claims
-from phoenix_pipeline.reporting.sample_figures import draw_grids
+from phoenix_pipeline.reporting.claims import render_claims
+from phoenix_pipeline.reporting.sample_figures import draw_grids, draw_sorted_classes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,10 +29,7 @@ _GRID_IMAGES = 64
 
 
 def write_claims(sweep: Sweep) -> Path:
-    """Write ``claims.md`` and its figures from the cells that are done; return the document.
-
-    Raises SettingsError when the sweep has no axes ``partition`` and ``run.seed``.
-    """
+    """Write ``claims.md`` and its figures; raises SettingsError without axes of both kinds."""
     for axis in (PARTITION, SEED):
         if axis not in sweep.config.grid:
             raise SettingsError(
@@ -60,7 +53,6 @@ def write_claims(sweep: Sweep) -> Path:
 
 
 def _figures(sweep: Sweep, table: "pd.DataFrame") -> "dict[str, tuple[str, Callable[[], Figure]]]":
-    """Return file name -> caption, and what draws the figure."""
     shares, training = _class_shares(sweep)
     figures: dict[str, tuple[str, Callable[[], Figure]]] = {}
     if shares:
@@ -97,7 +89,6 @@ def _class_shares(
 
 
 def _grids(sweep: Sweep, partition: str, seed: int) -> dict[str, Image]:
-    """Return each arm's first samples of one cell, none picked."""
     for cell in sweep.cells:
         if cell.labels[PARTITION] == partition and cell.values[SEED] == seed:
             missing, folder = sweep.missing(cell), sweep.folder(cell)

@@ -121,11 +121,7 @@ class Sweep:
 
 
 def prepare_sweep(project: Path, name: str, env: str | None = None) -> Sweep:
-    """Read ``conf/sweeps/<name>.yml`` and check every cell's settings before the first one runs.
-
-    ``env`` replaces the sweep's own environment; its results then lie apart from the sweep's.
-    Raises SettingsError for whatever is wrong.
-    """
+    """Read a sweep and check every cell before the first runs; raises SettingsError."""
     conf = project / "conf"
     config = load_sweep(conf, name, env)
     cells = tuple(expand(config))

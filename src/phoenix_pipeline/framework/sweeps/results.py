@@ -12,10 +12,9 @@ from phoenix_pipeline.framework.project import open_config
 from phoenix_pipeline.framework.sweeps.plan import Sweep
 from phoenix_pipeline.framework.sweeps.settings import ARM
 from phoenix_pipeline.framework.tracking import is_tracked, read_tracking_config
-from phoenix_pipeline.reporting.frontier import draw_frontier, frontier_table
-from phoenix_pipeline.reporting.latex import latex_summary
-from phoenix_pipeline.reporting.score_figures import draw_heatmap
-from phoenix_pipeline.reporting.sweep_tables import cell_table, join_cells, summarize
+from phoenix_pipeline.reporting.arm_results import ScoredArm
+from phoenix_pipeline.reporting.score_figures import draw_frontier, draw_heatmap, frontier_table
+from phoenix_pipeline.reporting.sweep_tables import cell_table, join_cells, latex_summary, summarize
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,11 +27,13 @@ def collect(sweep: Sweep) -> "pd.DataFrame":
     tables = []
     for cell in sweep.cells:
         missing, folder = sweep.missing(cell), sweep.folder(cell)
-        done = [arm for arm in sweep.config.pipelines if arm not in missing]
+        done = [
+            ScoredArm(arm, folder.metrics(arm), folder.rounds(arm))
+            for arm in sweep.config.pipelines
+            if arm not in missing
+        ]
         if done:
-            metrics = {arm: folder.metrics(arm) for arm in done}
-            rounds = {arm: folder.rounds(arm) for arm in done}
-            tables.append(cell_table(cell.name, cell.values, metrics, rounds))
+            tables.append(cell_table(cell.name, cell.values, done))
     if not tables:
         raise DataError(f"the sweep {sweep.name} has no result yet: no cell under {sweep.data}")
     return join_cells(tables)
@@ -76,7 +77,6 @@ def _publish_frontier(sweep: Sweep, table: "pd.DataFrame") -> list[Path]:
 def _heat_maps(
     sweep: Sweep, table: "pd.DataFrame"
 ) -> dict[str, tuple[str, str, str, "pd.DataFrame"]]:
-    """Return file name -> rows, columns, values and the part of the table that is drawn."""
     shape = sweep.config.heat_map
     if shape is None:
         return {}

@@ -68,7 +68,6 @@ def run_sweep(
 
 
 def _visit(sweep: Sweep, cell: Cell, execute: Execute, outcome: SweepOutcome) -> None:
-    """Run a cell; note in ``outcome`` what became of it."""
     began = time.perf_counter()
     if reason := _run_cell(sweep, cell, execute):
         outcome.failed[cell.name] = reason
@@ -80,7 +79,6 @@ def _visit(sweep: Sweep, cell: Cell, execute: Execute, outcome: SweepOutcome) ->
 
 
 def _run_cell(sweep: Sweep, cell: Cell, execute: Execute) -> str | None:
-    """Run the arms that are missing; return what went wrong."""
     reason = _attempt(sweep, cell, sweep.missing(cell), execute)
     left = sweep.missing(cell)
     if reason is not None and len(left) > 1:
@@ -128,10 +126,7 @@ class KedroProcess:
         self._sweep, self._quiet = sweep, quiet
 
     def __call__(self, cell: Cell, arms: tuple[str, ...]) -> str | None:
-        """Run and return None, or the line that tells what went wrong.
-
-        Raises KeyboardInterrupt when the process was interrupted.
-        """
+        """Run; return None or what went wrong; raises KeyboardInterrupt."""
         folder = self._sweep.folder(cell).path
         options = write_run_file(self._sweep, cell, arms)
         command = [sys.executable, "-m", "kedro", "run", "--config", str(options)]
@@ -194,7 +189,6 @@ def _wait(process: "subprocess.Popen[bytes]") -> int:
 
 
 def _reason(log: Path, start: int, status: int) -> str:
-    """Return the last error line that the process printed since ``start``."""
     with log.open("rb") as stream:
         stream.seek(start)
         lines = stream.read().decode("utf-8", "replace").splitlines()

@@ -11,7 +11,7 @@ from phoenix_pipeline.config.settings_errors import explain, hint
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.framework.paths import SWEEPS
 from phoenix_pipeline.framework.project import open_config
-from phoenix_pipeline.reporting.vocabulary import describe_metric
+from phoenix_pipeline.reporting.columns import describe_metric
 
 SEED = "run.seed"
 ARM = "arm"

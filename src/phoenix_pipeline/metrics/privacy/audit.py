@@ -19,11 +19,7 @@ AttackScores = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class MembershipAudit:
-    """Results by client and attack, :data:`ALL_CLIENTS` for all of them together.
-
-    ``scores``: what they were judged by, the members' [N] and the held-out images' [M].
-    ``skipped``: why a client was not judged.
-    """
+    """Results by client and attack, what they rest on, and why a client has none."""
 
     results: dict[int, dict[str, AttackResult]]
     scores: dict[int, dict[str, AttackScores]]
@@ -116,7 +112,6 @@ def _scaled(members: np.ndarray, held_out: np.ndarray) -> AttackScores:
 
 
 def _choose(rows: np.ndarray, most: int, seed: int, role: str, *numbers: int) -> np.ndarray:
-    """Return up to ``most`` of ``rows``, ascending."""
     if len(rows) <= most:
         return rows
     generator = numpy_generator(seed, role, *numbers)

@@ -32,10 +32,7 @@ class Copies:
 
 
 def find_copies(samples: np.ndarray, training: np.ndarray, held_out: np.ndarray) -> Copies:
-    """Return the copies among ``samples`` from features [N, D] of samples and of real images.
-
-    Raises SettingsError: fewer than 50 training or 100 held-out images.
-    """
+    """Return copies among features [N, D]; raises SettingsError below 50 and 100 images."""
     baseline = memorization_baseline(training, held_out)
     ratios = nearest_ratios(samples, training)
     suspects = np.argsort(ratios, kind="stable")[:SHOWN]

@@ -64,10 +64,7 @@ def tpr_interval(
 
 
 def significant(p_values: Mapping[Key, float]) -> list[Key]:
-    """Return the keys whose p-values are below 5 % after Holm's correction for looking at all.
-
-    Without it one of twenty clients would be called exposed by chance alone.
-    """
+    """Return keys whose p-values are below 5 % after Holm's correction for looking at all."""
     found: list[Key] = []
     for place, key in enumerate(sorted(p_values, key=lambda key: p_values[key])):
         if p_values[key] > SIGNIFICANCE / (len(p_values) - place):

@@ -25,10 +25,7 @@ _SMALLEST_NORM = 1e-12
 
 @dataclass(frozen=True)
 class Likeness:
-    """How like its original a reconstruction is.
-
-    ``psnr_db`` for pixels 0..255, at most 100; ``ssim`` -1..1, 1 for the same image.
-    """
+    """PSNR for pixels 0..255, at most 100 dB, and SSIM, -1..1: 1 for the same image."""
 
     psnr_db: float
     ssim: float
@@ -57,10 +54,7 @@ class KnownStep:
 def client_gradient(
     network: nn.Module, sent: Sequence[Tensor], image: Tensor, known: KnownStep
 ) -> list[Tensor]:
-    """Return the gradient of the training loss at one uint8 ``image`` [1, C, H, W].
-
-    ``network``: as the client received it; dropout off. ``sent``: the parameters that it sends.
-    """
+    """Return the gradient of parameters ``sent`` at a uint8 image [1, C, H, W]; dropout off."""
     loss = error_of(network, known.batch(to_model_range(image)))
     return [g.detach() for g in torch.autograd.grad(loss, list(sent))]
 
@@ -116,7 +110,6 @@ def likeness(reconstruction: Tensor, image: Tensor) -> Likeness:
 
 
 def _cosine(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
-    """Return the cosine between two lists of arrays, each taken as one vector."""
     dot = torch.stack([(x * y).sum() for x, y in zip(a, b, strict=True)]).sum()
     return dot / (_norm(a) * _norm(b)).clamp_min(_SMALLEST_NORM)
 

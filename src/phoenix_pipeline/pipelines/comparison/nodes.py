@@ -2,39 +2,50 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from phoenix_pipeline.config import ARM_GROUPS, SHARED_GROUPS, ArmSettings
+from phoenix_pipeline.errors import CheckpointError, DataError
 from phoenix_pipeline.families.by_image_size import settle_arm
+from phoenix_pipeline.families.provenance import MODEL_DESCRIPTION
 from phoenix_pipeline.images import ImageSet
-from phoenix_pipeline.metrics.privacy.arm_audit import ArmAudit
-from phoenix_pipeline.pipelines.comparison.figures import (
-    figures_of_all,
-    figures_of_arms,
-    histograms_of,
-    shown_figures,
-)
-from phoenix_pipeline.pipelines.comparison.gallery import draw_gallery, write_figures
-from phoenix_pipeline.pipelines.comparison.results import (
+from phoenix_pipeline.json_files import check_content
+from phoenix_pipeline.metrics.arm_metrics import ARM_METRICS
+from phoenix_pipeline.reporting.arm_results import (
     ArmResults,
-    LeftOut,
-    current_audits,
-    gather,
+    add_audits,
+    first_histogram,
     outdated_scores,
 )
 from phoenix_pipeline.reporting.comparison import compare_arms, format_table
-from phoenix_pipeline.reporting.earlier_runs import ComparedModel, add_runs, show_earlier
-from phoenix_pipeline.reporting.gallery import show_growth
+from phoenix_pipeline.reporting.figures import figures_of_all, figures_of_arms, write_figures
+from phoenix_pipeline.reporting.gallery import draw_gallery
+from phoenix_pipeline.reporting.page_tables import add_runs
 from phoenix_pipeline.reporting.privacy import format_privacy
-from phoenix_pipeline.reporting.provenance import deviations, disagreements, experiment_facts
-from phoenix_pipeline.reporting.report import AUDIT, render_report
+from phoenix_pipeline.reporting.provenance import deviations, disagreements
+from phoenix_pipeline.reporting.report import render_report
 from phoenix_pipeline.reporting.sample_figures import draw_grids
 
 logger = logging.getLogger(__name__)
 
+# By what the nodes call it: the catalog's name of it.
+PARTS = {
+    "metrics": "metrics",
+    "rounds": "rounds",
+    "by_round": "scores_by_round",
+    "samples": "samples",
+    "classes": "sample_classes",
+    "trained_images": "trained_images",
+    "description": "model_description",
+    "grid": "grid",
+    "clients_figure": "clients_figure",
+    "model_card": "model_card",
+    "sample_card": "sample_card",
+}
 # Table, report, what writes a folder of figures, and a row per model that was ever compared.
 Compared = tuple[pd.DataFrame, str, Callable[[Path], None], pd.DataFrame]
 # Settings that may differ without a word: they change the way to a result, not the result.
@@ -51,6 +62,54 @@ _WITHOUT_EFFECT = (
 )
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """An arm that cannot be compared; ``reason`` is empty where it was never scored."""
+
+    arm: str
+    reason: str = ""
+
+
+def collect(arm: str) -> Callable[..., ArmResults | LeftOut]:
+    """Return the node that puts together what is known of ``arm``; its inputs are ``PARTS``."""
+
+    def collect_results(
+        metrics: dict[str, Any], description: dict[str, Any], **parts: Any
+    ) -> ArmResults | LeftOut:
+        """Put together what training, sampling, evaluation and audit have left of one arm.
+
+        Scores and models that an earlier version of the project made are left out, and those of a
+        training that was cut off.
+        """
+        if not metrics:
+            return LeftOut(arm)
+        try:
+            scored = check_content(metrics, ARM_METRICS, f"metrics.json of {arm}")
+            made = check_content(description, MODEL_DESCRIPTION, f"phoenix.json of {arm}")
+        except CheckpointError as error:
+            return LeftOut(
+                arm, f"{arm} is left out: {error}: kedro run --pipelines {arm},comparison"
+            )
+        pooled = made["trained_with"]["federation"]["pooled"]
+        return ArmResults(arm, scored, description=made, is_pooled=pooled, **parts)
+
+    return collect_results
+
+
+def gather(
+    arms: tuple[str, ...], found: Mapping[str, ArmResults | LeftOut]
+) -> tuple[list[ArmResults], list[str]]:
+    """Return scored arms in order, a line for each left out; raises DataError if none is."""
+    each = [found[arm] for arm in arms]
+    results = [result for result in each if isinstance(result, ArmResults)]
+    if not results:
+        raise DataError(
+            f"there is nothing to compare: none of {', '.join(arms)} has scores with a model that "
+            "says how it was made; run one of them: kedro run --pipelines fedavg,comparison"
+        )
+    return results, [left.reason for left in each if isinstance(left, LeftOut) and left.reason]
+
+
 def places(parameters: dict[str, Any]) -> dict[str, str]:
     """Return where to look next, and the command for each."""
     return {
@@ -61,10 +120,7 @@ def places(parameters: dict[str, Any]) -> dict[str, str]:
 
 
 def compare(arms: tuple[str, ...]) -> Callable[..., Compared]:
-    """Return the node that compares those of ``arms`` that have scores.
-
-    An input by the name of each arm has its results.
-    """
+    """Return the node that compares those of ``arms`` that have scores, an input by each name."""
 
     def compare_all(
         parameters: dict[str, Any],
@@ -74,51 +130,36 @@ def compare(arms: tuple[str, ...]) -> Callable[..., Compared]:
         earlier_runs: pd.DataFrame,
         **found: ArmResults | LeftOut,
     ) -> Compared:
-        results, left_out = gather(arms, found)
-        privacy, stale = current_audits(results, audits, AUDIT)
-        marks, notes = _provenance(results, parameters)
+        scored, left_out = gather(arms, found)
+        audited, stale = add_audits(scored, audits)
+        results, unlike = _mark_settings(audited, parameters)
         real, other = _floor(floor, results)
-        notes = [*left_out, *outdated_scores(results), *stale, *other, *notes, *_audits(privacy)]
+        outdated = outdated_scores(results)
+        notes = [*left_out, *outdated, *stale, *other, *unlike, *_audits(results)]
         for note in notes:
             logger.warning("%s", note)
-        table = _table(results, real, privacy, marks)
-        figures, histograms = figures_of_all(table, results), histograms_of(results)
-        names = histograms[0]["class_names"] if histograms else []
+        table = compare_arms(results, real)
+        histogram = first_histogram(results)
+        names = histogram["class_names"] if histogram else []
         gallery, grids = draw_gallery(results, test_images, names)
-        models = {r.arm: _model(r) for r in results if r.is_current(r.metrics)}
-        runs = add_runs(earlier_runs, table, models)
+        figures = figures_of_all(table, results)
+        # Without classes, the figure of them says so in a file only.
+        shown = {key: f for key, f in figures.items() if names or key != "class_histograms"}
+        runs = add_runs(earlier_runs, table, results)
         report = render_report(
             table,
-            {r.arm: r.metrics for r in results},
-            run=experiment_facts({r.arm: r.settings for r in results}, _num_clients(results)),
-            figures={**shown_figures(figures, names), **figures_of_arms(results, names)},
+            results,
+            figures={**shown, **figures_of_arms(results, names)},
             gallery=gallery,
-            growth=show_growth({r.arm: r.by_round for r in results}),
-            earlier=show_earlier(runs, models),
-            cards={r.arm: r.cards for r in results},
-            settings={r.arm: r.settings for r in results},
-            disclosures={r.arm: r.description["disclosure"] for r in results},
-            privacy=privacy,
+            runs=runs,
             notes=notes,
             links=places(parameters),
         )
-        return table, report, write_figures({**figures, "grids": draw_grids(grids)}, results), runs
+        figures["grids"] = draw_grids(grids)
+        return table, report, write_figures(figures, results), runs
 
     compare_all.__name__ = "compare_arms"
     return compare_all
-
-
-def _table(
-    results: Sequence[ArmResults],
-    floor: Mapping[str, float],
-    privacy: Mapping[str, ArmAudit],
-    marks: Mapping[str, str],
-) -> pd.DataFrame:
-    metrics = {r.arm: r.metrics for r in results}
-    rounds = {r.arm: r.rounds for r in results if len(r.rounds)}
-    pooled = [r.arm for r in results if r.is_pooled]
-    grown = {r.arm: r.by_round for r in results}
-    return compare_arms(metrics, rounds, floor, pooled, privacy, marks, grown)
 
 
 def announce(table: pd.DataFrame, parameters: dict[str, Any]) -> None:
@@ -129,10 +170,10 @@ def announce(table: pd.DataFrame, parameters: dict[str, Any]) -> None:
         logger.info("fidelity against privacy\n%s", audited)
 
 
-def _provenance(
+def _mark_settings(
     results: Sequence[ArmResults], parameters: Mapping[str, Any]
-) -> tuple[dict[str, str], list[str]]:
-    """Return arm -> the settings in which it is not of today's, and sentences on all of that."""
+) -> tuple[list[ArmResults], list[str]]:
+    """Return the arms with the settings in which each is not of today's, and sentences on those."""
     from phoenix_pipeline.federated.job import WITHOUT_EFFECT
 
     ignored = (*_WITHOUT_EFFECT, *(f"federation.{name}" for name in WITHOUT_EFFECT))
@@ -144,14 +185,14 @@ def _provenance(
         arm: {"train_images": of["train_images"], "test_images": of["test_images"]}
         for arm, of in conditions.items()
     }
-    marks = {arm: ", ".join(each.values) for each in found for arm in each.arms}
-    return marks, [*disagreements(made, data, ignored), *(each.sentence() for each in found)]
+    keys = {arm: ", ".join(each.values) for each in found for arm in each.arms}
+    marked = [replace(r, other_settings=keys.get(r.arm, "")) for r in results]
+    return marked, [*disagreements(made, data, ignored), *(each.sentence() for each in found)]
 
 
 def _floor(
     floor: Mapping[str, Any], results: Sequence[ArmResults]
 ) -> tuple[dict[str, float], list[str]]:
-    """Return what real images get; nothing, and a line, where that was measured for other arms."""
     conditions = [r.metrics["conditions"] for r in results]
     if not floor:
         return {}, []
@@ -164,22 +205,10 @@ def _floor(
     ]
 
 
-def _model(result: ArmResults) -> ComparedModel:
-    digest = f"sha256:{result.description['weights_digest']}"
-    return ComparedModel(result.description["written"], digest, result.settings)
-
-
-def _num_clients(results: Sequence[ArmResults]) -> dict[str, int]:
-    """Return how many clients there were, of the arms that have any: sites of a deployment too."""
-    held = {r.arm: r.trained_images for r in results if not r.is_pooled}
-    return {arm: table["client_id"].nunique() for arm, table in held.items() if len(table)}
-
-
-def _audits(privacy: Mapping[str, ArmAudit]) -> list[str]:
+def _audits(results: Sequence[ArmResults]) -> list[str]:
     """Return a sentence for each setting in which audits that stand side by side differ."""
     groups = {
-        arm: {"privacy_audit": audit["conditions"]["privacy_audit"]}
-        for arm, audit in privacy.items()
+        r.arm: {"privacy_audit": r.audit["conditions"]["privacy_audit"]} for r in results if r.audit
     }
     return disagreements(groups, {}, ("privacy_audit.batch_size",))
 

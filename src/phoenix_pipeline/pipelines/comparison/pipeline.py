@@ -3,8 +3,7 @@
 from kedro.pipeline import Pipeline, node
 
 from phoenix_pipeline.pipelines.arm import beside_arm, in_stage
-from phoenix_pipeline.pipelines.comparison.nodes import announce, compare
-from phoenix_pipeline.pipelines.comparison.results import PARTS, collect
+from phoenix_pipeline.pipelines.comparison.nodes import PARTS, announce, collect, compare
 
 _STAGE = "comparison"
 

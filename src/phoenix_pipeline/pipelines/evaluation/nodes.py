@@ -80,7 +80,6 @@ def evaluate(
 def _score_each(
     samples: Samples, parts: tuple[np.ndarray, np.ndarray], held: Yardstick, seed: int
 ) -> tuple[Scores, Scores | None]:
-    """Return the scores of both ``parts``, rows of ``samples``, of which the second may be none."""
     total = samples.images.num_images * len(held.extractors)
     with progress_bar("evaluating", total) as advance:
 

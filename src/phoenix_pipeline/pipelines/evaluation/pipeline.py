@@ -2,7 +2,7 @@
 
 from kedro.pipeline import Pipeline, node
 
-from phoenix_pipeline.arms.model_card import write_cards
+from phoenix_pipeline.arms.arm_model import write_cards
 from phoenix_pipeline.arms.references import prepare_references, score_floor, train_label_judge
 from phoenix_pipeline.arms.score_rounds import score_rounds
 from phoenix_pipeline.pipelines.arm import ARM_SETTINGS, in_namespace, in_stage

@@ -41,10 +41,7 @@ def measure_utility(
     config: EvaluationConfig,
     seed: int,
 ) -> Useful:
-    """Return what ``config`` asks for of an arm's ``samples``.
-
-    ``partition``: client_id and image_index, who holds which training image; None: nobody knows.
-    """
+    """Return what ``config`` asks for; ``partition``: who holds which image, None: unknown."""
     useful = Useful()
     due: dict[tuple[str, ...], Callable[[LabelJudge], None]] = {}
     if config.utility:

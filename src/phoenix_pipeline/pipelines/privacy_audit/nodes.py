@@ -148,7 +148,6 @@ def _blind(subject: Subject, skipped: dict[str, str]) -> AttackResult | None:
 
 
 def _copies(subject: Subject, samples_file: Path, skipped: dict[str, str]) -> Copies | None:
-    """Return the copies among all samples, by pixels; None where there are too few images."""
     from phoenix_pipeline.families.model_folder import weights_digest
 
     train, test = subject.train, subject.test

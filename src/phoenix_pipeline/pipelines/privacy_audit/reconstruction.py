@@ -63,7 +63,6 @@ def reconstruct_images(subject: Subject, skipped: dict[str, str]) -> Reconstruct
 
 
 def _holders(clients: Mapping[int, np.ndarray]) -> dict[int, int]:
-    """Return, by image, the first of the clients that hold it."""
     return {int(row): client for client in sorted(clients, reverse=True) for row in clients[client]}
 
 

@@ -24,10 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Subject:
-    """One arm: its model folder and metadata, ``rows`` of ``train`` by client, and settings.
-
-    ``test`` holds the images that nobody trained on.
-    """
+    """One arm: folder, metadata, ``rows`` of ``train`` by client; ``test``: the held-out images."""
 
     folder: Path
     metadata: ModelDescription

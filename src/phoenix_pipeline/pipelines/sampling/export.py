@@ -85,7 +85,6 @@ def _describe(
     sampling: SamplingConfig,
     scores: Mapping[str, float],
 ) -> dict[str, Any]:
-    """Return the card's content."""
     settings = metadata["settings"]
     family = settings["model"]["family"]
     conditional = bool(class_names_of(metadata))

@@ -36,10 +36,7 @@ class SampleParts:
         self._identity = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
     def continued(self, draw: Callable[[int], Iterator[Batch]]) -> Iterator[Batch]:
-        """Yield the stored batches, and then those of ``draw(images already there)``.
-
-        Raises StorageError when a part cannot be written.
-        """
+        """Yield the stored batches, then ``draw(their number)``'s; raises StorageError."""
         written = done = 0
         for batches in self._stored():
             written += 1

@@ -1,10 +1,32 @@
-"""The learning rate as a function of the run's progress, so that rounds do not restart it."""
+"""The learning rate as a function of the run's progress, and the decay of averaged weights."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
 
 from phoenix_pipeline.config import TrainingConfig
 from phoenix_pipeline.registry import look_up
+
+
+def ema_decay(update: int, horizon: float) -> float:
+    """Return the decay of the ``update``-th update, from 1, for ``horizon`` in [0, 1); first 0."""
+    if horizon <= 0.0 or update == 1:
+        return 0.0
+    return (1.0 - 1.0 / update) ** (1.0 / horizon - 1.0)
+
+
+@torch.no_grad()
+def update_ema(average: Sequence[Tensor], current: Sequence[Tensor], decay: float) -> None:
+    """Set ``average = decay average + (1 - decay) current`` in place; integers are copied."""
+    if not average:
+        return
+    floats = [i for i, tensor in enumerate(average) if tensor.is_floating_point()]
+    torch._foreach_lerp_([average[i] for i in floats], [current[i] for i in floats], 1.0 - decay)
+    for target, source in zip(average, current, strict=True):
+        if not target.is_floating_point():
+            target.copy_(source)
 
 
 def learning_rate_at(progress: float, peak: float, config: TrainingConfig) -> float:

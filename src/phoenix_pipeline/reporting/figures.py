@@ -1,12 +1,14 @@
-"""Which figures the comparison shows."""
+"""Which figures the comparison shows, and a folder of all of them to take along."""
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from phoenix_pipeline.metrics.arm_metrics import Histogram
-from phoenix_pipeline.pipelines.comparison.results import ArmResults
+from phoenix_pipeline.reporting.arm_results import ArmResults, first_histogram
+from phoenix_pipeline.reporting.figure_style import figure_pdf, figure_svg
 from phoenix_pipeline.reporting.partition_figure import draw_client_images, draw_partition
 from phoenix_pipeline.reporting.privacy import draw_trade
 from phoenix_pipeline.reporting.round_figures import (
@@ -21,8 +23,8 @@ from phoenix_pipeline.reporting.score_figures import draw_scores
 def figures_of_all(table: pd.DataFrame, results: Sequence[ArmResults]) -> dict[str, Figure]:
     """Return the figures over all arms, by name; the first three are always there."""
     metrics = {r.arm: r.metrics for r in results}
-    histograms = histograms_of(results)
-    shares = histograms[0]["training_shares"] if histograms else None
+    histogram = first_histogram(results)
+    shares = histogram["training_shares"] if histogram else None
     figures = {
         "scores": draw_scores(table),
         "rounds": draw_round_curves({r.arm: r.rounds for r in results if len(r.rounds)}),
@@ -34,16 +36,8 @@ def figures_of_all(table: pd.DataFrame, results: Sequence[ArmResults]) -> dict[s
     return {**figures, **{name: figure for name, figure in more.items() if figure is not None}}
 
 
-def histograms_of(results: Sequence[ArmResults]) -> list[Histogram]:
-    """Return the class shares of the arms whose samples were judged."""
-    return [found for r in results if (found := r.metrics["class_histogram"])]
-
-
 def figures_of_arms(results: Sequence[ArmResults], class_names: Sequence[str]) -> dict[str, Figure]:
-    """Return who holds what, and what single arms have to show: pool images, filter decisions.
-
-    Arms whose clients held the same images share one figure.
-    """
+    """Return who holds what, one figure for the same images; shared images; filter decisions."""
     figures: dict[str, Figure] = {}
     divisions: dict[str, list[ArmResults]] = {}
     for result in results:
@@ -66,6 +60,19 @@ def figures_of_arms(results: Sequence[ArmResults], class_names: Sequence[str]) -
     return dict(sorted(figures.items(), key=lambda item: ":" in item[0]))
 
 
-def shown_figures(figures: dict[str, Figure], class_names: Sequence[str]) -> dict[str, Figure]:
-    """Return the figures of the page; without classes, that of classes says so in a file only."""
-    return {name: f for name, f in figures.items() if class_names or name != "class_histograms"}
+def write_figures(
+    figures: Mapping[str, Figure], results: Sequence[ArmResults]
+) -> Callable[[Path], None]:
+    """Return a function that fills a folder: figures as SVG, PDF and PNG, pictures as PNG."""
+
+    def write(folder: Path) -> None:
+        for name, figure in figures.items():
+            (folder / f"{name}.svg").write_text(figure_svg(figure), encoding="utf-8")
+            (folder / f"{name}.pdf").write_bytes(figure_pdf(figure))
+            figure.savefig(folder / f"{name}.png")
+        for result in results:
+            for name, picture in (("samples", result.grid), ("clients", result.clients_figure)):
+                if picture.is_file():
+                    shutil.copyfile(picture, folder / f"{result.arm}_{name}.png")
+
+    return write

@@ -1,0 +1,119 @@
+"""What is known of one arm, as training, sampling, evaluation and audit wrote it.
+
+It goes as one value from the arm's node ``collect`` to the page.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from phoenix_pipeline.errors import CheckpointError
+from phoenix_pipeline.families.provenance import ModelDescription
+from phoenix_pipeline.json_files import check_content
+from phoenix_pipeline.metrics.arm_metrics import ArmMetrics, Histogram
+from phoenix_pipeline.metrics.privacy.arm_audit import ARM_AUDIT, ArmAudit
+
+AUDIT_COMMAND = "kedro run --pipelines privacy_audit,comparison"
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredArm:
+    """What an arm's row of the comparison is made of; what is missing is empty.
+
+    ``metrics``: its ``metrics.json``. ``rounds``, ``by_round``: tables beside the model. ``audit``:
+    its ``privacy.json``. ``other_settings``: keys that this command has otherwise. ``is_pooled``:
+    all images lay in one place, so that nothing crossed a wire.
+    """
+
+    arm: str
+    metrics: ArmMetrics
+    rounds: pd.DataFrame = field(default_factory=pd.DataFrame)
+    by_round: pd.DataFrame = field(default_factory=pd.DataFrame)
+    audit: ArmAudit | None = None
+    other_settings: str = ""
+    is_pooled: bool = False
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ArmResults(ScoredArm):
+    """All that the page shows of an arm; what is missing is empty.
+
+    ``description``: the ``phoenix.json``. ``samples``: a file; ``classes``: rows of it with the
+    judge's class. ``trained_images``: who trained on what. ``grid``, ``clients_figure``: pictures
+    of samples and clients. ``model_card``, ``sample_card``: Markdown.
+    """
+
+    description: ModelDescription
+    samples: Path
+    classes: pd.DataFrame
+    trained_images: pd.DataFrame
+    grid: Path
+    clients_figure: Path
+    model_card: str
+    sample_card: str
+
+    @property
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """Return the groups that the arm was made with: trained, sampled and evaluated."""
+        conditions = self.metrics["conditions"]
+        made = {"sampling": conditions["sampling"], "evaluation": conditions["evaluation"]}
+        return {**self.description["trained_with"], **made}
+
+    @property
+    def cards(self) -> dict[str, str]:
+        """Return the cards that there are, by what they are called."""
+        named = {"model card": self.model_card, "sample card": self.sample_card}
+        return {label: text for label, text in named.items() if text}
+
+    @property
+    def weights(self) -> str:
+        """Return the digest of the model's weights, not to be taken for a number."""
+        return f"sha256:{self.description['weights_digest']}"
+
+    def is_current(self, result: ArmMetrics | ArmAudit) -> bool:
+        """Whether ``result`` is of the model that is there now."""
+        return result["conditions"]["weights_digest"] == self.description["weights_digest"]
+
+
+def add_audits(
+    results: Sequence[ArmResults], audits: Mapping[str, dict[str, Any]]
+) -> tuple[list[ArmResults], list[str]]:
+    """Return ``results`` with their audits, of ``audits`` by arm, and lines on others."""
+    audited, left_out, earlier = [], [], []
+    for result in results:
+        audit = None
+        if result.arm in audits:
+            name = f"privacy.json of {result.arm}"
+            try:
+                audit = check_content(audits[result.arm], ARM_AUDIT, name)
+            except CheckpointError as error:
+                what = f"The privacy audit of {result.arm} is left out"
+                left_out.append(f"{what}: {error}: {AUDIT_COMMAND}")
+            if audit and not result.is_current(audit):
+                earlier.append(result.arm)
+                audit = None
+        audited.append(replace(result, audit=audit))
+    if earlier:
+        left_out.append(
+            f"The privacy audit of {', '.join(earlier)} is of an earlier model and is left out; "
+            f"run again: {AUDIT_COMMAND}"
+        )
+    return audited, left_out
+
+
+def outdated_scores(results: Sequence[ArmResults]) -> list[str]:
+    """Return a line for each arm whose samples and scores are of an earlier model."""
+    return [
+        f"The samples and scores of {r.arm} are of an earlier model than the one that is there; "
+        f"run again: kedro run --pipelines {r.arm},comparison"
+        for r in results
+        if not r.is_current(r.metrics)
+    ]
+
+
+def first_histogram(results: Sequence[ScoredArm]) -> Histogram | None:
+    """Return the class shares of the first arm whose samples were judged."""
+    return next((found for r in results if (found := r.metrics["class_histogram"])), None)
