@@ -88,6 +88,9 @@ def test_each_arm_has_a_run_of_its_own(tracked: Path) -> None:
     assert by_name["centralized"].data.params["federation.pooled"] == "True"
     assert fedavg.data.params["federation.pooled"] == "False"
     assert fedavg.data.metrics == {"loss": 0.2, "fid_pixels": 2.0, "group.recall": 0.5}
+    (used,) = fedavg.inputs.dataset_inputs
+    assert (used.dataset.name, used.dataset.digest) == ("train_images", "8706dc2564d4d14e")
+    assert (used.tags[0].key, used.tags[0].value) == ("mlflow.data.context", "train")
     history = client.get_metric_history(fedavg.info.run_id, "loss")
     assert [(point.step, point.value) for point in history] == [
         (number, 1.0 / number) for number in range(1, 6)

@@ -1,7 +1,9 @@
 """The notebooks run on a smoke run's results, train nothing, and are kept without outputs."""
 
+import ast
 import json
 import os
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,19 @@ def test_outputs_are_stripped_and_nothing_is_trained(name: str) -> None:
         assert not any(
             word in source for word in ("train_locally", ".fit(", "session.run", ".save(")
         )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_all_that_is_imported_exists(name: str) -> None:
+    """The notebooks themselves run in slow tests alone."""
+    cells = ["".join(c["source"]) for c in read(name)["cells"] if c["cell_type"] == "code"]
+    plain = "\n".join(line for line in "\n".join(cells).splitlines() if not line.startswith("%"))
+    imports = [node for node in ast.walk(ast.parse(plain)) if isinstance(node, ast.ImportFrom)]
+    assert imports
+    for node in imports:
+        module = import_module(str(node.module))
+        for alias in node.names:
+            assert hasattr(module, alias.name), f"{node.module} has no {alias.name}"
 
 
 @pytest.mark.slow

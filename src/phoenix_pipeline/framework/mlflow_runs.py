@@ -5,6 +5,7 @@ the start is reported once and never stops a training run.
 """
 
 import io
+import json
 import logging
 import math
 import threading
@@ -167,6 +168,20 @@ class SessionRuns:
 
             with Image.open(io.BytesIO(png)) as image:
                 self._client.log_image(self.run_id(namespace), image, key=key, step=step)
+
+    def log_image_sets(self, namespace: str, digests: Mapping[str, str]) -> None:
+        """Make image sets inputs of the run; ``digests``: what the catalog calls one -> its own."""
+        with self._guarded():
+            from mlflow.entities import Dataset, DatasetInput, InputTag
+
+            inputs = [
+                DatasetInput(
+                    Dataset(name, digest, "local", json.dumps({"uri": name})),
+                    [InputTag("mlflow.data.context", name.removesuffix("_images"))],
+                )
+                for name, digest in digests.items()
+            ]
+            self._client.log_inputs(self.run_id(namespace), inputs)
 
     def log_artifact(self, namespace: str, path: Path, folder_name: str) -> None:
         """Copy a file to the run's artifacts, or a folder to ``folder_name`` there."""

@@ -35,6 +35,9 @@ RoundLogger = Callable[[int, Mapping[str, float]], None]
 
 _NODE: ContextVar[tuple[SessionRuns, str] | None] = ContextVar("_NODE", default=None)
 
+# Conditions of scores that are digests of images.
+_IMAGE_SETS = ("train_images", "test_images")
+
 
 def round_logger() -> RoundLogger:
     """Return ``log(round, metrics)`` for the arm of the node that is running.
@@ -162,6 +165,8 @@ class ArmMlflowHook:
             scores = dict(flatten(data.get("scores", data)))
             numbers = {k: v for k, v in scores.items() if isinstance(v, int | float)}
             self._runs.log_metrics(namespace, numbers)
+            used = data.get("conditions", {})
+            self._runs.log_image_sets(namespace, {k: used[k] for k in _IMAGE_SETS if k in used})
         if kind == "by_round":
             self._runs.log_by_round(namespace, data)
         path = Path(str(getattr(dataset, "_filepath")))  # noqa: B009 - Kedro's convention
