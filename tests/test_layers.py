@@ -9,7 +9,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "phoenix_pipeline"
 
 LAYERS = (
-    {"config", "seeding", "errors", "registry", "offline", "hub", "quantities"},
+    {"config", "seeding", "errors", "extras", "registry", "offline", "hub", "quantities"},
     {"checkpoints", "file_locks", "hardware", "progress", "threads"},
     {"child_process", "images", "json_files"},
     {"optimization"},

@@ -19,8 +19,10 @@ from contextvars import ContextVar
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from threadpoolctl import threadpool_limits
+
 from phoenix_pipeline.errors import TrainingError
-from phoenix_pipeline.hardware import share_machine
+from phoenix_pipeline.hardware import available_cores, share_machine
 
 _PACKAGE = __package__
 
@@ -127,6 +129,7 @@ def _serve(pipe: Connection, sharing: int, level: int, modules: Sequence[str]) -
     logging.captureWarnings(True)
     for module in modules:
         importlib.import_module(module)
+    threadpool_limits(available_cores(), "blas")
     with suppress(EOFError, OSError):
         while True:
             sender.answer(pipe.recv_bytes())

@@ -1,18 +1,15 @@
 """The project's commands, with errors in one line. Kedro finds this module by its name."""
 
-from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 import click
 from kedro.framework.cli.project import run as kedro_run
 from kedro.framework.project import pipelines
-from kedro.pipeline.node import Node
 
-from phoenix_pipeline.config.settings_errors import hint
-from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.framework.arm_blocks import arm_registry
 from phoenix_pipeline.framework.command import OneLineCommand, parse_params
+from phoenix_pipeline.framework.option_names import check_names
 from phoenix_pipeline.framework.project import open_config, project_folder
 from phoenix_pipeline.offline import stay_offline
 
@@ -22,30 +19,14 @@ _RUNNER = "phoenix_pipeline.framework.arms_runner.ArmsRunner"
 
 
 def _run(**options: Any) -> None:
-    """Check names, which Kedro would do late or, of one tag among several, not at all; then run."""
+    """Check names, then run."""
     options["runner"] = options.get("runner") or _RUNNER
     config = open_config(
         project_folder(), options.get("env"), options.get("params"), options.get("conf_source")
     )
     arm_registry.use(config.arms)
-    names = [options["pipeline"]] if options.get("pipeline") else options.get("pipelines") or []
-    _check_names("pipeline", names, pipelines)
-    nodes = [node for name in names or ["__default__"] for node in pipelines[name].nodes]
-    _check_names("tag", options.get("tags") or (), {tag for node in nodes for tag in node.tags})
-    _check_names("namespace", options.get("namespaces") or (), _namespaces(nodes))
+    check_names(options, pipelines)
     kedro_run.callback(**options)  # type: ignore[misc]
-
-
-def _check_names(kind: str, names: Iterable[str], allowed: Collection[str]) -> None:
-    for name in names:
-        if name not in allowed:
-            raise SettingsError(f"--{kind}s {name}: there is no such {kind}{hint(name, allowed)}")
-
-
-def _namespaces(nodes: Iterable[Node]) -> set[str]:
-    """Return the namespaces of ``nodes`` and those around them."""
-    parts = [node.namespace.split(".") for node in nodes if node.namespace]
-    return {".".join(path[: i + 1]) for path in parts for i in range(len(path))}
 
 
 _VERBOSE: dict[str, Any] = {"is_flag": True, "help": "Print tracebacks and warnings."}

@@ -182,5 +182,5 @@ def test_without_peft_the_command_that_installs_it_is_said(
     monkeypatch: pytest.MonkeyPatch, new_unet: Callable[..., UNet2DModel]
 ) -> None:
     monkeypatch.setattr("phoenix_pipeline.diffusion.lora.find_spec", lambda name: None)
-    with pytest.raises(SettingsError, match=r"pip install 'phoenix-pipeline\[lora\]'"):
+    with pytest.raises(SettingsError, match=r"uv pip install -e '\.\[lora\]'"):
         add_adapters(new_unet(), LORA, seed=0)

@@ -12,6 +12,7 @@ import torch
 from kedro.framework.hooks.manager import _create_hook_manager
 from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import Pipeline, node
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from phoenix_pipeline.child_process import lent_process
 from phoenix_pipeline.config import ArmSettings, RunConfig
@@ -24,16 +25,21 @@ from phoenix_pipeline.hardware import available_cores
 ARMS = ("centralized", "phoenix", "dcgan")
 
 
+def threads_of_numpy() -> int:
+    """Return how many threads a product of matrices takes here."""
+    return max(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+
+
 class Log:
     """What began and ended, in order, what each training was lent, and others' priority.
 
-    ``priorities``: how nice the thread of each other node was, and torch's threads there.
+    ``priorities``: how nice the thread of each other node was, and the threads of torch and NumPy.
     """
 
     def __init__(self) -> None:
         self.events: list[str] = []
         self.processes: dict[str, int] = {}
-        self.priorities: dict[str, tuple[int, int]] = {}
+        self.priorities: dict[str, tuple[int, int, int]] = {}
         self.most_at_once = self._now = 0
         self._changing = threading.Lock()
 
@@ -75,7 +81,7 @@ def make_pipeline(log: Log, monkeypatch: pytest.MonkeyPatch, failing: str = "") 
     def noting(event: str) -> Callable[..., str]:
         def run(*inputs: str) -> str:
             nice = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-            log.priorities[event] = nice, torch.get_num_threads()
+            log.priorities[event] = nice, torch.get_num_threads(), threads_of_numpy()
             log.note(event)
             return inputs[-1]
 
@@ -134,17 +140,19 @@ def test_two_at_a_time_in_the_order_of_conf(log: Log, monkeypatch: pytest.Monkey
 def test_what_runs_beside_trainings_gives_way(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
+    limits = threadpool_limits(2, "blas")
     try:
         run(make_pipeline(log, monkeypatch), 2)
         usual = os.getpriority(os.PRIO_PROCESS, 0)
-        assert {log.priorities["images read"], log.priorities["judge trained"]} == {(usual, 2)}
-        assert log.priorities["floor scored"] == (max(10, usual), 1)
-        assert torch.get_num_threads() == 2
-        assert log.priorities["phoenix scored"] == (max(10, usual), 1)
+        assert {log.priorities["images read"], log.priorities["judge trained"]} == {(usual, 2, 2)}
+        assert log.priorities["floor scored"] == (max(10, usual), 1, 1)
+        assert torch.get_num_threads() == threads_of_numpy() == 2
+        assert log.priorities["phoenix scored"] == (max(10, usual), 1, 1)
         # After the last training nothing is at work any more.
-        assert (usual, 2) in {log.priorities[f"{arm} scored"] for arm in ARMS}
+        assert (usual, 2, 2) in {log.priorities[f"{arm} scored"] for arm in ARMS}
     finally:
         torch.set_num_threads(threads)
+        limits.restore_original_limits()
 
 
 def test_an_arm_that_fails_ends_the_others(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:

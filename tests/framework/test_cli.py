@@ -25,7 +25,12 @@ REPOSITORY = Path(__file__).parents[2]
         (["--params", "federation"], ["federation", "="]),
         (["--env", "smok"], ["conf/smok", "did you mean smoke?"]),
         (["--pipelines", "fedavgg"], ["fedavgg", "did you mean fedavg?"]),
-        (["--nodes", "trian"], ["trian"]),
+        (["--nodes", "trian"], ["--nodes trian", "centralized.train or", "registry describe"]),
+        (["--to-nodes", "fedavg.train,train"], ["--to-nodes train: there is no such node"]),
+        (["--from-nodes", "fedavg.tran"], ["did you mean fedavg.train"]),
+        (["--from-inputs", "sumary"], ["did you mean summary?", "catalog describe-datasets"]),
+        (["--to-outputs", "fedavg.metric"], ["did you mean fedavg.metrics"]),
+        (["--env", "sweeps"], ["conf/sweeps holds the files of `kedro sweep <name>`"]),
         (["--tags", "arm.fedavg,arm.fedavgg"], ["--tags arm.fedavgg", "did you mean arm.fedavg?"]),
         (["--namespaces", "fedavgg"], ["--namespaces fedavgg", "did you mean fedavg?"]),
         (

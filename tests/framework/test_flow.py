@@ -11,7 +11,6 @@ from phoenix_pipeline.pipeline_registry import build_pipelines
 REPOSITORY = Path(__file__).parents[2]
 ARMS = ("fedavg", "dcgan")
 LAYERS = (
-    "raw",
     "images",
     "references",
     "model input",

@@ -13,6 +13,7 @@ from PIL import Image
 
 from phoenix_pipeline.config import ImagesConfig
 from phoenix_pipeline.errors import DataError
+from phoenix_pipeline.extras import how_to_install
 from phoenix_pipeline.images import encode_png, find_image_source, find_splits, read_images
 from phoenix_pipeline.images import formats as formats_module
 
@@ -92,13 +93,13 @@ def test_formats_without_a_decoder_are_named_with_the_remedy(tmp_path, caplog):
     fill(tmp_path / "some/cat", 3, ".HEIC", HEIC)
     fill(tmp_path / "some/cat", 1, ".jxl", JXL)
     _, line = read(tmp_path / "some", caplog)
-    assert '3 .heic (no decoder: pip install "phoenix-pipeline[formats]")' in line
+    assert f"3 .heic (no decoder: {how_to_install('formats')})" in line
     assert "1 .jxl (no decoder" in line
     fill(tmp_path / "all/cat", 3, ".HEIC", HEIC)
-    with pytest.raises(DataError, match=r"holds no images \(3 \.heic \(no decoder: pip install"):
+    with pytest.raises(DataError, match=r"holds no images \(3 \.heic \(no decoder: `.*pip install"):
         find_splits(tmp_path / "all")
     fill(tmp_path / "named/cat", 1, ".png", HEIC)
-    with pytest.raises(DataError, match=r"it is HEIF, .* no decoder: pip install"):
+    with pytest.raises(DataError, match=r"it is HEIF, .* no decoder: `.*pip install"):
         read_images(tmp_path / "named", ImagesConfig())
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from phoenix_pipeline.config import LoraConfig
 from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.extras import how_to_install
 from phoenix_pipeline.seeding import derive_seed
 
 # What peft calls the only adapter of a layer, and the layer below it.
@@ -30,7 +31,7 @@ def add_adapters(unet: nn.Module, config: LoraConfig, seed: int) -> nn.Module:
     if find_spec("peft") is None:
         raise SettingsError(
             f"model.lora.rank is {config.rank}, but peft is not installed; install it by "
-            "`pip install 'phoenix-pipeline[lora]'`, or set model.lora.rank: 0"
+            f"{how_to_install('lora')}, or set model.lora.rank: 0"
         )
     from peft import LoraConfig as PeftConfig
     from peft import inject_adapter_in_model

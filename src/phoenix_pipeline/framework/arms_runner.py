@@ -26,6 +26,7 @@ from kedro.pipeline.node import Node
 from kedro.runner import SequentialRunner
 from kedro.runner.task import Task
 from pluggy import PluginManager
+from threadpoolctl import threadpool_limits
 
 from phoenix_pipeline.arms.references import train_label_judge
 from phoenix_pipeline.child_process import ChildProcess, lent_process
@@ -120,22 +121,27 @@ def _processes(count: int, run: Run) -> Iterator[Start]:
 
 @contextmanager
 def _background() -> Iterator[Callable[[Run, Node], None]]:
-    """Yield what runs a node in a thread that gives way to the processes of arms."""
+    """Yield what runs a node in a thread that gives way to the processes of arms.
+
+    It computes by itself: threads that wait for each other after every operation take several times
+    as long where others have the cores.
+    """
     threads = torch.get_num_threads()
+
+    def run_beside(run: Run, node: Node) -> None:
+        with threadpool_limits(1, "blas"):
+            pool.submit(run, node).result()
+
     try:
         with ThreadPoolExecutor(1, "beside", _give_way) as pool:
-            yield lambda run, node: pool.submit(run, node).result()
+            yield run_beside
     finally:
         # Threads that start later, and MKL, go by the number that was set last.
         torch.set_num_threads(threads)
 
 
 def _give_way() -> None:
-    """Let this thread take one core, and where a thread has a priority of its own, the lowest.
-
-    Threads that wait for each other after every operation take many times as long where cores are
-    taken.
-    """
+    """Let this thread take one core, and where a thread has a priority of its own, a low one."""
     torch.set_num_threads(1)
     if sys.platform == "linux":
         thread = threading.get_native_id()

@@ -19,7 +19,13 @@ from phoenix_pipeline.config.settings_errors import explain, hint
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.framework.arm_blocks import ARMS, wrong_names
 from phoenix_pipeline.framework.deployment_check import check_deployment
-from phoenix_pipeline.framework.paths import DATA_ROOT, DEFAULT_DATA_ROOT, PATHS, local_paths
+from phoenix_pipeline.framework.paths import (
+    DATA_ROOT,
+    DEFAULT_DATA_ROOT,
+    PATHS,
+    SWEEPS,
+    local_paths,
+)
 from phoenix_pipeline.registry import load_extensions
 
 
@@ -210,11 +216,17 @@ class PhoenixConfigLoader(OmegaConfigLoader):
         return ""
 
     def _check_environment(self, env: str) -> None:
-        if self._conf_folder.is_dir() and not (self._conf_folder / env).is_dir():
-            found = sorted(path.name for path in self._conf_folder.iterdir() if path.is_dir())
+        if not self._conf_folder.is_dir():
+            return
+        folder = f"{self._conf_folder.name}/{env}"
+        found = {path.name for path in self._conf_folder.iterdir() if path.is_dir()} - {SWEEPS}
+        if env == SWEEPS:
             raise SettingsError(
-                f"--env {env}: there is no folder {self._conf_folder.name}/{env}{hint(env, found)}"
+                f"--env {env}: {folder} holds the files of `kedro sweep <name>` and is no "
+                f"environment; allowed: {', '.join(sorted(found))}"
             )
+        if not (self._conf_folder / env).is_dir():
+            raise SettingsError(f"--env {env}: there is no folder {folder}{hint(env, found)}")
 
 
 _ABSENT = object()

@@ -19,6 +19,8 @@ DATA_ROOT = "data_root"
 REFERENCES_ROOT = "references_root"
 PATHS = ("train_images", "test_images", DATA_ROOT, REFERENCES_ROOT)
 DEFAULT_DATA_ROOT = "data"
+# Below conf: the files of sweeps; below the data root: what they made.
+SWEEPS = "sweeps"
 _PREFIX = "phoenix-home-"
 
 

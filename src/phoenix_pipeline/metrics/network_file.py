@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from phoenix_pipeline.config import JudgeFileConfig
 from phoenix_pipeline.errors import CheckpointError, DataError, SettingsError
+from phoenix_pipeline.extras import how_to_install
 from phoenix_pipeline.images import ImageSet
 
 Network = Callable[[Tensor], Tensor]
@@ -109,7 +110,7 @@ def _open_onnx(path: Path, device: torch.device) -> Network:
     except ImportError as error:
         raise SettingsError(
             f"{SETTING}.path {str(path)!r} is an ONNX file, and ONNX Runtime is not installed; "
-            "install the extra `onnx` (pip install -e '.[onnx]')"
+            f"install the extra `onnx` by {how_to_install('onnx')}"
         ) from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()

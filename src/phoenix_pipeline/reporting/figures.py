@@ -63,12 +63,13 @@ def figures_of_arms(results: Sequence[ArmResults], class_names: Sequence[str]) -
 def write_figures(
     figures: Mapping[str, Figure], results: Sequence[ArmResults]
 ) -> Callable[[Path], None]:
-    """Return a function that fills a folder: figures as SVG and PDF, pictures of arms as PNG."""
+    """Return a function that fills a folder: figures as SVG, PDF and PNG, pictures as PNG."""
 
     def write(folder: Path) -> None:
         for name, figure in figures.items():
             (folder / f"{name}.svg").write_text(figure_svg(figure), encoding="utf-8")
             (folder / f"{name}.pdf").write_bytes(figure_pdf(figure))
+            figure.savefig(folder / f"{name}.png")
         for result in results:
             for name, picture in (("samples", result.grid), ("clients", result.clients_figure)):
                 if picture.is_file():

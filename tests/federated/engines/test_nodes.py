@@ -131,7 +131,8 @@ def test_a_warm_up_finds_the_labels_of_the_pool(tmp_path: Path) -> None:
         ({"run": "../../etc"}, {}, "16 hex digits"),
         ({"run": KEY + "/.."}, {}, "16 hex digits"),
         ({}, {"client-id": -1}, "'client-id'"),
-        ({}, {"clientid": 1}, "allowed keys are client-id"),
+        ({}, {"client-id": "one"}, "allowed keys are client-id"),
+        ({}, {"clientid": 1}, "'clientid': unknown key; did you mean client-id?"),
         ({}, {"data": "nowhere.parquet"}, "nowhere.parquet"),
     ],
 )

@@ -40,7 +40,7 @@ def cluster() -> Iterator[None]:
 
 @pytest.mark.skipif(find_spec("ray") is not None, reason="Ray is installed")
 def test_without_ray_one_line_says_how_to_install_it(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"pip install 'phoenix-pipeline\[ray\]'"):
+    with pytest.raises(SettingsError, match=r"uv pip install -e '\.\[ray\]'"):
         federate(tmp_path, engine="ray")
 
 

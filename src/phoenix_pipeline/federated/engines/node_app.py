@@ -19,6 +19,7 @@ from pydantic import Field, ValidationError
 
 from phoenix_pipeline.config import ImagesConfig
 from phoenix_pipeline.config.data import Colour, Fit, Window
+from phoenix_pipeline.config.settings_errors import hint
 from phoenix_pipeline.errors import DataError, FederationError, SettingsError
 from phoenix_pipeline.federated.client_app import build_client_app, read_settings
 from phoenix_pipeline.federated.own_models import OwnModels, SiteLatents
@@ -144,14 +145,20 @@ def read_node_config(context: Context) -> NodeConfig:
     try:
         return NodeConfig.model_validate(given)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = "-".join(str(part) for part in first["loc"]).replace("_", "-")
-        names = dict.fromkeys([*NodeConfig.__annotations__, *NodeConfig.model_fields])
-        allowed = ", ".join(name.replace("_", "-") for name in names)
         raise SettingsError(
-            f"node configuration {key!r}: {first['msg']}; allowed keys are {allowed}: change "
-            "--node-config of this SuperNode"
+            f"node configuration {_first_fault(error)}: change --node-config of this SuperNode"
         ) from error
+
+
+def _first_fault(error: ValidationError) -> str:
+    """Return the key and what is wrong with it; an unknown key first, since another may want it."""
+    first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
+    key = "-".join(str(part) for part in first["loc"]).replace("_", "-")
+    names = dict.fromkeys([*NodeConfig.__annotations__, *NodeConfig.model_fields])
+    allowed = [name.replace("_", "-") for name in names]
+    if first["type"] == "extra_forbidden":
+        return f"{key!r}: unknown key{hint(key, allowed)}"
+    return f"{key!r}: {first['msg']}; allowed keys are {', '.join(allowed)}"
 
 
 def _state_folder(node: NodeConfig, run_key: str) -> Path:

@@ -23,6 +23,7 @@ from flwr.common.constant import ErrorCode
 
 from phoenix_pipeline.config import RayConfig
 from phoenix_pipeline.errors import FederationError, SettingsError
+from phoenix_pipeline.extras import how_to_install
 from phoenix_pipeline.federated.client_app import build_client_app
 from phoenix_pipeline.federated.engines.local_grid import LocalGrid, Task
 from phoenix_pipeline.federated.fleet import Attendance, Fleet
@@ -44,7 +45,7 @@ def train(job: FederatedJob, folder: Path, watch: Watch) -> FederatedResult:
     if find_spec("ray") is None:
         raise SettingsError(
             "federation.engine is ray, but Ray is not installed; install it by "
-            "`pip install 'phoenix-pipeline[ray]'`, or set federation.engine: in_process"
+            f"{how_to_install('ray')}, or set federation.engine: in_process"
         )
     config = job.config.ray
     device = _client_device(job)

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from phoenix_pipeline.errors import CheckpointError, DataError
+from phoenix_pipeline.framework.paths import SWEEPS
 from phoenix_pipeline.framework.project import open_config
 from phoenix_pipeline.framework.sweeps.cells import Cell, arm_digests, expand
-from phoenix_pipeline.framework.sweeps.settings import FOLDER, SweepConfig, load_sweep
+from phoenix_pipeline.framework.sweeps.settings import SweepConfig, load_sweep
 from phoenix_pipeline.json_files import read_json, write_json
 from phoenix_pipeline.metrics.arm_metrics import ArmMetrics, read_metrics
 
@@ -93,17 +94,17 @@ class Sweep:
     @property
     def data(self) -> Path:
         """The folder that holds the cells' folders."""
-        return self.project / self.data_root / FOLDER / self.name
+        return self.project / self.data_root / SWEEPS / self.name
 
     @property
     def reporting(self) -> Path:
         """The folder that tables and figures go to."""
-        return self.project / self.data_root / "08_reporting" / FOLDER / self.name
+        return self.project / self.data_root / "08_reporting" / SWEEPS / self.name
 
     @property
     def references_root(self) -> Path:
         """The folder of the label judge and the reference statistics, which all cells share."""
-        return self.data_root / FOLDER / self.name
+        return self.data_root / SWEEPS / self.name
 
     def cell_root(self, cell: Cell) -> Path:
         """Return the cell's ``data_root``."""

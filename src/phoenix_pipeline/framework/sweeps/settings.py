@@ -9,12 +9,12 @@ from pydantic import Field
 from phoenix_pipeline.config.base import Group
 from phoenix_pipeline.config.settings_errors import explain, hint
 from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.framework.paths import SWEEPS
 from phoenix_pipeline.framework.project import open_config
 from phoenix_pipeline.reporting.columns import describe_metric
 
 SEED = "run.seed"
 ARM = "arm"
-FOLDER = "sweeps"
 _RESERVED = (ARM, "cell")
 
 
@@ -64,13 +64,13 @@ def load_sweep(conf: Path, name: str, env: str | None = None) -> SweepConfig:
 
     ``env`` goes before the environment that the sweep itself names; arms may be of either.
     """
-    path = conf / FOLDER / f"{name}.yml"
+    path = conf / SWEEPS / f"{name}.yml"
     if path.stem != name or not path.is_file():
-        found = [file.stem for file in (conf / FOLDER).glob("*.yml")]
+        found = [file.stem for file in (conf / SWEEPS).glob("*.yml")]
         raise SettingsError(
-            f"there is no sweep {name!r} in {conf.name}/{FOLDER}{hint(name, found)}"
+            f"there is no sweep {name!r} in {conf.name}/{SWEEPS}{hint(name, found)}"
         )
-    shown = f"{conf.name}/{FOLDER}/{path.name}"
+    shown = f"{conf.name}/{SWEEPS}/{path.name}"
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from phoenix_pipeline.config import ARM_GROUPS, SHARED_GROUPS, ArmSettings
 from phoenix_pipeline.errors import CheckpointError, DataError
@@ -47,11 +46,8 @@ PARTS = {
     "model_card": "model_card",
     "sample_card": "sample_card",
 }
-# Table, report, figures of scores, rounds, classes and grids, what writes a folder of them, and a
-# row per model that was ever compared.
-Compared = tuple[
-    pd.DataFrame, str, Figure, Figure, Figure, Figure, Callable[[Path], None], pd.DataFrame
-]
+# Table, report, what writes a folder of figures, and a row per model that was ever compared.
+Compared = tuple[pd.DataFrame, str, Callable[[Path], None], pd.DataFrame]
 # Settings that may differ without a word: they change the way to a result, not the result.
 _WITHOUT_EFFECT = (
     "run.arms_at_a_time",
@@ -160,15 +156,13 @@ def compare(arms: tuple[str, ...]) -> Callable[..., Compared]:
             links=places(parameters),
         )
         figures["grids"] = draw_grids(grids)
-        curves = figures["scores"], figures["rounds"], figures["class_histograms"]
-        take_along = write_figures(figures, results)
-        return table, report, *curves, figures["grids"], take_along, runs
+        return table, report, write_figures(figures, results), runs
 
     compare_all.__name__ = "compare_arms"
     return compare_all
 
 
-def announce(table: pd.DataFrame, report: str, parameters: dict[str, Any]) -> None:
+def announce(table: pd.DataFrame, parameters: dict[str, Any]) -> None:
     """Print the table and where to look next."""
     lines = "\n".join(f"  {label}: {command}" for label, command in places(parameters).items())
     logger.info("comparison\n%s\n\nLook next at\n%s", format_table(table), lines)
