@@ -15,8 +15,7 @@ from phoenix_pipeline.config import (
     TrainingConfig,
     UNetConfig,
 )
-from phoenix_pipeline.diffusion.batches import Batch
-from phoenix_pipeline.diffusion.conditioning import Condition
+from phoenix_pipeline.diffusion.batches import Batch, Condition
 from phoenix_pipeline.diffusion.dp_sgd import per_image_gradients
 from phoenix_pipeline.diffusion.sampling import Guidance, sample_images
 from phoenix_pipeline.diffusion.unet import build_unet

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from phoenix_pipeline.config import NoiseConfig, TrainingConfig
 from phoenix_pipeline.diffusion import training
-from phoenix_pipeline.diffusion.conditioning import Condition
+from phoenix_pipeline.diffusion.batches import Condition
 from phoenix_pipeline.diffusion.graphed import GraphedSteps, graphed_steps, why_not_graphed
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
 from phoenix_pipeline.optimization.work import LocalWork

@@ -134,15 +134,13 @@ class TrainingConfig(Group):
 
     @model_validator(mode="after")
     def _memory_is_saved_once(self) -> Self:
-        if self.dp_sgd.enabled and (self.gradient_checkpointing or self._is_divided()):
+        is_divided = "micro_batch" not in self.auto and self.micro_batch is not None
+        if self.dp_sgd.enabled and (self.gradient_checkpointing or is_divided):
             raise ValueError(
                 "dp_sgd takes gradients of so many images at a time as memory allows; leave out "
                 "training.micro_batch and training.gradient_checkpointing"
             )
         return self
-
-    def _is_divided(self) -> bool:
-        return "micro_batch" not in self.auto and self.micro_batch is not None
 
     @model_validator(mode="after")
     def _gradients_can_be_taken_apart(self) -> Self:

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from phoenix_pipeline.config import TrainingConfig
-from phoenix_pipeline.diffusion.batches import draw_batch
-from phoenix_pipeline.diffusion.conditioning import Condition
+from phoenix_pipeline.diffusion.batches import Condition, draw_batch
 from phoenix_pipeline.diffusion.dropout import set_dropout_generators
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
 from phoenix_pipeline.diffusion.steps import (

@@ -155,16 +155,12 @@ def _ends(name: str, ends: tuple[str, ...]) -> bool:
 def _merged_state(unet: nn.Module) -> dict[str, Tensor]:
     changes = {f"{name}.weight": layer.get_delta_weight(_ADAPTER) for name, layer in _layers(unet)}
     state: dict[str, Tensor] = {}
-    for name, array in _all_arrays(unet).items():
+    for name, array in (*unet.named_parameters(), *unet.named_buffers()):
         if ".lora_" in name:
             continue
         plain = name.replace(f".{_BASE}.", ".")
         state[plain] = (array + changes[plain] if plain in changes else array).detach().clone()
     return state
-
-
-def _all_arrays(unet: nn.Module) -> dict[str, Tensor]:
-    return {**dict(unet.named_parameters()), **dict(unet.named_buffers())}
 
 
 def _layers(unet: nn.Module) -> Iterator[tuple[str, Any]]:

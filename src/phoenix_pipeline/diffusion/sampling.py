@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from phoenix_pipeline.config import NoiseConfig, SamplingConfig
-from phoenix_pipeline.diffusion.conditioning import null_class
+from phoenix_pipeline.diffusion.batches import null_class
 from phoenix_pipeline.diffusion.samplers import SAMPLERS, TakeStep
 from phoenix_pipeline.diffusion.schedulers import prepare_scheduler
 from phoenix_pipeline.diffusion.unet_inference import Predict, predict_at

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from phoenix_pipeline.config import TrainingConfig
+from phoenix_pipeline.diffusion.batches import Condition
 from phoenix_pipeline.diffusion.columns import Columns
-from phoenix_pipeline.diffusion.conditioning import Condition
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
 from phoenix_pipeline.diffusion.stack import Row, Stack
 from phoenix_pipeline.diffusion.training import mean_loss

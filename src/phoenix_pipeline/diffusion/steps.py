@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from phoenix_pipeline.config import TrainingConfig
-from phoenix_pipeline.diffusion.batches import Batch, draw_batch, mean_error, split_batch
-from phoenix_pipeline.diffusion.conditioning import Condition
+from phoenix_pipeline.diffusion.batches import Batch, Condition, draw_batch, mean_error, split_batch
 from phoenix_pipeline.diffusion.dp_sgd import set_private_gradients
 from phoenix_pipeline.diffusion.dropout import set_dropout_generators
 from phoenix_pipeline.diffusion.noise import NoiseSchedule

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from phoenix_pipeline.config import TrainingConfig
-from phoenix_pipeline.diffusion.conditioning import Condition
+from phoenix_pipeline.diffusion.batches import Condition
 from phoenix_pipeline.diffusion.graphed import graphed_steps, why_not_graphed
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
 from phoenix_pipeline.diffusion.steps import EagerSteps, Steps

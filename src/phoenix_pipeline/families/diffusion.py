@@ -82,7 +82,7 @@ class DiffusionFamily(Family):
         training: TrainingConfig,
     ) -> "LocalResult":
         """Train in place; see :func:`phoenix_pipeline.diffusion.training.train_locally`."""
-        from phoenix_pipeline.diffusion.conditioning import condition_of
+        from phoenix_pipeline.diffusion.batches import condition_of
         from phoenix_pipeline.diffusion.noise import forward_process
         from phoenix_pipeline.diffusion.training import train_locally
 
@@ -150,7 +150,7 @@ class DiffusionFamily(Family):
         training: TrainingConfig,
     ) -> "list[LocalResult | TrainingError]":
         """Train several clients; see :func:`phoenix_pipeline.diffusion.stacked.train_stacked`."""
-        from phoenix_pipeline.diffusion.conditioning import condition_of
+        from phoenix_pipeline.diffusion.batches import condition_of
         from phoenix_pipeline.diffusion.noise import forward_process
         from phoenix_pipeline.diffusion.stacked import train_stacked
 

@@ -69,7 +69,11 @@ class Family(ABC):
     def build(
         self, model: ModelConfig, channels: int, image_size: int, seed: int, num_classes: int = 0
     ) -> "nn.Module":
-        """Return the network; weights by ``seed`` alone. Raises SettingsError for odd images."""
+        """Return the network; its weights depend on ``seed`` alone.
+
+        ``num_classes``: of a conditional model, 0 of any other. Raises SettingsError for images
+        that it does not make.
+        """
 
     @abstractmethod
     def count_layers(self, model: ModelConfig, image_size: int) -> int:
@@ -77,7 +81,10 @@ class Family(ABC):
 
     @abstractmethod
     def run_once(self, network: "nn.Module", channels: int, image_size: int) -> int:
-        """Run once, on zeros on torch's default device, what training differentiates; return N."""
+        """Run what training differentiates, once, on zeros; return for how many images.
+
+        It is run on torch's current default device.
+        """
 
     @abstractmethod
     def train_locally(
@@ -100,7 +107,10 @@ class Family(ABC):
         device: "torch.device | str",
         labels: Sequence[int] | None = None,
     ) -> "Iterator[np.ndarray]":
-        """Yield uint8 batches [B, C, H, W]; image ``i`` depends on ``seeds[i]``, ``labels[i]``."""
+        """Yield uint8 batches [B, C, H, W]; image ``i`` depends on ``seeds[i]`` alone.
+
+        With a conditional model it depends on ``labels[i]`` as well, the class that it is to show.
+        """
 
     def check(
         self, model: ModelConfig, sampling: SamplingConfig, channels: int, image_size: int

@@ -1,7 +1,6 @@
 """Local training of the DCGAN: one discriminator and one generator step per batch."""
 
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -55,7 +54,9 @@ def train_locally(
     if at_rest:
         at_rest.restore(parameters)
     if optimizer_state is not None:
-        _keep_moments(players, optimizer_state)
+        optimizer_state.clear()
+        for player in players:
+            optimizer_state |= adam_state(player.optimizer, player.parameters)
     return LocalResult(
         loss=_mean_generator_loss(losses),
         images_trained=work.steps * training.batch_size,
@@ -107,12 +108,6 @@ class _Player:
         scaler.step(self.optimizer)
         for correction in self.corrections:
             correction.after_step(self.optimizer.param_groups[0]["lr"])
-
-
-def _keep_moments(players: Iterable[_Player], state: dict[str, Tensor]) -> None:
-    state.clear()
-    for player in players:
-        state.update(adam_state(player.optimizer, player.parameters))
 
 
 def _descend(

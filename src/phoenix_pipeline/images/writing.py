@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from phoenix_pipeline.checkpoints import atomic_path
 from phoenix_pipeline.config import ImagesConfig
 from phoenix_pipeline.errors import DataError
-from phoenix_pipeline.images.encoding import encode_png
+from phoenix_pipeline.images.formats import encode_png
 from phoenix_pipeline.images.image_set import ImageSet
 from phoenix_pipeline.images.parquet import read_parquet
 

@@ -51,7 +51,8 @@ def draw_shared_pool(
     if config.beta and config.class_balanced and (partition["label"] < 0).any():
         logger.info("the images have no labels: the shared pool is drawn without balancing classes")
         config = config.model_copy(update={"class_balanced": False})
-    size = round(_pool_fraction(config.beta, config) * len(partition))
+    beta = config.beta / (1.0 + config.beta) if _leaves_owners(config) else config.beta
+    size = round(beta * len(partition))
     _check_size(partition, config, size, num_classes)
     pool = _draw_pool(partition, config, size, seed)
     clients = np.unique(partition["client_id"])
@@ -82,34 +83,25 @@ def _leaves_owners(config: SharedPoolConfig) -> bool:
     return config.source == "held_out" or not config.keep_private_copy
 
 
-def _pool_fraction(beta: float, config: SharedPoolConfig) -> float:
-    return beta / (1.0 + beta) if _leaves_owners(config) else beta
-
-
 def _check_size(
     partition: pd.DataFrame, config: SharedPoolConfig, size: int, num_classes: int
 ) -> None:
     if config.beta == 0:
         return
     images = len(partition)
-    needed = 1
-    if config.class_balanced:
-        needed = num_classes
+    needed = num_classes if config.class_balanced else 1
     if size < needed:
+        kept = images - needed if _leaves_owners(config) else images
         kind = f", fewer than one of each of {num_classes} classes" if config.class_balanced else ""
         raise SettingsError(
             f"shared_pool.beta {config.beta:g} of {images} images gives a pool of {size}{kind}; "
-            f"possible is shared_pool.beta from {_ceil(_smallest_beta(needed, images, config))}"
+            f"possible is shared_pool.beta from {_ceil(needed / kept)}"
         )
     if config.alpha > 0 and round(config.alpha * size) == 0:
         raise SettingsError(
             f"shared_pool.alpha {config.alpha:g} of a pool of {size} images gives no client any; "
             f"possible is shared_pool.alpha from {_ceil(1 / size)} or a larger beta"
         )
-
-
-def _smallest_beta(needed: int, images: int, config: SharedPoolConfig) -> float:
-    return needed / (images - needed) if _leaves_owners(config) else needed / images
 
 
 def _ceil(fraction: float) -> str:

@@ -199,14 +199,13 @@ def render_data_card(card: Mapping[str, Any]) -> str:
         "trained": f"{model['trained']}, on {model['training_images']:,} images at the clients "
         "(shared ones counted at each)",
         "sampling": ", ".join(f"{name} {value}" for name, value in card["sampling"].items()),
-        "seed": card["seed"],
+        "seed": str(card["seed"]),
         "drawn from": _origin(card["images_per_model"]),
         "made by": f"phoenix-pipeline {card['phoenix_pipeline']}, {card['written']}",
     }
     front = sample_front_matter(card["licence"], card["num_images"], card["data_files"])
     lines = [*front, "# Generated images", "", "A model drew every image here."]
-    lines += ["", "| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())]
-    lines += ["", "## What left the clients while the model was trained", ""]
+    lines += ["", *_table(rows), "", "## What left the clients while the model was trained", ""]
     lines += [f"- {sentence}" for sentence in card["disclosure"]]
     lines += ["", "## Privacy", "", _NO_GUARANTEE, "", _memorisation(card["scores"])]
     lines += ["", "The settings of the model in full are in `data_card.json`.", ""]

@@ -55,7 +55,8 @@ def privacy_rows(table: pd.DataFrame) -> list[list[str]]:
     written = format_values(list(arms[fidelity]), describe_metric(fidelity)) if fidelity else None
     rows = []
     for place, (_, arm) in enumerate(arms.iterrows()):
-        values = {str(name): float(value) for name, value in arm.items() if _is_number(value)}
+        numbers = ((n, v) for n, v in arm.items() if isinstance(v, int | float) and pd.notna(v))
+        values = {str(name): float(value) for name, value in numbers}
         if not {"membership_auc", "copied_share"} & values.keys():
             continue
         lead = [str(arm["arm"]), *([written[place] or MISSING] if written else [])]
@@ -127,10 +128,6 @@ def _with_interval(values: Mapping[str, float], name: str) -> str:
         return MISSING
     low, high = values[f"{name}_low"], values[f"{name}_high"]
     return f"{values[name]:.3f} ({low:.2f}\N{EN DASH}{high:.2f})"
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and bool(pd.notna(value))
 
 
 def _draw_panel(axes: Axes, arms: pd.DataFrame, fidelity: str, name: str) -> dict[str, object]:

@@ -87,7 +87,8 @@ def draw_filter_decisions(rounds: pd.DataFrame) -> Figure:
     checks = rounds[rounds["score"].notna()].sort_values("round")
     figure = new_figure(9, 4.2)
     axes = figure.subplots()
-    left = _disconnections(rounds)
+    gone = rounds[~rounds["connected"].astype(bool)]
+    left = gone.groupby("client_id")["round"].min()
     for client_id, scores in checks.groupby("client_id"):
         out = client_id in left.index
         axes.plot(
@@ -117,12 +118,6 @@ def _finish(axes: Axes, title: str, y_label: str) -> None:
     axes.set_ylabel(y_label)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     style_axes(axes, title)
-
-
-def _disconnections(rounds: pd.DataFrame) -> pd.Series:
-    """Return client_id -> round of the first row in which it is no longer connected."""
-    gone = rounds[~rounds["connected"].astype(bool)]
-    return gone.groupby("client_id")["round"].min()
 
 
 def _mark_disconnections(axes: Axes, left: pd.Series, checks: pd.DataFrame) -> None:

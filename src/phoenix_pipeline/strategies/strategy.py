@@ -139,11 +139,6 @@ def known_strategies() -> Registry[type[Strategy]]:
     return Registry("strategies", dict(sorted(own.items())))
 
 
-def build_strategies(chosen: Mapping[str, Mapping[str, Any]]) -> list[Strategy]:
-    """Return the strategies of ``federation.strategies``, in order; raises SettingsError."""
-    return [_build(name, given) for name, given in chosen.items()]
-
-
 def _build(name: str, given: Mapping[str, Any] | None) -> Strategy:
     strategy = look_up(known_strategies(), name, _SETTING)
     try:
@@ -167,7 +162,7 @@ class Strategies:
     @classmethod
     def of(cls, settings: Mapping[str, Mapping[str, Any]]) -> "Strategies":
         """Return those of ``federation.strategies``; raises SettingsError for what is unknown."""
-        return cls(build_strategies(settings))
+        return cls([_build(name, given) for name, given in settings.items()])
 
     def check(self, arm: ArmSettings) -> None:
         """Raise SettingsError for the first that does not go with the settings of ``arm``."""

@@ -2,10 +2,9 @@
 
 from phoenix_pipeline.diffusion.samplers.ddim import DDIM
 from phoenix_pipeline.diffusion.samplers.ddpm import DDPM
-from phoenix_pipeline.diffusion.samplers.dpm_solver import DPM_SOLVER
+from phoenix_pipeline.diffusion.samplers.dpm_solver import DPM_SOLVER, UNIPC
 from phoenix_pipeline.diffusion.samplers.flow import EULER, HEUN
 from phoenix_pipeline.diffusion.samplers.steps import NewSteps, Sampler, TakeStep
-from phoenix_pipeline.diffusion.samplers.unipc import UNIPC
 from phoenix_pipeline.registry import Registry
 
 SAMPLERS = Registry(

@@ -1,9 +1,12 @@
-"""DPM-Solver++(2M), midpoint: Lu et al., arXiv 2211.01095, algorithm 2."""
+"""DPM-Solver++(2M), midpoint (arXiv 2211.01095, algorithm 2), and UniPC (arXiv 2302.04867)."""
 
+import copy
 from functools import partial
 from itertools import pairwise
 from math import log
 from typing import Any
+
+from torch import Tensor
 
 from phoenix_pipeline.config import NoiseConfig
 from phoenix_pipeline.diffusion.samplers.steps import (
@@ -50,4 +53,23 @@ def _steps(scheduler: Any) -> list[Step]:
 
 DPM_SOLVER = Sampler(
     _scheduler, lambda scheduler, config: partial(StepTable, _steps(scheduler), None)
+)
+
+
+class _SchedulerSteps:
+    """diffusers' own steps, whose tables stay on the CPU: nothing waits for a GPU."""
+
+    def __init__(self, scheduler: Any) -> None:
+        self._scheduler = scheduler
+
+    def __call__(self, x_t: Tensor, prediction: Tensor, index: int) -> Tensor:
+        t = self._scheduler.timesteps[index]
+        x: Tensor = self._scheduler.step(prediction, t, x_t, return_dict=False)[0]
+        return x
+
+
+# It keeps earlier predictions: each batch has a scheduler of its own.
+UNIPC = Sampler(
+    lambda noise: ("UniPCMultistepScheduler", {}),
+    lambda scheduler, config: lambda generators: _SchedulerSteps(copy.deepcopy(scheduler)),
 )

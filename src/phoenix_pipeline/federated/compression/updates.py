@@ -8,9 +8,8 @@ import torch
 from torch import Generator, Size, Tensor, dtype
 
 from phoenix_pipeline.errors import FederationError, TrainingError
-from phoenix_pipeline.federated.compression.channels import Channels, channels_of
+from phoenix_pipeline.federated.compression.channels import Channels, channels_of, deflate, inflate
 from phoenix_pipeline.federated.compression.codecs import Codec, codec_for
-from phoenix_pipeline.federated.compression.deflate import deflate, inflate
 from phoenix_pipeline.federated.wire import Joined, Layout, is_finite, join, select
 from phoenix_pipeline.strategies.strategy import is_state
 
@@ -110,7 +109,8 @@ def encode(
     Raises TrainingError: a value is not finite.
     """
     joined = join(update)
-    for name, array in joined.items() if not _all_finite(joined) else ():
+    floats = [v for v in joined.vectors.values() if v.is_floating_point()]
+    for name, array in joined.items() if not all(map(is_finite, floats)) else ():
         if array.is_floating_point() and not is_finite(array):
             raise TrainingError(f"the update of {name} holds a value that is not finite")
     plan = _plan(joined.layout, codec)
@@ -129,10 +129,6 @@ def encode(
             left = {**left, **own} if left.keys() - own.keys() else own
     vectors = join(parts, plan.layout).vectors
     return Encoded(deflate(vectors) if codec else vectors, left)
-
-
-def _all_finite(arrays: Joined) -> bool:
-    return all(is_finite(v) for v in arrays.vectors.values() if v.is_floating_point())
 
 
 def _earlier(left: Mapping[str, Tensor], plan: _Plan) -> Tensor:

@@ -54,15 +54,12 @@ def gaussian_epsilon(noise_multiplier: float, delta: float) -> float:
     )
 
 
-def noise_multiplier_for(
-    target_epsilon: float, delta: float, sampling_rate: float, steps: int
-) -> float:
-    """Return the least noise multiplier within the target; raises SettingsError if none is."""
-    return _solve_noise(target_epsilon, delta, sampling_rate, steps)
-
-
 @lru_cache(maxsize=256)
-def _solve_noise(target: float, delta: float, rate: float, steps: int) -> float:
+def noise_multiplier_for(target: float, delta: float, rate: float, steps: int) -> float:
+    """Return the least noise multiplier whose epsilon is within ``target``.
+
+    ``rate``: of sampling. Raises SettingsError: no noise of a sensible size reaches it.
+    """
     if epsilon_spent(_MOST_NOISE, rate, steps, delta) > target:
         raise SettingsError(
             f"target_epsilon {target:g} cannot be reached in {steps} steps at delta {delta:g}; "
@@ -123,12 +120,8 @@ def dp_sgd_noise(config: DpSgdConfig, batch_size: int, num_images: int, run_step
     """Return the multiplier of a client over ``run_steps``; raises SettingsError if none is."""
     if config.noise_multiplier is not None:
         return config.noise_multiplier
-    return noise_multiplier_for(
-        config.target_epsilon or 0.0,
-        config.delta,
-        sampling_rate(batch_size, num_images),
-        run_steps,
-    )
+    rate = sampling_rate(batch_size, num_images)
+    return noise_multiplier_for(config.target_epsilon or 0.0, config.delta, rate, run_steps)
 
 
 def dp_sgd_epsilon(
