@@ -163,7 +163,7 @@ def test_the_default_scores_without_the_extra_and_says_what_is_missing(
     assert "fid_pixels" in scores.scores
     assert "the extra `efficientnet`" in scores.skipped["fid_efficientnet_lite0"]
     named = {"extractors": ["fid_efficientnet_lite0"]}
-    with pytest.raises(SettingsError, match=r"'phoenix-pipeline\[efficientnet\]'"):
+    with pytest.raises(SettingsError, match=r"\[efficientnet\]'"):
         phoenix.score(images.test.images, images, folder=tmp_path, evaluation=named)
     assert not list(tmp_path.iterdir())
 

@@ -110,7 +110,7 @@ def test_without_the_extra_what_was_named_is_refused_and_the_default_goes_on(
     monkeypatch.setitem(sys.modules, absent, None)  # its import fails
     for asked in (("fid_efficientnet_lite0",), ("fid_pixels", "fid_efficientnet_lite0")):
         config = EvaluationConfig(extractors=asked)
-        with pytest.raises(SettingsError, match=r"'phoenix-pipeline\[efficientnet\]'") as caught:
+        with pytest.raises(SettingsError, match=r"\[efficientnet\]'") as caught:
             check_extractors(config)
         told = str(caught.value)
         assert "\n" not in told
