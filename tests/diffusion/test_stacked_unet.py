@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from phoenix_pipeline.config import NoiseConfig, TrainingConfig, UNetConfig
-from phoenix_pipeline.diffusion.columns import BatchedUNet, Columns, batched_attention
+from phoenix_pipeline.diffusion.batched_unet import BatchedUNet, batched_attention
+from phoenix_pipeline.diffusion.columns import Columns
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
 from phoenix_pipeline.diffusion.stack import Stack
 from phoenix_pipeline.diffusion.stacked_unet import StackedUNet

@@ -9,7 +9,8 @@ import torch
 from diffusers import UNet2DModel
 
 from phoenix_pipeline.config import ModelConfig, NoiseConfig, UNetConfig
-from phoenix_pipeline.diffusion.export import check_arrays, export_pipeline, load_start
+from phoenix_pipeline.diffusion.export import export_pipeline
+from phoenix_pipeline.diffusion.start import check_arrays, load_start
 from phoenix_pipeline.diffusion.unet import build_unet
 from phoenix_pipeline.errors import CheckpointError, SettingsError
 from phoenix_pipeline.families import family_of

@@ -13,13 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from phoenix_pipeline.config import TrainingConfig
+from phoenix_pipeline.diffusion.batched_unet import BatchedUNet, PredictStacked, batched_attention
 from phoenix_pipeline.diffusion.batches import Batch, Condition, draw, stacked_batch
-from phoenix_pipeline.diffusion.columns import (
-    BatchedUNet,
-    Columns,
-    PredictStacked,
-    batched_attention,
-)
+from phoenix_pipeline.diffusion.columns import Columns
 from phoenix_pipeline.diffusion.dropout import set_dropout_generators
 from phoenix_pipeline.diffusion.graphed import why_not_graphed
 from phoenix_pipeline.diffusion.noise import NoiseSchedule

@@ -166,7 +166,7 @@ class DiffusionFamily(Family):
         self, folder: Path, network: "nn.Module", model: ModelConfig
     ) -> "dict[str, Tensor]":
         """Return the start's weights; see :func:`~phoenix_pipeline.diffusion.export.load_start`."""
-        from phoenix_pipeline.diffusion.export import load_start
+        from phoenix_pipeline.diffusion.start import load_start
 
         return load_start(folder, network, model.noise)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from phoenix_pipeline.errors import FederationError
-from phoenix_pipeline.federated.compression.channels import deflate, inflate
+from phoenix_pipeline.federated.compression.deflate import deflate, inflate
 
 
 def zeros(count: int) -> Tensor:

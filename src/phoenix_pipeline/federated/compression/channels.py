@@ -1,16 +1,14 @@
-"""Many arrays as one vector, what is one value for each of their channels, and codes as bytes.
+"""Many arrays as one vector, and what is one value for each of their channels.
 
 A model has hundreds of small arrays. An operation on each of them costs more than their values do,
 so codecs work on all of them at once.
 """
 
 import math
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
-import numpy as np
 import torch
 from torch import Size, Tensor
 
@@ -114,49 +112,3 @@ class Channels:
 def channels_of(shapes: tuple[Size, ...]) -> Channels:
     """Return the layout of arrays of ``shapes``, which is worked out once."""
     return Channels(shapes)
-
-
-_CODES = ("uint8", "int8")
-_LEVEL, _RAW, _MEMORY = 9, -15, 9
-
-
-def deflate(vectors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return ``vectors``, by the name of their dtype, with those of codes as uint8 [bytes]."""
-    return {key: _shrink(v) if key in _CODES else v for key, v in vectors.items()}
-
-
-def inflate(
-    vectors: Mapping[str, Tensor], lengths: Mapping[str, tuple[int, torch.dtype]]
-) -> dict[str, Tensor]:
-    """Return what :func:`deflate` was given, no more than ``lengths``; raises FederationError."""
-    return {
-        key: _expand(key, v, *lengths[key]) if key in _CODES and key in lengths else v
-        for key, v in vectors.items()
-    }
-
-
-def _shrink(codes: Tensor) -> Tensor:
-    packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, _RAW, _MEMORY, zlib.Z_HUFFMAN_ONLY)
-    packed = packer.compress(codes.numpy().tobytes()) + packer.flush()
-    return torch.from_numpy(np.frombuffer(packed, np.uint8).copy())
-
-
-def _expand(key: str, packed: Tensor, length: int, dtype: torch.dtype) -> Tensor:
-    if packed.dtype != torch.uint8 or packed.dim() != 1:
-        raise FederationError(
-            f"the message's array {key} is {packed.dtype} {tuple(packed.shape)}; deflated codes "
-            "are one vector of torch.uint8"
-        )
-    unpacker = zlib.decompressobj(_RAW)
-    try:
-        # One byte more tells too long a message from one that ends here.
-        found = unpacker.decompress(packed.numpy().tobytes(), length + 1)
-    except zlib.error as error:
-        raise FederationError(f"the message's array {key} cannot be inflated: {error}") from error
-    if len(found) != length or not unpacker.eof or unpacker.unused_data:
-        raise FederationError(
-            f"the message's array {key} inflates to {'over ' if len(found) > length else ''}"
-            f"{min(len(found), length)} codes; the model and the settings need {length}, and "
-            "nothing after them"
-        )
-    return torch.from_numpy(np.frombuffer(found, np.uint8).copy()).view(dtype)

@@ -8,8 +8,9 @@ import torch
 from torch import Generator, Size, Tensor, dtype
 
 from phoenix_pipeline.errors import FederationError, TrainingError
-from phoenix_pipeline.federated.compression.channels import Channels, channels_of, deflate, inflate
+from phoenix_pipeline.federated.compression.channels import Channels, channels_of
 from phoenix_pipeline.federated.compression.codecs import Codec, codec_for
+from phoenix_pipeline.federated.compression.deflate import deflate, inflate
 from phoenix_pipeline.federated.wire import Joined, Layout, is_finite, join, select
 from phoenix_pipeline.strategies.strategy import is_state
 
