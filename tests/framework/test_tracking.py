@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from kedro.framework.session import KedroSession
 from phoenix_pipeline.config import ArmSettings, LocalWorkConfig
 from phoenix_pipeline.config.base import flatten
 from phoenix_pipeline.errors import SettingsError, TrainingError
+from phoenix_pipeline.framework import system_metrics
 from phoenix_pipeline.framework.mlflow_runs import SessionRuns
 from phoenix_pipeline.framework.mlflow_store import TrackingConfig, tracking_uri
 from phoenix_pipeline.framework.node_log import NodeTimes
@@ -98,6 +100,27 @@ def test_each_arm_has_a_run_of_its_own(tracked: Path) -> None:
     artifacts = {item.path for item in client.list_artifacts(fedavg.info.run_id)}
     assert artifacts == {"model", "metrics.json"}
     assert client.list_artifacts(fedavg.info.run_id, "model")[0].path == "model/weights.txt"
+
+
+def test_the_machine_is_watched_on_request(tracked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("psutil")
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
+    kedro_run(tracked)
+    (tracked / "conf/base/mlflow.yml").write_text("experiment: tiny\nsystem_metrics: true\n")
+    kedro_run(tracked)
+    unwatched, watched = found_runs(tracked, "attributes.run_name = 'session'")
+    assert not [name for name in unwatched.data.metrics if name.startswith("system/")]
+    assert 0.0 < watched.data.metrics["system/system_memory_usage_percentage"] < 100.0
+    assert not [t for t in threading.enumerate() if t.name == "SystemMetricsMonitor"]
+
+
+def test_what_watches_the_machine_is_asked_for(
+    tracked: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(system_metrics, "find_spec", lambda name: None)
+    (tracked / "conf/base/mlflow.yml").write_text("experiment: tiny\nsystem_metrics: true\n")
+    with pytest.raises(SettingsError, match="needs psutil, the extra system-metrics"):
+        kedro_run(tracked)
 
 
 def test_every_arm_can_be_filtered_by_images_and_partition(tracked: Path) -> None:

@@ -127,6 +127,11 @@ class TrackingConfig(BaseModel):
         False,
         description="Register each arm's model as a new version of <experiment>-<arm>.",
     )
+    system_metrics: bool = Field(
+        False,
+        description="Log CPU, memory, disk, network and GPU of this machine every 10 s to the "
+        "session's run (extra `system-metrics`).",
+    )
 
 
 def tracking_uri(config: TrackingConfig, project: Path) -> str:

@@ -20,10 +20,11 @@ from phoenix_pipeline.config.base import flatten
 from phoenix_pipeline.config.settings_errors import explain
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.file_locks import CAN_LOCK
-from phoenix_pipeline.framework.mlflow_runs import SessionRuns
-from phoenix_pipeline.framework.mlflow_store import TrackingConfig, experiment_name
+from phoenix_pipeline.framework.mlflow_runs import SESSION, SessionRuns
+from phoenix_pipeline.framework.mlflow_store import TrackingConfig, experiment_name, tracking_uri
 from phoenix_pipeline.framework.run_lock import arms_in
 from phoenix_pipeline.framework.run_tags import ARMS, DATA_ROOT, option_tags
+from phoenix_pipeline.framework.system_metrics import watch_machine
 from phoenix_pipeline.pipelines.arm import arm_of
 
 # What all arms share and every arm's run has all the same, so that runs can be filtered by it.
@@ -87,6 +88,7 @@ class ArmMlflowHook:
         self._project, self._data_root = Path.cwd(), ""
         self._parameters: dict[str, Any] = {}
         self._runs: SessionRuns | None = None
+        self._stop_watching: Callable[[], None] = _nothing
         self._catalog: CatalogProtocol[Any, Any] | None = None
 
     @hook_impl
@@ -115,6 +117,9 @@ class ArmMlflowHook:
                 self._config, self._project, tags, arm_params=dict(flatten(shared))
             )
             atexit.register(self._finish, "KILLED")
+            if self._config.system_metrics:
+                uri = tracking_uri(self._config, self._project)
+                self._stop_watching = watch_machine(uri, self._runs.run_id(SESSION))
             if CAN_LOCK:
                 self._runs.close_abandoned(self._data_root, arms)
 
@@ -192,9 +197,15 @@ class ArmMlflowHook:
     def _finish(self, status: str) -> None:
         atexit.unregister(self._finish)
         _NODE.set(None)
+        self._stop_watching()
+        self._stop_watching = _nothing
         if self._runs is not None:
             self._runs.finish(status)
             self._runs = None
+
+
+def _nothing() -> None:
+    """What ends a watch that never began."""
 
 
 def _settings(given: Any, prefix: str) -> Iterator[tuple[str, Any]]:
