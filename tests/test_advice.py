@@ -563,7 +563,7 @@ ELSEWHERE = {
     "families/one_loss.py": "a training that diverges",
     "families/family.py": "tests/diffusion/test_start.py, with folders",
     "arms/splits.py": "test images of another size",
-    "diffusion/export.py": "tests/diffusion/test_start.py, with folders",
+    "diffusion/start.py": "tests/diffusion/test_start.py, with folders",
     "families/classes.py: sampling.class_distribution is as_training": "samples of a deployment",
     "federated/privacy/client_level.py": "a training that diverges",
     "diffusion/lora.py": "an extra that is not installed",
