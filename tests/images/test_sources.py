@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,7 @@ JXL = b"\xff\x0a" + bytes(50)
 
 @pytest.mark.usefixtures("without_plugins")
 def test_formats_without_a_decoder_are_named_with_the_remedy(tmp_path, caplog):
+    command = re.escape(how_to_install("formats"))
     fill(tmp_path / "some/cat")
     fill(tmp_path / "some/cat", 3, ".HEIC", HEIC)
     fill(tmp_path / "some/cat", 1, ".jxl", JXL)
@@ -96,10 +98,10 @@ def test_formats_without_a_decoder_are_named_with_the_remedy(tmp_path, caplog):
     assert f"3 .heic (no decoder: {how_to_install('formats')})" in line
     assert "1 .jxl (no decoder" in line
     fill(tmp_path / "all/cat", 3, ".HEIC", HEIC)
-    with pytest.raises(DataError, match=r"holds no images \(3 \.heic \(no decoder: `.*pip install"):
+    with pytest.raises(DataError, match=r"holds no images \(3 \.heic \(no decoder: " + command):
         find_splits(tmp_path / "all")
     fill(tmp_path / "named/cat", 1, ".png", HEIC)
-    with pytest.raises(DataError, match=r"it is HEIF, .* no decoder: `.*pip install"):
+    with pytest.raises(DataError, match=r"it is HEIF, .* no decoder: " + command):
         read_images(tmp_path / "named", ImagesConfig())
 
 

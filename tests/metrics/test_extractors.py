@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 
 from phoenix_pipeline.config import EvaluationConfig
 from phoenix_pipeline.errors import CheckpointError, DataError, SettingsError
+from phoenix_pipeline.extras import how_to_install
 from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.metrics import efficientnet
 from phoenix_pipeline.metrics.efficientnet import efficientnet_lite0_extractor
@@ -110,7 +112,9 @@ def test_without_the_extra_what_was_named_is_refused_and_the_default_goes_on(
     monkeypatch.setitem(sys.modules, absent, None)  # its import fails
     for asked in (("fid_efficientnet_lite0",), ("fid_pixels", "fid_efficientnet_lite0")):
         config = EvaluationConfig(extractors=asked)
-        with pytest.raises(SettingsError, match=r"\[efficientnet\]'") as caught:
+        with pytest.raises(
+            SettingsError, match=re.escape(how_to_install("efficientnet"))
+        ) as caught:
             check_extractors(config)
         told = str(caught.value)
         assert "\n" not in told

@@ -73,7 +73,7 @@ class ArmsRunner(SequentialRunner):
         def run(node: Node) -> None:
             Task(node, catalog, self._is_async, hook_manager, run_id).execute()
 
-        with _processes(count, run) as start, _background() as beside:
+        with _processes(count, run) as start, _background(run) as beside:
             for node in _run_nodes(pipeline, run, start, beside, count):
                 self._release_datasets(node, catalog, uses, pipeline)
 
@@ -120,7 +120,7 @@ def _processes(count: int, run: Run) -> Iterator[Start]:
 
 
 @contextmanager
-def _background() -> Iterator[Callable[[Run, Node], None]]:
+def _background(run: Run) -> Iterator[Run]:
     """Yield what runs a node in a thread that gives way to the processes of arms.
 
     It computes by itself: threads that wait for each other after every operation take several times
@@ -128,7 +128,7 @@ def _background() -> Iterator[Callable[[Run, Node], None]]:
     """
     threads = torch.get_num_threads()
 
-    def run_beside(run: Run, node: Node) -> None:
+    def run_beside(node: Node) -> None:
         with threadpool_limits(1, "blas"):
             pool.submit(run, node).result()
 
@@ -150,11 +150,7 @@ def _give_way() -> None:
 
 
 def _run_nodes(
-    pipeline: Pipeline,
-    run: Run,
-    start: Start,
-    beside: Callable[[Run, Node], None],
-    count: int,
+    pipeline: Pipeline, run: Run, start: Start, beside: Run, count: int
 ) -> Iterator[Node]:
     """Run all nodes, ``count`` trainings at a time; yield each when it is done.
 
@@ -183,10 +179,7 @@ def _run_nodes(
             running[start(node)] = node
         done = [heappop(others)[1]] if others else []
         for node in done:
-            if running:
-                beside(run, node)
-            else:
-                run(node)
+            (beside if running else run)(node)
         first.difference_update(done)
         ended = wait(running, 0 if done else None, FIRST_COMPLETED).done
         for future in ended:

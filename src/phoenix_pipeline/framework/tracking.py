@@ -4,6 +4,7 @@ import atexit
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,7 @@ class ArmMlflowHook:
         self._project, self._data_root = Path.cwd(), ""
         self._parameters: dict[str, Any] = {}
         self._runs: SessionRuns | None = None
-        self._stop_watching: Callable[[], None] = _nothing
+        self._watching = ExitStack()
         self._catalog: CatalogProtocol[Any, Any] | None = None
 
     @hook_impl
@@ -119,7 +120,7 @@ class ArmMlflowHook:
             atexit.register(self._finish, "KILLED")
             if self._config.system_metrics:
                 uri = tracking_uri(self._config, self._project)
-                self._stop_watching = watch_machine(uri, self._runs.run_id(SESSION))
+                self._watching.callback(watch_machine(uri, self._runs.run_id(SESSION)))
             if CAN_LOCK:
                 self._runs.close_abandoned(self._data_root, arms)
 
@@ -197,15 +198,10 @@ class ArmMlflowHook:
     def _finish(self, status: str) -> None:
         atexit.unregister(self._finish)
         _NODE.set(None)
-        self._stop_watching()
-        self._stop_watching = _nothing
+        self._watching.close()
         if self._runs is not None:
             self._runs.finish(status)
             self._runs = None
-
-
-def _nothing() -> None:
-    """What ends a watch that never began."""
 
 
 def _settings(given: Any, prefix: str) -> Iterator[tuple[str, Any]]:

@@ -24,6 +24,11 @@ def num_channels(shape: Size) -> int:
     return shape[0] if len(shape) > 1 else 1
 
 
+def num_packed(size: int) -> int:
+    """Return the bytes of ``size`` codes that lie two in a byte."""
+    return math.ceil(size / 2)
+
+
 @dataclass(frozen=True)
 class Channels:
     """Arrays of ``shapes`` in one vector [n]; a channel is an index of the first axis."""
@@ -71,7 +76,7 @@ class Channels:
     @cached_property
     def packed(self) -> list[int]:
         """Bytes of each array whose codes lie two in a byte, each array by itself."""
-        return [math.ceil(size / 2) for size in self.sizes]
+        return [num_packed(size) for size in self.sizes]
 
     @cached_property
     def _places(self) -> Tensor:

@@ -14,7 +14,12 @@ from torch import Generator, Size, Tensor
 
 from phoenix_pipeline.config.compression import CodecConfig
 from phoenix_pipeline.errors import FederationError
-from phoenix_pipeline.federated.compression.channels import LARGEST_NIBBLE, Channels, num_channels
+from phoenix_pipeline.federated.compression.channels import (
+    LARGEST_NIBBLE,
+    Channels,
+    num_channels,
+    num_packed,
+)
 from phoenix_pipeline.registry import Registry, look_up
 from phoenix_pipeline.strategies.strategy import is_state
 
@@ -95,7 +100,7 @@ class Int4:
 
     def parts(self, shape: Size) -> Parts:
         """Return the bytes, and the scales [output channels]."""
-        packed, scales = Size([(shape.numel() + 1) // 2]), Size([num_channels(shape)])
+        packed, scales = Size([num_packed(shape.numel())]), Size([num_channels(shape)])
         return {"codes": (packed, torch.uint8), "scales": (scales, torch.float32)}
 
     def encode(self, values: Tensor, channels: Channels, generator: Generator) -> Written:
@@ -124,7 +129,7 @@ class Uniform:
 
     def parts(self, shape: Size) -> Parts:
         """Return the bytes, and the scale [1]."""
-        packed = Size([(shape.numel() + 1) // 2])
+        packed = Size([num_packed(shape.numel())])
         return {"codes": (packed, torch.uint8), "scales": (Size([1]), torch.float32)}
 
     def encode(self, values: Tensor, channels: Channels, generator: Generator) -> Written:
