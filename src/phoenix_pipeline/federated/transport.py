@@ -101,7 +101,7 @@ class ServerTransport:
             return self._packed[""], {_LAYOUT: self._down_layout.fingerprint}
         own = self._broadcasts[client]
         if own.fingerprint not in self._packed:
-            self._packed[own.fingerprint] = pack_arrays(own.arrays)
+            self._packed[own.fingerprint] = pack_arrays(own.vectors)
         described = {_KIND: own.kind, _FINGERPRINT: own.fingerprint}
         return self._packed[own.fingerprint], described | {_SENDS: self._sends[client]}
 
@@ -213,4 +213,4 @@ def send(
         state.residual if codec and up.error_feedback else None,
     )
     state.residual = encoded.residual
-    return pack_arrays(encoded.arrays)
+    return pack_arrays(encoded.vectors)
