@@ -5,9 +5,11 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from flwr.app import ArrayRecord, MetricRecord
+from flwr.serverapp import Grid
 from torch import nn
 
 from phoenix_pipeline.config import DpSgdConfig
@@ -167,7 +169,7 @@ def _run_rounds(
         return None
 
     strategy.start(
-        fleet.grid,
+        cast(Grid, fleet.grid),
         pack_weights(run.raw),
         num_rounds=config.num_rounds - run.rounds_done,
         timeout=config.round_timeout_s,
