@@ -70,7 +70,7 @@ def build_client_app(
             raise SiteRefusal("not-released", "release-personal-layers is not true")
         if site.demands:
             site.demands.check_release()
-        state = site.load_state(int(message.content[CONFIG]["round"]) + 1)
+        state = site.states.load(site.client_id, int(message.content[CONFIG]["round"]) + 1)
         averaged = message.content[CONFIG]["weights"] == "ema"
         metrics = MetricRecord({"num-examples": len(site.images)})
         arrays = pack_arrays(state.personal_ema if averaged else state.personal)
@@ -133,7 +133,7 @@ def begin_round(
 ) -> ClientRound:
     """Read the message, and make ``model`` the client's model."""
     config = content[CONFIG]
-    state = site.load_state(int(config["round"]))
+    state = site.states.load(site.client_id, int(config["round"]))
     initial = unpack_arrays(content[INITIAL_PERSONAL]) if INITIAL_PERSONAL in content else None
     earlier, strategies = state.last_broadcast, model.strategies
     received = receive(
@@ -167,7 +167,8 @@ def finish_round(begun: ClientRound, result: LocalResult) -> RecordDict:
         state.strategies, sent = model.strategies.after_training(begun.view, trained)
         trained = beside(trained, sent)
     arrays = send(trained, begun.view.received, config, settings, state, site.client_id)
-    site.save_state(server_round, int(config["oldest-checkpoint"]), state)
+    oldest = int(config["oldest-checkpoint"])
+    site.states.save(site.client_id, server_round, oldest, state)
     metrics = MetricRecord(
         {
             "client-id": site.client_id,

@@ -25,7 +25,7 @@ from phoenix_pipeline.federated.history import (
     with_link_seconds,
 )
 from phoenix_pipeline.federated.job import FederatedJob, FederatedResult
-from phoenix_pipeline.federated.own_models import SiteLatents, as_trained
+from phoenix_pipeline.federated.own_models import as_trained
 from phoenix_pipeline.federated.personal_layers import split_personal
 from phoenix_pipeline.federated.personal_upload import average_personal_layers
 from phoenix_pipeline.federated.privacy.checks import check_privacy
@@ -213,7 +213,7 @@ def warm_up(network: nn.Module, job: FederatedJob, device: torch.device) -> Row:
         labels = torch.from_numpy(job.images.labels[job.pool]).to(device)
     images = job.images.images[job.pool]
     task = ClientTask(
-        as_trained(images, SiteLatents.of(settings, job.own), device),
+        as_trained(images, settings, job.own, device),
         LocalWork(job.warmup_steps, peak, peak, derive_seed(settings.seed, "warm_up")),
         labels=labels,
     )

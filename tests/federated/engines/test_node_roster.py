@@ -15,6 +15,7 @@ from flwr.common.constant import ErrorCode
 from phoenix_pipeline.config import DeploymentConfig
 from phoenix_pipeline.errors import FederationError
 from phoenix_pipeline.federated.client_app import OpenSite, build_client_app
+from phoenix_pipeline.federated.client_state import ClientStates
 from phoenix_pipeline.federated.engines.in_process import InProcessGrid
 from phoenix_pipeline.federated.engines.node_grid import NodeGrid
 from phoenix_pipeline.federated.engines.node_roster import open_fleet
@@ -24,7 +25,7 @@ from phoenix_pipeline.federated.job import FederatedJob
 from phoenix_pipeline.federated.personal_upload import ask_for_layers
 from phoenix_pipeline.federated.program import Watch, run_program
 from phoenix_pipeline.federated.site_errors import answer_with_code
-from phoenix_pipeline.federated.sites import CLIENT_ID, InMemorySites, Site
+from phoenix_pipeline.federated.sites import CLIENT_ID, Site, Sites
 from tests.federated.tiny import federate, job, same, settings
 
 
@@ -55,13 +56,13 @@ class NodesHere(InProcessGrid):
         return [self._waiting.pop(i) for i in list(message_ids) if i in self._waiting]
 
 
-def grid_of(sites: InMemorySites, clients: tuple[int, ...]) -> NodesHere:
+def grid_of(sites: Sites, clients: tuple[int, ...]) -> NodesHere:
     app = build_client_app(sites, answer_with_code)
     return NodesHere(app, clients, workers=1, threads=1)
 
 
-def in_memory(told: FederatedJob, folder: Path) -> InMemorySites:
-    return InMemorySites(told.images, told.client_images, torch.device("cpu"), folder)
+def in_memory(told: FederatedJob, folder: Path) -> Sites:
+    return Sites.in_memory(told, torch.device("cpu"), ClientStates(folder))
 
 
 def test_the_program_over_nodes_ends_with_the_bits_of_in_process(
@@ -310,7 +311,7 @@ def test_ids_of_messages_cannot_be_computed_by_another_node(tmp_path: Path) -> N
     assert len(set(ids)) == 2
 
 
-def keeping(sites: InMemorySites, releasing: tuple[int, ...]) -> OpenSite:
+def keeping(sites: Sites, releasing: tuple[int, ...]) -> OpenSite:
     def open_site(message: Message, context: Context) -> Site:
         site = sites(message, context)
         return replace(site, releases_personal_layers=site.client_id in releasing)

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from itertools import chain, islice, pairwise
 from queue import SimpleQueue
+from typing import Self
 from uuid import uuid4
 
 from flwr.app import Context, Error, Message, RecordDict
@@ -50,7 +51,7 @@ class LocalGrid:
         TaskIdentity.run_id, TaskIdentity.task_id = 1, 1
         TaskIdentity.node_id = SUPERLINK_NODE_ID
 
-    def __enter__(self) -> "LocalGrid":
+    def __enter__(self) -> Self:
         for _ in range(self._workers):
             self._start_worker()
         return self

@@ -4,6 +4,7 @@ Everything that the server must not decide stands in the node's own configuratio
 (``flower-supernode --node-config``): which images, where state is kept, what is released.
 """
 
+from phoenix_pipeline.federated.client_state import ClientStates
 from phoenix_pipeline.offline import stay_offline
 
 stay_offline()  # In a process that Flower started, before diffusers reads the environment.
@@ -115,7 +116,7 @@ def open_node(message: Message, context: Context) -> Site:
     return Site(
         node.client_id,
         trained,
-        _state_folder(node, str(config.get("run", ""))),
+        ClientStates(_state_folder(node, str(config.get("run", "")))),
         releases_personal_layers=node.release_personal_layers,
         demands=demands,
         labels=_labels(parts, settings.class_names, device),
