@@ -45,11 +45,6 @@ class ClientState:
     updates: int = 0
     broadcast_progress: float = 0.0
 
-    @property
-    def last_broadcast(self) -> tuple[Mapping[str, Tensor], float]:
-        """What the client received in its last round, and the run's progress then."""
-        return self.broadcast, self.broadcast_progress
-
     def keep_broadcast(self, received: Mapping[str, Tensor], progress: float) -> None:
         """Remember what this round starts from."""
         self.broadcast = join(received)
@@ -118,13 +113,14 @@ class KeptStates:
     """The newest state of each client, while they take a quarter of the free memory at most.
 
     ``is_of_checkpoint``: whether the server writes a checkpoint after a round: a run goes on from
-    there, so states of these rounds have to be in files.
+    there, so states of these rounds have to be in files. ``in_files``: the newest round by client
+    whose state was written.
     """
 
     def __init__(self, is_of_checkpoint: Callable[[int], bool], device: torch.device) -> None:
         self.is_of_checkpoint = is_of_checkpoint
         self._states: dict[int, _Kept] = {}
-        self._in_files: dict[int, int] = {}
+        self.in_files: dict[int, int] = {}
         self._changing = threading.Lock()
         devices = {torch.device("cpu"), device}
         self._room = _MEMORY_SHARE * min(available_memory(each) for each in devices)
@@ -149,14 +145,10 @@ class KeptStates:
         kept = self._states.get(client_id)
         return kept.state.copy() if kept and kept.server_round < before_round else None
 
-    def is_in_file(self, client_id: int, server_round: int) -> None:
-        """Note that the client's state of ``server_round`` was written."""
-        self._in_files[client_id] = server_round
-
     def unwritten(self) -> Iterator[tuple[int, int, ClientState]]:
         """Yield client, round and state of those that no file has."""
         for client_id, kept in list(self._states.items()):
-            if self._in_files.get(client_id) != kept.server_round:
+            if self.in_files.get(client_id) != kept.server_round:
                 yield client_id, kept.server_round, kept.state
 
 
@@ -209,7 +201,7 @@ class ClientStates:
         file = self._file(client_id, server_round)
         save_packed(file, state.to_tensors(), {"round": server_round})
         if self.kept:
-            self.kept.is_in_file(client_id, server_round)
+            self.kept.in_files[client_id] = server_round
         saved = self._saved_rounds(client_id)
         needed = max((number for number in saved if number <= oldest_checkpoint), default=0)
         for number in saved:

@@ -35,7 +35,6 @@ from phoenix_pipeline.federated.round_teller import OnRound, RoundTeller, keep_s
 from phoenix_pipeline.federated.run_state import CLIENTS_FOLDER, SERVER_FOLDER, RunState
 from phoenix_pipeline.federated.strategy import OnReply, PhoenixStrategy
 from phoenix_pipeline.federated.threshold_filter import Monitor
-from phoenix_pipeline.federated.transport import beside
 from phoenix_pipeline.federated.wire import Layout
 from phoenix_pipeline.federated.work_plan import round_size
 from phoenix_pipeline.hardware import resolve_device
@@ -43,6 +42,7 @@ from phoenix_pipeline.optimization.work import ClientTask, LocalWork
 from phoenix_pipeline.quantities import counted
 from phoenix_pipeline.seeding import derive_seed
 from phoenix_pipeline.strategies import Strategies
+from phoenix_pipeline.strategies.strategy import beside
 
 logger = logging.getLogger(__name__)
 
