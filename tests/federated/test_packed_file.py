@@ -15,8 +15,10 @@ def test_arrays_come_back_by_name_shape_and_dtype(tmp_path: Path) -> None:
         "half": torch.ones(2, 2, dtype=torch.bfloat16),
         "empty": torch.zeros(0, 4),
     }
-    save_packed(tmp_path / "kept.safetensors", arrays, {"round": 4})
-    read, told = load_packed(tmp_path / "kept.safetensors")
+    save_packed(tmp_path / "kept.safetensors", {"own": arrays, "held/x": {}}, {"round": 4})
+    groups, told = load_packed(tmp_path / "kept.safetensors")
+    assert groups.keys() == {"own", "held/x"}
+    read = groups["own"]
     assert told == {"round": 4}
     assert load_metadata(tmp_path / "kept.safetensors")["round"] == 4
     assert {n: (t.shape, t.dtype) for n, t in read.items()} == {
@@ -26,11 +28,16 @@ def test_arrays_come_back_by_name_shape_and_dtype(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "told", [{}, {"arrays": {"w": [[3], "float32"]}}, {"arrays": {"w": [[2], "float64"]}}]
+    "told",
+    [
+        {},
+        {"arrays": {"own": {"w": [[3], "float32"]}}},
+        {"arrays": {"own": {"w": [[2], "float64"]}}},
+    ],
 )
 def test_a_file_that_does_not_describe_its_arrays_is_refused(
     tmp_path: Path, told: dict[str, object]
 ) -> None:
-    save_tensors(tmp_path / "kept.safetensors", {"float32": torch.zeros(2)}, told)
+    save_tensors(tmp_path / "kept.safetensors", {"own/float32": torch.zeros(2)}, told)
     with pytest.raises(CheckpointError, match="holds other arrays than it describes"):
         load_packed(tmp_path / "kept.safetensors")

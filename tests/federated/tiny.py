@@ -19,6 +19,7 @@ from phoenix_pipeline.config import (
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
 from phoenix_pipeline.diffusion.training import train_locally
 from phoenix_pipeline.diffusion.unet import build_unet
+from phoenix_pipeline.federated.client_state import ClientState
 from phoenix_pipeline.federated.compression.codecs import Codec
 from phoenix_pipeline.federated.compression.updates import plan_message
 from phoenix_pipeline.federated.job import FederatedJob, FederatedResult
@@ -141,3 +142,8 @@ def message_bytes(template: Mapping[str, torch.Tensor], codec: Codec | None) -> 
     """Return the bytes of a message like ``template``, before any deflating."""
     lengths = plan_message(Layout.of(template), codec).lengths
     return sum(length * dtype.itemsize for length, dtype in lengths.values())
+
+
+def arrays_of(state: ClientState) -> dict[str, torch.Tensor]:
+    """Return all that a client keeps, as one mapping."""
+    return {f"{group}/{n}": t for group, own in state.groups().items() for n, t in own.items()}

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,8 +21,6 @@ from phoenix_pipeline.optimization.schedules import ema_decay, update_ema
 
 logger = logging.getLogger(__name__)
 
-_UPDATES = "personal_updates"
-_PROGRESS = "broadcast_progress"
 _GROUPS = ("optimizer", "personal", "personal_ema", "residual", "broadcast", "strategies")
 _MEMORY_SHARE = 0.25
 
@@ -69,38 +67,16 @@ class ClientState:
         return replace(self, optimizer=dict(self.optimizer))
 
     def __bool__(self) -> bool:
-        return any(group for _, group in self._groups())
+        return bool(self.groups())
 
     @property
     def nbytes(self) -> int:
         """Size of all tensors in bytes."""
-        return sum(num_bytes(group) for _, group in self._groups())
+        return sum(map(num_bytes, self.groups().values()))
 
-    def _groups(self) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
-        for name in _GROUPS:
-            yield name, getattr(self, name)
-
-    def to_tensors(self) -> dict[str, Tensor]:
-        """Return everything as tensors of one file; empty if there is nothing to keep."""
-        tensors = {f"{group}/{n}": t for group, ts in self._groups() for n, t in ts.items()}
-        if self.updates:
-            tensors[_UPDATES] = torch.tensor(self.updates)
-        if self.broadcast_progress:
-            tensors[_PROGRESS] = torch.tensor(self.broadcast_progress, dtype=torch.float64)
-        return tensors
-
-    @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "ClientState":
-        """Return the state of :meth:`to_tensors`."""
-        state = cls(
-            updates=int(tensors.get(_UPDATES, 0)),
-            broadcast_progress=float(tensors.get(_PROGRESS, 0.0)),
-        )
-        for path, tensor in tensors.items():
-            group, _, name = path.partition("/")
-            if name:
-                getattr(state, group)[name] = tensor
-        return state
+    def groups(self) -> dict[str, Mapping[str, Tensor]]:
+        """Return the tensors by what they are; without those of which there are none."""
+        return {name: own for name in _GROUPS if (own := getattr(self, name))}
 
 
 class _Kept(NamedTuple):
@@ -170,7 +146,10 @@ class ClientStates:
         rounds = [number for number in self._saved_rounds(client_id) if number < before_round]
         for number in sorted(rounds, reverse=True):
             try:
-                return ClientState.from_tensors(load_packed(self._file(client_id, number))[0])
+                kept: dict[str, Any] = {}
+                for part in load_packed(self._file(client_id, number)):
+                    kept |= part
+                return ClientState(**kept)
             except CheckpointError as error:
                 logger.warning("client %s: %s; trying the state before it", client_id, error)
         if rounds:
@@ -199,7 +178,8 @@ class ClientStates:
         self, client_id: int, server_round: int, oldest_checkpoint: int, state: ClientState
     ) -> None:
         file = self._file(client_id, server_round)
-        save_packed(file, state.to_tensors(), {"round": server_round})
+        counts = {"updates": state.updates, "broadcast_progress": state.broadcast_progress}
+        save_packed(file, state.groups(), counts)
         if self.kept:
             self.kept.in_files[client_id] = server_round
         saved = self._saved_rounds(client_id)

@@ -31,7 +31,8 @@ _WAY_OUT = (
 
 HISTORY_FILE = "history.jsonl"
 _KEPT = 2
-_GROUPS = ("raw/", "ema/", "initial_personal/", "server_optimizer/", "held/", "strategies/")
+_GROUPS = ("raw", "ema", "initial_personal", "server_optimizer", "strategies")
+_HELD = "held/"
 
 
 class RunState:
@@ -81,14 +82,12 @@ class RunState:
         raise unreadable(self.folder)
 
     def _take_over(self, path: Path) -> None:
-        tensors, metadata = load_packed(path)
+        groups, metadata = load_packed(path)
         self.history = History.restore(self.folder / HISTORY_FILE, metadata["history"])
-        groups = [
-            {n.removeprefix(p): t for n, t in tensors.items() if n.startswith(p)} for p in _GROUPS
-        ]
-        self.raw, self.ema, self.initial_personal, self.server_optimizer = groups[:4]
-        self.held = HeldReferences.restore(groups[4], metadata["held"])
-        self.strategies = groups[5]
+        for name in _GROUPS:
+            setattr(self, name, groups[name])
+        held = {n.removeprefix(_HELD): own for n, own in groups.items() if n.startswith(_HELD)}
+        self.held = HeldReferences.restore(held, metadata["held"])
         self.rounds_done = int(metadata["round"])
         self.clip_norm = metadata["clip_norm"]
         self.key = metadata["key"]
@@ -114,17 +113,13 @@ class RunState:
 
     def save(self) -> None:
         """Write a checkpoint of the rounds done and drop all but the last two."""
-        groups = (self.raw, self.ema, self.initial_personal, self.server_optimizer)
         held, who_holds = self.held.save()
-        states = (*groups, held, self.strategies)
-        tensors = {
-            group + name: tensor
-            for group, state in zip(_GROUPS, states, strict=True)
-            for name, tensor in state.items()
-        }
         save_packed(
             self.folder / f"round-{self.rounds_done:06d}.safetensors",
-            tensors,
+            {
+                **{name: getattr(self, name) for name in _GROUPS},
+                **{f"{_HELD}{name}": arrays for name, arrays in held.items()},
+            },
             {
                 "round": self.rounds_done,
                 "settings": self._settings,

@@ -185,22 +185,32 @@ def _key(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def save_packed(path: Path, arrays: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Write ``arrays`` and ``metadata`` with a sha256 over both; raises StorageError."""
-    joined = join({name: array.detach().cpu() for name, array in arrays.items()})
-    described = {
-        name: (list(shape), str(dtype).removeprefix("torch."))
-        for name, (shape, dtype) in joined.layout.shapes.items()
-    }
-    save_tensors(path, joined.vectors, {**metadata, _ARRAYS: described})
+Groups = Mapping[str, Mapping[str, Tensor]]
 
 
-def load_packed(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return arrays, one vector per dtype, and metadata; raises CheckpointError."""
+def save_packed(path: Path, groups: Groups, metadata: Mapping[str, Any]) -> None:
+    """Write arrays by group and name, with a sha256 over all; raises StorageError."""
+    described, vectors = {}, dict[str, Tensor]()
+    for group, arrays in groups.items():
+        is_joined = isinstance(arrays, Joined)
+        # On a GPU, counts of steps are on the CPU all the same.
+        own = join(arrays if is_joined else {n: a.detach().cpu() for n, a in arrays.items()}).cpu()
+        shapes = own.layout.shapes.items()
+        described[group] = {name: (list(shape), _key(dtype)) for name, (shape, dtype) in shapes}
+        vectors |= {f"{group}/{key}": vector for key, vector in own.vectors.items()}
+    save_tensors(path, vectors, {**metadata, _ARRAYS: described})
+
+
+def load_packed(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """Return arrays by group and name, and metadata; raises CheckpointError."""
     vectors, metadata = load_tensors(path)
+    groups = {}
     try:
-        described = metadata.pop(_ARRAYS).items()
-        layout = Layout({n: (Size(shape), getattr(torch, kind)) for n, (shape, kind) in described})
-        return dict(Joined(vectors, layout)), metadata
+        for group, arrays in metadata.pop(_ARRAYS).items():
+            shapes = {n: (Size(shape), getattr(torch, kind)) for n, (shape, kind) in arrays.items()}
+            layout = Layout(shapes)
+            own = {key: vectors[f"{group}/{key}"] for key in layout.lengths}
+            groups[group] = dict(Joined(own, layout))
     except (KeyError, FederationError) as error:
         raise CheckpointError(f"{path} holds other arrays than it describes: {error}") from error
+    return groups, metadata

@@ -66,19 +66,17 @@ class HeldReferences:
         needed = {h.fingerprint for h in holds if _is_recent(h, current + 1, max_missed)}
         self._arrays = {name: own for name, own in self._arrays.items() if name in needed}
 
-    def save(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return arrays, named ``<fingerprint>/<array>``, and what JSON says of them."""
-        tensors = {f"{f}/{n}": t for f, own in self._arrays.items() for n, t in own.items()}
+    def save(self) -> tuple[dict[str, Mapping[str, Tensor]], dict[str, Any]]:
+        """Return arrays by fingerprint, and what JSON says of who holds them."""
         clients = {str(client): hold for client, hold in self._of.items()}
-        return tensors, {"at_first": self._at_first, "clients": clients}
+        return dict(self._arrays), {"at_first": self._at_first, "clients": clients}
 
     @classmethod
-    def restore(cls, tensors: Mapping[str, Tensor], told: Mapping[str, Any]) -> "HeldReferences":
+    def restore(
+        cls, arrays: Mapping[str, Mapping[str, Tensor]], told: Mapping[str, Any]
+    ) -> "HeldReferences":
         """Return what :meth:`save` was called on."""
-        held, arrays = cls(), dict[str, dict[str, Tensor]]()
-        for path, tensor in tensors.items():
-            name, _, array = path.partition("/")
-            arrays.setdefault(name, {})[array] = tensor
+        held = cls()
         held._arrays = {name: join(own) for name, own in arrays.items()}
         held._at_first = _hold(told["at_first"])
         held._of = {int(client): _hold(hold) for client, hold in told["clients"].items()}

@@ -12,7 +12,6 @@ import pandas as pd
 import torch
 from pydantic import TypeAdapter
 from pydantic_core import to_jsonable_python
-from torch import Tensor
 
 from phoenix_pipeline.checkpoints import load_tensors, save_tensors
 from phoenix_pipeline.config import FederationConfig, ThresholdFilterConfig
@@ -20,6 +19,7 @@ from phoenix_pipeline.federated.client_state import ClientState
 from phoenix_pipeline.federated.job import FederatedJob, FederatedResult
 from phoenix_pipeline.federated.own_models import OwnModels
 from phoenix_pipeline.federated.records import ClientSettings
+from phoenix_pipeline.federated.wire import load_packed, save_packed
 from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.json_files import read_json, write_json
 from phoenix_pipeline.metrics.monitoring import MonitorReference
@@ -131,8 +131,7 @@ def write_result(
     """Write the weights, the rows, and what nodes released of their personal layers."""
     groups = {"raw": result.raw, "ema": result.ema, "averaged": result.averaged_personal or {}}
     for client, state in released.items():
-        groups[f"client-{client}"] = state.to_tensors()
-    tensors = {f"{group}|{name}": t for group, ts in groups.items() for name, t in ts.items()}
+        groups |= {f"{client}/{name}": dict(own) for name, own in state.groups().items()}
     metadata = {
         "rows": json.dumps(result.rounds.to_dict("list")),
         "connected": list(result.connected),
@@ -141,7 +140,7 @@ def write_result(
         "run_key": result.run_key,
         "num_examples": list(result.num_examples.items()),
     }
-    save_tensors(folder / _RESULT, tensors, metadata)
+    save_packed(folder / _RESULT, groups, metadata)
 
 
 def has_ended(folder: Path) -> bool:
@@ -162,18 +161,24 @@ def read_failure(folder: Path) -> str | None:
 
 def read_result(folder: Path, personal: bool) -> FederatedResult:
     """Return the result of :func:`write_result`; ``personal``: connected are who released."""
-    tensors, metadata = load_tensors(folder / _RESULT)
-    groups: dict[str, dict[str, Tensor]] = {"raw": {}, "ema": {}, "averaged": {}}
-    for path, tensor in tensors.items():
-        group, _, name = path.partition("|")
-        groups.setdefault(group, {})[name] = tensor
+    groups, metadata = load_packed(folder / _RESULT)
+
+    def state_of(client: int) -> ClientState:
+        prefix = f"{client}/"
+        own: dict[str, Any] = {
+            name.removeprefix(prefix): arrays
+            for name, arrays in groups.items()
+            if name.startswith(prefix)
+        }
+        return ClientState(**own)
+
     connected = metadata["released"] if personal else metadata["connected"]
     return FederatedResult(
         raw=groups["raw"],
         ema=groups["ema"],
         rounds=pd.DataFrame(json.loads(metadata["rows"])),
         connected=tuple(connected),
-        client_state=lambda client: ClientState.from_tensors(groups.get(f"client-{client}", {})),
+        client_state=state_of,
         averaged_personal=groups["averaged"] if metadata["has_averaged"] else None,
         run_key=metadata["run_key"],
         num_examples=dict(metadata["num_examples"]),
