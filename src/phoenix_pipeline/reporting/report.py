@@ -10,8 +10,10 @@ from matplotlib.figure import Figure
 from phoenix_pipeline.metrics.metric import PRIVACY
 from phoenix_pipeline.reporting.arm_results import AUDIT_COMMAND, ArmResults
 from phoenix_pipeline.reporting.caveats import list_caveats, list_skipped, privacy_caveats
+from phoenix_pipeline.reporting.client_models import describe_client_models
 from phoenix_pipeline.reporting.columns import FLOOR_NAME, describe_metric, doubtful_shares
 from phoenix_pipeline.reporting.comparison import headline_columns, marked_arms, table_view
+from phoenix_pipeline.reporting.earlier_runs import show_earlier
 from phoenix_pipeline.reporting.figure_style import (
     arm_styles,
     figure_data_uri,
@@ -25,7 +27,6 @@ from phoenix_pipeline.reporting.formatting import (
     latex_title,
 )
 from phoenix_pipeline.reporting.gallery import MOST_CLASSES, Gallery, show_growth
-from phoenix_pipeline.reporting.page_tables import describe_client_models, show_earlier
 from phoenix_pipeline.reporting.privacy import privacy_rows, privacy_titles
 from phoenix_pipeline.reporting.provenance import (
     differing_settings,
@@ -73,7 +74,7 @@ def render_report(
     ``table``: of ``arms``, from :func:`~phoenix_pipeline.reporting.comparison.compare_arms`.
     ``figures``: key -> figure; a key is one of :data:`FIGURE_SECTIONS`, or
     ``"<section>:<caption>"`` for several in a section; any other key is shown under "More" with the
-    key as its caption. ``runs``: from :func:`~phoenix_pipeline.reporting.page_tables.add_runs`.
+    key as its caption. ``runs``: from :func:`~phoenix_pipeline.reporting.earlier_runs.add_runs`.
     ``notes``: what a reader must know first. ``links``: label -> command or path, shown as text.
     """
     settings = {arm.arm: flatten_settings(arm.settings) for arm in arms}
