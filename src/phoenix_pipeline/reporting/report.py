@@ -71,11 +71,10 @@ def render_report(
 ) -> str:
     """Return the report as one self-contained HTML document.
 
-    ``table``: of ``arms``, from :func:`~phoenix_pipeline.reporting.comparison.compare_arms`.
-    ``figures``: key -> figure; a key is one of :data:`FIGURE_SECTIONS`, or
-    ``"<section>:<caption>"`` for several in a section; any other key is shown under "More" with the
-    key as its caption. ``runs``: from :func:`~phoenix_pipeline.reporting.earlier_runs.add_runs`.
-    ``notes``: what a reader must know first. ``links``: label -> command or path, shown as text.
+    ``table``: of ``arms``, from ``compare_arms``. ``figures``: a key is one of
+    :data:`FIGURE_SECTIONS`, or ``"<section>:<caption>"`` for several in a section; any other is
+    shown under "More", with the key as its caption. ``runs``: from ``add_runs``. ``notes``: what a
+    reader must know first. ``links``: label -> command or path, shown as text.
     """
     settings = {arm.arm: flatten_settings(arm.settings) for arm in arms}
     pooled = {arm.arm for arm in arms if arm.is_pooled}
@@ -101,7 +100,7 @@ def render_report(
         caveats=[*list_caveats(table), *privacy_caveats(audits)],
         skipped=list_skipped(arms),
         num_arms=len(arms),
-        links=links or {},
+        links=links,
     )
 
 
