@@ -189,6 +189,10 @@ CASES = {
         {"shared_pool.warmup_steps": 3},
         [{"shared_pool.beta": 0.1}, {"shared_pool.warmup_steps": 0}],
     ),
+    "a share of a training that is set in numbers": Case(
+        {"federation.budget": 0.5, "federation.num_rounds": 2, "federation.local_work.amount": 3},
+        [{"federation.num_rounds": "auto"}, {"federation.budget": 1}],
+    ),
     "too few clients in a round": Case(
         {"federation.min_clients": 6}, [{"federation.min_clients": 5}]
     ),

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from phoenix_pipeline.config import ARM_GROUPS, SHARED_GROUPS, RunConfig, deep_merge
 from phoenix_pipeline.config.settings_errors import explain, hint
 from phoenix_pipeline.errors import SettingsError
-from phoenix_pipeline.framework.arm_blocks import ARMS, wrong_names
+from phoenix_pipeline.framework.arm_blocks import ARMS, ON_REQUEST, wrong_names
 from phoenix_pipeline.framework.deployment_check import check_deployment
 from phoenix_pipeline.framework.paths import (
     DATA_ROOT,
@@ -80,6 +80,12 @@ class PhoenixConfigLoader(OmegaConfigLoader):
         if problems := [*problems, *wrong_names(declared, self.origin)]:
             raise SettingsError("; ".join(problems))
         return tuple(declared)
+
+    @property
+    def on_request(self) -> tuple[str, ...]:
+        """Those of the arms that a plain run leaves out."""
+        declared = self._block(self._merged_parameters(), (ARMS,), [])
+        return tuple(arm for arm in declared if _get(declared, (arm, ON_REQUEST)) is True)
 
     def _merged_parameters(self) -> dict[str, Any]:
         try:
@@ -165,6 +171,11 @@ class PhoenixConfigLoader(OmegaConfigLoader):
             own = [prefix for prefix, block in blocks.items() if is_set(block, path)]
             return (*own[-1], *path) if own else path
 
+        on_request = blocks[ARMS, arm].pop(ON_REQUEST, False)
+        if type(on_request) is not bool:
+            path = (ARMS, arm, ON_REQUEST)
+            allowed = f"got {on_request!r}, must be true or false"
+            problems.append(f"{'.'.join(path)}: {allowed}{self.origin(path)}")
         for prefix, block in blocks.items():
             problems += self._unknown_names(block, prefix, tuple(ARM_GROUPS), "group")
         groups = {}
