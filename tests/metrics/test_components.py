@@ -21,8 +21,7 @@ from phoenix_pipeline.reporting.comparison import compare_arms, format_table, he
 from tests.written import arm_metrics, scored_arms
 
 FILE = """
-from phoenix_pipeline.metrics.feature_extractor import FeatureExtractor
-from phoenix_pipeline.metrics.feature_space import FeatureSpace
+from phoenix_pipeline.metrics.feature_extractor import FeatureExtractor, FeatureSpace
 from phoenix_pipeline.metrics.metric import FIDELITY, FeatureScores, Headline, Metric
 
 

@@ -14,7 +14,7 @@ from importlib import metadata
 from types import ModuleType
 
 from phoenix_pipeline import metrics
-from phoenix_pipeline.metrics.feature_space import FeatureSpace
+from phoenix_pipeline.metrics.feature_extractor import FeatureSpace
 from phoenix_pipeline.metrics.metric import ClassScores, FeatureScores, Metric
 from phoenix_pipeline.registry import extension_modules
 

@@ -8,8 +8,12 @@ from phoenix_pipeline.config import EXTRACTORS, EvaluationConfig
 from phoenix_pipeline.config.base import AUTO
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.metrics.components import extractor_spaces
-from phoenix_pipeline.metrics.feature_extractor import FeatureExtractor, fingerprint_weights
-from phoenix_pipeline.metrics.feature_space import FeatureSpace, SpaceInputs
+from phoenix_pipeline.metrics.feature_extractor import (
+    FeatureExtractor,
+    FeatureSpace,
+    SpaceInputs,
+    fingerprint_weights,
+)
 from phoenix_pipeline.metrics.label_judge import LabelJudge
 from phoenix_pipeline.metrics.network_file import FileNetwork
 from phoenix_pipeline.registry import look_up
