@@ -15,6 +15,7 @@ from kedro.config import OmegaConfigLoader
 from pydantic import ValidationError
 
 from phoenix_pipeline.config import ARM_GROUPS, SHARED_GROUPS, RunConfig, deep_merge
+from phoenix_pipeline.config.base import is_set
 from phoenix_pipeline.config.settings_errors import explain, hint
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.framework.arm_blocks import ARMS, ON_REQUEST, wrong_names
@@ -84,8 +85,10 @@ class PhoenixConfigLoader(OmegaConfigLoader):
     @property
     def on_request(self) -> tuple[str, ...]:
         """Those of the arms that a plain run leaves out."""
-        declared = self._block(self._merged_parameters(), (ARMS,), [])
-        return tuple(arm for arm in declared if _get(declared, (arm, ON_REQUEST)) is True)
+        declared = self._block(self._merged_parameters(), ARMS, [])
+        return tuple(
+            arm for arm in declared if self._block(declared, arm, []).get(ON_REQUEST) is True
+        )
 
     def _merged_parameters(self) -> dict[str, Any]:
         try:
@@ -234,15 +237,6 @@ class PhoenixConfigLoader(OmegaConfigLoader):
             )
         if not (self._conf_folder / env).is_dir():
             raise SettingsError(f"--env {env}: there is no folder {folder}{hint(env, found)}")
-
-
-def is_set(block: Any, path: tuple[str, ...]) -> bool:
-    """Return whether nested mappings have anything at ``path``."""
-    for name in path:
-        if not isinstance(block, Mapping) or name not in block:
-            return False
-        block = block[name]
-    return True
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
