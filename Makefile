@@ -18,7 +18,7 @@ help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
 run: $(READY) ## train, sample and score every arm, then compare them
-	@$(BIN)/kedro run $(ARGS)
+	@$(BIN)/kedro run --pipelines all_arms $(ARGS)
 
 audit: $(READY) ## attack the trained arms, and compare them again with fidelity against privacy
 	@$(BIN)/kedro run --pipelines privacy_audit,comparison $(ARGS)

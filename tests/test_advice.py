@@ -189,6 +189,10 @@ CASES = {
         {"shared_pool.warmup_steps": 3},
         [{"shared_pool.beta": 0.1}, {"shared_pool.warmup_steps": 0}],
     ),
+    "a share of a training that is set in numbers": Case(
+        {"federation.budget": 0.5, "federation.num_rounds": 2, "federation.local_work.amount": 3},
+        [{"federation.num_rounds": "auto"}, {"federation.budget": 1}],
+    ),
     "too few clients in a round": Case(
         {"federation.min_clients": 6}, [{"federation.min_clients": 5}]
     ),
@@ -554,7 +558,7 @@ ELSEWHERE = {
     "metrics/monitoring.py: samples": "an argument, no setting",
     "metrics/utility.py": "tests/metrics/test_utility.py: two trainings",
     "metrics/judge_training.py": "a training that diverges",
-    "diffusion/training.py": "a training that diverges",
+    "optimization/work.py": "a training that diverges",
     "diffusion/sampling.py": "a training that diverged",
     "diffusion/dp_sgd.py": "an argument, no setting",
     "gan/training.py": "a training that diverges",

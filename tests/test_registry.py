@@ -32,8 +32,7 @@ from phoenix_pipeline.federated.aggregation import _MOST_HELD, RULES, build_aggr
 from phoenix_pipeline.federated.aggregation.robust import RobustRule
 from phoenix_pipeline.federated.compression.codecs import CODECS, codec_of
 from phoenix_pipeline.federated.server_optimizer import OPTIMIZERS, ServerOptimizer
-from phoenix_pipeline.metrics.components import extractor_spaces
-from phoenix_pipeline.metrics.extractors import available_extractors
+from phoenix_pipeline.metrics.components import available_extractors, extractor_spaces
 from phoenix_pipeline.optimization.precision import _AUTOCAST, autocast
 from phoenix_pipeline.optimization.schedules import _COURSES, learning_rate_at
 from phoenix_pipeline.partitioning import partition_clients

@@ -122,7 +122,8 @@ def _conditions(asked: argparse.Namespace, kind: str) -> dict[str, object]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    arms = open_config(PROJECT, PRESET).arms
+    config = open_config(PROJECT, PRESET)
+    arms = tuple(arm for arm in config.arms if arm not in config.on_request)
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.gpu_check", description=(__doc__ or "").splitlines()[0]
     )

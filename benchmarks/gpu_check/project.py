@@ -45,7 +45,7 @@ def make_project(folder: Path, device: str, tiny: bool) -> Path:
 
 
 # Arms that may have rounds of their own in the preset.
-_WITH_ROUNDS = ("centralized", "phoenix")
+_WITH_ROUNDS = ("centralized", "phoenix", "phoenix_labels")
 
 
 def _changes(device: str) -> dict[str, Any]:

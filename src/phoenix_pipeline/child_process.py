@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from logging.handlers import QueueHandler
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -124,7 +125,7 @@ def _serve(pipe: Connection, sharing: int, level: int, modules: Sequence[str]) -
     share_machine(sharing)
     sender = _Sender(pipe)
     root = logging.getLogger()
-    root.handlers = [_Forwarder(sender)]
+    root.handlers = [_Forwarder(sender)]  # type: ignore[arg-type]
     logging.getLogger(_PACKAGE).setLevel(level)
     logging.captureWarnings(True)
     for module in modules:
@@ -170,20 +171,12 @@ def _portable(error: Exception) -> Exception:
     return error
 
 
-class _Forwarder(logging.Handler):
+class _Forwarder(QueueHandler):
     """Sends records as text, with nothing in them that the other process could not read."""
 
-    def __init__(self, sender: _Sender) -> None:
-        super().__init__()
-        self._sender = sender
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Send ``record``."""
-        record.msg, record.args = record.getMessage(), None
-        if record.exc_info:
-            record.exc_text = "".join(traceback.format_exception(*record.exc_info))
-            record.exc_info = None
-        self._sender("logged", record)
+    def enqueue(self, record: logging.LogRecord) -> None:
+        """Send ``record``, prepared."""
+        self.queue("logged", record)  # type: ignore[operator]
 
 
 def end_with(lifeline: int, patience_s: float = 0.0) -> None:

@@ -24,7 +24,7 @@ def _run(**options: Any) -> None:
     config = open_config(
         project_folder(), options.get("env"), options.get("params"), options.get("conf_source")
     )
-    arm_registry.use(config.arms)
+    arm_registry.use(config.arms, config.on_request)
     check_names(options, pipelines)
     kedro_run.callback(**options)  # type: ignore[misc]
 

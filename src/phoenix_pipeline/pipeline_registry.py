@@ -1,8 +1,8 @@
-"""The pipelines by name: every arm of ``conf``, every stage of all arms, and all of it."""
+"""The pipelines by name: every arm of ``conf``, every stage of them, and all of it."""
 
 from kedro.pipeline import Pipeline
 
-from phoenix_pipeline.framework.arm_blocks import arm_registry
+from phoenix_pipeline.framework.arm_blocks import ALL_ARMS, arm_registry
 from phoenix_pipeline.framework.project import open_config, project_folder
 from phoenix_pipeline.pipelines.autoencoder import pipeline as autoencoder
 from phoenix_pipeline.pipelines.comparison import pipeline as comparison
@@ -23,21 +23,28 @@ _ARM_STAGES = {
 
 def register_pipelines() -> dict[str, Pipeline]:
     """Return the pipelines of the session's arms, or those of KEDRO_ENV, by name."""
-    return build_pipelines(arm_registry.names or open_config(project_folder()).arms)
+    if arm_registry.names:
+        return build_pipelines(arm_registry.names, arm_registry.on_request)
+    config = open_config(project_folder())
+    return build_pipelines(config.arms, config.on_request)
 
 
-def build_pipelines(arms: tuple[str, ...]) -> dict[str, Pipeline]:
-    """Return the pipelines for ``arms``, which are compared in this order."""
+def build_pipelines(arms: tuple[str, ...], on_request: tuple[str, ...] = ()) -> dict[str, Pipeline]:
+    """Return the pipelines for ``arms``, which are compared in this order.
+
+    ``on_request``: those of them that no stage and no plain run has.
+    """
+    usual = tuple(arm for arm in arms if arm not in on_request)
     images = partition.create_pipeline()
     references = evaluation.create_reference_pipeline()
     stages = {
-        name: sum((stage.create_pipeline(arm) for arm in arms), Pipeline([]))
+        name: sum((stage.create_pipeline(arm) for arm in usual), Pipeline([]))
         for name, stage in _ARM_STAGES.items()
     }
     stages["evaluation"] += references
     # On request only: `kedro run --pipelines privacy_audit` after the arms were trained.
     stages["privacy_audit"] = sum(
-        (privacy_audit.create_pipeline(arm) for arm in arms), privacy_audit.create_list(arms)
+        (privacy_audit.create_pipeline(arm) for arm in usual), privacy_audit.create_list(usual)
     )
     by_arm = {
         arm: sum(
@@ -53,5 +60,6 @@ def build_pipelines(arms: tuple[str, ...]) -> dict[str, Pipeline]:
         "autoencoder": images + autoencoder.create_pipeline(),
         "comparison": compared,
         **by_arm,
-        "__default__": sum(by_arm.values(), compared),
+        "__default__": sum((by_arm[arm] for arm in usual), comparison.create_pipeline(usual)),
+        ALL_ARMS: sum(by_arm.values(), compared),
     }

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -16,7 +17,7 @@ def progress_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
     progress = _display.enter()
     task = progress.add_task(label, total=total)
     try:
-        yield lambda count: progress.advance(task, count)
+        yield partial(progress.advance, task)
     finally:
         progress.remove_task(task)
         _display.leave()

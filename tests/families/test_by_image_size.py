@@ -128,6 +128,18 @@ def test_budgets_can_be_divided_into_rounds_and_shrink_with_the_size() -> None:
             assert rounds * settled.local_work.amount == pytest.approx(images)
 
 
+def test_a_budget_is_a_share_of_the_rounds_and_images_of_auto() -> None:
+    auto = {"num_rounds": "auto", "client_fraction": 0.5}
+    half = settle_federation(federation(**auto, budget=0.5), 8, aligned=True)
+    assert (half.num_rounds, half.local_work.amount) == (96, 720)  # of 192 rounds of 720
+    own_rounds = settle_federation(federation(num_rounds=10, budget=0.5), 8)
+    assert (own_rounds.num_rounds, own_rounds.local_work.amount) == (10, 6912)
+    own_work = {"num_rounds": "auto", "local_work": {"amount": 100}, "budget": 0.1}
+    own = settle_federation(FederationConfig.model_validate(own_work), 8)
+    assert (own.num_rounds, own.local_work.amount) == (6, 100)
+    assert settle_federation(federation(**auto, budget=1e-6), 8).num_rounds == 1
+
+
 def test_what_was_set_stays() -> None:
     unet = {"block_out_channels": [8, 16], "attention_resolutions": "auto", "norm_num_groups": 4}
     model = settle_model(ModelConfig.model_validate({"unet": unet}), 32)

@@ -82,6 +82,27 @@ def test_stages_and_the_comparison_hold_every_arm() -> None:
     assert own == {"clients", "references", "my_arm"}
 
 
+def test_an_arm_on_request_is_in_no_plain_run_and_no_stage() -> None:
+    made = build_pipelines(("fedavg", "extra"), ("extra",))
+
+    def arms_of(name: str) -> set[str | None]:
+        return {node.namespace for node in made[name].nodes} & {"fedavg", "extra"}
+
+    for name in ("__default__", "sampling", "evaluation", "privacy_audit"):
+        assert arms_of(name) == {"fedavg"}
+    for name in ("all_arms", "comparison"):
+        assert arms_of(name) == {"fedavg", "extra"}
+    assert arms_of("extra") == {"extra"}
+    assert made["__default__"].inputs() <= build_pipelines(("fedavg",))["__default__"].inputs()
+
+
+def test_conf_says_which_arms_are_on_request(project: Path) -> None:
+    blocks = {"extra": {"on_request": True}, "other": {"on_request": False}}
+    config = open_config(project, None, {"arms": blocks})
+    assert config.on_request == ("extra",) and {"extra", "other"} < set(config.arms)
+    assert config["parameters"]["extra"].keys() == config["parameters"]["other"].keys()
+
+
 def test_no_arm_takes_the_name_of_what_stands_beside_the_arms() -> None:
     made = build_pipelines(("fedavg",))["__default__"]
     boxes = {node.namespace for node in made.nodes} - {"fedavg"}
@@ -97,6 +118,7 @@ def test_no_arm_takes_the_name_of_what_stands_beside_the_arms() -> None:
         ({"training": {}}, ["arms.training: this name is taken"]),
         ({"checkpoints": {}}, ["arms.checkpoints: this name is taken"]),
         ({"x": 3}, ["arms.x: got 3, must be a block of settings"]),
+        ({"x": {"on_request": 1}}, ["arms.x.on_request: got 1, must be true or false (--params)"]),
         ({"x": {"trainin": {}}}, ["arms.x.trainin: unknown group", "did you mean training?"]),
         (
             {"x": {"training": {"batch_size": 0}}},

@@ -43,10 +43,15 @@ def images_trained(groups: dict[str, Any], num_clients: int) -> int:
 
 @pytest.mark.parametrize("env", [None, "smoke", *CIFAR])
 def test_every_arm_trains_on_as_many_images(env: str | None) -> None:
-    parameters = load(env)["parameters"]
+    config = load(env)
+    parameters = config["parameters"]
     clients = parameters["partition"]["num_clients"]
-    seen = {images_trained(parameters[arm], clients) for arm in parameters["arms"]}
-    assert len(seen) == 1
+    seen = {arm: images_trained(parameters[arm], clients) for arm in parameters["arms"]}
+    on_request = seen.pop("phoenix_labels")
+    assert config.on_request == ("phoenix_labels",)
+    assert len(set(seen.values())) == 1
+    # What is told the classes needs half as much to be the best of the digits' arms.
+    assert on_request == seen["phoenix"] * (0.5 if env is None else 1)
 
 
 def test_guards_of_a_federation_reach_every_arm_but_the_pooled_one() -> None:

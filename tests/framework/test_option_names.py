@@ -25,7 +25,7 @@ def test_a_node_without_its_namespace_is_found_in_it() -> None:
 
 def test_a_dataset_is_looked_for_among_those_of_the_pipelines_that_run() -> None:
     assert "did you mean fedavg.model" in answer_to(to_outputs=["fedavg.modle"])
-    assert "did you mean partition or" in answer_to(from_inputs=["partitoin"])
+    assert "did you mean partition?" in answer_to(from_inputs=["partitoin"])
     told = answer_to(pipelines=["dcgan"], to_outputs=["fedavg.samples"])
     assert "did you mean dcgan.samples" in told
 

@@ -100,10 +100,10 @@ def below_a_file(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("broken", "parts"),
     [
-        (truncated, ["truncated (", "move the file away"]),
-        (garbled, ["damaged", "move the file away"]),
-        (text, ["no SQLite database", "move the file away"]),
-        (stub, ["truncated", "move the file away"]),
+        (truncated, ["no whole database", "move the file away"]),
+        (garbled, ["no whole database", "move the file away"]),
+        (text, ["file is not a database", "move the file away"]),
+        (stub, ["file is not a database", "move the file away"]),
         (foreign, ["tables of another program (users)", "name another file"]),
         (folder, ["unable to open", "allow writing"]),
         (below_a_file, ["file/mlflow.db.lock cannot be written: ", "allow writing"]),

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from sklearn.datasets import load_digits
@@ -131,3 +132,17 @@ def test_importing_images_does_not_import_torch_or_pandas():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == "set()"
+
+
+def test_samples_that_are_broken_are_told_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / "text.parquet").write_text("no table")
+    columns = {"client_id": [-1], "seed": [0], "label": [-1]}
+    pq.write_table(pa.table(columns), tmp_path / "without.parquet")
+    image = {"bytes": b"no image", "path": "0.png"}
+    pq.write_table(pa.table({"img": [image], **columns}), tmp_path / "image.parquet")
+    with pytest.raises(DataError, match=r"text\.parquet cannot be read as samples: .+"):
+        read_samples(tmp_path / "text.parquet")
+    with pytest.raises(DataError, match="has no column 'img'; it has client_id, seed, label"):
+        read_samples(tmp_path / "without.parquet")
+    with pytest.raises(DataError, match=r"image\.parquet cannot be read as samples: .*\(8 bytes\)"):
+        read_samples(tmp_path / "image.parquet")

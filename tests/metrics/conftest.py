@@ -7,7 +7,7 @@ from sklearn.datasets import load_digits
 
 from phoenix_pipeline.config import ClassifierConfig
 from phoenix_pipeline.images import ImageSet
-from phoenix_pipeline.metrics.classifier import train_classifier
+from phoenix_pipeline.metrics.judge_training import train_classifier
 from phoenix_pipeline.metrics.label_judge import LabelJudge
 
 

@@ -10,12 +10,8 @@ import torch
 from phoenix_pipeline.config import ClassifierConfig
 from phoenix_pipeline.errors import DataError, SettingsError
 from phoenix_pipeline.images import ImageSet
-from phoenix_pipeline.metrics.classifier import (
-    load_judge,
-    save_judge,
-    train_classifier,
-)
-from phoenix_pipeline.metrics.label_judge import LabelJudge
+from phoenix_pipeline.metrics.judge_training import train_classifier
+from phoenix_pipeline.metrics.label_judge import LabelJudge, load_judge, save_judge
 
 CPU = torch.device("cpu")
 SMALL = ClassifierConfig(channels=4, epochs=1, batch_size=32)

@@ -13,7 +13,7 @@ from phoenix_pipeline.config import EvaluationConfig
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.metrics import components
-from phoenix_pipeline.metrics.extractors import available_extractors, check_extractors
+from phoenix_pipeline.metrics.components import available_extractors, check_extractors
 from phoenix_pipeline.metrics.reference import build_reference
 from phoenix_pipeline.metrics.scores import Yardstick, score_real_images, score_samples
 from phoenix_pipeline.reporting.columns import describe_metric
@@ -21,8 +21,7 @@ from phoenix_pipeline.reporting.comparison import compare_arms, format_table, he
 from tests.written import arm_metrics, scored_arms
 
 FILE = """
-from phoenix_pipeline.metrics.feature_extractor import FeatureExtractor
-from phoenix_pipeline.metrics.feature_space import FeatureSpace
+from phoenix_pipeline.metrics.feature_extractor import FeatureExtractor, FeatureSpace
 from phoenix_pipeline.metrics.metric import FIDELITY, FeatureScores, Headline, Metric
 
 

@@ -15,10 +15,9 @@ from phoenix_pipeline.errors import CheckpointError, DataError, SettingsError
 from phoenix_pipeline.extras import how_to_install
 from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.metrics import efficientnet
+from phoenix_pipeline.metrics.components import available_extractors, check_extractors
 from phoenix_pipeline.metrics.efficientnet import efficientnet_lite0_extractor
 from phoenix_pipeline.metrics.extractors import (
-    available_extractors,
-    check_extractors,
     classifier_extractor,
     pixel_extractor,
 )

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from phoenix_pipeline.config import ClassifierConfig, EvaluationConfig, JudgeFileConfig
 from phoenix_pipeline.errors import CheckpointError, SettingsError
 from phoenix_pipeline.images import ImageSet
-from phoenix_pipeline.metrics.classifier import load_judge, measure_own_judge, save_judge
-from phoenix_pipeline.metrics.extractors import available_extractors
+from phoenix_pipeline.metrics.components import available_extractors
+from phoenix_pipeline.metrics.label_judge import load_judge, measure_own_judge, save_judge
 from phoenix_pipeline.metrics.network_file import prepare_images
 
 CPU = torch.device("cpu")

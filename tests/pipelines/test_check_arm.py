@@ -61,6 +61,15 @@ def test_a_finished_run_is_no_obstacle(tmp_path: Path) -> None:
     assert check(tmp_path, training={"learning_rate": 0.5})
 
 
+def test_a_share_of_a_training_that_nothing_leaves_to_auto_is_refused(tmp_path: Path) -> None:
+    numbers = {"num_rounds": 2, "budget": 0.5}
+    with pytest.raises(SettingsError, match=r"federation\.budget is 0\.5, which is a share"):
+        check(tmp_path, federation=numbers)
+    check(tmp_path, federation={**numbers, "budget": 1.0})
+    told = check(tmp_path, federation={**numbers, "num_rounds": "auto"})
+    assert told["settled"]["federation.num_rounds"] == 30  # of 60
+
+
 def labelled() -> ImageSet:
     return ImageSet(make_images().images, np.arange(48) % 3, ("a", "b", "c"))
 

@@ -26,11 +26,17 @@ from phoenix_pipeline.families.provenance import fingerprint_data
 from phoenix_pipeline.federated.personal_layers import split_personal
 from phoenix_pipeline.federated.records import ClientSettings
 from phoenix_pipeline.images import GLOBAL_MODEL, ImageSet, SampleWriter
-from phoenix_pipeline.pipelines.comparison.nodes import PARTS, LeftOut, collect, gather
+from phoenix_pipeline.pipelines.comparison.nodes import PARTS, collect
 from phoenix_pipeline.pipelines.privacy_audit.nodes import audit_privacy
 from phoenix_pipeline.pipelines.privacy_audit.reconstruction import reconstruct_images
 from phoenix_pipeline.pipelines.privacy_audit.subject import Subject
-from phoenix_pipeline.reporting.arm_results import AUDIT_COMMAND, ArmResults, add_audits
+from phoenix_pipeline.reporting.arm_results import (
+    AUDIT_COMMAND,
+    ArmResults,
+    LeftOut,
+    add_audits,
+    gather,
+)
 from tests.written import arm_metrics, arm_results, network_settings, training_record
 
 DIFFUSION = ModelConfig(
@@ -224,10 +230,10 @@ def test_an_arm_that_an_earlier_version_made_is_left_out_with_the_reason() -> No
         metrics=scores, description={**description, "settings": settings}, **others
     )
     assert isinstance(new, ArmResults)
-    found, lines = gather(("fedavg", "dcgan"), {"fedavg": old, "dcgan": new})
+    found, lines = gather({"fedavg": old, "dcgan": new})
     assert (found, lines) == ([new], [old.reason])
     with pytest.raises(DataError, match="nothing to compare"):
-        gather(("fedavg",), {"fedavg": old})
+        gather({"fedavg": old})
 
 
 def test_what_was_trained_is_audited_whatever_the_command_says(

@@ -60,7 +60,7 @@ def table() -> pd.DataFrame:
 
 
 def compare(table: pd.DataFrame, claim: Claim = CLAIM) -> pd.DataFrame:
-    return paired_differences(table, claim, "partition", "run.seed")
+    return paired_differences(table, claim)
 
 
 def test_differences_are_taken_seed_by_seed(table: pd.DataFrame) -> None:
@@ -125,9 +125,7 @@ def test_the_papers_claims_name_known_arms() -> None:
 
 
 def test_the_document_states_verdicts_tables_and_figures(table: pd.DataFrame) -> None:
-    text = render_claims(
-        table, "partition", "run.seed", "make claims", {"Sorted (Figure 4)": "a.png"}
-    )
+    text = render_claims(table, {"Sorted (Figure 4)": "a.png"})
     assert "Data sharing beats the default on non-IID data: held in part (1 of 2)" in text
     assert "The diffusion model beats the GAN: not measured" in text
     assert "| k1 | **FID pixels ↓** | 4 ± 0 | 6 ± 1 | -2 ± 1 | 3 | yes |" in text

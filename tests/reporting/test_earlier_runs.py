@@ -5,7 +5,7 @@ import io
 import pandas as pd
 
 from phoenix_pipeline.reporting.arm_results import ArmResults
-from phoenix_pipeline.reporting.page_tables import add_runs, show_earlier
+from phoenix_pipeline.reporting.earlier_runs import add_runs, show_earlier
 from tests.written import arm_metrics, arm_results
 
 SETTINGS = {

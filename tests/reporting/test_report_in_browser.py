@@ -15,8 +15,8 @@ from PIL import Image
 
 from phoenix_pipeline.images import encode_png
 from phoenix_pipeline.reporting.comparison import compare_arms
+from phoenix_pipeline.reporting.earlier_runs import add_runs
 from phoenix_pipeline.reporting.gallery import Gallery
-from phoenix_pipeline.reporting.page_tables import add_runs
 from phoenix_pipeline.reporting.report import render_report
 from phoenix_pipeline.reporting.round_figures import draw_round_curves, draw_score_curves
 from phoenix_pipeline.reporting.score_figures import draw_scores

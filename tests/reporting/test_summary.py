@@ -71,6 +71,21 @@ def test_models_of_clients_are_told_from_one_model_for_all() -> None:
     )
 
 
+def test_a_model_that_is_told_the_classes_is_told_from_those_that_are_not() -> None:
+    told = arm_metrics({"fid_classifier": 1.9, "label_accuracy": 0.97})
+    plain = {"fedavg": arm_metrics({"fid_classifier": 14.7})}
+    plain["phoenix"] = arm_metrics({"fid_classifier": 3.7})
+    first, *_, other = summarise(compare_arms(scored_arms({**plain, "with_labels": told})), [])
+    assert "with_labels comes closest" in first
+    assert other == (
+        "It learns the labels of the images and is told how often to draw each class; of the arms "
+        "that are not, phoenix comes closest: 3.70."
+    )
+    assert "learns the labels" not in " ".join(summarise(compare_arms(scored_arms(plain)), []))
+    alone = summarise(compare_arms(scored_arms({"with_labels": told})), [])
+    assert "learns the labels" not in " ".join(alone)
+
+
 @pytest.mark.parametrize("metric", ["coverage", "recall"])
 @pytest.mark.parametrize(("share", "learned"), [(0.069, False), (0.07, True)])
 def test_no_arm_wins_before_one_draws_images_like_the_real_ones(

@@ -16,7 +16,7 @@ from phoenix_pipeline.arms.training import OnRound, train_arm
 from phoenix_pipeline.checkpoints import remove_leftovers
 from phoenix_pipeline.config import RunConfig
 from phoenix_pipeline.families.model_folder import CLIENT_IMAGES_FILE, ROUNDS_FILE
-from phoenix_pipeline.file_locks import CAN_LOCK, Locks
+from phoenix_pipeline.file_locks import Locks
 
 _CHECKPOINTS = "checkpoints"
 _LOCK = ".lock"
@@ -70,9 +70,8 @@ def _alone_in(root: Path) -> Iterator[None]:
     locks = Locks()
     locks.acquire(root / _LOCK, str(root))
     try:
-        if CAN_LOCK:
-            for folder in (root / _CHECKPOINTS, root / MODEL_FOLDER):
-                remove_leftovers(folder)
+        for folder in (root / _CHECKPOINTS, root / MODEL_FOLDER):
+            remove_leftovers(folder)
         yield
     finally:
         locks.release()

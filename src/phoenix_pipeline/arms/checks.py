@@ -115,6 +115,17 @@ def check_pool(settings: ArmSettings) -> None:
         )
 
 
+def check_budget(federation: FederationConfig) -> None:
+    """Refuse a share of the training that nothing asks for; ``federation`` as it was given."""
+    scaled = {"num_rounds", "local_work.amount"} & set(federation.waiting())
+    if federation.budget != 1.0 and not scaled:
+        raise SettingsError(
+            f"federation.budget is {federation.budget:g}, which is a share of what auto stands "
+            "for, but num_rounds and local_work.amount are numbers; set one of them to auto, or "
+            "federation.budget: 1"
+        )
+
+
 def check_conditioning(train: ImageSet, settings: ArmSettings) -> None:
     """Refuse to learn classes from images without any, and to draw what the model will not have."""
     from phoenix_pipeline.families import family_of

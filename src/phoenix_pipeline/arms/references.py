@@ -14,16 +14,16 @@ from phoenix_pipeline.errors import CheckpointError
 from phoenix_pipeline.hardware import resolve_device
 from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.metrics.arm_metrics import Evaluated
-from phoenix_pipeline.metrics.classifier import (
+from phoenix_pipeline.metrics.components import available_extractors, check_extractors
+from phoenix_pipeline.metrics.feature_extractor import FeatureExtractor
+from phoenix_pipeline.metrics.judge_training import train_classifier
+from phoenix_pipeline.metrics.label_judge import (
     JUDGE_FILE,
+    LabelJudge,
     load_judge,
     measure_own_judge,
     save_judge,
-    train_classifier,
 )
-from phoenix_pipeline.metrics.extractors import available_extractors, check_extractors
-from phoenix_pipeline.metrics.feature_extractor import FeatureExtractor
-from phoenix_pipeline.metrics.label_judge import LabelJudge
 from phoenix_pipeline.metrics.reference import (
     build_reference,
     expected_provenance,

@@ -7,6 +7,7 @@ import pandas as pd
 
 from phoenix_pipeline.arms.arm_model import ArmModel
 from phoenix_pipeline.arms.checks import (
+    check_budget,
     check_clients,
     check_conditioning,
     check_latents,
@@ -61,6 +62,7 @@ def check_arm(
     from phoenix_pipeline.families import family_of
     from phoenix_pipeline.strategies import Strategies
 
+    check_budget(given.federation)
     check_latents(train, given)
     settings = settle_arm(given, train.image_size)
     check_conditioning(train, settings)

@@ -135,3 +135,12 @@ def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from flatten(inner, f"{prefix}.{name}" if prefix else str(name))
     else:
         yield prefix, value
+
+
+def is_set(block: Any, path: tuple[str, ...]) -> bool:
+    """Return whether nested mappings have anything at ``path``."""
+    for name in path:
+        if not isinstance(block, Mapping) or name not in block:
+            return False
+        block = block[name]
+    return True

@@ -46,6 +46,12 @@ class FederationConfig(Group):
         "fewer clients in a round.",
     )
     local_work: LocalWorkConfig = LocalWorkConfig()
+    budget: float = Field(
+        1.0,
+        gt=0.0,
+        description="Share of the rounds and of the images that `auto` stands for, in `num_rounds` "
+        "and `local_work.amount`; 0.1: a first look. Other than 1 it needs one of them `auto`.",
+    )
     attendance: dict[int, Rounds] = Field(
         default_factory=dict,
         description="Simulated attendance: client id to the rounds in which it is there, such as "

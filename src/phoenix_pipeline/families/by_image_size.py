@@ -85,19 +85,18 @@ def settle_federation(
             f"federation.local_work.amount is {AUTO}, which is for unit images_per_round, but unit "
             f"is {work.unit}; set a number"
         )
-    in_all = next(images for side, images in IMAGES_IN_ALL.items() if image_size <= side)
+    full = next(images for side, images in IMAGES_IN_ALL.items() if image_size <= side)
     small = image_size <= _SMALL_SIDE
     rounds = _ALIGNED_ROUNDS if small and aligned else _ROUNDS
-    if not federation.pooled:
-        # Each client trains in as many rounds, whatever part of them trains at a time.
-        rounds = round(rounds / federation.client_fraction)
+    # Each client trains in as many rounds, whatever part of them trains at a time.
+    part = 1.0 if federation.pooled else federation.client_fraction
     settled = federation.settled(
         threads_per_client=1 if small else None,
-        num_rounds=rounds,
+        num_rounds=max(1, round(federation.budget * rounds / part)),
         # Noise of no seed must not be drawn twice for a round.
         checkpoint_every=_SHORT_ROUNDS if small and not federation.has_secret_noise else 1,
     )
-    amount = in_all / settled.num_rounds
+    amount = federation.budget * full / settled.num_rounds
     return settled.model_copy(update={"local_work": work.settled(amount=amount)})
 
 

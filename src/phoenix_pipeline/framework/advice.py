@@ -9,9 +9,9 @@ from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.pipeline.node import Node
 
+from phoenix_pipeline.config.base import is_set
 from phoenix_pipeline.config.settings_errors import Path, name_in_place
 from phoenix_pipeline.errors import PhoenixError
-from phoenix_pipeline.framework.config_loader import is_set
 from phoenix_pipeline.pipelines.arm import arm_of
 
 

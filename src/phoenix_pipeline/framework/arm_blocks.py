@@ -11,12 +11,17 @@ from phoenix_pipeline.config import ARM_GROUPS, SHARED_GROUPS
 
 ARMS = "arms"
 """The block of ``conf`` whose keys are the arms."""
+ON_REQUEST = "on_request"
+"""The key of an arm's block, beside its groups, that keeps it out of a plain `kedro run`."""
+ALL_ARMS = "all_arms"
+"""The pipeline of the arms of a plain run and those on request."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 # Stages and boxes of nodes, the folders beside an arm's own in the data root, other inputs of the
 # comparison, and columns of tables.
 _TAKEN = {
     ARMS,
+    ALL_ARMS,
     *SHARED_GROUPS,
     *ARM_GROUPS,
     "federated_training",
@@ -65,16 +70,22 @@ class ArmRegistry:
 
     def __init__(self) -> None:
         self._names: tuple[str, ...] | None = None
+        self._on_request: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...] | None:
         """The arms in the order of ``conf``; None as long as no configuration was read."""
         return self._names
 
-    def use(self, names: tuple[str, ...]) -> None:
+    @property
+    def on_request(self) -> tuple[str, ...]:
+        """Those of ``names`` that a plain run leaves out."""
+        return self._on_request
+
+    def use(self, names: tuple[str, ...], on_request: tuple[str, ...] = ()) -> None:
         """Build the pipelines for ``names``; anew where they were built for others."""
-        if names != self._names:
-            self._names = names
+        if (names, on_request) != (self._names, self._on_request):
+            self._names, self._on_request = names, on_request
             # Another request makes Kedro forget the pipelines; this project always builds all.
             pipelines.set_requested([ARMS])
             pipelines.set_requested(None)
@@ -89,4 +100,5 @@ class ArmsHook:
     @hook_impl(tryfirst=True)
     def after_context_created(self, context: KedroContext) -> None:
         """Read the arms; raises SettingsError for a name that no arm may have."""
-        arm_registry.use(context.config_loader.arms)  # type: ignore[attr-defined]
+        config = context.config_loader
+        arm_registry.use(config.arms, config.on_request)  # type: ignore[attr-defined]

@@ -15,9 +15,10 @@ from kedro.config import OmegaConfigLoader
 from pydantic import ValidationError
 
 from phoenix_pipeline.config import ARM_GROUPS, SHARED_GROUPS, RunConfig, deep_merge
+from phoenix_pipeline.config.base import is_set
 from phoenix_pipeline.config.settings_errors import explain, hint
 from phoenix_pipeline.errors import SettingsError
-from phoenix_pipeline.framework.arm_blocks import ARMS, wrong_names
+from phoenix_pipeline.framework.arm_blocks import ARMS, ON_REQUEST, wrong_names
 from phoenix_pipeline.framework.deployment_check import check_deployment
 from phoenix_pipeline.framework.paths import (
     DATA_ROOT,
@@ -76,10 +77,18 @@ class PhoenixConfigLoader(OmegaConfigLoader):
     def arms(self) -> tuple[str, ...]:
         """The names of the arms; their settings are not looked at. Raises SettingsError."""
         problems: list[str] = []
-        declared = self._block(self._merged_parameters(), (ARMS,), problems)
+        declared = self._block(self._merged_parameters(), ARMS, problems)
         if problems := [*problems, *wrong_names(declared, self.origin)]:
             raise SettingsError("; ".join(problems))
         return tuple(declared)
+
+    @property
+    def on_request(self) -> tuple[str, ...]:
+        """Those of the arms that a plain run leaves out."""
+        declared = self._block(self._merged_parameters(), ARMS, [])
+        return tuple(
+            arm for arm in declared if self._block(declared, arm, []).get(ON_REQUEST) is True
+        )
 
     def _merged_parameters(self) -> dict[str, Any]:
         try:
@@ -111,13 +120,13 @@ class PhoenixConfigLoader(OmegaConfigLoader):
 
     def _compose(self, parameters: dict[str, Any]) -> dict[str, Any]:
         problems: list[str] = []
-        declared = self._block(parameters, (ARMS,), problems)
+        declared = self._block(parameters, ARMS, problems)
         problems += wrong_names(declared, self.origin)
         allowed = (*SHARED_GROUPS, *ARM_GROUPS, *declared, *PATHS, ARMS)
         problems += self._unknown_names(parameters, (), allowed, "parameter")
         composed = {name: value for name, value in parameters.items() if name in allowed}
         for group in (*SHARED_GROUPS, *ARM_GROUPS):
-            composed[group] = self._block(parameters, (group,), problems)
+            composed[group] = self._block(parameters, group, problems)
         problems += self._load_extensions(composed["run"])
         for group, model in SHARED_GROUPS.items():
             problems += explain(model, composed[group], lambda path: path, (group,), self.origin)
@@ -157,40 +166,41 @@ class PhoenixConfigLoader(OmegaConfigLoader):
     ) -> dict[str, Any]:
         """Merge an arm's blocks over the groups; a problem is laid at what set the value."""
         blocks = {
-            (ARMS, arm): self._block(declared, (arm,), problems, prefix=(ARMS,)),
-            (arm,): self._block(parameters, (arm,), problems),
+            (ARMS, arm): self._block(declared, arm, problems, ARMS),
+            (arm,): self._block(parameters, arm, problems),
         }
 
         def place(path: tuple[str, ...]) -> tuple[str, ...]:
             own = [prefix for prefix, block in blocks.items() if is_set(block, path)]
             return (*own[-1], *path) if own else path
 
+        on_request = blocks[ARMS, arm].pop(ON_REQUEST, False)
+        if type(on_request) is not bool:
+            path = (ARMS, arm, ON_REQUEST)
+            allowed = f"got {on_request!r}, must be true or false"
+            problems.append(f"{'.'.join(path)}: {allowed}{self.origin(path)}")
         for prefix, block in blocks.items():
             problems += self._unknown_names(block, prefix, tuple(ARM_GROUPS), "group")
         groups = {}
         for group, model in ARM_GROUPS.items():
             groups[group] = shared[group]
             for prefix, block in blocks.items():
-                own = self._block(block, (group,), problems, prefix)
+                own = self._block(block, group, problems, *prefix)
                 groups[group] = deep_merge(groups[group], own)
             problems += explain(model, groups[group], place, (group,), self.origin)
         return groups
 
     def _block(
-        self,
-        parameters: Mapping[str, Any],
-        path: tuple[str, ...],
-        problems: list[str],
-        prefix: tuple[str, ...] = (),
+        self, parameters: Mapping[str, Any], name: str, problems: list[str], *prefix: str
     ) -> dict[str, Any]:
-        """Return the mapping at ``path``; an empty block is one without settings."""
-        block = _get(parameters, path)
-        if block is _ABSENT or block is None:
+        """Return the mapping called ``name``; an empty block is one without settings."""
+        block = parameters.get(name)
+        if block is None:
             return {}
         if not isinstance(block, Mapping):
-            full = (*prefix, *path)
+            path = (*prefix, name)
             problems.append(
-                f"{'.'.join(full)}: got {block!r}, must be a block of settings{self.origin(full)}"
+                f"{'.'.join(path)}: got {block!r}, must be a block of settings{self.origin(path)}"
             )
             return {}
         return dict(block)
@@ -227,22 +237,6 @@ class PhoenixConfigLoader(OmegaConfigLoader):
             )
         if not (self._conf_folder / env).is_dir():
             raise SettingsError(f"--env {env}: there is no folder {folder}{hint(env, found)}")
-
-
-_ABSENT = object()
-
-
-def _get(block: Any, path: tuple[str, ...]) -> Any:
-    for name in path:
-        if not isinstance(block, Mapping) or name not in block:
-            return _ABSENT
-        block = block[name]
-    return block
-
-
-def is_set(block: Any, path: tuple[str, ...]) -> bool:
-    """Return whether nested mappings have anything at ``path``."""
-    return _get(block, path) is not _ABSENT
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

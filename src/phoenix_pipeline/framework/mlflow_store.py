@@ -19,9 +19,7 @@ from phoenix_pipeline.file_locks import locked_for_a_moment
 from phoenix_pipeline.framework.secrets import without_secrets
 
 PATIENCE_S = 3.0
-_MAGIC = b"SQLite format 3\x00"
 _OWN_TABLES = {"experiments", "runs"}
-_MOVE_AWAY = "move the file away (a new one is made)"
 # The first connection makes some fifty tables.
 _MIGRATION_PATIENCE_S = 120.0
 _REMEDY = (
@@ -45,8 +43,6 @@ def find_problem(file: Path) -> str | None:
     """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        if file.is_file() and (problem := _broken_header(file)):
-            return problem
         with closing(sqlite3.connect(file, timeout=PATIENCE_S, isolation_level=None)) as database:
             problem = _foreign_tables(database)
             if problem is None:
@@ -57,25 +53,7 @@ def find_problem(file: Path) -> str | None:
     except sqlite3.OperationalError as error:
         return f"{error}; {_remedy(str(error))}"
     except sqlite3.DatabaseError as error:
-        return f"it is damaged ({error}); {_MOVE_AWAY}"
-
-
-def _broken_header(file: Path) -> str | None:
-    """Tell a file of another kind, or one that ends early, by SQLite's first hundred bytes."""
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        header = stream.read(100)
-    if not size:
-        return None
-    if not header.startswith(_MAGIC):
-        return f"it is no SQLite database; {_MOVE_AWAY}"
-    page = int.from_bytes(header[16:18], "big")
-    pages = int.from_bytes(header[28:32], "big")
-    is_current = len(header) == 100 and header[24:28] == header[92:96]
-    expected = (65536 if page == 1 else page) * pages
-    if len(header) < 100 or (is_current and size < expected):
-        return f"it is truncated ({size} of {expected} bytes); {_MOVE_AWAY}"
-    return None
+        return f"it is no whole database ({error}); move the file away (a new one is made)"
 
 
 def _foreign_tables(database: sqlite3.Connection) -> str | None:

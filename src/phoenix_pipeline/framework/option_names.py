@@ -1,7 +1,7 @@
 """Names that ``kedro run`` is given, checked first: Kedro does so late, or not at all."""
 
 import difflib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from kedro.pipeline import Pipeline
@@ -46,7 +46,7 @@ def _check_listed(kind: str, names: Iterable[str], allowed: Collection[str]) -> 
 def _check_near(option: str, kind: str, names: Iterable[str], allowed: Collection[str]) -> None:
     for name in names:
         if name not in allowed:
-            near = _nearest(name, sorted(allowed))
+            near = _nearest(name, allowed)
             guess = f"; did you mean {' or '.join(near)}?" if near else ";"
             raise SettingsError(
                 f"--{option} {name}: there is no such {kind} in what is run{guess} "
@@ -54,15 +54,14 @@ def _check_near(option: str, kind: str, names: Iterable[str], allowed: Collectio
             )
 
 
-def _nearest(name: str, allowed: Sequence[str]) -> list[str]:
-    """Return what ``name`` is without its namespace, else the names that look most like it."""
-    within = [each for each in allowed if each.endswith(f".{name}")]
-    last = {each.rpartition(".")[2] for each in allowed}
-    alike = difflib.get_close_matches(name, allowed, n=_MOST_GUESSES)
-    if not within and not alike:
-        ends = difflib.get_close_matches(name, sorted(last), n=1)
-        within = [each for each in allowed if each.rpartition(".")[2] in ends]
-    return (within or alike)[:_MOST_GUESSES]
+def _nearest(name: str, allowed: Iterable[str]) -> list[str]:
+    """Return the names whose last part comes nearest to that of ``name``, in any namespace."""
+    ends: dict[str, list[str]] = {}
+    for each in sorted(allowed):
+        ends.setdefault(each.rpartition(".")[2], []).append(each)
+    near = difflib.get_close_matches(name.rpartition(".")[2], ends, n=1)
+    found = [each for end in near for each in ends[end]]
+    return difflib.get_close_matches(name, found, n=_MOST_GUESSES, cutoff=0.0)
 
 
 def _namespaces(nodes: Iterable[Node]) -> set[str]:

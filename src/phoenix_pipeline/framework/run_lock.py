@@ -13,7 +13,7 @@ from kedro.pipeline import Pipeline
 
 from phoenix_pipeline.checkpoints import remove_leftovers
 from phoenix_pipeline.errors import SettingsError, StorageError
-from phoenix_pipeline.file_locks import CAN_LOCK, Locks
+from phoenix_pipeline.file_locks import Locks
 from phoenix_pipeline.framework.secrets import shown_command
 from phoenix_pipeline.pipelines.arm import SHARED_INPUTS, arm_of
 
@@ -78,10 +78,9 @@ class RunLockHook:
                 remedy = "or name another folder by --params data_root=..."
                 raise StorageError(f"{error}, {remedy}") from error
             raise
-        if CAN_LOCK:
-            for arm in arms:
-                for layer in _LAYERS:
-                    remove_leftovers(self._data_root / layer / arm)
+        for arm in arms:
+            for layer in _LAYERS:
+                remove_leftovers(self._data_root / layer / arm)
 
     @hook_impl(trylast=True)
     def after_pipeline_run(self) -> None:

@@ -20,7 +20,6 @@ from phoenix_pipeline.config import SHARED_GROUPS, Group
 from phoenix_pipeline.config.base import flatten
 from phoenix_pipeline.config.settings_errors import explain
 from phoenix_pipeline.errors import SettingsError
-from phoenix_pipeline.file_locks import CAN_LOCK
 from phoenix_pipeline.framework.mlflow_runs import SESSION, SessionRuns
 from phoenix_pipeline.framework.mlflow_store import TrackingConfig, experiment_name, tracking_uri
 from phoenix_pipeline.framework.run_lock import arms_in
@@ -121,8 +120,7 @@ class ArmMlflowHook:
             if self._config.system_metrics:
                 uri = tracking_uri(self._config, self._project)
                 self._watching.callback(watch_machine(uri, self._runs.run_id(SESSION)))
-            if CAN_LOCK:
-                self._runs.close_abandoned(self._data_root, arms)
+            self._runs.close_abandoned(self._data_root, arms)
 
     @hook_impl
     def before_node_run(self, node: Node, inputs: dict[str, Any]) -> None:

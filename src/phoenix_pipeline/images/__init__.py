@@ -7,7 +7,7 @@ they are given.
 from phoenix_pipeline.images.decoding import DecodedImage, decode_image
 from phoenix_pipeline.images.formats import encode_png, image_grid, to_model_range, to_uint8
 from phoenix_pipeline.images.image_set import MAX_SIDE, MIN_SIDE, ImageSet, align_classes
-from phoenix_pipeline.images.labels import encodable, readable_name, readable_path
+from phoenix_pipeline.images.labels import encodable, readable_name
 from phoenix_pipeline.images.reading import count_images, read_images
 from phoenix_pipeline.images.sources import ImageSource, find_image_source, find_splits
 from phoenix_pipeline.images.stratified import apportion, split_held_out, take_stratified
@@ -44,7 +44,6 @@ __all__ = [
     "read_images",
     "read_samples",
     "readable_name",
-    "readable_path",
     "split_held_out",
     "take_stratified",
     "to_model_range",

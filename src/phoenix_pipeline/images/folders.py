@@ -8,7 +8,7 @@ from pathlib import Path
 
 from phoenix_pipeline.errors import DataError
 from phoenix_pipeline.images.formats import is_image_suffix, lacks_decoder
-from phoenix_pipeline.images.labels import readable_name, readable_path
+from phoenix_pipeline.images.labels import readable_name
 
 # As the library `datasets` tells splits apart, in any case.
 _SPLIT_WORDS = {
@@ -76,7 +76,7 @@ def read_folder(path: Path, above: tuple[Path, ...] = ()) -> Folder:
             else:
                 _sort_in(folder, entry)
     except OSError as error:
-        raise DataError(f"{readable_path(path)} cannot be listed: {error.strerror}") from error
+        raise DataError(f"{readable_name(path)} cannot be listed: {error.strerror}") from error
     return folder
 
 
@@ -89,7 +89,7 @@ def _sort_in(folder: Folder, file: Path) -> None:
     elif suffix == ".parquet":
         folder.shards.append(file)
     elif not is_image_suffix(suffix):
-        name = readable_path(suffix) if suffix else "without a suffix"
+        name = readable_name(suffix) if suffix else "without a suffix"
         folder.left_out[f"{name} (not a format that is read)"] += 1
     elif missing := lacks_decoder(file):
         folder.left_out[f"{suffix} (no decoder: {missing.remedy})"] += 1
@@ -128,8 +128,8 @@ def check_complete(shards: list[Path]) -> None:
         if missing:
             wanted = f"{name}-{missing[0]:05d}-of-{total:05d}.parquet"
             raise DataError(
-                f"{readable_path(folder)} holds {len(numbers)} of the {total} Parquet files of "
-                f"{readable_path(name)}; {readable_path(wanted)} is missing: add it, or name one "
+                f"{readable_name(folder)} holds {len(numbers)} of the {total} Parquet files of "
+                f"{readable_name(name)}; {readable_name(wanted)} is missing: add it, or name one "
                 "file instead of the folder to read it alone"
             )
 
@@ -151,12 +151,12 @@ def list_classes(folder: Folder) -> tuple[tuple[Path, ...], tuple[str, ...]]:
         images, name = inner.all_images(), readable_name(inner.path.name)
         if not images:
             raise DataError(
-                f"class folder {readable_path(inner.path)} has no image that can be read"
+                f"class folder {readable_name(inner.path)} has no image that can be read"
                 f"{count_left_out(inner)}; add images or remove the folder"
             )
         if name in classes:
             raise DataError(
-                f"two folders of {readable_path(folder.path)} are called {name}; rename one"
+                f"two folders of {readable_name(folder.path)} are called {name}; rename one"
             )
         files += images
         classes += [name] * len(images)
@@ -169,7 +169,7 @@ def _refuse_splits_in_classes(folder: Folder) -> None:
         if len({split_of_folder(name) for name in roles}) > 1:
             name = readable_name(inner.path.name)
             raise DataError(
-                f"{readable_path(folder.path)} holds splits inside its class folders ({name}/"
+                f"{readable_name(folder.path)} holds splits inside its class folders ({name}/"
                 f"{roles[0]}, {name}/{roles[1]}); turn them round: {roles[0]}/{name}, "
                 f"{roles[1]}/{name}"
             )

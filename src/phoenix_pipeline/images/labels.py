@@ -21,14 +21,14 @@ def check_kinds(files: Sequence[Path], kinds: Sequence[pa.DataType], column: str
     for file, kind in zip(files, kinds, strict=True):
         if _kind(kind) is None:
             raise DataError(
-                f"labels of {readable_path(file)} in column {column!r} are of type {kind}; "
+                f"labels of {readable_name(file)} in column {column!r} are of type {kind}; "
                 f"integers or strings are allowed: set images.label_column, or null if the images "
                 f"are unlabelled"
             )
         if _kind(kind) != _kind(kinds[0]):
             raise DataError(
-                f"column {column!r} of {readable_path(file)} holds {_kind(kind)} labels ({kind}), "
-                f"that of {readable_path(files[0])} {_kind(kinds[0])} labels ({kinds[0]}); the "
+                f"column {column!r} of {readable_name(file)} holds {_kind(kind)} labels ({kind}), "
+                f"that of {readable_name(files[0])} {_kind(kinds[0])} labels ({kinds[0]}); the "
                 "files of one split must agree: write one of them anew, name one file alone, or "
                 "set images.label_column: null"
             )
@@ -45,7 +45,7 @@ def number_labels(
         if len(wrong):
             allowed = f"0 to {limit - 1}" if limit is not None else "0 and above"
             raise DataError(
-                f"row {wrong[0]} of {readable_path(file)} has label {found[wrong[0]]}; allowed are "
+                f"row {wrong[0]} of {readable_name(file)} has label {found[wrong[0]]}; allowed are "
                 f"{allowed}, or set images.label_column: null for unlabelled images"
             )
         if names is not None:
@@ -59,7 +59,7 @@ def class_names(names: Sequence[object], file: Path) -> tuple[str, ...]:
     for position, name in enumerate(names):
         if not isinstance(name, str):
             raise DataError(
-                f"{readable_path(file)} declares {name!r} as the name of class {position}; a text "
+                f"{readable_name(file)} declares {name!r} as the name of class {position}; a text "
                 "is needed: write the file anew with names, or set images.label_column: null"
             )
     readable = tuple(readable_name(str(name)) for name in names)
@@ -67,7 +67,7 @@ def class_names(names: Sequence[object], file: Path) -> tuple[str, ...]:
     if twice:
         places = [position for position, name in enumerate(readable) if name == twice[0]]
         raise DataError(
-            f"{readable_path(file)} has the class name {twice[0]!r} twice (classes {places[0]} and "
+            f"{readable_name(file)} has the class name {twice[0]!r} twice (classes {places[0]} and "
             f"{places[1]}); each name once is needed: write the file anew, or set "
             "images.label_column: null"
         )
@@ -85,7 +85,7 @@ _ESCAPED_CATEGORIES = ("Cc", "Cs", "Zl", "Zp")
 
 
 def readable_name(name: str | os.PathLike[str]) -> str:
-    r"""Return ``name`` as valid text on one line, composed (NFC).
+    r"""Return a name or a path as valid text on one line, composed (NFC), for a message.
 
     Bytes that are not UTF-8 become ``\xe9``, other lone surrogates ``\ud800``, and control
     characters ``\n`` or ``\x1b``.
@@ -101,11 +101,6 @@ def encodable(text: str) -> str:
     if text.isascii():
         return text
     return "".join(_shown(c) if unicodedata.category(c) == "Cs" else c for c in text)
-
-
-def readable_path(path: Path | str) -> str:
-    """Return a path for a message; see :func:`readable_name`. It may not open the file."""
-    return readable_name(path)
 
 
 def _shown(character: str) -> str:

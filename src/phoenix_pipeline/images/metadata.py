@@ -10,7 +10,7 @@ import pyarrow.csv
 import pyarrow.json
 
 from phoenix_pipeline.errors import DataError
-from phoenix_pipeline.images.labels import check_kinds, readable_name, readable_path
+from phoenix_pipeline.images.labels import check_kinds, readable_name
 from phoenix_pipeline.images.sources import ImageSource
 
 _FILE_NAME = "file_name"
@@ -43,15 +43,15 @@ def read_metadata_tables(source: ImageSource, label_column: str | None) -> Liste
                 if not image.is_relative_to(source.path):
                     continue  # metadata above the splits lists the other splits as well
                 raise DataError(
-                    f"row {number} of {readable_path(file)} lists "
+                    f"row {number} of {readable_name(file)} lists "
                     f"{readable_name(str(row[_FILE_NAME]))}, which is no image below "
-                    f"{readable_path(source.path)}; correct {_FILE_NAME} or remove the row"
+                    f"{readable_name(source.path)}; correct {_FILE_NAME} or remove the row"
                 )
             if image in rows:
-                raise DataError(f"{readable_path(image)} is listed twice in metadata; keep one row")
+                raise DataError(f"{readable_name(image)} is listed twice in metadata; keep one row")
             if label_column and row[label_column] is None:
                 raise DataError(
-                    f"row {number} of {readable_path(file)} has no {label_column!r}; label every "
+                    f"row {number} of {readable_name(file)} has no {label_column!r}; label every "
                     "image or set images.label_column: null"
                 )
             rows[image] = row[label_column] if label_column else None
@@ -66,20 +66,20 @@ def _read(file: Path) -> pa.Table:
         return pyarrow.json.read_json(file)
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise DataError(f"{readable_path(file)} cannot be read as a table: {reason}") from error
+        raise DataError(f"{readable_name(file)} cannot be read as a table: {reason}") from error
 
 
 def _check_columns(file: Path, table: pa.Table, label_column: str | None) -> None:
     has: Sequence[str] = table.column_names
     if _FILE_NAME not in has:
         raise DataError(
-            f"{readable_path(file)} has no column {_FILE_NAME!r}; it has {', '.join(has)}: rename "
+            f"{readable_name(file)} has no column {_FILE_NAME!r}; it has {', '.join(has)}: rename "
             "the one with the images' file names"
         )
     if label_column is not None and label_column not in has:
         others = ", ".join(name for name in has if name != _FILE_NAME) or "none"
         raise DataError(
-            f"{readable_path(file)} has no column {label_column!r}; beside {_FILE_NAME} it has "
+            f"{readable_name(file)} has no column {label_column!r}; beside {_FILE_NAME} it has "
             f"{others}: set images.label_column to one of these, or null if the images are "
             "unlabelled"
         )

@@ -18,7 +18,6 @@ from phoenix_pipeline.images.labels import (
     class_names,
     number_labels,
     readable_name,
-    readable_path,
 )
 from phoenix_pipeline.images.stack import ImageStack
 
@@ -37,7 +36,7 @@ def read_parquet(files: Sequence[Path], config: ImagesConfig) -> tuple[ImageSet,
     shards = [_open(file, config) for file in files]
     num_images = sum(shard.metadata.num_rows for shard in shards)
     if num_images == 0:
-        raise DataError(f"{readable_path(files[0])} holds no rows; at least one image is needed")
+        raise DataError(f"{readable_name(files[0])} holds no rows; at least one image is needed")
     names = None
     if config.label_column is not None:
         kinds = [shard.schema_arrow.field(config.label_column).type for shard in shards]
@@ -79,7 +78,7 @@ def _refused(file: Path) -> Iterator[None]:
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(
-            f"{readable_path(file)} cannot be read as a Parquet file: {reason}"
+            f"{readable_name(file)} cannot be read as a Parquet file: {reason}"
         ) from error
 
 
@@ -93,7 +92,7 @@ def _open(file: Path, config: ImagesConfig) -> pq.ParquetFile:
         if column is not None and column not in schema.names:
             hint = ", or null if the images are unlabelled" if key == "label_column" else ""
             raise DataError(
-                f"{readable_path(file)} has no column {column!r}; it has "
+                f"{readable_name(file)} has no column {column!r}; it has "
                 f"{', '.join(map(readable_name, schema.names)) or 'none'}: set images.{key} to "
                 f"{_suggested(schema, key)}{hint}"
             )
@@ -101,7 +100,7 @@ def _open(file: Path, config: ImagesConfig) -> pq.ParquetFile:
     if not _holds_bytes(kind):
         is_path = pa.types.is_string(kind) or pa.types.is_large_string(kind)
         raise DataError(
-            f"column {config.image_column!r} of {readable_path(file)} holds "
+            f"column {config.image_column!r} of {readable_name(file)} holds "
             f"{'text' if is_path else kind}; allowed are encoded image bytes (binary) or "
             f"struct{{bytes, path}}: set images.image_column"
             + (f", or, {_EMBED}, if these are paths" if is_path else "")
@@ -137,7 +136,7 @@ def _image_bytes(
     """Yield the bytes of each image and what errors call it."""
     column = batch.column(name)
     cells = pc.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column
-    shown = readable_path(file)
+    shown = readable_name(file)
     for row, data in enumerate(cells.to_pylist(), first_row):
         if data is None:
             raise DataError(_no_bytes(column[row - first_row].as_py(), row, shown, name))
@@ -158,7 +157,7 @@ def _check_nulls(column: pa.Array, first_row: int, file: Path) -> pa.Array:
     if column.null_count:
         row = first_row + int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
         raise DataError(
-            f"row {row} of {readable_path(file)} has no label; label every image or set "
+            f"row {row} of {readable_name(file)} has no label; label every image or set "
             "images.label_column: null"
         )
     return column
@@ -172,7 +171,7 @@ def _declared_names(
     for file, names in zip(files, declared, strict=True):
         if names != declared[0]:
             raise DataError(
-                f"{readable_path(file)} declares other class names than {readable_path(files[0])}: "
+                f"{readable_name(file)} declares other class names than {readable_name(files[0])}: "
                 f"{_listed(names)} instead of {_listed(declared[0])}; shards of one split must "
                 "agree"
             )

@@ -12,7 +12,7 @@ from phoenix_pipeline.config import ImagesConfig
 from phoenix_pipeline.errors import DataError
 from phoenix_pipeline.images.folders import HIDDEN
 from phoenix_pipeline.images.image_set import ImageSet
-from phoenix_pipeline.images.labels import number_labels, readable_path
+from phoenix_pipeline.images.labels import number_labels, readable_name
 from phoenix_pipeline.images.metadata import read_metadata_tables
 from phoenix_pipeline.images.parquet import count_rows, read_parquet
 from phoenix_pipeline.images.sources import ImageSource, find_image_source
@@ -127,12 +127,12 @@ def _account(source: ImageSource, images: ImageSet, remarks: Sequence[str], foun
         counted(images.num_images, "image"), images.image_size, images.image_size,
         "grey" if images.channels == 1 else "RGB",
         "no labels" if images.labels is None else counted(images.num_classes, "class", "classes"),
-        readable_path(source.path), text,
+        readable_name(source.path), text,
     )  # fmt: skip
 
 
 def _read_file(file: Path) -> tuple[bytes, str]:
     try:
-        return file.read_bytes(), readable_path(file)
+        return file.read_bytes(), readable_name(file)
     except OSError as error:
-        raise DataError(f"{readable_path(file)} cannot be read: {error.strerror}") from error
+        raise DataError(f"{readable_name(file)} cannot be read: {error.strerror}") from error

@@ -17,7 +17,7 @@ from phoenix_pipeline.images.folders import (
     split_of_shard,
 )
 from phoenix_pipeline.images.formats import IMAGE_SUFFIXES, is_image_suffix
-from phoenix_pipeline.images.labels import readable_name, readable_path
+from phoenix_pipeline.images.labels import readable_name
 
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 _ALLOWED = (
@@ -50,7 +50,7 @@ def find_image_source(path: Path | str) -> ImageSource:
     splits = _find_all(Path(path))
     if len(splits) > 1:
         raise DataError(
-            f"{readable_path(path)} holds several splits ({', '.join(map(str, splits))}), which "
+            f"{readable_name(path)} holds several splits ({', '.join(map(str, splits))}), which "
             f"would be mixed; name one split's file or folder"
         )
     return next(iter(splits.values()))
@@ -71,7 +71,7 @@ def find_splits(path: Path | str) -> tuple[ImageSource, ImageSource | None]:
     train, test, validation = (splits.get(role) for role in ("train", "test", "validation"))
     if train is None:
         raise DataError(
-            f"{readable_path(path)} has a {next(iter(splits))} split but no training split named "
+            f"{readable_name(path)} has a {next(iter(splits))} split but no training split named "
             "train; name its folder or file alone to train on it"
         )
     if test is None and validation is not None:
@@ -87,7 +87,7 @@ def _find_all(path: Path) -> dict[str | None, ImageSource]:
     """Return the source of each split; a single one that is not named under None."""
     if not path.exists():
         raise DataError(
-            f"there are no images at {readable_path(path)}: expected a Parquet file, a folder of "
+            f"there are no images at {readable_name(path)}: expected a Parquet file, a folder of "
             f"Parquet files, or a folder of images by class; put the data there, or name another "
             "path: train_images or test_images of a run, data of a site's node configuration"
         )
@@ -97,7 +97,7 @@ def _find_all(path: Path) -> dict[str | None, ImageSource]:
     given = read_folder(path)
     folder = _inside_wrappers(given)
     if not given.has_data:
-        raise DataError(f"{readable_path(path)} holds no images{count_left_out(given)}; {_ALLOWED}")
+        raise DataError(f"{readable_name(path)} holds no images{count_left_out(given)}; {_ALLOWED}")
     splits = _split_folders(folder) or _split_shards(folder) or {None: _one_source(folder, [])}
     first = next(iter(splits))
     outside = _left_out_beside(given, [source.path for source in splits.values()])
@@ -109,7 +109,7 @@ def _find_all(path: Path) -> dict[str | None, ImageSource]:
 
 def _refuse_other_files(path: Path) -> None:
     """Raise DataError for a file that is no Parquet by its name, with the way out."""
-    suffix, shown = path.suffix.lower(), readable_path(path)
+    suffix, shown = path.suffix.lower(), readable_name(path)
     if suffix in _ARCHIVES:
         raise DataError(f"{shown} is an archive; unpack it and name the folder")
     if is_image_suffix(suffix):
@@ -139,7 +139,7 @@ def _split_folders(folder: Folder) -> dict[str | None, ImageSource]:
     for role, inner in sorted(named, key=lambda pair: pair[0] != "train"):
         if role in splits:
             raise DataError(
-                f"{readable_path(folder.path)} has two {role} splits, {splits[role].path.name} and "
+                f"{readable_name(folder.path)} has two {role} splits, {splits[role].path.name} and "
                 f"{inner.path.name}; merge them or name one of them"
             )
         splits[role] = _one_source(_inside_wrappers(inner), folder.tables)
@@ -164,7 +164,7 @@ def _split_shards(folder: Folder) -> dict[str | None, ImageSource]:
         return {}
     if None in found:
         raise DataError(
-            f"{readable_path(folder.path)} holds {readable_name(found[None][0].name)} beside files "
+            f"{readable_name(folder.path)} holds {readable_name(found[None][0].name)} beside files "
             "of named splits; rename it to start with train or test, or name one split's file or "
             "folder"
         )
@@ -216,11 +216,11 @@ def _remarks(folder: Folder, classes: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _ambiguous(folder: Folder, kinds: list[str]) -> str:
-    where = readable_path(folder.path)
+    where = readable_name(folder.path)
     deep = [f for inner in folder.filled() for f in inner.walk() if f.shards]
     if not deep:
         return f"{where} holds {' and '.join(kinds)}; {_ALLOWED}"
-    places = ", ".join(readable_path(f.path.relative_to(folder.path)) for f in deep[:3])
+    places = ", ".join(readable_name(f.path.relative_to(folder.path)) for f in deep[:3])
     return (
         f"{where} holds Parquet files in {places}, beside other data; name one of these folders or "
         f"one file"

@@ -9,8 +9,8 @@ import numpy as np
 from phoenix_pipeline.config import ClassifierConfig
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.images import GLOBAL_MODEL, ImageSet
-from phoenix_pipeline.metrics.classifier import train_classifier
 from phoenix_pipeline.metrics.feature_extractor import Advance
+from phoenix_pipeline.metrics.judge_training import train_classifier
 from phoenix_pipeline.metrics.label_judge import LabelJudge, labels_of
 from phoenix_pipeline.metrics.metric import COVERAGE, Metric
 from phoenix_pipeline.metrics.utility import sample_labels

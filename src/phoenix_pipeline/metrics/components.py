@@ -13,10 +13,16 @@ from functools import cache
 from importlib import metadata
 from types import ModuleType
 
+import torch
+
 from phoenix_pipeline import metrics
-from phoenix_pipeline.metrics.feature_space import FeatureSpace
+from phoenix_pipeline.config import EXTRACTORS, EvaluationConfig
+from phoenix_pipeline.config.base import AUTO
+from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.metrics.feature_extractor import FeatureExtractor, FeatureSpace, SpaceInputs
+from phoenix_pipeline.metrics.label_judge import LabelJudge
 from phoenix_pipeline.metrics.metric import ClassScores, FeatureScores, Metric
-from phoenix_pipeline.registry import extension_modules
+from phoenix_pipeline.registry import extension_modules, look_up
 
 ENTRY_POINTS = "phoenix_pipeline.metrics"
 _PREFIX = "fid_"
@@ -59,6 +65,42 @@ def feature_spaces() -> dict[str, FeatureSpace]:
 def extractor_spaces() -> dict[str, FeatureSpace]:
     """Return the feature spaces by what settings call them, such as ``fid_pixels``."""
     return {_PREFIX + name: space for name, space in feature_spaces().items()}
+
+
+def available_extractors(
+    config: EvaluationConfig,
+    channels: int,
+    image_size: int,
+    judge: LabelJudge | None,
+    device: torch.device,
+) -> tuple[list[FeatureExtractor], dict[str, str]]:
+    """Return extractors that can be had, why others not; raises SettingsError, CheckpointError."""
+    check_extractors(config)
+    inputs = SpaceInputs(config, channels, image_size, judge, device)
+    spaces = extractor_spaces()
+    found: list[FeatureExtractor] = []
+    skipped: dict[str, str] = {}
+    for name in EXTRACTORS if config.extractors == AUTO else config.extractors:
+        built = spaces[name].build(inputs)
+        if isinstance(built, str):
+            skipped[name] = built
+        else:
+            found.append(built)
+    return found, skipped
+
+
+def check_extractors(config: EvaluationConfig) -> None:
+    """Raise SettingsError for extractors that are unknown or not installed; lists the others."""
+    if config.extractors == AUTO:
+        return
+    spaces = extractor_spaces()
+    for name in config.extractors:
+        if missing := look_up(spaces, name, "evaluation.extractors").missing():
+            rest = ", ".join(other for other, space in spaces.items() if not space.missing())
+            raise SettingsError(
+                f"evaluation.extractors has {name!r}, but {missing}; install it, or choose among "
+                f"{rest}, or leave evaluation.extractors at {AUTO!r}, which takes what there is"
+            )
 
 
 @cache

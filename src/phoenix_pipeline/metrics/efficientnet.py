@@ -13,8 +13,12 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from phoenix_pipeline.extras import how_to_install
-from phoenix_pipeline.metrics.feature_extractor import FeatureExtractor, as_rgb, fingerprint_weights
-from phoenix_pipeline.metrics.feature_space import FeatureSpace
+from phoenix_pipeline.metrics.feature_extractor import (
+    FeatureExtractor,
+    FeatureSpace,
+    as_rgb,
+    fingerprint_weights,
+)
 
 EXTRA = "efficientnet"
 INPUT_SIZE = 128

@@ -1,18 +1,17 @@
-"""Features without a file, and spaces at hand; only ``fid_inception_v3`` is the published FID."""
+"""Features without a file of weights: pixels, and those of the label judge."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from phoenix_pipeline.config import EXTRACTORS, EvaluationConfig
-from phoenix_pipeline.config.base import AUTO
-from phoenix_pipeline.errors import SettingsError
-from phoenix_pipeline.metrics.components import extractor_spaces
-from phoenix_pipeline.metrics.feature_extractor import FeatureExtractor, fingerprint_weights
-from phoenix_pipeline.metrics.feature_space import FeatureSpace, SpaceInputs
+from phoenix_pipeline.metrics.feature_extractor import (
+    FeatureExtractor,
+    FeatureSpace,
+    SpaceInputs,
+    fingerprint_weights,
+)
 from phoenix_pipeline.metrics.label_judge import LabelJudge
 from phoenix_pipeline.metrics.network_file import FileNetwork
-from phoenix_pipeline.registry import look_up
 
 LARGEST_PIXEL_SIDE = 16
 NO_JUDGE = "no label judge: the images have no labels, or fewer than two classes"
@@ -58,42 +57,6 @@ def classifier_extractor(judge: LabelJudge) -> FeatureExtractor | None:
         largest_batch=256,
         searches_copies=True,
     )
-
-
-def available_extractors(
-    config: EvaluationConfig,
-    channels: int,
-    image_size: int,
-    judge: LabelJudge | None,
-    device: torch.device,
-) -> tuple[list[FeatureExtractor], dict[str, str]]:
-    """Return extractors that can be had, why others not; raises SettingsError, CheckpointError."""
-    check_extractors(config)
-    inputs = SpaceInputs(config, channels, image_size, judge, device)
-    spaces = extractor_spaces()
-    found: list[FeatureExtractor] = []
-    skipped: dict[str, str] = {}
-    for name in EXTRACTORS if config.extractors == AUTO else config.extractors:
-        built = spaces[name].build(inputs)
-        if isinstance(built, str):
-            skipped[name] = built
-        else:
-            found.append(built)
-    return found, skipped
-
-
-def check_extractors(config: EvaluationConfig) -> None:
-    """Raise SettingsError for extractors that are unknown or not installed; lists the others."""
-    if config.extractors == AUTO:
-        return
-    spaces = extractor_spaces()
-    for name in config.extractors:
-        if missing := look_up(spaces, name, "evaluation.extractors").missing():
-            rest = ", ".join(other for other, space in spaces.items() if not space.missing())
-            raise SettingsError(
-                f"evaluation.extractors has {name!r}, but {missing}; install it, or choose among "
-                f"{rest}, or leave evaluation.extractors at {AUTO!r}, which takes what there is"
-            )
 
 
 def _classifier(inputs: SpaceInputs) -> FeatureExtractor | str:

@@ -1,15 +1,23 @@
-"""What a feature extractor is and how a batch of images goes through one."""
+"""What a feature extractor and its space are, and how a batch of images goes through one.
+
+A module of ``metrics`` lists its feature spaces in ``FEATURE_SPACES``.
+"""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from phoenix_pipeline.config import EvaluationConfig
 from phoenix_pipeline.errors import DataError, SettingsError
 from phoenix_pipeline.threads import side_by_side
+
+if TYPE_CHECKING:
+    from phoenix_pipeline.metrics.label_judge import LabelJudge
 
 Advance = Callable[[int], None]
 
@@ -37,6 +45,34 @@ class FeatureExtractor:
         """Return float32 features [N, num_features] of uint8 images [N, C, H, W], 0..255."""
         with torch.inference_mode():
             return self.forward(images.to(self.device)).float()
+
+
+@dataclass(frozen=True)
+class SpaceInputs:
+    """What an extractor may be built from; images are uint8 [N, channels, size, size]."""
+
+    config: EvaluationConfig
+    channels: int
+    image_size: int
+    judge: "LabelJudge | None"
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class FeatureSpace:
+    """A feature space; settings and its Frechet distance call it ``fid_<name>``.
+
+    ``label``: in headers. ``rank``: the lower the more telling. ``build``: the extractor, or the
+    reason in one line why there is none. ``keep``: see ``Headline.keep``; None: as the metric says.
+    ``missing``: what must be installed first, in one line; "" where nothing is missing.
+    """
+
+    name: str
+    label: str
+    rank: int
+    build: Callable[[SpaceInputs], FeatureExtractor | str]
+    keep: int | None = None
+    missing: Callable[[], str] = lambda: ""
 
 
 def fingerprint_weights(weights: Mapping[str, Tensor], preprocessing: str) -> str:

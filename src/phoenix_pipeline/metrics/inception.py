@@ -10,8 +10,12 @@ from torch import Tensor
 
 from phoenix_pipeline.config import EvaluationConfig
 from phoenix_pipeline.errors import CheckpointError, SettingsError
-from phoenix_pipeline.metrics.feature_extractor import FeatureExtractor, as_rgb, fingerprint_weights
-from phoenix_pipeline.metrics.feature_space import FeatureSpace
+from phoenix_pipeline.metrics.feature_extractor import (
+    FeatureExtractor,
+    FeatureSpace,
+    as_rgb,
+    fingerprint_weights,
+)
 
 logger = logging.getLogger(__name__)
 

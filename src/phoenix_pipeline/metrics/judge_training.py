@@ -1,4 +1,4 @@
-"""Fitting the label judge's network: augmentation, one-cycle schedule, the loop."""
+"""Training the label judge: augmentation, one-cycle schedule, the loop."""
 
 from functools import partial
 
@@ -8,9 +8,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from phoenix_pipeline.config import ClassifierConfig
-from phoenix_pipeline.errors import TrainingError
+from phoenix_pipeline.errors import DataError, TrainingError
+from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.metrics.feature_extractor import Advance
 from phoenix_pipeline.metrics.judge_networks import JudgeNetwork
+from phoenix_pipeline.metrics.label_judge import (
+    LabelJudge,
+    build_network,
+    labels_of,
+    measure_judge,
+)
 from phoenix_pipeline.optimization.cuda_graph import Launch, record
 from phoenix_pipeline.optimization.precision import autocast
 from phoenix_pipeline.seeding import torch_generator
@@ -52,6 +59,35 @@ def cut_out(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
         inside.append(((place >= 0) & (place < side)).to(images.device))
     square = inside[0][:, None, :, None] & inside[1][:, None, None, :]
     return images.masked_fill(square, _GREY)
+
+
+def train_classifier(
+    train: ImageSet,
+    test: ImageSet,
+    config: ClassifierConfig,
+    device: torch.device,
+    *,
+    progress: Advance | None = None,
+) -> LabelJudge:
+    """Train the label judge on ``train`` and measure it on ``test``.
+
+    Everything random comes from ``config.seed``: all runs with these images share one judge.
+    ``progress`` is called with 1 after each of ``config.epochs`` epochs.
+    Raises SettingsError: a split has no labels or no images, or there are fewer than two classes.
+    Raises DataError: the splits have different classes.
+    Raises TrainingError: the loss is not finite.
+    """
+    labels = labels_of(train, "training")
+    labels_of(test, "test")
+    if train.class_names != test.class_names:
+        raise DataError(
+            f"The label judge got training classes {train.class_names} and test classes "
+            f"{test.class_names}; allowed are the same names in the same order"
+        )
+    network = build_network(train, config, device)
+    fit(network, train.images, labels, config, device=device, progress=progress)
+    network.eval().requires_grad_(False)
+    return measure_judge(network, train, test, config, device)
 
 
 def fit(

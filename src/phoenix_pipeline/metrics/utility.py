@@ -10,8 +10,8 @@ import numpy as np
 
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.images import ImageSet, take_stratified
-from phoenix_pipeline.metrics.classifier import train_classifier
 from phoenix_pipeline.metrics.feature_extractor import Advance
+from phoenix_pipeline.metrics.judge_training import train_classifier
 from phoenix_pipeline.metrics.label_judge import LabelJudge
 from phoenix_pipeline.metrics.metric import COVERAGE, Metric
 from phoenix_pipeline.seeding import numpy_generator

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from phoenix_pipeline.errors import CheckpointError
+from phoenix_pipeline.errors import CheckpointError, DataError
 from phoenix_pipeline.families.provenance import ModelDescription
 from phoenix_pipeline.json_files import check_content
 from phoenix_pipeline.metrics.arm_metrics import ArmMetrics, Histogram
@@ -76,6 +76,28 @@ class ArmResults(ScoredArm):
     def is_current(self, result: ArmMetrics | ArmAudit) -> bool:
         """Whether ``result`` is of the model that is there now."""
         return result["conditions"]["weights_digest"] == self.description["weights_digest"]
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """An arm that cannot be compared; ``reason`` is empty where it was never scored."""
+
+    arm: str
+    reason: str = ""
+
+
+def gather(
+    found: Mapping[str, ArmResults | LeftOut],
+) -> tuple[list[ArmResults], list[str]]:
+    """Return scored arms in order, a line for each left out; raises DataError if none is."""
+    results = [result for result in found.values() if isinstance(result, ArmResults)]
+    if not results:
+        raise DataError(
+            f"there is nothing to compare: none of {', '.join(found)} has scores with a model that "
+            "says how it was made; run one of them: kedro run --pipelines fedavg,comparison"
+        )
+    reasons = [left.reason for left in found.values() if isinstance(left, LeftOut)]
+    return results, [reason for reason in reasons if reason]
 
 
 def add_audits(

@@ -17,6 +17,7 @@ from phoenix_pipeline.reporting.columns import CONDITIONS, describe_metric
 from phoenix_pipeline.reporting.formatting import format_values, markdown_table
 from phoenix_pipeline.reporting.sweep_tables import summarize, with_spread
 
+PARTITION, SEED = "partition", "run.seed"
 IID = "iid"
 FIDELITY = tuple(extractor_spaces())
 PRECISION_RECALL = (
@@ -58,9 +59,7 @@ CLAIMS: tuple[Claim, ...] = (
 )
 
 
-def paired_differences(
-    table: pd.DataFrame, claim: Claim, partition_column: str, seed_column: str
-) -> pd.DataFrame:
+def paired_differences(table: pd.DataFrame, claim: Claim) -> pd.DataFrame:
     """Return one row per partition and metric: both means, their difference, and whether it held.
 
     Columns: ``partition``, ``metric``, ``arm_mean``, ``arm_std``, ``baseline_mean``,
@@ -72,17 +71,17 @@ def paired_differences(
     fewer than two seeds, or where a metric has no better direction, nothing is said to hold.
     Metrics and partitions that were not measured in both arms are left out.
     """
-    for column in (partition_column, seed_column, "arm"):
+    for column in (PARTITION, SEED, "arm"):
         if column not in table.columns:
             raise DataError(
                 f"the claims need the column {column!r}; the table has "
                 f"{', '.join(map(str, table.columns))}"
             )
     rows = []
-    for partition, part in table.groupby(partition_column, sort=False):
+    for partition, part in table.groupby(PARTITION, sort=False):
         if claim.non_iid_only and partition == IID:
             continue
-        by_seed = part.set_index([seed_column, "arm"])
+        by_seed = part.set_index([SEED, "arm"])
         for metric in claim.metrics:
             if metric in by_seed.columns:
                 pairs = by_seed[metric].astype("float64").unstack("arm")
@@ -152,21 +151,13 @@ _RULE = (
 )
 
 
-def render_claims(
-    table: pd.DataFrame,
-    partition_column: str,
-    seed_column: str,
-    command: str,
-    figures: Mapping[str, str],
-) -> str:
-    """Return the document of ``table``; ``command`` makes it, ``figures``: caption -> file."""
-    compared = {
-        claim: paired_differences(table, claim, partition_column, seed_column) for claim in CLAIMS
-    }
+def render_claims(table: pd.DataFrame, figures: Mapping[str, str]) -> str:
+    """Return the document of ``table``; ``figures``: caption -> file."""
+    compared = {claim: paired_differences(table, claim) for claim in CLAIMS}
     parts = [
         "# The paper's claims, measured",
-        f"Made by `{command}`. {_RULE}",
-        _conditions(table, seed_column),
+        f"Made by `make claims`. {_RULE}",
+        _conditions(table),
         "## Verdicts",
         markdown_table(
             ["claim", "arms", "verdict"],
@@ -176,17 +167,17 @@ def render_claims(
             ],
         ),
         *(_claim_section(claim, differences) for claim, differences in compared.items()),
-        *(_table_section(title, table, partition_column, names) for title, names in TABLES.items()),
+        *(_table_section(title, table, names) for title, names in TABLES.items()),
         *(f"## {caption}\n\n![{caption}]({file})" for caption, file in figures.items()),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _conditions(table: pd.DataFrame, seed_column: str) -> str:
+def _conditions(table: pd.DataFrame) -> str:
     """Name what all scores were made with; a condition that varies is listed with its values."""
     names = [m.name for m in CONDITIONS if m.name in table.columns and m.name != "seed"]
     shown = {name: sorted(map(str, table[name].dropna().unique())) for name in names}
-    seeds = ", ".join(str(seed) for seed in sorted(table[seed_column].unique()))
+    seeds = ", ".join(str(seed) for seed in sorted(table[SEED].unique()))
     listed = "; ".join(f"{name} {', '.join(values)}" for name, values in shown.items() if values)
     return f"Seeds: {seeds}. Conditions: {listed}."
 
@@ -223,14 +214,12 @@ def _signed(difference: float, spread: float, name: str, like: Sequence[object])
     return f"{sign}{size} ± {around}" if around else f"{sign}{size}"
 
 
-def _table_section(
-    title: str, table: pd.DataFrame, partition_column: str, metrics: Sequence[str]
-) -> str:
+def _table_section(title: str, table: pd.DataFrame, metrics: Sequence[str]) -> str:
     known = [name for name in metrics if name in table.columns and table[name].notna().any()]
     if not known:
         return ""
-    summary = summarize(table, [partition_column], known)
+    summary = summarize(table, [PARTITION], known)
     columns = [with_spread(list(summary[n]), list(summary[f"{n}_std"]), n) for n in known]
     header = ["partition", "arm", *(describe_metric(name).title for name in known)]
-    cells = [list(summary[partition_column].astype(str)), list(summary["arm"]), *columns]
+    cells = [list(summary[PARTITION].astype(str)), list(summary["arm"]), *columns]
     return f"## {title}\n\n" + markdown_table(header, list(zip(*cells, strict=True)))

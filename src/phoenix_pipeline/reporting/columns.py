@@ -5,12 +5,12 @@ Scores are described beside the functions that measure them (``metrics.component
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
 from phoenix_pipeline.metrics.components import describe
 from phoenix_pipeline.metrics.metric import COST, FIDELITY, Headline, Metric
-from phoenix_pipeline.reporting.formatting import finite
 
 # The last row of a comparison: no arm.
 FLOOR_NAME = "real test images"
@@ -164,6 +164,11 @@ def run_totals(rounds: pd.DataFrame) -> dict[str, float]:
     if sums["train_seconds"] > 0:
         totals["images_per_second"] = sums["images_trained"] / sums["train_seconds"]
     return finite(totals)
+
+
+def finite(values: Mapping[str, Any]) -> dict[str, float]:
+    """Return the values that are numbers."""
+    return {k: v for k, v in values.items() if v is not None and math.isfinite(v)}
 
 
 def doubtful_shares(table: pd.DataFrame) -> list[str]:

@@ -19,9 +19,10 @@ from phoenix_pipeline.reporting.columns import (
     add_start_shares,
     describe_metric,
     doubtful_shares,
+    finite,
     run_totals,
 )
-from phoenix_pipeline.reporting.formatting import DOUBTFUL, MISSING, finite, format_values
+from phoenix_pipeline.reporting.formatting import DOUBTFUL, MISSING, format_values
 
 TERMINAL_WIDTH = 110
 TRAFFIC_COLUMNS = ("bytes_up", "bytes_down", "bytes_total", "bytes_per_round", "link_seconds")

@@ -1,9 +1,8 @@
 """Numbers and tables as people read them: decimals that tell, units, Markdown and LaTeX."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import median_low
-from typing import Any
 
 import pandas as pd
 
@@ -40,11 +39,6 @@ def _write(numbers: Sequence[float], metric: Metric, like: Sequence[float]) -> l
         decimals = _decimals(like)
         return ["" if math.isnan(x) else f"{x:,.{decimals}f}" for x in numbers]
     return ["" if math.isnan(x) else write(x) for x in numbers]
-
-
-def finite(values: Mapping[str, Any]) -> dict[str, float]:
-    """Return the values that are numbers."""
-    return {k: v for k, v in values.items() if v is not None and math.isfinite(v)}
 
 
 def format_bytes(value: float) -> str:

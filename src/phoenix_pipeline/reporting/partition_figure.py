@@ -37,41 +37,41 @@ def draw_partition(training: pd.DataFrame, class_names: Sequence[str] = ()) -> F
     clients are ordered by their largest classes, because in the order of their ids they would look
     like noise.
     """
-    ids, training = _without_gaps(training)
-    counts = _count(training, class_names)
-    order = _order_clients(counts, training)
-    counts = counts[:, order]
-    totals = _totals(training, len(order))[order]
-    if not len(counts):
-        figure, (top,) = _make_figure([2.4], len(order))
-    else:
-        figure, (top, bottom) = _make_figure([1.3, _map_height(len(counts))], len(order))
-        _draw_counts(figure, bottom, counts, class_names)
-    _draw_bars(top, np.zeros_like(totals), totals, _PRIVATE, "")
-    _finish(top, totals, f"{totals.sum():,} images held by {len(totals)} clients")
-    _name_clients(top, ids)
-    return figure
+    return _draw(training, class_names, "{0:,} images held by {2} clients")
 
 
 def draw_client_images(training: pd.DataFrame, class_names: Sequence[str] = ()) -> Figure:
     """Draw private and shared images by client, above classes x clients of both together."""
+    title = "{0:,} private and {1:,} shared images at {2} clients"
+    return _draw(training, class_names, title, training["shared"].to_numpy(dtype=bool))
+
+
+def _draw(
+    training: pd.DataFrame,
+    class_names: Sequence[str],
+    title: str,
+    received: np.ndarray | None = None,
+) -> Figure:
+    """Draw a bar per client above the map; ``received``: which images are shared, if told apart."""
     ids, training = _without_gaps(training)
     counts = _count(training, class_names)
     order = _order_clients(counts, training)
     counts = counts[:, order]
-    received = training["shared"].to_numpy(dtype=bool)
-    private, shared = (_totals(training[part], len(order))[order] for part in (~received, received))
+    shared = np.zeros(len(training), dtype=bool) if received is None else received
+    own, more = (_totals(training[part], len(order))[order] for part in (~shared, shared))
+    heights = [2.4, 1.3] if received is None else [2.8, 2.0]
     if not len(counts):
-        figure, (top,) = _make_figure([2.8], len(order))
+        figure, (top,) = _make_figure(heights[:1], len(order))
     else:
-        figure, (top, bottom) = _make_figure([2.0, _map_height(len(counts))], len(order))
+        figure, (top, bottom) = _make_figure([heights[1], _map_height(len(counts))], len(order))
         _draw_counts(figure, bottom, counts, class_names)
-    _draw_bars(top, np.zeros_like(private), private, _PRIVATE, "private")
-    _draw_bars(top, private, private + shared, _SHARED, "from the shared pool")
-    figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=8, labelcolor=INK)
-    title = f"{private.sum():,} private and {shared.sum():,} shared images at {len(order)} clients"
-    _finish(top, private + shared, title)
-    _name_clients(top, ids)
+    _draw_bars(top, np.zeros_like(own), own, _PRIVATE, "" if received is None else "private")
+    if received is not None:
+        _draw_bars(top, own, own + more, _SHARED, "from the shared pool")
+        figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=8, labelcolor=INK)
+    _finish(top, own + more, title.format(own.sum(), more.sum(), len(order)))
+    if len(ids) <= _MAX_WRITTEN_CLIENTS:
+        top.set_xticks(range(len(ids)), [str(client) for client in ids])
     return figure
 
 
@@ -79,11 +79,6 @@ def _without_gaps(training: pd.DataFrame) -> tuple[np.ndarray, pd.DataFrame]:
     """Return the ids of the clients, and the table with their places among these instead."""
     ids, places = np.unique(training["client_id"].to_numpy(), return_inverse=True)
     return ids, training.assign(client_id=places)
-
-
-def _name_clients(axes: Axes, ids: np.ndarray) -> None:
-    if len(ids) <= _MAX_WRITTEN_CLIENTS:
-        axes.set_xticks(range(len(ids)), [str(client) for client in ids])
 
 
 def _count(training: pd.DataFrame, class_names: Sequence[str]) -> np.ndarray:

@@ -1,10 +1,12 @@
 """Were the arms made with the same settings, and with those of today? What a table must mark."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from phoenix_pipeline.config import ARM_GROUPS, SHARED_GROUPS, ArmSettings
+from phoenix_pipeline.families.by_image_size import settle_arm
 from phoenix_pipeline.quantities import counted
 from phoenix_pipeline.reporting.arm_results import ArmResults
 from phoenix_pipeline.reporting.formatting import MISSING
@@ -31,6 +33,42 @@ class Deviation:
             f"{', '.join(self.arms)}: made with other settings than those of this command, and "
             f"shown with their own: {'; '.join(listed[:_SHOWN])}{rest}"
         )
+
+
+def mark_settings(
+    results: Sequence[ArmResults], parameters: Mapping[str, Any], ignored: Collection[str]
+) -> tuple[list[ArmResults], list[str]]:
+    """Return the arms with the settings in which each is not of today's, and sentences on those.
+
+    ``parameters``: today's. ``ignored``: as of :func:`deviations`.
+    """
+    made = {r.arm: r.settings for r in results}
+    found = deviations(made, {r.arm: _present(parameters, r) for r in results}, ignored)
+    keys = {arm: ", ".join(each.values) for each in found for arm in each.arms}
+    marked = [replace(r, other_settings=keys.get(r.arm, "")) for r in results]
+    conditions = {r.arm: r.metrics["conditions"] for r in results}
+    data = {
+        arm: {"train_images": of["train_images"], "test_images": of["test_images"]}
+        for arm, of in conditions.items()
+    }
+    audits = {
+        r.arm: {"privacy_audit": r.audit["conditions"]["privacy_audit"]} for r in results if r.audit
+    }
+    unlike = [*disagreements(made, data, ignored), *(each.sentence() for each in found)]
+    return marked, [*unlike, *disagreements(audits, {}, ("privacy_audit.batch_size",))]
+
+
+def _present(parameters: Mapping[str, Any], result: ArmResults) -> dict[str, dict[str, Any]]:
+    """Return the groups that this command would make the arm with, of images of its size.
+
+    Kedro hands a group as a model where a node of the same run asks for one, else as it is written
+    in ``conf``.
+    """
+    shared = {name: group.model_validate(parameters[name]) for name, group in SHARED_GROUPS.items()}
+    own = ArmSettings.model_validate(parameters[result.arm])
+    settled = settle_arm(own, result.description["settings"]["image_size"])
+    groups = {**shared, **{name: getattr(settled, name) for name in ARM_GROUPS}}
+    return {name: groups[name].model_dump(mode="json") for name in result.settings}
 
 
 def deviations(

@@ -10,8 +10,10 @@ from matplotlib.figure import Figure
 from phoenix_pipeline.metrics.metric import PRIVACY
 from phoenix_pipeline.reporting.arm_results import AUDIT_COMMAND, ArmResults
 from phoenix_pipeline.reporting.caveats import list_caveats, list_skipped, privacy_caveats
+from phoenix_pipeline.reporting.client_models import describe_client_models
 from phoenix_pipeline.reporting.columns import FLOOR_NAME, describe_metric, doubtful_shares
 from phoenix_pipeline.reporting.comparison import headline_columns, marked_arms, table_view
+from phoenix_pipeline.reporting.earlier_runs import show_earlier
 from phoenix_pipeline.reporting.figure_style import (
     arm_styles,
     figure_data_uri,
@@ -25,7 +27,6 @@ from phoenix_pipeline.reporting.formatting import (
     latex_title,
 )
 from phoenix_pipeline.reporting.gallery import MOST_CLASSES, Gallery, show_growth
-from phoenix_pipeline.reporting.page_tables import describe_client_models, show_earlier
 from phoenix_pipeline.reporting.privacy import privacy_rows, privacy_titles
 from phoenix_pipeline.reporting.provenance import (
     differing_settings,
@@ -70,11 +71,10 @@ def render_report(
 ) -> str:
     """Return the report as one self-contained HTML document.
 
-    ``table``: of ``arms``, from :func:`~phoenix_pipeline.reporting.comparison.compare_arms`.
-    ``figures``: key -> figure; a key is one of :data:`FIGURE_SECTIONS`, or
-    ``"<section>:<caption>"`` for several in a section; any other key is shown under "More" with the
-    key as its caption. ``runs``: from :func:`~phoenix_pipeline.reporting.page_tables.add_runs`.
-    ``notes``: what a reader must know first. ``links``: label -> command or path, shown as text.
+    ``table``: of ``arms``, from ``compare_arms``. ``figures``: a key is one of
+    :data:`FIGURE_SECTIONS`, or ``"<section>:<caption>"`` for several in a section; any other is
+    shown under "More", with the key as its caption. ``runs``: from ``add_runs``. ``notes``: what a
+    reader must know first. ``links``: label -> command or path, shown as text.
     """
     settings = {arm.arm: flatten_settings(arm.settings) for arm in arms}
     pooled = {arm.arm for arm in arms if arm.is_pooled}
@@ -100,7 +100,7 @@ def render_report(
         caveats=[*list_caveats(table), *privacy_caveats(audits)],
         skipped=list_skipped(arms),
         num_arms=len(arms),
-        links=links or {},
+        links=links,
     )
 
 

@@ -19,6 +19,8 @@ from phoenix_pipeline.reporting.formatting import format_values
 _LITTLE = 0.02
 # Arms whose coverage or recall is below this share of real images' have not learned to draw them.
 _LEARNED = 0.1
+# Only a model that is asked for classes has this score.
+_AS_ASKED = "label_accuracy"
 
 
 def summarise(table: pd.DataFrame, pooled: Collection[str]) -> list[str]:
@@ -44,7 +46,8 @@ def summarise(table: pd.DataFrame, pooled: Collection[str]) -> list[str]:
         first = _best(best, rows, score)
     # All that is said of "it" follows the sentence that names it.
     own = [*_gap(best, rows, score), *_traffic(best, rows), *_attacked(best, rows)]
-    return [first, *own, *_best_single(best, rivals, rows, score)]
+    alike = [*_best_single(best, rivals, rows, score), *_best_untold(best, rivals, rows, score)]
+    return [first, *own, *alike]
 
 
 def _unlike(rows: pd.DataFrame, score: str) -> list[str]:
@@ -107,6 +110,18 @@ def _best_single(best: str, rivals: pd.Series, rows: pd.DataFrame, score: str) -
     return [
         f"Its samples come from {models:.0f} models, one at each client; of the arms with one "
         f"model for all, {other} comes closest: {_write(rows, other, score)}."
+    ]
+
+
+def _best_untold(best: str, rivals: pd.Series, rows: pd.DataFrame, score: str) -> list[str]:
+    """Return which arm is best without labels, where ``best`` is asked for given classes."""
+    untold = [arm for arm in rivals.index if math.isnan(_number(rows, str(arm), _AS_ASKED))]
+    if best in untold or not untold:
+        return []
+    other = str(rivals[untold].idxmin())
+    return [
+        f"It learns the labels of the images and is told how often to draw each class; of the arms "
+        f"that are not, {other} comes closest: {_write(rows, other, score)}."
     ]
 
 

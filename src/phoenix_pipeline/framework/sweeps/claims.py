@@ -11,9 +11,8 @@ from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.framework.datasets import file_of
 from phoenix_pipeline.framework.sweeps.plan import Sweep
 from phoenix_pipeline.framework.sweeps.results import collect, track
-from phoenix_pipeline.framework.sweeps.settings import SEED
 from phoenix_pipeline.images import image_grid, pick_evenly, read_samples
-from phoenix_pipeline.reporting.claims import render_claims
+from phoenix_pipeline.reporting.claims import PARTITION, SEED, render_claims
 from phoenix_pipeline.reporting.sample_figures import draw_grids, draw_sorted_classes
 
 if TYPE_CHECKING:
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SWEEP = "claims"
-COMMAND = "make claims"
-PARTITION = "partition"
 _GRID_IMAGES = 64
 
 
@@ -45,7 +42,7 @@ def write_claims(sweep: Sweep) -> Path:
         file_of(files[-1]).save(draw())
         captions[caption] = files[-1].name
     document = folder / "claims.md"
-    text = render_claims(table, PARTITION, SEED, COMMAND, captions)
+    text = render_claims(table, captions)
     file_of(document).save(text)
     track(sweep, [document, *files], "report")
     logger.info("the claims: %s", document)

@@ -40,14 +40,9 @@ def audit_membership(
     Held-out images are drawn in the shares of classes that the client holds, where there are
     labels: else the attack would find out classes, not images.
 
-    Args:
-        network: trained, on the device to use.
-        model: its settings.
-        train: all training images.
-        clients: rows of ``train`` that each client trained on.
-        held_out: images that nobody trained on.
-        config: sizes and timesteps.
-        seed: of the choice of images and of the noise.
+    ``network``: trained, on the device to use, with the settings ``model``. ``clients``: rows of
+    ``train`` that each client trained on; nobody trained on ``held_out``. ``seed``: of the choice
+    of images and of the noise.
     """
     rows = {
         client: _choose(np.unique(owned), config.max_members, seed, "audit_members", client)
@@ -55,17 +50,12 @@ def audit_membership(
     }
     everyone = np.unique(np.concatenate(list(rows.values())))
     others = _choose(np.arange(held_out.num_images), config.max_held_out, seed, "audit_held_out")
-    found, unseen = (
-        membership_scores(
-            network,
-            model,
-            images.images[rows],
-            config,
-            seed,
-            None if images.labels is None else images.labels[rows],
-        )
-        for images, rows in ((train, everyone), (held_out, others))
-    )
+
+    def scores_of(images: ImageSet, chosen: np.ndarray) -> dict[str, np.ndarray]:
+        labels = None if images.labels is None else images.labels[chosen]
+        return membership_scores(network, model, images.images[chosen], config, seed, labels)
+
+    found, unseen = scores_of(train, everyone), scores_of(held_out, others)
     groups = {ALL_CLIENTS: everyone, **rows} if len(rows) > 1 else rows
     results, scores, skipped = {}, {}, {}
     for client, own in groups.items():

@@ -2,31 +2,30 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from phoenix_pipeline.config import ARM_GROUPS, SHARED_GROUPS, ArmSettings
-from phoenix_pipeline.errors import CheckpointError, DataError
-from phoenix_pipeline.families.by_image_size import settle_arm
+from phoenix_pipeline.errors import CheckpointError
 from phoenix_pipeline.families.provenance import MODEL_DESCRIPTION
 from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.json_files import check_content
 from phoenix_pipeline.metrics.arm_metrics import ARM_METRICS
 from phoenix_pipeline.reporting.arm_results import (
     ArmResults,
+    LeftOut,
     add_audits,
     first_histogram,
+    gather,
     outdated_scores,
 )
 from phoenix_pipeline.reporting.comparison import compare_arms, format_table
+from phoenix_pipeline.reporting.earlier_runs import add_runs
 from phoenix_pipeline.reporting.figures import figures_of_all, figures_of_arms, write_figures
 from phoenix_pipeline.reporting.gallery import draw_gallery
-from phoenix_pipeline.reporting.page_tables import add_runs
 from phoenix_pipeline.reporting.privacy import format_privacy
-from phoenix_pipeline.reporting.provenance import deviations, disagreements
+from phoenix_pipeline.reporting.provenance import mark_settings
 from phoenix_pipeline.reporting.report import render_report
 from phoenix_pipeline.reporting.sample_figures import draw_grids
 
@@ -62,14 +61,6 @@ _WITHOUT_EFFECT = (
 )
 
 
-@dataclass(frozen=True)
-class LeftOut:
-    """An arm that cannot be compared; ``reason`` is empty where it was never scored."""
-
-    arm: str
-    reason: str = ""
-
-
 def collect(arm: str) -> Callable[..., ArmResults | LeftOut]:
     """Return the node that puts together what is known of ``arm``; its inputs are ``PARTS``."""
 
@@ -96,20 +87,6 @@ def collect(arm: str) -> Callable[..., ArmResults | LeftOut]:
     return collect_results
 
 
-def gather(
-    arms: tuple[str, ...], found: Mapping[str, ArmResults | LeftOut]
-) -> tuple[list[ArmResults], list[str]]:
-    """Return scored arms in order, a line for each left out; raises DataError if none is."""
-    each = [found[arm] for arm in arms]
-    results = [result for result in each if isinstance(result, ArmResults)]
-    if not results:
-        raise DataError(
-            f"there is nothing to compare: none of {', '.join(arms)} has scores with a model that "
-            "says how it was made; run one of them: kedro run --pipelines fedavg,comparison"
-        )
-    return results, [left.reason for left in each if isinstance(left, LeftOut) and left.reason]
-
-
 def places(parameters: dict[str, Any]) -> dict[str, str]:
     """Return where to look next, and the command for each."""
     return {
@@ -119,47 +96,44 @@ def places(parameters: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def compare(arms: tuple[str, ...]) -> Callable[..., Compared]:
-    """Return the node that compares those of ``arms`` that have scores, an input by each name."""
+def compare(
+    parameters: dict[str, Any],
+    floor: dict[str, Any],
+    test_images: ImageSet,
+    audits: dict[str, dict[str, Any]],
+    earlier_runs: pd.DataFrame,
+    **found: ArmResults | LeftOut,
+) -> Compared:
+    """Compare those arms of ``found`` that have scores, an input by the name of each arm."""
+    from phoenix_pipeline.federated.job import WITHOUT_EFFECT
 
-    def compare_all(
-        parameters: dict[str, Any],
-        floor: dict[str, Any],
-        test_images: ImageSet,
-        audits: dict[str, dict[str, Any]],
-        earlier_runs: pd.DataFrame,
-        **found: ArmResults | LeftOut,
-    ) -> Compared:
-        scored, left_out = gather(arms, found)
-        audited, stale = add_audits(scored, audits)
-        results, unlike = _mark_settings(audited, parameters)
-        real, other = _floor(floor, results)
-        outdated = outdated_scores(results)
-        notes = [*left_out, *outdated, *stale, *other, *unlike, *_audits(results)]
-        for note in notes:
-            logger.warning("%s", note)
-        table = compare_arms(results, real)
-        histogram = first_histogram(results)
-        names = histogram["class_names"] if histogram else []
-        gallery, grids = draw_gallery(results, test_images, names)
-        figures = figures_of_all(table, results)
-        # Without classes, the figure of them says so in a file only.
-        shown = {key: f for key, f in figures.items() if names or key != "class_histograms"}
-        runs = add_runs(earlier_runs, table, results)
-        report = render_report(
-            table,
-            results,
-            figures={**shown, **figures_of_arms(results, names)},
-            gallery=gallery,
-            runs=runs,
-            notes=notes,
-            links=places(parameters),
-        )
-        figures["grids"] = draw_grids(grids)
-        return table, report, write_figures(figures, results), runs
-
-    compare_all.__name__ = "compare_arms"
-    return compare_all
+    scored, left_out = gather(found)
+    audited, stale = add_audits(scored, audits)
+    ignored = (*_WITHOUT_EFFECT, *(f"federation.{name}" for name in WITHOUT_EFFECT))
+    results, unlike = mark_settings(audited, parameters, ignored)
+    real, other = _floor(floor, results)
+    notes = [*left_out, *outdated_scores(results), *stale, *other, *unlike]
+    for note in notes:
+        logger.warning("%s", note)
+    table = compare_arms(results, real)
+    histogram = first_histogram(results)
+    names = histogram["class_names"] if histogram else []
+    gallery, grids = draw_gallery(results, test_images, names)
+    figures = figures_of_all(table, results)
+    # Without classes, the figure of them says so in a file only.
+    shown = {key: f for key, f in figures.items() if names or key != "class_histograms"}
+    runs = add_runs(earlier_runs, table, results)
+    report = render_report(
+        table,
+        results,
+        figures={**shown, **figures_of_arms(results, names)},
+        gallery=gallery,
+        runs=runs,
+        notes=notes,
+        links=places(parameters),
+    )
+    figures["grids"] = draw_grids(grids)
+    return table, report, write_figures(figures, results), runs
 
 
 def announce(table: pd.DataFrame, parameters: dict[str, Any]) -> None:
@@ -168,26 +142,6 @@ def announce(table: pd.DataFrame, parameters: dict[str, Any]) -> None:
     logger.info("comparison\n%s\n\nLook next at\n%s", format_table(table), lines)
     if audited := format_privacy(table):
         logger.info("fidelity against privacy\n%s", audited)
-
-
-def _mark_settings(
-    results: Sequence[ArmResults], parameters: Mapping[str, Any]
-) -> tuple[list[ArmResults], list[str]]:
-    """Return the arms with the settings in which each is not of today's, and sentences on those."""
-    from phoenix_pipeline.federated.job import WITHOUT_EFFECT
-
-    ignored = (*_WITHOUT_EFFECT, *(f"federation.{name}" for name in WITHOUT_EFFECT))
-    made = {r.arm: r.settings for r in results}
-    present = {r.arm: _present(parameters, r) for r in results}
-    found = deviations(made, present, ignored)
-    conditions = {r.arm: r.metrics["conditions"] for r in results}
-    data = {
-        arm: {"train_images": of["train_images"], "test_images": of["test_images"]}
-        for arm, of in conditions.items()
-    }
-    keys = {arm: ", ".join(each.values) for each in found for arm in each.arms}
-    marked = [replace(r, other_settings=keys.get(r.arm, "")) for r in results]
-    return marked, [*disagreements(made, data, ignored), *(each.sentence() for each in found)]
 
 
 def _floor(
@@ -203,24 +157,3 @@ def _floor(
         "The scores of real images are left out: they were measured with other images or settings "
         "of evaluation than those of the arms; run again: kedro run --pipelines evaluation"
     ]
-
-
-def _audits(results: Sequence[ArmResults]) -> list[str]:
-    """Return a sentence for each setting in which audits that stand side by side differ."""
-    groups = {
-        r.arm: {"privacy_audit": r.audit["conditions"]["privacy_audit"]} for r in results if r.audit
-    }
-    return disagreements(groups, {}, ("privacy_audit.batch_size",))
-
-
-def _present(parameters: Mapping[str, Any], result: ArmResults) -> dict[str, dict[str, Any]]:
-    """Return the groups that this command would make the arm with, of images of its size.
-
-    Kedro hands a group as a model where a node of the same run asks for one, else as it is written
-    in ``conf``.
-    """
-    shared = {name: group.model_validate(parameters[name]) for name, group in SHARED_GROUPS.items()}
-    own = ArmSettings.model_validate(parameters[result.arm])
-    settled = settle_arm(own, result.description["settings"]["image_size"])
-    groups = {**shared, **{name: getattr(settled, name) for name in ARM_GROUPS}}
-    return {name: groups[name].model_dump(mode="json") for name in result.settings}

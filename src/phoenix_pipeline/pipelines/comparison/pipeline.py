@@ -17,7 +17,7 @@ def create_pipeline(arms: tuple[str, ...]) -> Pipeline:
     return collected + in_stage(
         [
             node(
-                compare(arms),
+                compare,
                 {
                     "parameters": "parameters",
                     "floor": "reference_scores",

@@ -11,20 +11,18 @@ from phoenix_pipeline.arms.references import load_yardstick, scored_with
 from phoenix_pipeline.config import ArmSettings, EvaluationConfig, RunConfig
 from phoenix_pipeline.errors import DataError
 from phoenix_pipeline.families import find_family
-from phoenix_pipeline.images import ImageSet, Samples, read_samples
+from phoenix_pipeline.images import GLOBAL_MODEL, ImageSet, Samples, read_samples
 from phoenix_pipeline.metrics.arm_metrics import (
     CONDITIONS,
     ArmMetrics,
+    ClientScores,
     Conditions,
     Evaluated,
     Histogram,
 )
-from phoenix_pipeline.metrics.client_models import (
-    samples_per_client,
-    score_clients,
-    split_by_origin,
-)
 from phoenix_pipeline.metrics.components import FINAL_AVERAGE
+from phoenix_pipeline.metrics.feature_extractor import FeatureExtractor, extract_features
+from phoenix_pipeline.metrics.frechet import frechet_distance, gaussian_statistics
 from phoenix_pipeline.metrics.label_judge import LabelJudge
 from phoenix_pipeline.metrics.scores import Scores, Yardstick, score_samples
 from phoenix_pipeline.pipelines.evaluation.utility import measure_utility
@@ -33,6 +31,7 @@ from phoenix_pipeline.progress import progress_bar
 _CLIENTS_BY = "fid_pixels"
 # Enough for a picture of a few samples of each class.
 _JUDGED = 1000
+_FEWEST_FOR_A_DISTANCE = 64
 
 
 def evaluate(
@@ -56,17 +55,17 @@ def evaluate(
     samples = _read_drawn(samples_file)
     run = run.model_copy(update={"seed": samples.drawn["seed"]})
     held = load_yardstick(train, test, judge_folder, reference_folder, config, run)
-    main, averaged = split_by_origin(samples.client_id)
+    main, averaged = _split_by_origin(samples.client_id)
     scores, final = _score_each(samples, (main, averaged), held, run.seed)
     holders = None if arm.federation.engine == "deployment" else partition
-    useful = measure_utility(samples, held.judge, train, test, holders, config, run.seed)
+    useful = measure_utility(samples, main, held.judge, train, test, holders, config, run.seed)
     # On pixels: the cheapest features.
     pixels = next((e for e in held.extractors if e.name == _CLIENTS_BY), None)
     metrics: ArmMetrics = {
         "conditions": _conditions(samples, scores, scored_with(train, test, config)),
         "scores": {**scores.scores, **useful.scores, **_of_average(final.scores if final else {})},
         "class_histogram": _histogram(scores, held.judge),
-        "clients": score_clients(samples, pixels, held) if pixels else {},
+        "clients": _score_clients(samples, pixels, held) if pixels else {},
         "client_utility": useful.clients,
         "skipped": {
             **scores.skipped,
@@ -103,7 +102,7 @@ def _read_drawn(file: Path) -> Samples:
 
 def _conditions(samples: Samples, scores: Scores, evaluated: Evaluated) -> Conditions:
     """Return how the samples were drawn, and how many were scored against how many."""
-    drawn, counts = samples.drawn, samples_per_client(samples.client_id)
+    drawn, counts = samples.drawn, _samples_per_client(samples.client_id)
     family = find_family(drawn["family"])
     conditions = {
         "reference_split": evaluated["evaluation"]["reference_split"],
@@ -159,3 +158,47 @@ def _histogram(scores: Scores, judge: LabelJudge | None) -> Histogram | None:
         "classifier_test_accuracy": float(judge.test_accuracy),
         "classifier_majority_share": float(judge.majority_share),
     }
+
+
+def _split_by_origin(client_id: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows that an arm is judged by, and those of its final average, from ids [N].
+
+    An arm whose clients have models of their own is judged by theirs; the rows of the global model
+    are then the second part. Without such clients all rows are the first part.
+    """
+    personal = client_id != GLOBAL_MODEL
+    if not personal.any():
+        return np.arange(len(client_id)), np.empty(0, dtype=np.int64)
+    return np.flatnonzero(personal), np.flatnonzero(~personal)
+
+
+def _samples_per_client(client_id: np.ndarray) -> dict[str, int]:
+    """Return the number of samples of each client's own model, by client id."""
+    ids, counts = np.unique(client_id[client_id != GLOBAL_MODEL], return_counts=True)
+    return {str(client): int(count) for client, count in zip(ids, counts, strict=True)}
+
+
+def _score_clients(
+    samples: Samples, pixels: FeatureExtractor, held: Yardstick
+) -> dict[str, ClientScores]:
+    """Return for each client its ``num_samples``, distance and ``class_shares``.
+
+    Samples of the global model are left out. The distance, in the space of ``pixels``, is left out
+    where a client has fewer than 64 samples, and the shares where there
+    is no judge, or one that knows the commonest class alone. A distance to all classes is large
+    for a client that rightly draws few of them.
+    """
+    scores: dict[str, ClientScores] = {}
+    reference, judge = held.references[pixels.name].statistics, held.judge
+    for client, count in _samples_per_client(samples.client_id).items():
+        own = samples.images.images[samples.client_id == int(client)]
+        scores[client] = {"num_samples": count}
+        if count >= _FEWEST_FOR_A_DISTANCE:
+            features = extract_features(pixels, own, held.config.batch_size)
+            distance = frechet_distance(gaussian_statistics(features), reference)
+            scores[client]["fid_pixels"] = distance
+        if judge is not None and not judge.refusal:
+            classes = judge.probabilities(own).argmax(axis=1)
+            shares = np.bincount(classes, minlength=len(judge.class_names)) / count
+            scores[client]["class_shares"] = shares.tolist()
+    return scores

@@ -5,12 +5,12 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from phoenix_pipeline.config import EvaluationConfig
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.images import ImageSet, Samples
-from phoenix_pipeline.metrics.client_models import split_by_origin
 from phoenix_pipeline.metrics.client_utility import SCORES as OF_CLIENTS
 from phoenix_pipeline.metrics.client_utility import client_utilities, summarise
 from phoenix_pipeline.metrics.extractors import NO_JUDGE
@@ -34,6 +34,7 @@ class Useful:
 
 def measure_utility(
     samples: Samples,
+    rows: np.ndarray,
     judge: LabelJudge | None,
     train: ImageSet,
     test: ImageSet,
@@ -41,11 +42,15 @@ def measure_utility(
     config: EvaluationConfig,
     seed: int,
 ) -> Useful:
-    """Return what ``config`` asks for; ``partition``: who holds which image, None: unknown."""
+    """Return what ``config`` asks for.
+
+    ``rows``: of the samples that the arm is judged by. ``partition``: who holds which image; None
+    where nobody knows.
+    """
     useful = Useful()
     due: dict[tuple[str, ...], Callable[[LabelJudge], None]] = {}
     if config.utility:
-        due[_AT_LARGE] = partial(_at_large, useful, samples, train, test, seed)
+        due[_AT_LARGE] = partial(_at_large, useful, samples, rows, train, test, seed)
     if config.client_utility:
         due[_OF_CLIENTS] = partial(_of_clients, useful, samples, train, test, partition)
     for names, measure in due.items():
@@ -59,9 +64,14 @@ def measure_utility(
 
 
 def _at_large(
-    useful: Useful, samples: Samples, train: ImageSet, test: ImageSet, seed: int, judge: LabelJudge
+    useful: Useful,
+    samples: Samples,
+    rows: np.ndarray,
+    train: ImageSet,
+    test: ImageSet,
+    seed: int,
+    judge: LabelJudge,
 ) -> None:
-    rows, _ = split_by_origin(samples.client_id)
     asked = None if samples.labels is None else samples.labels[rows]
     with progress_bar("utility", 2 * judge.config.epochs) as advance:
         found = classification_utility(

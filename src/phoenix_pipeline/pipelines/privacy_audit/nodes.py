@@ -50,9 +50,8 @@ def audit_privacy(
     """Return the audit of an arm: membership per client, copies among samples, reconstruction.
 
     A global model is attacked for the images of each client; a client's own model for that
-    client's. ``scores`` has the numbers that arms are compared by. Settings, seed and
-    ``trained_images`` are those of the training; ``run`` gives the device alone. An arm that is not
-    trained has an empty audit, and a line in the log.
+    client's. Settings, seed and ``trained_images`` are those of the training; ``run`` gives the
+    device alone. An arm that is not trained has an empty audit, and a line in the log.
 
     Raises SettingsError and DataError as :meth:`Subject.open`.
     """

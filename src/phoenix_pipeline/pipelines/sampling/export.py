@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from phoenix_pipeline import __version__
 from phoenix_pipeline.arms.sampling import Drawing, class_names_of, plan_main_samples
@@ -17,9 +17,6 @@ from phoenix_pipeline.images import PngFolderWriter, SampleWriter
 from phoenix_pipeline.json_files import write_json
 from phoenix_pipeline.progress import progress_bar
 from phoenix_pipeline.reporting.cards import licence_of, render_data_card
-
-if TYPE_CHECKING:
-    pass
 
 Layout = Literal["png", "parquet"]
 

@@ -103,14 +103,13 @@ def draw_samples(model_folder: Path, arm: ArmSettings, run: RunConfig) -> Callab
     They come from the global model, or from the clients' models in proportion to what they hold;
     where there are both, from the clients first and then as many from the global model. What the
     model is, its own folder says. The file says how its samples were drawn, and from which weights.
-    After a kill the same function goes on behind the last part that was kept.
     """
     from phoenix_pipeline.families.model_folder import read_description, weights_digest
 
     sampling, metadata = arm.sampling, read_description(model_folder)
     plan = plan_samples(metadata, sampling.num_images)
     drawing = Drawing.of(model_folder, metadata, sampling, plan, run.seed, run.device)
-    digest, total = weights_digest(model_folder), len(drawing.seeds)
+    digest = weights_digest(model_folder)
     drawn = {
         "weights_digest": digest,
         "weights": metadata["weights"],
@@ -130,8 +129,8 @@ def draw_samples(model_folder: Path, arm: ArmSettings, run: RunConfig) -> Callab
 
     def write(path: Path) -> None:
         parts = SampleParts(path, identity)
-        names = class_names_of(metadata)
-        with SampleWriter(path, drawn, names) as writer, progress_bar("sampling", total) as advance:
+        writes = SampleWriter(path, drawn, class_names_of(metadata))
+        with writes as writer, progress_bar("sampling", len(drawing.seeds)) as advance:
             for batch in parts.continued(drawing.batches):
                 writer.write(*batch)
                 advance(len(batch[0]))
