@@ -1,28 +1,24 @@
 """An arm's model: what settings and images decide on before any training, and its cards."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow.parquet as pq
+from torch import Tensor, nn
+
 from phoenix_pipeline.arms.checks import check_start_latents
+from phoenix_pipeline.checkpoints import atomic_path
 from phoenix_pipeline.config import ArmSettings, RunConfig
+from phoenix_pipeline.families import family_of
 from phoenix_pipeline.families.by_image_size import settle_arm
 from phoenix_pipeline.families.latents import autoencoder_folder, find_latents
+from phoenix_pipeline.families.model_folder import read_description
 from phoenix_pipeline.hardware import resolve_device
 from phoenix_pipeline.hub import start_folder
-from phoenix_pipeline.images import ImageSet
+from phoenix_pipeline.images import ImageSet, encodable
+from phoenix_pipeline.latents.autoencoder import load_autoencoder
 from phoenix_pipeline.latents.space import trained_shape
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from phoenix_pipeline.federated.records import ClientSettings
-from pathlib import Path
-
-import pyarrow.parquet as pq
-
-from phoenix_pipeline.checkpoints import atomic_path
-from phoenix_pipeline.families.model_folder import read_description
-from phoenix_pipeline.images import encodable
 from phoenix_pipeline.metrics.arm_metrics import ArmMetrics
 from phoenix_pipeline.reporting.cards import (
     CARD_FILE,
@@ -30,6 +26,9 @@ from phoenix_pipeline.reporting.cards import (
     render_outdated_card,
     render_sample_card,
 )
+
+if TYPE_CHECKING:
+    from phoenix_pipeline.federated.records import ClientSettings
 
 
 def write_model_card(folder: Path) -> None:
@@ -64,14 +63,13 @@ class ArmModel:
     train: ImageSet
     settings: ArmSettings
     seed: int
-    network: "nn.Module"
+    network: nn.Module
     layers: tuple[str, ...]
     class_names: tuple[str, ...]
 
     @classmethod
     def of(cls, train: ImageSet, settings: ArmSettings, run: RunConfig) -> "ArmModel":
         """Build the network; raises SettingsError if the images or the device do not fit."""
-        from phoenix_pipeline.families import family_of
         from phoenix_pipeline.federated.compression.partial_updates import layers_that_stay
         from phoenix_pipeline.federated.personal_layers import personal_prefixes
 
@@ -86,10 +84,8 @@ class ArmModel:
         layers = layers_that_stay(layers, settings.federation, model, names)
         return cls(train, settings, run.seed, network, layers, classes)
 
-    def load_start(self) -> "dict[str, Tensor] | None":
+    def load_start(self) -> dict[str, Tensor] | None:
         """Return weights of ``model.start_from`` if any; raises SettingsError, CheckpointError."""
-        from phoenix_pipeline.families import family_of
-
         model = self.settings.model
         folder = start_folder(model)
         if folder is None:
@@ -99,9 +95,7 @@ class ArmModel:
 
     def client_settings(self) -> "ClientSettings":
         """Return what every client is told."""
-        from phoenix_pipeline.families import family_of
         from phoenix_pipeline.federated.records import ClientSettings
-        from phoenix_pipeline.latents.autoencoder import load_autoencoder
 
         settings, folder = self.settings, autoencoder_folder(self.settings.model)
         # Clients get the weights, and have folders of their own.
@@ -124,7 +118,6 @@ class ArmModel:
 
     def summary(self) -> dict[str, Any]:
         """Return numbers of parameters, and what the model is for, as MLflow has them."""
-        from phoenix_pipeline.families import family_of
         from phoenix_pipeline.federated.personal_layers import is_personal
 
         sizes = {name: weight.numel() for name, weight in self.network.named_parameters()}

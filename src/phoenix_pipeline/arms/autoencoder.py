@@ -5,10 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+import torch
 
 from phoenix_pipeline.config import AutoencoderConfig, RunConfig, SharedPoolConfig
 from phoenix_pipeline.hardware import resolve_device
 from phoenix_pipeline.images import ImageSet
+from phoenix_pipeline.latents.autoencoder import write_origin
+from phoenix_pipeline.latents.space import LatentSpace
+from phoenix_pipeline.latents.training import reconstruction_psnr, train_autoencoder
 from phoenix_pipeline.partitioning.shared_pool import draw_shared_pool
 from phoenix_pipeline.progress import progress_bar
 
@@ -30,12 +34,6 @@ def train_pool_autoencoder(
     is looked at, but for held-out ones, whose reconstruction is measured.
     Raises SettingsError: the pool is too small, or the images cannot be halved as often.
     """
-    import torch
-
-    from phoenix_pipeline.latents.autoencoder import write_origin
-    from phoenix_pipeline.latents.space import LatentSpace
-    from phoenix_pipeline.latents.training import reconstruction_psnr, train_autoencoder
-
     planned = LatentSpace.planned(config, train.channels)
     planned.check(train.channels, train.image_size, "autoencoder.block_out_channels")
     pool_config = SharedPoolConfig(beta=config.beta, alpha=0.0)

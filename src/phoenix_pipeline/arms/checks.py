@@ -5,23 +5,22 @@ from pathlib import Path
 
 from phoenix_pipeline.config import ArmSettings, FederationConfig, ModelConfig, RunConfig
 from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.families import family_of
+from phoenix_pipeline.families.classes import check_classes
+from phoenix_pipeline.families.latents import autoencoder_folder, find_latents
 from phoenix_pipeline.images import ImageSet
+from phoenix_pipeline.latents.autoencoder import load_autoencoder
+from phoenix_pipeline.latents.space import has_autoencoder
 
 
 def check_latents(train: ImageSet, settings: ArmSettings) -> None:
     """Refuse an autoencoder that is broken, of another family, or does not take the images."""
-    from phoenix_pipeline.families.latents import find_latents
-
     if (space := find_latents(settings.model)) is not None:
         space.check(train.channels, train.image_size)
 
 
 def check_start_latents(start: Path, model: ModelConfig) -> None:
     """Refuse a start, a folder, that learnt other latents, or latents for pixels."""
-    from phoenix_pipeline.families.latents import autoencoder_folder
-    from phoenix_pipeline.latents.autoencoder import load_autoencoder
-    from phoenix_pipeline.latents.space import has_autoencoder
-
     folder = autoencoder_folder(model)
     if not has_autoencoder(start):
         return
@@ -128,9 +127,6 @@ def check_budget(federation: FederationConfig) -> None:
 
 def check_conditioning(train: ImageSet, settings: ArmSettings) -> None:
     """Refuse to learn classes from images without any, and to draw what the model will not have."""
-    from phoenix_pipeline.families import family_of
-    from phoenix_pipeline.families.classes import check_classes
-
     model, federation = settings.model, settings.federation
     if model.conditioning == "none":
         check_classes(model, settings.sampling)
@@ -167,7 +163,6 @@ def check_conditioning(train: ImageSet, settings: ArmSettings) -> None:
 
 def check_rule(settings: ArmSettings, layers: tuple[str, ...]) -> None:
     """Refuse a rule that would drown what only some clients learn; ``layers`` stay with them."""
-    from phoenix_pipeline.families import family_of
     from phoenix_pipeline.federated.personal_layers import is_personal
 
     federation, rows = settings.federation, family_of(settings.model).class_layers
@@ -186,8 +181,6 @@ def check_rule(settings: ArmSettings, layers: tuple[str, ...]) -> None:
 
 def check_lora(settings: ArmSettings) -> None:
     """Refuse adapters without a start, and of a family that has none."""
-    from phoenix_pipeline.families import family_of
-
     model = settings.model
     if not model.lora.rank:
         return
@@ -205,8 +198,6 @@ def check_lora(settings: ArmSettings) -> None:
 
 def check_loss(settings: ArmSettings) -> None:
     """Refuse DP-SGD and what only the training of diffusion models does in other models."""
-    from phoenix_pipeline.families import family_of
-
     training, family = settings.training, family_of(settings.model)
     if training.dp_sgd.enabled and not family.private:
         raise SettingsError(

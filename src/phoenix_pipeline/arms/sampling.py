@@ -4,26 +4,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from phoenix_pipeline.config import ModelConfig, SamplingConfig
 from phoenix_pipeline.errors import CheckpointError, SettingsError
+from phoenix_pipeline.families import family_of
 from phoenix_pipeline.families.classes import (
     check_classes,
     class_shares,
     labels_by_number,
     spread_labels,
 )
+from phoenix_pipeline.families.model_folder import load_network, read_description
 from phoenix_pipeline.families.provenance import ModelDescription
 from phoenix_pipeline.hardware import resolve_device
 from phoenix_pipeline.images import GLOBAL_MODEL, apportion
+from phoenix_pipeline.optimization.compilation import SAMPLING, compile_network
 from phoenix_pipeline.progress import progress_bar
 from phoenix_pipeline.seeding import image_seeds
-
-if TYPE_CHECKING:
-    import torch
 
 # Images uint8 [B, C, H, W], the client whose model drew them, their seeds, and, of a conditional
 # model, the classes that they are to show.
@@ -108,7 +108,7 @@ class Drawing:
     plan: Mapping[int, int]
     seeds: list[int]
     labels: list[int] | None
-    device: "torch.device"
+    device: torch.device
 
     @classmethod
     def of(
@@ -134,10 +134,6 @@ class Drawing:
 
     def batches(self, done: int = 0) -> Iterator[Batch]:
         """Yield the images, but for the first ``done``, which are whole batches."""
-        from phoenix_pipeline.families import family_of
-        from phoenix_pipeline.families.model_folder import load_network
-        from phoenix_pipeline.optimization.compilation import compile_network
-
         settings, model, device = self.metadata["settings"], self.model, self.device
         shape = (settings["channels"], settings["image_size"], settings["image_size"])
         family, compiled, end = family_of(model), self.compiles(), 0
@@ -158,9 +154,6 @@ class Drawing:
 
     def compiles(self) -> bool:
         """Return whether networks are compiled: for the whole plan, also where a part is done."""
-        from phoenix_pipeline.families import family_of
-        from phoenix_pipeline.optimization.compilation import SAMPLING
-
         if self.sampling.compile != "auto":
             return self.sampling.compile
         batches = sum(-(-count // self.sampling.batch_size) for count in self.plan.values())
@@ -185,8 +178,6 @@ def draw_images(
     Raises CheckpointError: ``client_id`` has no model.
     Raises SettingsError: there is no complete model.
     """
-    from phoenix_pipeline.families.model_folder import read_description
-
     metadata = read_description(model_folder)
     plan = plan_main_samples(metadata, num_images, client_id)
     drawing = Drawing.of(model_folder, metadata, sampling, plan, seed, device, role, labels)

@@ -4,14 +4,16 @@ import io
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from torch import nn
 
 from phoenix_pipeline.arms.references import load_yardstick
 from phoenix_pipeline.arms.sampling import plan_labels
 from phoenix_pipeline.config import ArmSettings, EvaluationConfig, ModelConfig, RunConfig
+from phoenix_pipeline.families import family_of
+from phoenix_pipeline.families.model_folder import build_as_trained, read_description
 from phoenix_pipeline.families.provenance import ModelDescription
 from phoenix_pipeline.hardware import resolve_device
 from phoenix_pipeline.images import GLOBAL_MODEL, ImageSet
@@ -20,9 +22,6 @@ from phoenix_pipeline.metrics.frechet import frechet_distance, gaussian_statisti
 from phoenix_pipeline.progress import progress_bar
 from phoenix_pipeline.reporting.gallery import tile_square
 from phoenix_pipeline.seeding import image_seeds
-
-if TYPE_CHECKING:
-    from torch import nn
 
 logger = logging.getLogger(__name__)
 
@@ -97,9 +96,6 @@ def _draw(
     found: Mapping[int, Path], model_folder: Path, arm: ArmSettings, run: RunConfig
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yield each kept round with images of its weights, uint8 [N, C, H, W]."""
-    from phoenix_pipeline.families import family_of
-    from phoenix_pipeline.families.model_folder import read_description
-
     metadata = read_description(model_folder)
     settings = metadata["settings"]
     model = ModelConfig.model_validate(settings["model"])
@@ -119,9 +115,8 @@ def _draw(
             yield number, np.concatenate(batches)
 
 
-def load_snapshot(file: Path, model_folder: Path, metadata: ModelDescription) -> "nn.Module":
+def load_snapshot(file: Path, model_folder: Path, metadata: ModelDescription) -> nn.Module:
     """Return the network with the kept weights; a discriminator of the clients' own is left out."""
-    from phoenix_pipeline.families.model_folder import build_as_trained
     from phoenix_pipeline.federated.round_teller import read_snapshot
 
     network = build_as_trained(model_folder, metadata)

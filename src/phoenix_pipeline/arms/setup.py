@@ -19,9 +19,11 @@ from phoenix_pipeline.arms.checks import (
     check_threshold,
 )
 from phoenix_pipeline.config import ArmSettings, RunConfig
+from phoenix_pipeline.families import family_of
 from phoenix_pipeline.families.by_image_size import list_settled, settle_arm
 from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.partitioning.shared_pool import draw_shared_pool
+from phoenix_pipeline.strategies import Strategies
 
 
 def set_up_arm(
@@ -59,9 +61,6 @@ def check_arm(
     Raises SettingsError: something does not fit; CheckpointError: ``checkpoints`` has an
     unfinished run of other settings.
     """
-    from phoenix_pipeline.families import family_of
-    from phoenix_pipeline.strategies import Strategies
-
     check_budget(given.federation)
     check_latents(train, given)
     settings = settle_arm(given, train.image_size)

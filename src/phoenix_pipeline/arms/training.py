@@ -14,6 +14,8 @@ from phoenix_pipeline import __version__
 from phoenix_pipeline.arms.arm_model import ArmModel, write_model_card
 from phoenix_pipeline.child_process import lent_process
 from phoenix_pipeline.config import ArmSettings, Group, RunConfig
+from phoenix_pipeline.families import family_of
+from phoenix_pipeline.families.model_folder import write_models
 from phoenix_pipeline.families.provenance import (
     NETWORK_SETTINGS,
     DataDigests,
@@ -21,6 +23,7 @@ from phoenix_pipeline.families.provenance import (
     fingerprint_data,
 )
 from phoenix_pipeline.images import ImageSet
+from phoenix_pipeline.latents.autoencoder import load_autoencoder, read_pool_images
 from phoenix_pipeline.progress import progress_bar
 from phoenix_pipeline.reporting.disclosure import describe_disclosure
 
@@ -189,18 +192,13 @@ def _describe(
 
 def _encoded_pool(job: "FederatedJob") -> int | None:
     """Return how many images of clients the autoencoder was trained on, if it says so."""
-    from phoenix_pipeline.latents.autoencoder import read_pool_images
-
     return read_pool_images(job.own.autoencoder) if job.own.autoencoder else None
 
 
 def _write(
     folder: Path, result: "FederatedResult", job: "FederatedJob", record: TrainingRecord
 ) -> None:
-    from phoenix_pipeline.families import family_of
-    from phoenix_pipeline.families.model_folder import write_models
     from phoenix_pipeline.federated.personal_layers import samples_are_personal
-    from phoenix_pipeline.latents.autoencoder import load_autoencoder
 
     settings, averaged = job.settings, record["weights"] == "ema"
     shared = result.ema if averaged else result.raw

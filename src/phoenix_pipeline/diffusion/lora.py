@@ -71,17 +71,17 @@ def has_adapters(unet: nn.Module) -> bool:
     return any(True for _ in _layers(unet))
 
 
-def arrays_at_rest(unet: nn.Module) -> dict[str, Tensor]:
+def arrays_at_rest(network: nn.Module) -> dict[str, Tensor]:
     """Return what is not trained, by name: of :func:`add_adapters`; empty for other networks."""
-    if not has_adapters(unet):
+    if not has_adapters(network):
         return {}
-    state = unet.state_dict()
-    return {name: array for name, array in unet.named_buffers() if name not in state}
+    state = network.state_dict()
+    return {name: array for name, array in network.named_buffers() if name not in state}
 
 
-def base_digest(unet: nn.Module) -> str:
+def base_digest(network: nn.Module) -> str:
     """Return 32 hex digits of all that is at rest; "" where nothing is."""
-    arrays = arrays_at_rest(unet)
+    arrays = arrays_at_rest(network)
     return checksum(arrays, "")[:32] if arrays else ""
 
 

@@ -27,13 +27,13 @@ from phoenix_pipeline.optimization.schedules import learning_rate_at
 from phoenix_pipeline.optimization.work import ClientTask, LocalResult, draw_batches, mean_loss
 
 
-def why_not_stacked(config: TrainingConfig) -> str | None:
+def why_not_stacked(training: TrainingConfig) -> str | None:
     """Return which setting needs one client after another; None where they can be stacked."""
-    if config.dp_sgd.enabled:
+    if training.dp_sgd.enabled:
         return "training.dp_sgd takes gradients image by image"
-    if config.micro_batch is not None or config.gradient_checkpointing:
+    if training.micro_batch is not None or training.gradient_checkpointing:
         return "training.micro_batch and training.gradient_checkpointing save memory"
-    if config.precision == "fp16":
+    if training.precision == "fp16":
         return "training.precision fp16 scales each client's loss by itself"
     return None
 

@@ -2,19 +2,19 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import Any, ClassVar, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
 
 from phoenix_pipeline.config import ModelConfig, SamplingConfig, TrainingConfig
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.families.family import CLASS_EMBEDDING, Attack, Family
-
-if TYPE_CHECKING:
-    import numpy as np
-    import torch
-    from torch import Tensor, nn
-
-    from phoenix_pipeline.gan.dcgan import Dcgan
-    from phoenix_pipeline.optimization.work import ClientTask, LocalResult
+from phoenix_pipeline.gan.dcgan import Dcgan, build_dcgan
+from phoenix_pipeline.gan.sampling import export_networks, load_networks, sample_images
+from phoenix_pipeline.gan.training import train_locally
+from phoenix_pipeline.optimization.work import ClientTask, LocalResult
 
 _DISCRIMINATOR = "discriminator"
 # Batch size, learning rate, channels, latent length, layers per resolution, by the largest side
@@ -29,7 +29,7 @@ _SIZES = {
 }
 
 
-def _logit(network: "nn.Module", x_0: "Tensor", labels: "Tensor | None") -> "Tensor":
+def _logit(network: nn.Module, x_0: Tensor, labels: Tensor | None) -> Tensor:
     """Return the discriminator's logit (LOGAN, Hayes et al., arXiv 1705.07663)."""
     logits: Tensor = network.get_submodule(_DISCRIMINATOR)(
         x_0, *([] if labels is None else [labels])
@@ -45,25 +45,22 @@ class DcganFamily(Family):
     why_not_compiled = "a DCGAN is too small for it"
     undrawn = (_DISCRIMINATOR,)
     attacks: ClassVar[Mapping[str, "Attack"]] = {"discriminator": _logit}
+    load = staticmethod(load_networks)
     class_layers = ("generator.class_embedding", "discriminator.class_embedding")
 
     def build(
         self, model: ModelConfig, channels: int, image_size: int, seed: int, num_classes: int = 0
-    ) -> "nn.Module":
+    ) -> nn.Module:
         """Return both networks; their weights depend on ``seed`` alone."""
-        from phoenix_pipeline.gan.dcgan import build_dcgan
-
         return build_dcgan(model.dcgan, channels, image_size, seed, num_classes)
 
     def count_layers(self, model: ModelConfig, image_size: int) -> int:
         """Count the convolutions of both networks."""
         return 2 * model.dcgan.layers_per_resolution * image_size.bit_length()
 
-    def run_once(self, network: "nn.Module", channels: int, image_size: int) -> int:
+    def run_once(self, network: nn.Module, channels: int, image_size: int) -> int:
         """Make two images and judge two; BatchNorm takes no single one."""
-        import torch
-
-        gan = cast("Dcgan", network)
+        gan = cast(Dcgan, network)
         labels = [torch.zeros(2, dtype=torch.long)] if gan.num_classes else []
         gan.discriminator(gan(torch.zeros(2, gan.latent_dim, 1, 1), *labels), *labels)
         gan.discriminator(torch.zeros(2, channels, image_size, image_size), *labels)
@@ -71,32 +68,28 @@ class DcganFamily(Family):
 
     def train_locally(
         self,
-        network: "nn.Module",
-        task: "ClientTask",
+        network: nn.Module,
+        task: ClientTask,
         model: ModelConfig,
         training: TrainingConfig,
-    ) -> "LocalResult":
+    ) -> LocalResult:
         """Train in place; see :func:`phoenix_pipeline.gan.training.train_locally`."""
-        from phoenix_pipeline.gan.training import train_locally
-
-        gan, moments = cast("Dcgan", network), task.optimizer_state
+        gan, moments = cast(Dcgan, network), task.optimizer_state
         known = task.labels if gan.num_classes else None
         return train_locally(gan, task.images, task.work, model.dcgan, training, moments, known)
 
     def sample_images(
         self,
-        network: "nn.Module",
+        network: nn.Module,
         model: ModelConfig,
         sampling: SamplingConfig,
         image_shape: tuple[int, int, int],
         seeds: Sequence[int],
-        device: "torch.device | str",
+        device: torch.device | str,
         labels: Sequence[int] | None = None,
-    ) -> "Iterator[np.ndarray]":
+    ) -> Iterator[np.ndarray]:
         """Yield uint8 batches; see :func:`phoenix_pipeline.gan.sampling.sample_images`."""
-        from phoenix_pipeline.gan.sampling import sample_images
-
-        gan = cast("Dcgan", network)
+        gan = cast(Dcgan, network)
         made = (gan.channels, gan.image_size, gan.image_size)
         if made != image_shape:
             raise SettingsError(
@@ -133,18 +126,10 @@ class DcganFamily(Family):
         return (_DISCRIMINATOR,) if model.dcgan.federate == "generator" else ()
 
     def export(
-        self, folder: Path, network: "nn.Module", model: ModelConfig, metadata: Mapping[str, Any]
+        self, folder: Path, network: nn.Module, model: ModelConfig, metadata: Mapping[str, Any]
     ) -> None:
         """Write both networks, their config and ``metadata`` as one folder."""
-        from phoenix_pipeline.gan.sampling import export_networks
-
-        export_networks(folder, cast("Dcgan", network), model, metadata)
-
-    def load(self, folder: Path) -> "nn.Module":
-        """Return both networks of an exported folder, on the CPU, in evaluation mode."""
-        from phoenix_pipeline.gan.sampling import load_networks
-
-        return load_networks(folder)
+        export_networks(folder, cast(Dcgan, network), model, metadata)
 
     def describe_sampling(self, sampling: Mapping[str, Any], conditional: bool) -> dict[str, Any]:
         """Return that the generator takes one step, and which classes were asked for."""

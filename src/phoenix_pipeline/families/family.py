@@ -1,32 +1,29 @@
 """What a kind of generative model is to the rest of the program; each kind is one file.
 
 The federation, sampling, export, audit and report call a :class:`Family` and know neither U-Nets
-nor GANs. A family has no state: what it needs to know of a model is in ``model``. This file and our
-families import PyTorch where it is used, so that settings are read without it.
+nor GANs. A family has no state: what it needs to know of a model is in ``model``.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from phoenix_pipeline.checkpoints import atomic_path, load_tensors, save_tensors
 from phoenix_pipeline.config import Group, ModelConfig, SamplingConfig, TrainingConfig
-from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.errors import SettingsError, TrainingError
 from phoenix_pipeline.families.provenance import NetworkSettings
-
-if TYPE_CHECKING:
-    import numpy as np
-    import torch
-    from torch import Tensor, nn
-
-    from phoenix_pipeline.errors import TrainingError
-    from phoenix_pipeline.optimization.work import ClientTask, LocalResult
+from phoenix_pipeline.optimization.work import ClientTask, LocalResult
 
 # A conditional model's layer with a row for each class: averaged row by row over the clients that
 # moved it.
 CLASS_EMBEDDING = "class_embedding"
 # Scores [N] of a network, images [N, C, H, W] in [-1, 1] and, of a conditional model, their labels.
-Attack = Callable[["nn.Module", "Tensor", "Tensor | None"], "Tensor"]
+Attack = Callable[[nn.Module, Tensor, Tensor | None], Tensor]
 _WEIGHTS_FILE = "model.safetensors"
 
 
@@ -68,7 +65,7 @@ class Family(ABC):
     @abstractmethod
     def build(
         self, model: ModelConfig, channels: int, image_size: int, seed: int, num_classes: int = 0
-    ) -> "nn.Module":
+    ) -> nn.Module:
         """Return the network; its weights depend on ``seed`` alone.
 
         ``num_classes``: of a conditional model, 0 of any other. Raises SettingsError for images
@@ -80,7 +77,7 @@ class Family(ABC):
         """Return about how many layers :meth:`build` would make, without making any."""
 
     @abstractmethod
-    def run_once(self, network: "nn.Module", channels: int, image_size: int) -> int:
+    def run_once(self, network: nn.Module, channels: int, image_size: int) -> int:
         """Run what training differentiates, once, on zeros; return for how many images.
 
         It is run on torch's current default device.
@@ -89,24 +86,24 @@ class Family(ABC):
     @abstractmethod
     def train_locally(
         self,
-        network: "nn.Module",
-        task: "ClientTask",
+        network: nn.Module,
+        task: ClientTask,
         model: ModelConfig,
         training: TrainingConfig,
-    ) -> "LocalResult":
+    ) -> LocalResult:
         """Train ``network`` in place on a client's images, or latents of a ``latent`` family."""
 
     @abstractmethod
     def sample_images(
         self,
-        network: "nn.Module",
+        network: nn.Module,
         model: ModelConfig,
         sampling: SamplingConfig,
         image_shape: tuple[int, int, int],
         seeds: Sequence[int],
-        device: "torch.device | str",
+        device: torch.device | str,
         labels: Sequence[int] | None = None,
-    ) -> "Iterator[np.ndarray]":
+    ) -> Iterator[np.ndarray]:
         """Yield uint8 batches [B, C, H, W]; image ``i`` depends on ``seeds[i]`` alone.
 
         With a conditional model it depends on ``labels[i]`` as well, the class that it is to show.
@@ -139,11 +136,11 @@ class Family(ABC):
 
     def train_stacked(
         self,
-        network: "nn.Module",
-        tasks: "Sequence[ClientTask]",
+        network: nn.Module,
+        tasks: Sequence[ClientTask],
         model: ModelConfig,
         training: TrainingConfig,
-    ) -> "list[LocalResult | TrainingError]":
+    ) -> list[LocalResult | TrainingError]:
         """Train the weights of several clients, all in one program; ``network`` says of what."""
         raise SettingsError(f"clients cannot be stacked: {self.why_not_stacked(training)}")
 
@@ -155,43 +152,36 @@ class Family(ABC):
         """Return the prefixes of layers that the model's own settings leave on the clients."""
         return ()
 
-    def load_start(
-        self, folder: Path, network: "nn.Module", model: ModelConfig
-    ) -> "dict[str, Tensor]":
+    def load_start(self, folder: Path, network: nn.Module, model: ModelConfig) -> dict[str, Tensor]:
         """Return weights of ``folder`` for ``network``; raises SettingsError if none fit."""
         raise SettingsError(
             f"model.start_from is for diffusion models, but model.family is {self.name}; set "
             "model.start_from: null for this arm"
         )
 
-    def arrays_at_rest(self, network: "nn.Module") -> "dict[str, Tensor]":
+    def arrays_at_rest(self, network: nn.Module) -> dict[str, Tensor]:
         """Return the arrays that are no part of the network's state: the base of adapters."""
         return {}
 
-    def base_digest(self, network: "nn.Module") -> str:
+    def base_digest(self, network: nn.Module) -> str:
         """Return a digest of :meth:`arrays_at_rest`; "" where there are none."""
         return ""
 
-    def complete(
-        self, network: "nn.Module", arrays: "Mapping[str, Tensor]", misfit: str
-    ) -> "nn.Module":
+    def complete(self, network: nn.Module, arrays: Mapping[str, Tensor], misfit: str) -> nn.Module:
         """Return ``network`` with all its ``arrays``; raises CheckpointError, saying ``misfit``."""
         from phoenix_pipeline.families.model_folder import fill
 
         return fill(network, arrays, misfit)
 
     def export(
-        self, folder: Path, network: "nn.Module", model: ModelConfig, metadata: Mapping[str, Any]
+        self, folder: Path, network: nn.Module, model: ModelConfig, metadata: Mapping[str, Any]
     ) -> None:
         """Write the model as a folder that is complete or absent."""
-        from phoenix_pipeline.checkpoints import atomic_path, save_tensors
-
         with atomic_path(folder) as temporary:
             save_tensors(temporary / _WEIGHTS_FILE, network.state_dict(), {"family": self.name})
 
-    def load(self, folder: Path) -> "nn.Module":
+    def load(self, folder: Path) -> nn.Module:
         """Return the network, on the CPU, to draw; raises CheckpointError if it does not fit."""
-        from phoenix_pipeline.checkpoints import load_tensors
         from phoenix_pipeline.families.model_folder import build_network, fill, read_description
 
         tensors, _ = load_tensors(folder / _WEIGHTS_FILE)
