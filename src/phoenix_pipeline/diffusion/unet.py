@@ -1,20 +1,18 @@
 """The noise-predicting network, diffusers' ``UNet2DModel``: its sizes, its layers, its seed."""
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
-from phoenix_pipeline.config import UNetConfig
+from phoenix_pipeline.config import ModelConfig, TrainingConfig, UNetConfig
+from phoenix_pipeline.config.base import AUTO
 from phoenix_pipeline.diffusion.dropout import replace_dropout
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.seeding import derive_seed
 
 if TYPE_CHECKING:
     from diffusers import UNet2DModel
-from dataclasses import dataclass
-
-from phoenix_pipeline.config import ModelConfig, TrainingConfig
-from phoenix_pipeline.config.base import AUTO
 
 OUTPUT = ("conv_norm_out", "conv_out")
 _PRESETS = {

@@ -105,11 +105,12 @@ def _begin(job: FederatedJob, folder: Path, device: torch.device) -> RunState:
     )
     shared, personal = split_personal(network.state_dict(), settings.personal_layers)
     run = RunState(folder / SERVER_FOLDER, job.identity(), shared, settings.training.ema_horizon)
+    relative = settings.compression.down.relative_to == "last_broadcast"
     if job.start is not None:
         run.initial_personal = {name: tensor.clone() for name, tensor in personal.items()}
-    elif _begins_with_differences(job):
-        told = Strategies.of(settings.strategies).told_like(shared)
-        run.held.start(beside(shared, told))
+    elif relative and job.config.engine != "deployment":
+        # Clients hold the initial weights; other machines may round them otherwise.
+        run.held.start(beside(shared, Strategies.of(settings.strategies).told_like(shared)))
     if job.config.resume and run.resume():
         logger.info("continuing after round %s of %s", run.rounds_done, job.config.num_rounds)
         return run
@@ -129,12 +130,6 @@ def _begin(job: FederatedJob, folder: Path, device: torch.device) -> RunState:
     if job.warmup_steps or (private and job.config.has_secret_noise):
         run.save()
     return run
-
-
-def _begins_with_differences(job: FederatedJob) -> bool:
-    """Whether clients hold the initial weights: other machines may round otherwise."""
-    relative = job.settings.compression.down.relative_to == "last_broadcast"
-    return relative and job.start is None and job.config.engine != "deployment"
 
 
 def _run_rounds(
