@@ -1,6 +1,6 @@
 """What every parameter group is made of."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Self
 
@@ -105,15 +105,6 @@ class Component:
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> Mapping[str, Any]:
         return {"type": "string", "enum": list(self.own)}
-
-
-def check_norm_groups(channels: Iterable[int], groups: int) -> None:
-    """Raise ValueError for ``block_out_channels`` that ``norm_num_groups`` does not divide."""
-    for count in channels:
-        if count % groups:
-            raise ValueError(
-                f"block_out_channels has {count}, which norm_num_groups={groups} does not divide"
-            )
 
 
 def deep_merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

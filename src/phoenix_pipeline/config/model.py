@@ -1,16 +1,26 @@
 """Groups that describe the generative model."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from phoenix_pipeline.config.base import Component, Group, Positive, check_norm_groups
+from phoenix_pipeline.config.base import Component, Group, Positive
 from phoenix_pipeline.registry import Registry
 
 # How often guidance hides labels in the literature: 0.1 to 0.2 (Ho and Salimans).
 _LABEL_DROPOUT = 0.1
+_FAMILIES = ("diffusion", "dcgan")
+
+
+def check_norm_groups(channels: Iterable[int], groups: int) -> None:
+    """Raise ValueError for ``block_out_channels`` that ``norm_num_groups`` does not divide."""
+    for count in channels:
+        if count % groups:
+            raise ValueError(
+                f"block_out_channels has {count}, which norm_num_groups={groups} does not divide"
+            )
 
 
 class UNetConfig(Group):
@@ -34,7 +44,7 @@ class UNetConfig(Group):
 
     @model_validator(mode="after")
     def _groups_divide_channels(self) -> Self:
-        if "block_out_channels" not in self.auto:
+        if "block_out_channels" not in self._auto:
             check_norm_groups(self.block_out_channels, self.norm_num_groups)
         return self
 
@@ -142,7 +152,7 @@ class ModelConfig(Group):
     # Only groups of families that are known here: see `_read_further_families`.
     model_config = ConfigDict(extra="allow")
 
-    family: Annotated[str, Component("families", ("diffusion", "dcgan"))] = Field(
+    family: Annotated[str, Component("families", _FAMILIES)] = Field(
         "diffusion", description="Kind of model."
     )
     conditioning: Literal["none", "labels"] = Field(
@@ -197,12 +207,12 @@ class ModelConfig(Group):
         """Read the groups of families that are not ours; the one in use has its defaults."""
         if not isinstance(values, Mapping):
             return values
-        known = Registry[Any]("families", {})
         chosen = values.get("family")
-        read = {chosen: {}, **values} if isinstance(chosen, str) and chosen in known else values
+        if isinstance(chosen, str) and chosen not in _FAMILIES and chosen in _further_families():
+            values = {chosen: {}, **values}
         return {
-            name: value if name in cls.model_fields else _read_group(known, name, value)
-            for name, value in read.items()
+            name: value if name in cls.model_fields else _read_group(name, value)
+            for name, value in values.items()
         }
 
     @model_validator(mode="after")
@@ -215,7 +225,12 @@ class ModelConfig(Group):
         return self
 
 
-def _read_group(known: Mapping[str, Any], name: str, value: Any) -> Group:
+def _further_families() -> Registry[Any]:
+    return Registry("families", {})
+
+
+def _read_group(name: str, value: Any) -> Group:
+    known = _further_families()
     if name not in known:
         errors = [InitErrorDetails(type="extra_forbidden", loc=(name,), input=value)]
         raise ValidationError.from_exception_data("ModelConfig", errors)

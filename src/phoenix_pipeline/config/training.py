@@ -4,8 +4,9 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from phoenix_pipeline.config.base import Fraction, Group, Positive, check_norm_groups
+from phoenix_pipeline.config.base import Fraction, Group, Positive
 from phoenix_pipeline.config.differential_privacy import DpSgdConfig
+from phoenix_pipeline.config.model import check_norm_groups
 
 
 class AutoencoderConfig(Group):

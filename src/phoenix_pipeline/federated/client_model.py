@@ -132,7 +132,7 @@ def _build(
         initial_shared=initial_shared,
         initial_payload=beside(initial_shared, strategies.told_like(initial_shared)),
         strategies=strategies,
-        shared=joined or own,
+        shared=own if joined is None else joined,
         personal=personal,
     )
 
