@@ -65,6 +65,12 @@ def test_the_digest_tells_weights_and_scale_apart(tmp_path: Path, folder: Path) 
     assert len({known, other.space.digest, scaled.space.digest}) == 3
 
 
+def test_an_arms_own_stays_read_while_its_start_is_looked_at(tmp_path: Path, folder: Path) -> None:
+    ours = load_autoencoder(folder)
+    load_autoencoder(make_autoencoder(tmp_path / "start", seed=2))
+    assert load_autoencoder(folder) is ours
+
+
 @pytest.mark.parametrize("place", ["vae", "vqvae"])
 def test_it_is_found_in_the_folder_of_a_pipeline(tmp_path: Path, place: str) -> None:
     own = make_autoencoder(tmp_path / "pipeline" / place)
