@@ -135,7 +135,7 @@ class TrainingConfig(Group):
 
     @model_validator(mode="after")
     def _memory_is_saved_once(self) -> Self:
-        is_divided = "micro_batch" not in self.auto and self.micro_batch is not None
+        is_divided = "micro_batch" not in self._auto and self.micro_batch is not None
         if self.dp_sgd.enabled and (self.gradient_checkpointing or is_divided):
             raise ValueError(
                 "dp_sgd takes gradients of so many images at a time as memory allows; leave out "
