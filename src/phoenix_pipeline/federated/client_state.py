@@ -146,9 +146,8 @@ class ClientStates:
         rounds = [number for number in self._saved_rounds(client_id) if number < before_round]
         for number in sorted(rounds, reverse=True):
             try:
-                kept: dict[str, Any] = {}
-                for part in load_packed(self._file(client_id, number)):
-                    kept |= part
+                groups, counts = load_packed(self._file(client_id, number))
+                kept: dict[str, Any] = {**groups, **counts}
                 return ClientState(**kept)
             except CheckpointError as error:
                 logger.warning("client %s: %s; trying the state before it", client_id, error)
