@@ -27,8 +27,8 @@ from phoenix_pipeline.config import (
 )
 from phoenix_pipeline.diffusion.unet import build_unet
 from phoenix_pipeline.families.diffusion import DiffusionFamily
+from phoenix_pipeline.federated.client_state import ClientStates
 from phoenix_pipeline.federated.run_state import RunState
-from phoenix_pipeline.federated.sites import Site
 from phoenix_pipeline.federated.strategy import PhoenixStrategy
 from phoenix_pipeline.framework.datasets import FolderDataset, WrittenByNodeDataset, file_of
 from phoenix_pipeline.images import ImageSet, read_samples
@@ -86,7 +86,7 @@ def watch_phases(enter: Callable[[int], int]) -> None:
     for owner, name, phase in (
         (DiffusionFamily, "train_locally", 1),
         (PhoenixStrategy, "_read", 2),
-        (Site, "save_state", 3),
+        (ClientStates, "save", 3),
         (RunState, "save", 4),
         (FolderDataset, "save", 5),
         (WrittenByNodeDataset, "save", 6),

@@ -42,6 +42,7 @@ from phoenix_pipeline.config import (
 from phoenix_pipeline.diffusion.sampling import sample_images
 from phoenix_pipeline.errors import PhoenixError
 from phoenix_pipeline.federated.client_app import build_client_app
+from phoenix_pipeline.federated.client_state import ClientStates
 from phoenix_pipeline.federated.engines.in_process import InProcessGrid
 from phoenix_pipeline.federated.fleet import Fleet
 from phoenix_pipeline.federated.job import FederatedJob
@@ -53,7 +54,7 @@ from phoenix_pipeline.federated.records import (
     pack_weights,
     unpack_weights,
 )
-from phoenix_pipeline.federated.sites import InMemorySites
+from phoenix_pipeline.federated.sites import Sites
 from phoenix_pipeline.federated.wire import Layout
 from phoenix_pipeline.federated.work_plan import cap_counts
 from phoenix_pipeline.images import ImageSet, read_images
@@ -137,7 +138,7 @@ def measure(images: ImageSet, partition: str, rule: str, attack: str, seed: int)
 def train(job: FederatedJob, attack: str, folder: Path) -> Mapping[str, Tensor]:
     """Return the averaged weights of a run in which the first clients attack."""
     attackers, factor, ratio = ATTACKS[attack]
-    sites = InMemorySites(job.images, job.client_images, torch.device("cpu"), folder / "clients")
+    sites = Sites.in_memory(job, torch.device("cpu"), ClientStates(folder / "clients"))
     layout = Layout.of(job.settings.build_network().state_dict())
     app = build_client_app(sites)
 

@@ -558,7 +558,7 @@ ELSEWHERE = {
     "metrics/monitoring.py: samples": "an argument, no setting",
     "metrics/utility.py": "tests/metrics/test_utility.py: two trainings",
     "metrics/judge_training.py": "a training that diverges",
-    "diffusion/training.py": "a training that diverges",
+    "optimization/work.py": "a training that diverges",
     "diffusion/sampling.py": "a training that diverged",
     "diffusion/dp_sgd.py": "an argument, no setting",
     "gan/training.py": "a training that diverges",

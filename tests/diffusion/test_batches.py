@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from phoenix_pipeline.config import ArmSettings, DpSgdConfig, NoiseConfig, TrainingConfig
-from phoenix_pipeline.diffusion.batches import Batch, assign_noise, draw_batch, mean_error
+from phoenix_pipeline.diffusion.batches import assign_noise, draw_batch
 from phoenix_pipeline.diffusion.dp_sgd import per_image_gradients
-from phoenix_pipeline.diffusion.noise import NoiseSchedule
+from phoenix_pipeline.diffusion.noise import Batch, NoiseSchedule
 from phoenix_pipeline.diffusion.stacked import train_stacked
 from phoenix_pipeline.diffusion.training import train_locally
 from phoenix_pipeline.optimization.work import ClientTask, LocalWork
@@ -64,8 +64,8 @@ def test_immiscible_noise_is_the_same_set_at_the_same_timesteps(images: torch.Te
 def test_weighted_errors_are_weighted_by_image() -> None:
     predicted, target = torch.tensor([3.0, 1.0]).view(2, 1, 1, 1), torch.zeros(2, 1, 1, 1)
     weighted = Batch(target, torch.tensor([0, 1]), target, weights=torch.tensor([0.5, 2.0]))
-    assert float(mean_error(predicted, weighted)) == pytest.approx((0.5 * 9.0 + 2.0) / 2)
-    assert float(mean_error(predicted, weighted._replace(weights=None))) == pytest.approx(5.0)
+    assert float(weighted.mean_error(predicted)) == pytest.approx((0.5 * 9.0 + 2.0) / 2)
+    assert float(weighted._replace(weights=None).mean_error(predicted)) == pytest.approx(5.0)
 
 
 def test_weighted_gradients_image_by_image_are_those_of_the_weighted_loss(
@@ -73,7 +73,7 @@ def test_weighted_gradients_image_by_image_are_those_of_the_weighted_loss(
 ) -> None:
     unet, batch = new_unet(), draw(images, loss_weighting="min_snr")
     gradients, losses = per_image_gradients(unet, batch, settings())
-    mean_error(unet(*batch.inputs, return_dict=False)[0], batch).backward()
+    batch.error_of(unet).backward()
     for name, weight in unet.named_parameters():
         assert weight.grad is not None
         torch.testing.assert_close(gradients[name].mean(0), weight.grad, rtol=1e-3, atol=1e-5)

@@ -15,8 +15,9 @@ from phoenix_pipeline.config import (
     TrainingConfig,
     UNetConfig,
 )
-from phoenix_pipeline.diffusion.batches import Batch, Condition
+from phoenix_pipeline.diffusion.batches import Condition
 from phoenix_pipeline.diffusion.dp_sgd import per_image_gradients
+from phoenix_pipeline.diffusion.noise import Batch
 from phoenix_pipeline.diffusion.sampling import Guidance, sample_images
 from phoenix_pipeline.diffusion.unet import build_unet
 from phoenix_pipeline.diffusion.unet_inference import predict_at

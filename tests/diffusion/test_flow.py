@@ -223,6 +223,6 @@ def test_steps_at_fixed_places_take_the_same_paths(new_unet: NewUnet, images: Te
     work = LocalWork(3, 0, 1, seed=1)
     steps = graphed_steps(unet, images, schedule, config, None)
     steps.begin(images, None, None, work.seed)
-    losses = descend(steps, (), work, config, images)
+    losses = descend(steps, {}, work, config, images)
     expected = train_locally(alone, images, work, schedule, config)
     assert float(losses.mean()) == pytest.approx(expected.loss, rel=1e-4)

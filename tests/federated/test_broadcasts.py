@@ -11,9 +11,9 @@ from flwr.app import ArrayRecord, ConfigRecord
 from phoenix_pipeline.config import CompressionConfig
 from phoenix_pipeline.errors import FederationError
 from phoenix_pipeline.federated.client_state import ClientState
-from phoenix_pipeline.federated.compression.broadcast import Broadcast, HeldReferences
+from phoenix_pipeline.federated.compression.broadcast import Broadcast
 from phoenix_pipeline.federated.compression.codecs import codec_of
-from phoenix_pipeline.federated.compression.updates import encoded_bytes
+from phoenix_pipeline.federated.compression.held_references import HeldReferences
 from phoenix_pipeline.federated.run_state import RunState
 from phoenix_pipeline.federated.transport import ServerTransport, receive
 from tests.federated.test_transport import (
@@ -27,13 +27,21 @@ from tests.federated.test_transport import (
     load_tensors_of,
     shared_template,
 )
-from tests.federated.tiny import client_table, cut_and_resume, federate, make_images, same, settings
+from tests.federated.tiny import (
+    client_table,
+    cut_and_resume,
+    federate,
+    make_images,
+    message_bytes,
+    same,
+    settings,
+)
 
 
 def test_the_first_broadcast_is_a_difference_to_the_initial_weights(tmp_path: Path) -> None:
     told = compression(down={**TOP_K, "relative_to": "last_broadcast"})
     result = federate(tmp_path / "cold", rounds=1, compression=told)
-    size = encoded_bytes(shared_template(), codec_of(told.down))
+    size = message_bytes(shared_template(), codec_of(told.down))
     assert ((result.rounds["bytes_down"] - size).between(0, OVERHEAD)).all()
     assert same(held_after(tmp_path / "cold", 1), shared_template())
 
@@ -43,7 +51,7 @@ def test_a_warm_up_is_part_of_the_first_difference(tmp_path: Path) -> None:
     result = federate(tmp_path, rounds=1, **warm)
     first = result.rounds[result.rounds["round"] == 1]
     assert (first["status"] == "ok").all()
-    size = encoded_bytes(shared_template(), codec_of(BOTH.down))
+    size = message_bytes(shared_template(), codec_of(BOTH.down))
     assert ((first["bytes_down"] - size).between(0, OVERHEAD)).all()
     started = held_after(tmp_path, 1)
     warmed = load_tensors_of(tmp_path, 0, "raw/")
@@ -65,7 +73,7 @@ def test_who_missed_few_rounds_is_sent_a_difference_and_who_missed_more_all(
     ).rounds
     there = rows[rows["status"] != "absent"]
     assert (there["status"] == "ok").all()
-    whole = encoded_bytes(shared_template(), None)
+    whole = message_bytes(shared_template(), None)
     sent_whole = there[there["bytes_down"] > whole]
     # Client 2 missed rounds 2 to 4; client 3 holds the initial weights, which are four rounds old.
     assert set(zip(sent_whole["client_id"], sent_whole["round"], strict=True)) == {(2, 5), (3, 4)}
@@ -82,7 +90,7 @@ def test_a_resumed_run_knows_what_each_client_holds(tmp_path: Path) -> None:
     whole, resumed = cut_and_resume(tmp_path, after=3, **options)
     assert resumed.rounds["bytes_down"].equals(whole.rounds["bytes_down"])
     # Each trains every second round on average, and nobody is ever sent all weights.
-    assert (whole.rounds["bytes_down"] < encoded_bytes(shared_template(), None)).all()
+    assert (whole.rounds["bytes_down"] < message_bytes(shared_template(), None)).all()
 
 
 def test_clients_that_hold_different_references_each_reach_the_servers_weights() -> None:

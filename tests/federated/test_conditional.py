@@ -12,8 +12,9 @@ from torch import Tensor
 
 from phoenix_pipeline.config import ModelConfig, ThresholdFilterConfig
 from phoenix_pipeline.families.diffusion import DiffusionFamily
+from phoenix_pipeline.federated.client_state import ClientStates
 from phoenix_pipeline.federated.records import ClientSettings
-from phoenix_pipeline.federated.sites import StoredSites
+from phoenix_pipeline.federated.sites import Sites, write_sites
 from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.metrics.monitoring import build_monitor_reference
 from phoenix_pipeline.optimization.class_rows import EMBEDDING
@@ -22,9 +23,9 @@ from phoenix_pipeline.seeding import derive_seed
 from tests.federated.tiny import (
     SIZES,
     UNET,
-    client_table,
     federate,
     interrupt,
+    job,
     make_images,
     same,
     settings,
@@ -164,11 +165,13 @@ def test_a_warm_up_learns_the_classes_of_the_pool(tmp_path: Path) -> None:
 
 
 def test_sites_in_a_folder_have_the_labels_of_their_images(tmp_path: Path) -> None:
-    states = tmp_path / "states"
-    sites = StoredSites.write(tmp_path / "sites", images(), client_table(), states)
+    states = ClientStates(tmp_path / "states")
+    write_sites(tmp_path / "sites", job(images=images()))
+    sites = Sites.in_folder(tmp_path / "sites", torch.device("cpu"), states)
     context: Any = SimpleNamespace(node_config={"client-id": 1})
     labels = sites(Message(RecordDict(), 1, "train"), context).labels
     assert labels is not None
     assert labels.tolist() == LABELS[12:].tolist()
-    plain = StoredSites.write(tmp_path / "plain", make_images(), client_table(), states)
+    write_sites(tmp_path / "plain", job())
+    plain = Sites.in_folder(tmp_path / "plain", torch.device("cpu"), states)
     assert plain(Message(RecordDict(), 1, "train"), context).labels is None

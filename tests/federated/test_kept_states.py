@@ -8,8 +8,7 @@ import torch
 
 from phoenix_pipeline.config import FederationConfig
 from phoenix_pipeline.federated import client_state
-from phoenix_pipeline.federated.client_state import ClientState, KeptStates
-from phoenix_pipeline.federated.sites import Site
+from phoenix_pipeline.federated.client_state import ClientState, ClientStates, KeptStates
 from tests.federated.tiny import federate, interrupt, same, settings
 
 CPU = torch.device("cpu")
@@ -35,16 +34,16 @@ def files(folder: Path) -> list[str]:
 
 def test_a_state_is_in_a_file_only_after_a_round_of_a_checkpoint(tmp_path: Path) -> None:
     kept = kept_in_memory(every=2, num_rounds=5)
-    site = Site(3, torch.empty(0), tmp_path, kept=kept)
-    site.save_state(1, 0, state_of(1.0))
+    states = ClientStates(tmp_path, kept)
+    states.save(3, 1, 0, state_of(1.0))
     assert files(tmp_path) == []
-    assert site.load_state(2).optimizer["m"][0] == 1.0
-    assert site.load_state(1).optimizer == {}, "a state of this round is none of before it"
-    site.save_state(2, 0, state_of(2.0))
-    site.save_state(5, 2, state_of(5.0))
+    assert states.load(3, 2).optimizer["m"][0] == 1.0
+    assert states.load(3, 1).optimizer == {}, "a state of this round is none of before it"
+    states.save(3, 2, 0, state_of(2.0))
+    states.save(3, 5, 2, state_of(5.0))
     assert files(tmp_path / "3") == ["round-2.safetensors", "round-5.safetensors"]
-    another_process = Site(3, torch.empty(0), tmp_path)
-    assert another_process.load_state(5).optimizer["m"][0] == 2.0
+    another_process = ClientStates(tmp_path)
+    assert another_process.load(3, 5).optimizer["m"][0] == 2.0
     assert list(kept.unwritten()) == []
 
 
@@ -54,24 +53,24 @@ def test_what_does_not_fit_is_written_at_once(
     # A quarter of 200 bytes holds three vectors of four floats.
     monkeypatch.setattr(client_state, "available_memory", lambda device: 200)
     kept = kept_in_memory(every=9, num_rounds=9)
+    states = ClientStates(tmp_path, kept)
     for client in range(5):
-        Site(client, torch.empty(0), tmp_path, kept=kept).save_state(1, 0, state_of(float(client)))
+        states.save(client, 1, 0, state_of(float(client)))
     assert len(files(tmp_path)) == 2
     for client in range(5):
-        site = Site(client, torch.empty(0), tmp_path, kept=kept)
-        assert site.load_state(2).optimizer["m"][0] == client
+        assert states.load(client, 2).optimizer["m"][0] == client
         # One that outgrows its room moves into a file, and is not read from memory any more.
-        site.save_state(2, 0, state_of(10.0 + client, size=20))
-        assert site.load_state(3).optimizer["m"][0] == 10.0 + client
+        states.save(client, 2, 0, state_of(10.0 + client, size=20))
+        assert states.load(client, 3).optimizer["m"][0] == 10.0 + client
     assert list(kept.unwritten()) == []
 
 
 def test_a_late_state_of_an_earlier_round_does_not_replace_the_newest(tmp_path: Path) -> None:
     kept = kept_in_memory(every=9, num_rounds=9)
-    site = Site(0, torch.empty(0), tmp_path, kept=kept)
-    site.save_state(3, 0, state_of(3.0))
-    site.save_state(2, 0, state_of(2.0))
-    assert site.load_state(4).optimizer["m"][0] == 3.0
+    states = ClientStates(tmp_path, kept)
+    states.save(0, 3, 0, state_of(3.0))
+    states.save(0, 2, 0, state_of(2.0))
+    assert states.load(0, 4).optimizer["m"][0] == 3.0
 
 
 @pytest.mark.parametrize("stop_after", [1, 2, 3, 4])

@@ -11,21 +11,22 @@ from phoenix_pipeline.arms.arm_model import ArmModel
 from phoenix_pipeline.arms.setup import check_arm
 from phoenix_pipeline.config import ArmSettings, ThresholdFilterConfig
 from phoenix_pipeline.errors import CheckpointError, FederationError, SettingsError
+from phoenix_pipeline.federated.client_state import ClientStates
 from phoenix_pipeline.federated.job import FederatedResult
 from phoenix_pipeline.federated.own_models import NO_MODELS, OwnModels, SiteLatents
 from phoenix_pipeline.federated.round_memory import round_bytes
 from phoenix_pipeline.federated.site_errors import SiteRefusal
-from phoenix_pipeline.federated.sites import StoredSites
+from phoenix_pipeline.federated.sites import Sites, write_sites
 from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.metrics.monitoring import build_monitor_reference
 from tests.federated.tiny import (
     SIZES,
     UNET,
     assert_stacking_changes_rounding_alone,
-    client_table,
     cut_and_resume,
     federate,
     interrupt,
+    job,
     make_images,
 )
 from tests.latents.tiny import LATENT_CHANNELS, arm, make_autoencoder, told
@@ -58,9 +59,8 @@ def test_a_folder_of_sites_has_latents_and_no_images(tmp_path: Path, autoencoder
     assert latents is not None
     encoded = latents.encode(make_images().images, CPU)
     assert encoded.shape == (sum(SIZES), LATENT_CHANNELS, 4, 4)
-    sites = StoredSites.write(
-        tmp_path / "sites", make_images(), client_table(), tmp_path / "states", latents
-    )
+    write_sites(tmp_path / "sites", job(settings=told(autoencoder), autoencoder=autoencoder))
+    sites = Sites.in_folder(tmp_path / "sites", CPU, ClientStates(tmp_path / "states"))
     stored = np.load(tmp_path / "sites" / "images.npy", allow_pickle=False)
     assert torch.equal(torch.from_numpy(stored), encoded)
     assert sites.sizes() == {0: SIZES[0], 1: SIZES[1]}

@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from phoenix_pipeline.errors import CheckpointError
-from phoenix_pipeline.federated.client_state import ClientState
+from phoenix_pipeline.federated.client_state import ClientState, ClientStates
 from phoenix_pipeline.federated.run_state import is_resumable
-from phoenix_pipeline.federated.sites import Site
 from tests.federated.tiny import federate, interrupt, job, make_images, same, settings
 
 
@@ -102,15 +101,15 @@ def test_an_altered_history_leads_to_the_checkpoint_before(
 def test_a_client_uses_the_state_before_a_broken_one(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    site = Site(4, torch.empty(0), tmp_path)
+    states = ClientStates(tmp_path)
     for number in (1, 2):
-        site.save_state(number, 1, ClientState(optimizer={"m": torch.full((50,), number)}))
-    assert site.load_state(3).optimizer["m"][0] == 2
+        states.save(4, number, 1, ClientState(optimizer={"m": torch.full((50,), number)}))
+    assert states.load(4, 3).optimizer["m"][0] == 2
     for number in (2, 1):
         file = tmp_path / f"4/round-{number}.safetensors"
         file.write_bytes(file.read_bytes()[:-3])
         if number == 2:
-            assert site.load_state(3).optimizer["m"][0] == 1
+            assert states.load(4, 3).optimizer["m"][0] == 1
             assert "client 4: " in caplog.text and "trying the state before it" in caplog.text
     with pytest.raises(CheckpointError, match="client 4 has no intact state"):
-        site.load_state(3)
+        states.load(4, 3)

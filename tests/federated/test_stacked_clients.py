@@ -18,7 +18,7 @@ from phoenix_pipeline.config import (
 )
 from phoenix_pipeline.federated import stacked_clients
 from phoenix_pipeline.federated.job import FederatedResult
-from phoenix_pipeline.federated.sites import InMemorySites, Site
+from phoenix_pipeline.federated.sites import Site, Sites
 from phoenix_pipeline.federated.stacked_clients import clients_at_a_time
 from phoenix_pipeline.metrics.monitoring import build_monitor_reference
 from tests.federated.tiny import client_table, federate, interrupt, make_images, same, settings
@@ -122,14 +122,14 @@ def test_clients_are_scored_with_their_own_models(tmp_path: Path) -> None:
 def test_a_client_that_cannot_begin_is_left_out_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened = InMemorySites.site
+    opened = Sites.site
 
-    def site(self: InMemorySites, client_id: int) -> Site:
+    def site(self: Sites, client_id: int) -> Site:
         if client_id == 2:
             raise OSError("its disk is gone")
         return opened(self, client_id)
 
-    monkeypatch.setattr(InMemorySites, "site", site)
+    monkeypatch.setattr(Sites, "site", site)
     rounds = run(tmp_path, 5).rounds
     failed = rounds[rounds["client_id"] == 2]
     assert set(failed["status"]) == {"failed"}

@@ -14,13 +14,12 @@ from phoenix_pipeline.errors import FederationError, SettingsError
 from phoenix_pipeline.federated.client_state import ClientState
 from phoenix_pipeline.federated.compression.codecs import codec_of
 from phoenix_pipeline.federated.compression.partial_updates import assign_halves, sent_names
-from phoenix_pipeline.federated.compression.updates import encoded_bytes
 from phoenix_pipeline.federated.history import new_row
 from phoenix_pipeline.federated.records import pack_arrays, pack_weights, unpack_arrays
 from phoenix_pipeline.federated.run_state import RunState
 from phoenix_pipeline.federated.transport import ServerTransport, receive, send
 from phoenix_pipeline.federated.wire import load_packed
-from tests.federated.tiny import client_table, federate, interrupt, same, settings
+from tests.federated.tiny import client_table, federate, interrupt, message_bytes, same, settings
 
 INT8 = {"codec": "int8"}
 TOP_K = {"codec": "top_k", "density": 0.1}
@@ -85,11 +84,11 @@ def test_bytes_shrink_as_the_codecs_say_and_the_weights_stay_near(
     template = shared_template()
     ways = (("bytes_up", config.up, times[0]), ("bytes_down", config.down, times[1]))
     for column, way, factor in ways:
-        size = encoded_bytes(template, codec_of(way))
+        size = message_bytes(template, codec_of(way))
         # Codes of one byte are deflated: to two thirds, where the largest code is 127.
         assert ((small.rounds[column] - size).between(-size / 3, OVERHEAD)).all()
         # Arrays of one or two values are not worth a codec, and scales of channels come with it.
-        assert size < 1.3 * encoded_bytes(template, None) / factor
+        assert size < 1.3 * message_bytes(template, None) / factor
     assert (small.rounds["bytes_up"] < plain.rounds["bytes_up"]).all()
     moved = distance(plain.raw, template)
     assert distance(small.raw, plain.raw) < 0.9 * moved
@@ -203,7 +202,7 @@ def test_usplit_takes_each_half_from_the_client_that_sent_it(tmp_path: Path) -> 
         for name in names:
             torch.testing.assert_close(split.raw[name], alone.raw[name], rtol=0.0, atol=3e-5)
         row = split.rounds[split.rounds["client_id"] == client]
-        size = encoded_bytes({n: alone.raw[n] for n in names}, None)
+        size = message_bytes({n: alone.raw[n] for n in names}, None)
         assert 0 <= int(row["bytes_up"].iloc[0]) - size < OVERHEAD
 
 
@@ -226,9 +225,9 @@ def test_personal_layers_stay_and_the_rest_is_compressed(tmp_path: Path) -> None
     ("change", "said"),
     [
         (lambda a: {}, "the message's arrays are none"),
-        (lambda a: a | {"float16": a["float16"][:-1]}, "the message's array float16"),
-        (lambda a: a | {"float16": a["float16"] * float("nan")}, "not finite"),
-        (lambda a: a | {"int16": a["int16"].flip(0)}, "must be ascending"),
+        (lambda a: a | {"values": a["values"][:-1]}, "the message's array values"),
+        (lambda a: a | {"values": a["values"] * float("nan")}, "not finite"),
+        (lambda a: a | {"positions_2": a["positions_2"].flip(0)}, "must be ascending"),
     ],
 )
 def test_what_a_server_cannot_decode_is_refused(

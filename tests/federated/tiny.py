@@ -1,5 +1,6 @@
 """A tiny federation: two clients, a U-Net of one level, a few steps."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,13 @@ from phoenix_pipeline.config import (
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
 from phoenix_pipeline.diffusion.training import train_locally
 from phoenix_pipeline.diffusion.unet import build_unet
+from phoenix_pipeline.federated.compression.codecs import Codec
+from phoenix_pipeline.federated.compression.updates import plan_message
 from phoenix_pipeline.federated.job import FederatedJob, FederatedResult
 from phoenix_pipeline.federated.own_models import OwnModels
 from phoenix_pipeline.federated.records import ClientSettings
 from phoenix_pipeline.federated.server import train_federated
+from phoenix_pipeline.federated.wire import Layout
 from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.optimization.work import LocalWork
 from phoenix_pipeline.seeding import derive_seed
@@ -131,3 +135,9 @@ def assert_stacking_changes_rounding_alone(one: FederatedResult, stacked: Federa
 
 def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def message_bytes(template: Mapping[str, torch.Tensor], codec: Codec | None) -> int:
+    """Return the bytes of a message like ``template``, before any deflating."""
+    lengths = plan_message(Layout.of(template), codec).lengths
+    return sum(length * dtype.itemsize for length, dtype in lengths.values())

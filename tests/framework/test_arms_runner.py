@@ -145,9 +145,9 @@ def test_what_runs_beside_trainings_gives_way(log: Log, monkeypatch: pytest.Monk
         run(make_pipeline(log, monkeypatch), 2)
         usual = os.getpriority(os.PRIO_PROCESS, 0)
         assert {log.priorities["images read"], log.priorities["judge trained"]} == {(usual, 2, 2)}
-        assert log.priorities["floor scored"] == (max(10, usual), 1, 1)
+        assert log.priorities["floor scored"] == (max(3, usual), 1, 1)
         assert torch.get_num_threads() == threads_of_numpy() == 2
-        assert log.priorities["phoenix scored"] == (max(10, usual), 1, 1)
+        assert log.priorities["phoenix scored"] == (max(3, usual), 1, 1)
         # After the last training nothing is at work any more.
         assert (usual, 2, 2) in {log.priorities[f"{arm} scored"] for arm in ARMS}
     finally:

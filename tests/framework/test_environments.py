@@ -97,7 +97,8 @@ def test_cifar_results_lie_apart(env: str) -> None:
 def test_cifar_models_make_32_pixels(env: str, arm: str) -> None:
     groups = load(env)["parameters"][arm]
     model = ModelConfig.model_validate(groups["model"])
-    family_of(model).check(model, SamplingConfig.model_validate(groups["sampling"]), 3, 32)
+    family_of(model).check_sampling(model, SamplingConfig.model_validate(groups["sampling"]))
+    family_of(model).build(model, 3, 32, seed=0)
 
 
 @pytest.mark.parametrize(("env", "weights"), [("cifar10", 35_746_307), ("cifar10_h200", 8_952_067)])

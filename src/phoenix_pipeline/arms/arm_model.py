@@ -79,7 +79,6 @@ class ArmModel:
         settings = settle_arm(settings, train.image_size)
         model, family = settings.model, family_of(settings.model)
         channels, side, _ = trained_shape(train.channels, train.image_size, find_latents(model))
-        family.check(model, settings.sampling, channels, side)
         classes = train.class_names if model.conditioning == "labels" else ()
         network = family.build(model, channels, side, run.seed, len(classes))
         names = network.state_dict()

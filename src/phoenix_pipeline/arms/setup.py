@@ -59,6 +59,7 @@ def check_arm(
     Raises SettingsError: something does not fit; CheckpointError: ``checkpoints`` has an
     unfinished run of other settings.
     """
+    from phoenix_pipeline.families import family_of
     from phoenix_pipeline.strategies import Strategies
 
     check_budget(given.federation)
@@ -67,6 +68,7 @@ def check_arm(
     check_conditioning(train, settings)
     check_loss(settings)
     check_lora(settings)
+    family_of(settings.model).check_sampling(settings.model, settings.sampling)
     model = ArmModel.of(train, settings, run)
     check_rule(settings, model.layers)
     _check_privacy(model)

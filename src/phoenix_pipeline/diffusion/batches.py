@@ -7,13 +7,13 @@ images of a class and all images (classifier-free guidance, Ho and Salimans, arX
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from phoenix_pipeline.config import ModelConfig, TrainingConfig
-from phoenix_pipeline.diffusion.noise import NoiseSchedule
+from phoenix_pipeline.diffusion.noise import Batch, Draws, NoiseSchedule
 from phoenix_pipeline.optimization.class_rows import rows_not_held
 from phoenix_pipeline.optimization.work import prepare_batch
 
@@ -58,33 +58,6 @@ def condition_of(network: nn.Module, model: ModelConfig, labels: Tensor | None) 
     return Condition(labels, null_class(network), model.label_dropout)
 
 
-class Batch(NamedTuple):
-    """[B, C, H, W] images, int64 [B] times and labels, ``weights`` [B] of losses; None: no such."""
-
-    x_t: Tensor
-    t: Tensor
-    target: Tensor
-    labels: Tensor | None = None
-    weights: Tensor | None = None
-
-    @property
-    def inputs(self) -> tuple[Tensor, ...]:
-        """What the network is called with."""
-        return inputs_of(self.x_t, self.t, self.labels)
-
-
-def inputs_of(x_t: Tensor, t: Tensor, labels: Tensor | None) -> tuple[Tensor, ...]:
-    """Return what a network is called with: labels only where it is conditional."""
-    return (x_t, t) if labels is None else (x_t, t, labels)
-
-
-def mean_error(predicted: Tensor, batch: Batch) -> Tensor:
-    """Return the mean squared error of ``predicted`` [B, C, H, W], weighted where weights are."""
-    if batch.weights is None:
-        return nn.functional.mse_loss(predicted, batch.target)
-    return (batch.weights * (predicted - batch.target).square().flatten(1).mean(1)).mean()
-
-
 def assign_noise(x_0: Tensor, epsilon: Tensor) -> Tensor:
     """Return int64 [B]: which noise each image gets, so that the distances add up to the least.
 
@@ -107,17 +80,6 @@ def split_batch(batch: Batch, size: int) -> Iterator[Batch]:
         yield Batch(batch.x_t[at], batch.t[at], batch.target[at], labels, weights)
 
 
-class Draws(NamedTuple):
-    """What is random in a batch: images ``x_0`` [B, C, H, W] that may be mirrored, timesteps ``t``
-    [B], noise ``epsilon`` of the images' shape, and ``labels`` [B] of a conditional network.
-    """
-
-    x_0: Tensor
-    t: Tensor
-    epsilon: Tensor
-    labels: Tensor | None
-
-
 def draw(
     pixels: Tensor,
     schedule: NoiseSchedule,
@@ -136,16 +98,6 @@ def draw(
     return Draws(x_0, t, epsilon, labels)
 
 
-def batch_of(draws: Draws, schedule: NoiseSchedule, config: TrainingConfig) -> Batch:
-    """Return noisy images, timesteps, targets and classes."""
-    x_0, t, epsilon, labels = draws
-    weights = None
-    if config.loss_weighting == "min_snr":
-        weights = schedule.min_snr_weights(t, config.min_snr_gamma)
-    noisy, target = schedule.diffuse(x_0, t, epsilon), schedule.target(x_0, t, epsilon)
-    return Batch(noisy, t, target, labels, weights)
-
-
 def draw_batch(
     pixels: Tensor,
     schedule: NoiseSchedule,
@@ -154,7 +106,7 @@ def draw_batch(
     generator: torch.Generator,
 ) -> Batch:
     """Return a batch of uint8 ``pixels``; the arguments are those of :func:`draw`."""
-    return batch_of(draw(pixels, schedule, config, condition, generator), schedule, config)
+    return schedule.batch(draw(pixels, schedule, config, condition, generator), config)
 
 
 def stacked_batch(draws: Sequence[Draws], schedule: NoiseSchedule, config: TrainingConfig) -> Batch:
@@ -166,7 +118,7 @@ def stacked_batch(draws: Sequence[Draws], schedule: NoiseSchedule, config: Train
         torch.cat([own.epsilon for own in draws]),
         torch.cat(labels) if labels else None,
     )
-    x_t, t, target, classes, weights = batch_of(together, schedule, config)
+    x_t, t, target, classes, weights = schedule.batch(together, config)
 
     def by_client(part: Tensor) -> Tensor:
         return part.unflatten(0, (len(draws), -1))

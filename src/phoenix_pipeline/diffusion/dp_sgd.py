@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
 from phoenix_pipeline.config import TrainingConfig
-from phoenix_pipeline.diffusion.batches import Batch, split_batch
+from phoenix_pipeline.diffusion.batches import split_batch
+from phoenix_pipeline.diffusion.noise import Batch
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.optimization.adam_state import laid_out_like
 from phoenix_pipeline.optimization.gaussian_mechanism import GaussianMechanism, gaussian_mechanism

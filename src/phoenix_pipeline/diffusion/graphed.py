@@ -19,7 +19,6 @@ from phoenix_pipeline.diffusion.steps import (
     backpropagate,
     build_optimizer,
     clip,
-    error_of,
     set_learning_rate,
 )
 from phoenix_pipeline.optimization.adam_state import FixedMoments
@@ -97,7 +96,7 @@ class GraphedSteps:
             raise RuntimeError("the network of these steps is gone")
         batch = draw_batch(self._pixels, schedule, config, self._condition, self.generator)
         scaler = gradient_scaler(self._pixels.device, config)
-        loss_of = partial(error_of, network, batch)
+        loss_of = partial(batch.error_of, network)
         descend = partial(backpropagate, self._weights, [loss_of], config, scaler)
         self._loss.copy_(run_compiled(descend) if config.compile is True else descend())
 

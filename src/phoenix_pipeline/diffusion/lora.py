@@ -7,13 +7,13 @@ knows nothing of adapters.
 """
 
 from collections.abc import Iterator
-from hashlib import sha256
 from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from phoenix_pipeline.checkpoints import checksum
 from phoenix_pipeline.config import LoraConfig
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.extras import how_to_install
@@ -82,14 +82,7 @@ def arrays_at_rest(unet: nn.Module) -> dict[str, Tensor]:
 def base_digest(unet: nn.Module) -> str:
     """Return 32 hex digits of all that is at rest; "" where nothing is."""
     arrays = arrays_at_rest(unet)
-    if not arrays:
-        return ""
-    digest = sha256()
-    for name in sorted(arrays):
-        array = arrays[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tuple(array.shape)} {array.dtype}\n".encode())
-        digest.update(array.numpy().tobytes())
-    return digest.hexdigest()[:32]
+    return checksum(arrays, "")[:32] if arrays else ""
 
 
 def wake(unet: nn.Module) -> None:

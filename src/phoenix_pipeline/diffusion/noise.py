@@ -1,4 +1,4 @@
-"""The forward process q(x_t | x_0), the training target, and the timesteps of training."""
+"""The forward process q(x_t | x_0): a batch of noisy images, its targets, its timesteps."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,9 +6,9 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from phoenix_pipeline.config import NoiseConfig
+from phoenix_pipeline.config import NoiseConfig, TrainingConfig
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.registry import look_up
 
@@ -41,6 +41,47 @@ def build_scheduler(
         clip_sample=clips,
         rescale_betas_zero_snr=config.zero_terminal_snr,
     )
+
+
+class Draws(NamedTuple):
+    """What is random in a batch: images ``x_0`` [B, C, H, W] that may be mirrored, timesteps ``t``
+    [B], noise ``epsilon`` of the images' shape, and ``labels`` [B] of a conditional network.
+    """
+
+    x_0: Tensor
+    t: Tensor
+    epsilon: Tensor
+    labels: Tensor | None
+
+
+class Batch(NamedTuple):
+    """[B, C, H, W] images, int64 [B] times and labels, ``weights`` [B] of losses; None: no such."""
+
+    x_t: Tensor
+    t: Tensor
+    target: Tensor
+    labels: Tensor | None = None
+    weights: Tensor | None = None
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """What the network is called with."""
+        return inputs_of(self.x_t, self.t, self.labels)
+
+    def error_of(self, unet: nn.Module) -> Tensor:
+        """Return :meth:`mean_error` of what ``unet`` predicts."""
+        return self.mean_error(unet(*self.inputs, return_dict=False)[0].float())
+
+    def mean_error(self, predicted: Tensor) -> Tensor:
+        """Return the mean squared error of ``predicted`` [B, C, H, W], weighted by ``weights``."""
+        if self.weights is None:
+            return nn.functional.mse_loss(predicted, self.target)
+        return (self.weights * (predicted - self.target).square().flatten(1).mean(1)).mean()
+
+
+def inputs_of(x_t: Tensor, t: Tensor, labels: Tensor | None) -> tuple[Tensor, ...]:
+    """Return what a network is called with: labels only where it is conditional."""
+    return (x_t, t) if labels is None else (x_t, t, labels)
 
 
 @dataclass(frozen=True)
@@ -92,6 +133,15 @@ class NoiseSchedule:
         velocity epsilon - x_0 of a flow.
         """
         return self._kind.target(*self._at(t), x_0, epsilon)
+
+    def batch(self, draws: Draws, config: TrainingConfig) -> Batch:
+        """Return noisy images, timesteps, targets, classes and weights of losses."""
+        x_0, t, epsilon, labels = draws
+        weights = None
+        if config.loss_weighting == "min_snr":
+            weights = self.min_snr_weights(t, config.min_snr_gamma)
+        noisy, target = self.diffuse(x_0, t, epsilon), self.target(x_0, t, epsilon)
+        return Batch(noisy, t, target, labels, weights)
 
     def predicted_noise(self, x_t: Tensor, t: Tensor, prediction: Tensor) -> Tensor:
         """Return the epsilon in ``x_t`` of which the network says ``prediction``."""

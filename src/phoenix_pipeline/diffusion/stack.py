@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from phoenix_pipeline.config import TrainingConfig
 from phoenix_pipeline.diffusion.batched_unet import BatchedUNet, PredictStacked, batched_attention
-from phoenix_pipeline.diffusion.batches import Batch, Condition, draw, stacked_batch
+from phoenix_pipeline.diffusion.batches import Condition, draw, stacked_batch
 from phoenix_pipeline.diffusion.columns import Columns
 from phoenix_pipeline.diffusion.dropout import set_dropout_generators
 from phoenix_pipeline.diffusion.graphed import why_not_graphed
-from phoenix_pipeline.diffusion.noise import NoiseSchedule
+from phoenix_pipeline.diffusion.noise import Batch, NoiseSchedule
 from phoenix_pipeline.diffusion.stacked_unet import StackedUNet
 from phoenix_pipeline.diffusion.steps import build_optimizer, clip, set_learning_rate
 from phoenix_pipeline.diffusion.unet_layers import is_known

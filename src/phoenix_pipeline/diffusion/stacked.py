@@ -19,13 +19,12 @@ from phoenix_pipeline.diffusion.batches import Condition
 from phoenix_pipeline.diffusion.columns import Columns
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
 from phoenix_pipeline.diffusion.stack import Row, Stack
-from phoenix_pipeline.diffusion.training import mean_loss
 from phoenix_pipeline.errors import TrainingError
 from phoenix_pipeline.optimization.class_rows import RowsAtRest
 from phoenix_pipeline.optimization.corrections import Correction, corrections_of
 from phoenix_pipeline.optimization.cuda_graph import KeptByNetwork
 from phoenix_pipeline.optimization.schedules import learning_rate_at
-from phoenix_pipeline.optimization.work import ClientTask, LocalResult, draw_batches
+from phoenix_pipeline.optimization.work import ClientTask, LocalResult, draw_batches, mean_loss
 
 
 def why_not_stacked(config: TrainingConfig) -> str | None:

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from phoenix_pipeline.config import TrainingConfig
-from phoenix_pipeline.diffusion.batches import Batch, Condition, draw_batch, mean_error, split_batch
+from phoenix_pipeline.diffusion.batches import Condition, draw_batch, split_batch
 from phoenix_pipeline.diffusion.dp_sgd import set_private_gradients
 from phoenix_pipeline.diffusion.dropout import set_dropout_generators
-from phoenix_pipeline.diffusion.noise import NoiseSchedule
+from phoenix_pipeline.diffusion.noise import Batch, NoiseSchedule
 from phoenix_pipeline.optimization.adam_state import adam_state, restore_adam_state
 from phoenix_pipeline.optimization.compilation import run_compiled
 from phoenix_pipeline.optimization.precision import autocast, gradient_scaler
@@ -121,19 +121,14 @@ class EagerSteps(LossSteps):
     ) -> Sequence[Callable[[], Tensor]]:
         batch, size = self._draw(indices), self._config.micro_batch
         if size is None or size >= len(indices):
-            return [partial(error_of, self._network, batch)]
+            return [partial(batch.error_of, self._network)]
         parts = split_batch(batch, size)
         return [partial(_share_of, self._network, part, len(indices)) for part in parts]
 
 
-def error_of(unet: nn.Module, batch: Batch) -> Tensor:
-    """Return the mean squared error of what ``unet`` predicts of ``batch``."""
-    return mean_error(unet(*batch.inputs, return_dict=False)[0].float(), batch)
-
-
 def _share_of(unet: nn.Module, part: Batch, size: int) -> Tensor:
     """Return what ``part`` adds to the mean error of a batch of ``size`` images."""
-    return error_of(unet, part) * (len(part.t) / size)
+    return part.error_of(unet) * (len(part.t) / size)
 
 
 def build_optimizer(

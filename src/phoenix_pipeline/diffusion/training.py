@@ -1,7 +1,7 @@
 """Local training of the DDPM: Algorithm 1 of arXiv 2006.11239 over one client's images."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from functools import partial
 
 import torch
@@ -12,9 +12,8 @@ from phoenix_pipeline.diffusion.batches import Condition
 from phoenix_pipeline.diffusion.graphed import graphed_steps, why_not_graphed
 from phoenix_pipeline.diffusion.noise import NoiseSchedule
 from phoenix_pipeline.diffusion.steps import EagerSteps, Steps
-from phoenix_pipeline.errors import TrainingError
 from phoenix_pipeline.optimization.class_rows import RowsAtRest
-from phoenix_pipeline.optimization.corrections import Correction, corrections_of
+from phoenix_pipeline.optimization.corrections import corrections_of
 from phoenix_pipeline.optimization.schedules import learning_rate_at
 from phoenix_pipeline.optimization.work import (
     LocalResult,
@@ -22,6 +21,7 @@ from phoenix_pipeline.optimization.work import (
     draw_batches,
     draw_poisson_batches,
     expected_batch,
+    mean_loss,
 )
 
 
@@ -41,16 +41,13 @@ def train_locally(
     """
     started = time.perf_counter()
     parameters = dict(unet.named_parameters())
-    corrections = corrections_of(
-        {n: parameters[n] for n in parameters if n in work.from_server}, work
-    )
     # With DP-SGD every row moves, by noise: which ones do not would tell a client's classes.
     at_rest = None
     if condition and not config.dp_sgd.enabled:
         at_rest = RowsAtRest.of(parameters, condition.rows_not_held())
     unet.train()
     steps = _steps_of(unet, images, work, schedule, config, condition, optimizer_state)
-    losses = descend(steps, corrections, work, config, images)
+    losses = descend(steps, parameters, work, config, images)
     if at_rest:
         at_rest.restore(parameters)
     if optimizer_state is not None:
@@ -82,12 +79,17 @@ def _steps_of(
 
 def descend(
     steps: Steps,
-    corrections: Sequence[Correction],
+    parameters: Mapping[str, nn.Parameter],
     work: LocalWork,
     config: TrainingConfig,
     images: Tensor,
 ) -> Tensor:
-    """Make the steps; return their losses [steps] on the device, which is never waited for."""
+    """Make the steps, corrected as ``work`` says; return their losses [steps] on the device.
+
+    The device is never waited for.
+    """
+    shared = {name: own for name, own in parameters.items() if name in work.from_server}
+    corrections = corrections_of(shared, work)
     losses = torch.empty(work.steps, device=images.device)
     draw = draw_poisson_batches if config.dp_sgd.enabled else draw_batches
     if work.secret_noise:
@@ -103,16 +105,3 @@ def descend(
             correction.after_step(rate)
         losses[step] = loss
     return losses
-
-
-def mean_loss(losses: Tensor) -> float:
-    """Return the mean of ``losses`` [steps]; the only synchronisation with the device."""
-    values = losses.cpu()
-    finite = torch.isfinite(values)
-    if not finite.all():
-        step = int((~finite).nonzero()[0])
-        raise TrainingError(
-            f"the loss became {values[step].item()} at step {step + 1} of {len(values)}; lower "
-            "training.learning_rate or set training.max_grad_norm"
-        )
-    return float(values.mean())

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from phoenix_pipeline.diffusion.batches import inputs_of
+from phoenix_pipeline.diffusion.noise import inputs_of
 from phoenix_pipeline.diffusion.unet_layers import Layers, is_known
 from phoenix_pipeline.optimization.compilation import is_compiled, run_compiled
 

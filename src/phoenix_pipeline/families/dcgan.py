@@ -105,14 +105,6 @@ class DcganFamily(Family):
             )
         return sample_images(gan, sampling.batch_size, seeds, device, labels)
 
-    def check(
-        self, model: ModelConfig, sampling: SamplingConfig, channels: int, image_size: int
-    ) -> None:
-        """Refuse image sizes that no DCGAN makes; raises SettingsError with a possible side."""
-        from phoenix_pipeline.gan.dcgan import check_image_size
-
-        check_image_size(image_size)
-
     def settle_model(self, model: ModelConfig, image_size: int) -> ModelConfig:
         """Return ``model`` without ``auto`` in ``model.dcgan``."""
         *_, channels, latent, layers = _sizes_for(image_size)

@@ -113,14 +113,11 @@ class DiffusionFamily(Family):
         network = merge_adapters(network)
         return sample_images(network, model.noise, sampling, shape, seeds, device, labels, decode)
 
-    def check(
-        self, model: ModelConfig, sampling: SamplingConfig, channels: int, image_size: int
-    ) -> None:
-        """Refuse what no image can be drawn with, before anything is trained."""
+    def check_sampling(self, model: ModelConfig, sampling: SamplingConfig) -> None:
+        """See :func:`phoenix_pipeline.diffusion.sampling.check_sampling`."""
         from phoenix_pipeline.diffusion.sampling import check_sampling
 
         check_sampling(sampling, model.noise)
-        super().check(model, sampling, channels, image_size)
 
     def settle_model(self, model: ModelConfig, image_size: int) -> ModelConfig:
         """Return ``model`` without ``auto``; see :mod:`phoenix_pipeline.diffusion.unet`."""

@@ -112,13 +112,9 @@ class Family(ABC):
         With a conditional model it depends on ``labels[i]`` as well, the class that it is to show.
         """
 
-    def check(
-        self, model: ModelConfig, sampling: SamplingConfig, channels: int, image_size: int
-    ) -> None:
-        """Raise SettingsError for what cannot work, before any expensive work."""
-        # A start is read, and refused, with the classes that the images have.
-        plain = model.model_copy(update={"start_from": None})
-        self.build(plain, channels, image_size, seed=0)
+    def check_sampling(self, model: ModelConfig, sampling: SamplingConfig) -> None:
+        """Raise SettingsError for what no image can be drawn with, before anything is trained."""
+        return
 
     def settle_model(self, model: ModelConfig, image_size: int) -> ModelConfig:
         """Return ``model`` with values for what is ``auto`` in the family's own settings."""

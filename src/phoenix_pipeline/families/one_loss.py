@@ -58,14 +58,12 @@ class OneLossFamily(Family):
     ) -> "LocalResult":
         """Train in place; raises SettingsError for DP-SGD, TrainingError for an infinite loss."""
         from phoenix_pipeline.diffusion.steps import LossSteps
-        from phoenix_pipeline.diffusion.training import descend, mean_loss
-        from phoenix_pipeline.optimization.corrections import corrections_of
-        from phoenix_pipeline.optimization.work import LocalResult, prepare_batch
+        from phoenix_pipeline.diffusion.training import descend
+        from phoenix_pipeline.optimization.work import LocalResult, mean_loss, prepare_batch
 
         if training.dp_sgd.enabled:
             raise SettingsError(f"training.dp_sgd is not for model.family {self.name}")
         started, work, moments = time.perf_counter(), task.work, task.optimizer_state
-        shared = {n: p for n, p in network.named_parameters() if n in work.from_server}
         network.train()
 
         def draw_loss(
@@ -75,7 +73,7 @@ class OneLossFamily(Family):
             return [partial(self.loss, network, x_0, model, generator)]
 
         steps = LossSteps(network, draw_loss, task.images.device, work, training, moments)
-        losses = descend(steps, corrections_of(shared, work), work, training, task.images)
+        losses = descend(steps, dict(network.named_parameters()), work, training, task.images)
         if moments is not None:
             moments.clear()
             moments.update(steps.moments())

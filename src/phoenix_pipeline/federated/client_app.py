@@ -30,12 +30,13 @@ from phoenix_pipeline.federated.records import (
 from phoenix_pipeline.federated.site_errors import SiteRefusal
 from phoenix_pipeline.federated.sites import Site
 from phoenix_pipeline.federated.threshold_filter import score_own_model
-from phoenix_pipeline.federated.transport import beside, receive, send
+from phoenix_pipeline.federated.transport import receive, send
 from phoenix_pipeline.federated.wire import join
 from phoenix_pipeline.metrics.monitoring import MonitorReference
 from phoenix_pipeline.optimization.work import ClientTask, LocalResult, LocalWork
 from phoenix_pipeline.seeding import derive_seed
 from phoenix_pipeline.strategies import ClientView
+from phoenix_pipeline.strategies.strategy import beside
 
 logger = logging.getLogger(__name__)
 
@@ -64,35 +65,44 @@ def build_client_app(
         return Message(finish_round(begun, result), reply_to=message)
 
     @app.query(PERSONAL_LAYERS_QUERY)
-    def upload_personal_layers(message: Message, context: Context) -> Message:
-        site = open_site(message, context)
-        if not site.releases_personal_layers:
-            raise SiteRefusal("not-released", "release-personal-layers is not true")
-        if site.demands:
-            site.demands.check_release()
-        state = site.load_state(int(message.content[CONFIG]["round"]) + 1)
-        averaged = message.content[CONFIG]["weights"] == "ema"
-        metrics = MetricRecord({"num-examples": len(site.images)})
-        arrays = pack_arrays(state.personal_ema if averaged else state.personal)
-        return Message(RecordDict({ARRAYS: arrays, METRICS: metrics}), reply_to=message)
+    def upload(message: Message, context: Context) -> Message:
+        return upload_personal_layers(message, open_site(message, context))
 
     @app.query(DESCRIBE_QUERY)
     def describe(message: Message, context: Context) -> Message:
-        site, settings = open_site(message, context), read_settings(message)
-        if site.demands:
-            site.demands.check_settings(settings)
-        if settings.base_digest:
-            settings.open_network(site.own.base)
-        metrics = MetricRecord(
-            {
-                "client-id": site.client_id,
-                "num-examples": len(site.images),
-                "releases": int(site.releases_personal_layers),
-            }
-        )
-        return Message(RecordDict({METRICS: metrics}), reply_to=message)
+        return introduce(message, open_site(message, context))
 
     return app
+
+
+def upload_personal_layers(message: Message, site: Site) -> Message:
+    """Reply with the layers that stayed at ``site``; raises SiteRefusal if it keeps them."""
+    if not site.releases_personal_layers:
+        raise SiteRefusal("not-released", "release-personal-layers is not true")
+    if site.demands:
+        site.demands.check_release()
+    config = message.content[CONFIG]
+    state = site.states.load(site.client_id, int(config["round"]) + 1)
+    arrays = pack_arrays(state.personal_ema if config["weights"] == "ema" else state.personal)
+    metrics = MetricRecord({"num-examples": len(site.images)})
+    return Message(RecordDict({ARRAYS: arrays, METRICS: metrics}), reply_to=message)
+
+
+def introduce(message: Message, site: Site) -> Message:
+    """Reply who ``site`` is; raises SiteRefusal for a run that it would refuse."""
+    settings = read_settings(message)
+    if site.demands:
+        site.demands.check_settings(settings)
+    if settings.base_digest:
+        settings.open_network(site.own.base)
+    metrics = MetricRecord(
+        {
+            "client-id": site.client_id,
+            "num-examples": len(site.images),
+            "releases": int(site.releases_personal_layers),
+        }
+    )
+    return Message(RecordDict({METRICS: metrics}), reply_to=message)
 
 
 def answer_errors(
@@ -110,7 +120,10 @@ def answer_errors(
 
 @dataclass(frozen=True)
 class ClientRound:
-    """One client between the message of a round and its reply: ``model`` is to be trained."""
+    """One client between the message of a round and its reply: ``model`` is to be trained.
+
+    ``task``: on what; the weights are the model's own.
+    """
 
     content: RecordDict
     settings: ClientSettings
@@ -118,41 +131,36 @@ class ClientRound:
     model: ClientModel
     state: ClientState
     view: ClientView
-    work: LocalWork
-
-    @property
-    def task(self) -> ClientTask:
-        """What is to be trained; the weights are the model's own."""
-        keeps = self.settings.training.optimizer_state == "keep"
-        moments = self.state.optimizer if keeps else None
-        return ClientTask(self.site.images, self.work, moments, self.site.labels)
+    task: ClientTask
 
 
 def begin_round(
     content: RecordDict, settings: ClientSettings, site: Site, model: ClientModel
 ) -> ClientRound:
     """Read the message, and make ``model`` the client's model."""
-    config = content[CONFIG]
-    state = site.load_state(int(config["round"]))
-    initial = unpack_arrays(content[INITIAL_PERSONAL]) if INITIAL_PERSONAL in content else None
-    earlier, strategies = state.last_broadcast, model.strategies
+    config, strategies = content[CONFIG], model.strategies
+    work = _plan_work(config, settings, site, frozenset(model.initial_shared))
+    state = site.states.load(site.client_id, int(config["round"]))
+    earlier = (state.broadcast, state.broadcast_progress)
     received = receive(
         content[ARRAYS], config, settings, state, model.initial_payload, model.initial_shared
     )
-    model.load(received.weights, state.personal or initial)
-    work = _plan_work(config, settings, site, frozenset(received.weights))
     view = ClientView(
         received.weights, work, settings.training, received.told, state.strategies, earlier
     )
     work = replace(work, corrections=strategies.corrections(view))
     if strategies.need_earlier_broadcast:
         state.keep_broadcast(received.payload, work.progress_start)
+    initial = unpack_arrays(content[INITIAL_PERSONAL]) if INITIAL_PERSONAL in content else None
+    model.load(received.weights, state.personal or initial)
     if site.demands:
         site.demands.check_network(settings, model.network)
         if REFERENCE in content:
             site.demands.check_score(settings)
         site.demands.begin_round(settings, work, len(site.images))
-    return ClientRound(content, settings, site, model, state, view, work)
+    moments = state.optimizer if settings.training.optimizer_state == "keep" else None
+    task = ClientTask(site.images, work, moments, site.labels)
+    return ClientRound(content, settings, site, model, state, view, task)
 
 
 def finish_round(begun: ClientRound, result: LocalResult) -> RecordDict:
@@ -167,7 +175,8 @@ def finish_round(begun: ClientRound, result: LocalResult) -> RecordDict:
         state.strategies, sent = model.strategies.after_training(begun.view, trained)
         trained = beside(trained, sent)
     arrays = send(trained, begun.view.received, config, settings, state, site.client_id)
-    site.save_state(server_round, int(config["oldest-checkpoint"]), state)
+    oldest = int(config["oldest-checkpoint"])
+    site.states.save(site.client_id, server_round, oldest, state)
     metrics = MetricRecord(
         {
             "client-id": site.client_id,

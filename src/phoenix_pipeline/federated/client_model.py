@@ -1,7 +1,7 @@
 """One network per worker thread, built once; weights are swapped in place for each client."""
 
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from phoenix_pipeline.families import Family, family_of
 from phoenix_pipeline.federated.personal_layers import split_personal
 from phoenix_pipeline.federated.records import ClientSettings
-from phoenix_pipeline.federated.transport import beside
 from phoenix_pipeline.federated.wire import Joined, join
 from phoenix_pipeline.optimization.compilation import compile_network
 from phoenix_pipeline.strategies import Strategies
+from phoenix_pipeline.strategies.strategy import beside
 
 # Initial weights come from torch's one generator per process: two builds at once would mix.
 _BUILDING = threading.Lock()
@@ -110,10 +110,12 @@ def _build(
     if not settings.compression.is_active:
         initial_shared = join({name: tensor.to("meta") for name, tensor in shared.items()})
     network.to(device)
-    joined = None
+    arrays, joined = {**dict(network.named_parameters()), **dict(network.named_buffers())}, None
     # The kernels of a GPU want arrays that begin at round addresses.
     if device.type == "cpu" and not settings.training.channels_last:
-        joined = _lay_out(network, shared)
+        joined = join({name: arrays[name] for name in shared})
+        for name, part in joined.items():
+            arrays[name].data = part
     _, personal = split_personal(network.state_dict(), settings.personal_layers)
     initial = {name: tensor.clone() for name, tensor in personal.items()}
     if settings.training.channels_last:
@@ -133,15 +135,6 @@ def _build(
         shared=joined or own,
         personal=personal,
     )
-
-
-def _lay_out(network: nn.Module, shared: Collection[str]) -> Joined:
-    """Make the arrays of ``network`` named in ``shared`` parts of one vector per dtype."""
-    arrays = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-    joined = join({name: arrays[name] for name in shared})
-    for name, part in joined.items():
-        arrays[name].data = part
-    return joined
 
 
 def _move(arrays: Mapping[str, Tensor], device: torch.device) -> Mapping[str, Tensor]:

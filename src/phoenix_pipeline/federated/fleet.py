@@ -1,10 +1,10 @@
-"""What an engine hands to the program: a Grid, who is reached over it, and who is away when."""
+"""What an engine hands to the program: who is reached, over what, and who is away when."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
-from flwr.app import Message, RecordDict
-from flwr.serverapp import Grid
+from flwr.app import Message
 
 from phoenix_pipeline.config import FederationConfig
 from phoenix_pipeline.errors import SettingsError
@@ -13,19 +13,16 @@ from phoenix_pipeline.federated.client_state import ClientState
 RollCall = Callable[[int], Mapping[int, str]]
 
 
-class MessageGrid(Grid):
-    """A Grid that makes messages by Flower's constructor, which replaces ``create_message``."""
+class Messenger(Protocol):
+    """What the rounds use of Flower's ``Grid``."""
 
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Return a message to ``dst_node_id``."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Return one reply per message, in the messages' order.
+
+        There is an error in place of a reply that did not come in time.
+        """
 
 
 @dataclass(frozen=True)
@@ -33,8 +30,7 @@ class Fleet:
     """The clients of one run.
 
     Args:
-        grid: carries messages; yields one reply per message, in the messages' order, and an error
-            in place of a reply that did not come in time.
+        grid: carries messages.
         clients: client id by node id; both mappings may grow when the roll is called.
         sizes: images that each client holds, by client id.
         client_state: what a client kept after the last round, as far as the server may read it.
@@ -44,7 +40,7 @@ class Fleet:
             afterwards what clients keep is in files.
     """
 
-    grid: Grid
+    grid: Messenger
     clients: Mapping[int, int]
     sizes: Mapping[int, int]
     client_state: Callable[[int], ClientState]

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from phoenix_pipeline.config import FederationConfig, ThresholdFilterConfig
 from phoenix_pipeline.federated.client_state import ClientState
-from phoenix_pipeline.federated.compression.broadcast import fingerprint
 from phoenix_pipeline.federated.own_models import NO_MODELS, OwnModels
 from phoenix_pipeline.federated.records import ClientSettings
 from phoenix_pipeline.federated.run_state import DATA
+from phoenix_pipeline.federated.wire import fingerprint
 from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.metrics.monitoring import MonitorReference
 

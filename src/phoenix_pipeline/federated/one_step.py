@@ -20,11 +20,12 @@ from phoenix_pipeline.federated.privacy.client_level import ClientLevelPrivacy
 from phoenix_pipeline.federated.privacy.plan import with_noise_to_add
 from phoenix_pipeline.federated.records import ClientSettings
 from phoenix_pipeline.federated.run_state import RunState
-from phoenix_pipeline.federated.transport import ServerTransport, beside, send
+from phoenix_pipeline.federated.transport import ServerTransport, send
 from phoenix_pipeline.federated.work_plan import plan_steps
 from phoenix_pipeline.optimization.work import LocalWork
 from phoenix_pipeline.seeding import derive_seed
 from phoenix_pipeline.strategies import ClientView, Strategies
+from phoenix_pipeline.strategies.strategy import beside
 
 _ROUND = 1
 

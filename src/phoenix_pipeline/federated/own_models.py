@@ -91,6 +91,9 @@ class SiteLatents:
         return latents
 
 
-def as_trained(images: np.ndarray, latents: SiteLatents | None, device: torch.device) -> Tensor:
+def as_trained(
+    images: np.ndarray, settings: ClientSettings, own: OwnModels, device: torch.device
+) -> Tensor:
     """Return what a network is trained on: uint8 ``images`` [N, C, H, W], or their latents."""
+    latents = SiteLatents.of(settings, own)
     return latents.encode(images, device) if latents else torch.from_numpy(images).to(device)

@@ -5,9 +5,11 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from flwr.app import ArrayRecord, MetricRecord
+from flwr.serverapp import Grid
 from torch import nn
 
 from phoenix_pipeline.config import DpSgdConfig
@@ -23,7 +25,7 @@ from phoenix_pipeline.federated.history import (
     with_link_seconds,
 )
 from phoenix_pipeline.federated.job import FederatedJob, FederatedResult
-from phoenix_pipeline.federated.own_models import SiteLatents, as_trained
+from phoenix_pipeline.federated.own_models import as_trained
 from phoenix_pipeline.federated.personal_layers import split_personal
 from phoenix_pipeline.federated.personal_upload import average_personal_layers
 from phoenix_pipeline.federated.privacy.checks import check_privacy
@@ -33,7 +35,6 @@ from phoenix_pipeline.federated.round_teller import OnRound, RoundTeller, keep_s
 from phoenix_pipeline.federated.run_state import CLIENTS_FOLDER, SERVER_FOLDER, RunState
 from phoenix_pipeline.federated.strategy import OnReply, PhoenixStrategy
 from phoenix_pipeline.federated.threshold_filter import Monitor
-from phoenix_pipeline.federated.transport import beside
 from phoenix_pipeline.federated.wire import Layout
 from phoenix_pipeline.federated.work_plan import round_size
 from phoenix_pipeline.hardware import resolve_device
@@ -41,6 +42,7 @@ from phoenix_pipeline.optimization.work import ClientTask, LocalWork
 from phoenix_pipeline.quantities import counted
 from phoenix_pipeline.seeding import derive_seed
 from phoenix_pipeline.strategies import Strategies
+from phoenix_pipeline.strategies.strategy import beside
 
 logger = logging.getLogger(__name__)
 
@@ -167,7 +169,7 @@ def _run_rounds(
         return None
 
     strategy.start(
-        fleet.grid,
+        cast(Grid, fleet.grid),
         pack_weights(run.raw),
         num_rounds=config.num_rounds - run.rounds_done,
         timeout=config.round_timeout_s,
@@ -211,7 +213,7 @@ def warm_up(network: nn.Module, job: FederatedJob, device: torch.device) -> Row:
         labels = torch.from_numpy(job.images.labels[job.pool]).to(device)
     images = job.images.images[job.pool]
     task = ClientTask(
-        as_trained(images, SiteLatents.of(settings, job.own), device),
+        as_trained(images, settings, job.own, device),
         LocalWork(job.warmup_steps, peak, peak, derive_seed(settings.seed, "warm_up")),
         labels=labels,
     )

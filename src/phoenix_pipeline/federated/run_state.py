@@ -11,7 +11,7 @@ from torch import Tensor
 
 from phoenix_pipeline.checkpoints import load_metadata, load_tensors
 from phoenix_pipeline.errors import CheckpointError
-from phoenix_pipeline.federated.compression.broadcast import HeldReferences
+from phoenix_pipeline.federated.compression.held_references import HeldReferences
 from phoenix_pipeline.federated.history import WARM_UP_ROUND, History, Row
 from phoenix_pipeline.federated.wire import load_packed, save_packed
 from phoenix_pipeline.optimization.schedules import ema_decay, update_ema

@@ -1,10 +1,10 @@
 """Trains one arm over its clients, on the engine that the settings name; compiled where it pays."""
 
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 from phoenix_pipeline.families import family_of
-from phoenix_pipeline.federated.engines import load_engine
 from phoenix_pipeline.federated.job import FederatedJob, FederatedResult
 from phoenix_pipeline.federated.program import Watch
 from phoenix_pipeline.federated.round_teller import OnRound
@@ -13,6 +13,8 @@ from phoenix_pipeline.federated.strategy import OnReply
 from phoenix_pipeline.federated.work_plan import plan_steps, round_size
 from phoenix_pipeline.hardware import resolve_device
 from phoenix_pipeline.optimization.compilation import TRAINING
+
+_ENGINES = {"in_process": "in_process", "ray": "ray_actors", "deployment": "deployment"}
 
 
 def train_federated(
@@ -26,8 +28,10 @@ def train_federated(
     Raises FederationError: a round had too few usable replies; the last checkpoint stands.
     Raises SettingsError: the engine cannot run with these settings, here.
     """
-    train = load_engine(job.config.engine)
-    return train(choose_compiling(job), folder, Watch(on_round, on_reply))
+    # Only the module of that engine is imported.
+    engine = import_module(f"phoenix_pipeline.federated.engines.{_ENGINES[job.config.engine]}")
+    result: FederatedResult = engine.train(choose_compiling(job), folder, Watch(on_round, on_reply))
+    return result
 
 
 def choose_compiling(job: FederatedJob) -> FederatedJob:

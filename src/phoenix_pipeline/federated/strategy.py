@@ -41,10 +41,11 @@ from phoenix_pipeline.federated.records import (
 from phoenix_pipeline.federated.run_state import RunState
 from phoenix_pipeline.federated.server_optimizer import ServerOptimizer
 from phoenix_pipeline.federated.threshold_filter import Monitor
-from phoenix_pipeline.federated.transport import ServerTransport, apart
+from phoenix_pipeline.federated.transport import ServerTransport
 from phoenix_pipeline.federated.work_plan import plan_steps
 from phoenix_pipeline.quantities import counted
 from phoenix_pipeline.strategies import ServerView, Strategies
+from phoenix_pipeline.strategies.strategy import apart
 
 logger = logging.getLogger(__name__)
 

@@ -38,6 +38,7 @@ from phoenix_pipeline.federated.run_state import RunState
 from phoenix_pipeline.federated.wire import Layout, join, select
 from phoenix_pipeline.seeding import derive_seed, torch_generator
 from phoenix_pipeline.strategies import Strategies
+from phoenix_pipeline.strategies.strategy import apart, beside
 
 _LAYOUT = "layout"
 _KIND = "broadcast"
@@ -101,7 +102,7 @@ class ServerTransport:
             return self._packed[""], {_LAYOUT: self._down_layout.fingerprint}
         own = self._broadcasts[client]
         if own.fingerprint not in self._packed:
-            self._packed[own.fingerprint] = pack_arrays(own.arrays)
+            self._packed[own.fingerprint] = pack_arrays(own.vectors)
         described = {_KIND: own.kind, _FINGERPRINT: own.fingerprint}
         return self._packed[own.fingerprint], described | {_SENDS: self._sends[client]}
 
@@ -129,19 +130,6 @@ class Received:
     payload: Arrays
     weights: Arrays
     told: Arrays
-
-
-def beside(weights: Arrays, further: Arrays) -> Arrays:
-    """Return both as one payload; ``weights`` itself where there is nothing else."""
-    return {**weights, **further} if further else weights
-
-
-def apart(payload: Arrays, weights: Collection[str]) -> tuple[Arrays, Arrays]:
-    """Return the arrays of ``payload`` that are named in ``weights``, and the others."""
-    if payload.keys() == set(weights):
-        return payload, {}
-    further = {name: array for name, array in payload.items() if name not in weights}
-    return {name: payload[name] for name in weights}, further
 
 
 def receive(
@@ -213,4 +201,4 @@ def send(
         state.residual if codec and up.error_feedback else None,
     )
     state.residual = encoded.residual
-    return pack_arrays(encoded.arrays)
+    return pack_arrays(encoded.vectors)

@@ -15,10 +15,12 @@ from typing import Any
 import torch
 from torch import Size, Tensor
 
-from phoenix_pipeline.checkpoints import load_tensors, save_tensors
+from phoenix_pipeline.checkpoints import checksum, load_tensors, save_tensors
 from phoenix_pipeline.errors import CheckpointError, FederationError
 
 Shapes = Mapping[str, tuple[Size, torch.dtype]]
+# Length and dtype of vectors by their names on the wire.
+Lengths = Mapping[str, tuple[int, torch.dtype]]
 # Names, shapes and dtypes, among the metadata.
 _ARRAYS = "arrays"
 
@@ -48,7 +50,7 @@ class Layout:
         return names
 
     @cached_property
-    def lengths(self) -> dict[str, tuple[int, torch.dtype]]:
+    def lengths(self) -> Lengths:
         """Length and dtype of each vector by its name on the wire."""
         return {
             _key(dtype): (sum(self.shapes[name][0].numel() for name in names), dtype)
@@ -72,25 +74,21 @@ class Layout:
         described = [(name, *shape, str(dtype)) for name, (shape, dtype) in self.shapes.items()]
         return hashlib.sha256(repr(sorted(described)).encode()).hexdigest()[:16]
 
-    @property
-    def nbytes(self) -> int:
-        """Size of the vectors in bytes, headers aside."""
-        return sum(length * dtype.itemsize for length, dtype in self.lengths.values())
 
-    def check(self, vectors: Mapping[str, Tensor]) -> None:
-        """Raise FederationError if ``vectors`` are not of this layout."""
-        if vectors.keys() != self.lengths.keys():
+def check_vectors(vectors: Mapping[str, Tensor], lengths: Lengths) -> None:
+    """Raise FederationError if ``vectors`` are not of these ``lengths`` and dtypes."""
+    if vectors.keys() != lengths.keys():
+        raise FederationError(
+            f"the message's arrays are {', '.join(sorted(vectors)) or 'none'}; the model and "
+            f"the settings need {', '.join(sorted(lengths))}"
+        )
+    for key, (length, dtype) in lengths.items():
+        vector = vectors[key]
+        if vector.dtype != dtype or vector.shape != (length,):
             raise FederationError(
-                f"the message's arrays are {', '.join(sorted(vectors)) or 'none'}; the model and "
-                f"the settings need {', '.join(sorted(self.lengths))}"
+                f"the message's array {key} is {vector.dtype} {tuple(vector.shape)}; the model "
+                f"and the settings need {dtype} {(length,)}"
             )
-        for key, (length, dtype) in self.lengths.items():
-            vector = vectors[key]
-            if vector.dtype != dtype or vector.shape != (length,):
-                raise FederationError(
-                    f"the message's array {key} is {vector.dtype} {tuple(vector.shape)}; the model "
-                    f"and the settings need {dtype} {(length,)}"
-                )
 
 
 @lru_cache(maxsize=512)
@@ -108,7 +106,7 @@ class Joined(Mapping[str, Tensor]):
 
     def __init__(self, vectors: Mapping[str, Tensor], layout: Layout) -> None:
         """Take over the vectors; raises FederationError if they are not of ``layout``."""
-        layout.check(vectors)
+        check_vectors(vectors, layout.lengths)
         self.vectors = dict(vectors)
         self.layout = layout
 
@@ -155,6 +153,12 @@ def select(arrays: Mapping[str, Tensor], names: Collection[str]) -> Mapping[str,
     if arrays.keys() == set(names):
         return arrays
     return {name: arrays[name] for name in names}
+
+
+def fingerprint(arrays: Mapping[str, Tensor]) -> str:
+    """Return 16 hex digits that name the arrays and their values."""
+    joined = join(arrays)
+    return checksum(joined.vectors, joined.layout.fingerprint)[:16]
 
 
 def num_bytes(arrays: Mapping[str, Tensor]) -> int:

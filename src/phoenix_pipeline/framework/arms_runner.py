@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 _MEMORY_OF_AN_ARM = 2 << 30
 # Of a thread that is to have what others leave.
-_NICENESS = 10
+_NICENESS = 3
 # Takes seconds, which a process has while the others' nodes run.
 _IMPORTED_FIRST = ("phoenix_pipeline.arms.time_estimate", "diffusers.models.unets.unet_2d")
 

@@ -97,7 +97,8 @@ def load_autoencoder(folder: Path) -> Autoencoder:
     return _load(own, read_space(folder), tuple(files))
 
 
-@lru_cache(maxsize=1)
+# A run's own, and that of its start.
+@lru_cache(maxsize=2)
 def _load(own: Path, space: LatentSpace, files: tuple[tuple[str, int, int], ...]) -> Autoencoder:
     """Read the weights, and compute their digest, once for each state of the ``files``."""
     from diffusers import AutoencoderKL

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from phoenix_pipeline.config import TrainingConfig
+from phoenix_pipeline.errors import TrainingError
 from phoenix_pipeline.images import to_model_range
 from phoenix_pipeline.optimization.discrete_gaussian import draw_uniform
 
@@ -48,6 +49,19 @@ class LocalResult:
     loss: float
     images_trained: int
     seconds: float
+
+
+def mean_loss(losses: Tensor) -> float:
+    """Return the mean of ``losses`` [steps]; the only synchronisation with the device."""
+    values = losses.cpu()
+    finite = torch.isfinite(values)
+    if not finite.all():
+        step = int((~finite).nonzero()[0])
+        raise TrainingError(
+            f"the loss became {values[step].item()} at step {step + 1} of {len(values)}; lower "
+            "training.learning_rate or set training.max_grad_norm"
+        )
+    return float(values.mean())
 
 
 @dataclass(frozen=True)

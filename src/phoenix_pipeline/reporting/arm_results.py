@@ -42,8 +42,8 @@ class ArmResults(ScoredArm):
     """All that the page shows of an arm; what is missing is empty.
 
     ``description``: the ``phoenix.json``. ``samples``: a file; ``classes``: rows of it with the
-    judge's class. ``trained_images``: who trained on what. ``grid``, ``clients_figure``: pictures
-    of samples and clients. ``model_card``, ``sample_card``: Markdown.
+    judge's class, and that which was asked for. ``trained_images``: who trained on what. ``grid``,
+    ``clients_figure``: pictures of samples and clients. ``model_card``, ``sample_card``: Markdown.
     """
 
     description: ModelDescription

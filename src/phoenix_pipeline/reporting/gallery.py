@@ -57,7 +57,8 @@ def draw_gallery(
             drawn[result.arm], grids[result.arm] = tile_square(picked), image_grid(picked)
             if len(result.classes):
                 images = samples.images.images[result.classes["row"].to_numpy()]
-                labels = result.classes["label"].to_numpy()
+                # A model that learnt the classes is shown by what it was asked for.
+                labels = result.classes.get("asked", result.classes["label"]).to_numpy()
                 by_class[result.arm] = tile_classes(images, labels, len(class_names))
     return Gallery(drawn, by_class, class_names), grids
 

@@ -6,7 +6,7 @@ Every hook has a default that does nothing, so a strategy is its settings and th
 
 import importlib
 import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, ClassVar
@@ -124,6 +124,19 @@ class Strategy:
     def after_round(self, server: ServerView) -> tuple[Arrays, Arrays]:
         """Return the new global weights, and what the server keeps."""
         return server.aggregate, {}
+
+
+def beside(weights: Arrays, further: Arrays) -> Arrays:
+    """Return both as one payload; ``weights`` itself where there is nothing else."""
+    return {**weights, **further} if further else weights
+
+
+def apart(payload: Arrays, weights: Collection[str]) -> tuple[Arrays, Arrays]:
+    """Return the arrays of ``payload`` that are named in ``weights``, and the others."""
+    if payload.keys() == set(weights):
+        return payload, {}
+    further = {name: array for name, array in payload.items() if name not in weights}
+    return {name: payload[name] for name in weights}, further
 
 
 _SETTING = "federation.strategies"

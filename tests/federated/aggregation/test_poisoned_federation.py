@@ -10,12 +10,13 @@ from flwr.clientapp import ClientApp
 
 from phoenix_pipeline.errors import FederationError, SettingsError
 from phoenix_pipeline.federated.client_app import answer_errors, build_client_app
+from phoenix_pipeline.federated.client_state import ClientStates
 from phoenix_pipeline.federated.engines.in_process import InProcessGrid
 from phoenix_pipeline.federated.fleet import Fleet
 from phoenix_pipeline.federated.job import FederatedResult
 from phoenix_pipeline.federated.program import Watch, run_program
 from phoenix_pipeline.federated.records import pack_arrays, unpack_arrays
-from phoenix_pipeline.federated.sites import CLIENT_ID, InMemorySites
+from phoenix_pipeline.federated.sites import CLIENT_ID, Sites
 from tests.federated.tiny import client_table, federate, job, make_images, settings
 
 SIZES = (6,) * 10
@@ -40,7 +41,7 @@ def federate_ten(folder: Path, poison: float | None, **options: Any) -> Federate
         settings=settings(lr_warmup=0.0),
         **options,
     )
-    sites = InMemorySites(told.images, told.client_images, torch.device("cpu"), folder / "clients")
+    sites = Sites.in_memory(told, torch.device("cpu"), ClientStates(folder / "clients"))
     honest, app = build_client_app(sites), ClientApp(mods=[answer_errors])
 
     @app.train()

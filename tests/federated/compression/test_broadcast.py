@@ -35,7 +35,7 @@ def test_every_client_ends_with_the_servers_reference(codec: str) -> None:
     config = DownlinkConfig(codec=codec)
     sent = prepare_broadcast(weights(1), None, config, source())
     assert sent.kind == FULL
-    got = receive_broadcast(sent.kind, sent.arrays, sent.fingerprint, {}, weights(0), config)
+    got = receive_broadcast(sent.kind, sent.vectors, sent.fingerprint, {}, weights(0), config)
     assert same(got, sent.reference)
     assert same(got, weights(1)) == (codec == "none")
     assert torch.equal(got["norm.running_mean"], weights(1)["norm.running_mean"])
@@ -49,7 +49,7 @@ def test_clients_that_follow_and_clients_that_missed_rounds_hold_what_the_server
             sent = prepare_broadcast(weights(round_number), known, DELTAS, source())
             assert sent.kind == (DELTA if round_number > 1 else FULL)
             held[client] = receive_broadcast(
-                sent.kind, sent.arrays, sent.fingerprint, held[client], weights(0), DELTAS
+                sent.kind, sent.vectors, sent.fingerprint, held[client], weights(0), DELTAS
             )
             assert same(held[client], sent.reference)
     # What codecs left out of one, two, ... differences is not the same.
@@ -74,7 +74,7 @@ def test_a_client_that_holds_something_else_refuses() -> None:
     for held, said in ((weights(3), "fingerprint"), ({}, "holds no earlier broadcast")):
         with pytest.raises(FederationError, match=said):
             receive_broadcast(
-                second.kind, second.arrays, second.fingerprint, held, weights(0), DELTAS
+                second.kind, second.vectors, second.fingerprint, held, weights(0), DELTAS
             )
 
 

@@ -23,7 +23,7 @@ def test_what_was_decoded_and_what_is_left_are_all_updates(codec: Codec) -> None
         update = draw(generator)
         encoded = encode(update, codec, generator, residual)
         residual = encoded.residual
-        for name, array in decode(encoded.arrays, codec, update).items():
+        for name, array in decode(encoded.vectors, codec, update).items():
             given[name] += update[name]
             received[name] += array
     for name in SHAPES:
@@ -51,7 +51,7 @@ def test_an_array_that_is_written_for_the_first_time_has_left_out_nothing() -> N
     codec = TopK(0.25)
     with_others = encode(new, codec, torch.Generator(), earlier)
     alone = encode(new, codec, torch.Generator(), {})
-    assert torch.equal(decode(with_others.arrays, codec, new)["b"], torch.tensor(
+    assert torch.equal(decode(with_others.vectors, codec, new)["b"], torch.tensor(
         [-1.0, 0, 0, 0, 0, 0, 0, 1.0]
     ))  # fmt: skip
     assert torch.equal(with_others.residual["b"], alone.residual["b"])
@@ -74,7 +74,7 @@ def descend(density: float, residuals: list[dict[str, Tensor]] | None) -> Tensor
             encoded = encode(difference(trained, weights), codec, generator, own)
             if residuals is not None:
                 residuals[client] = encoded.residual
-            mean += apply_update(weights, decode(encoded.arrays, codec, weights))["x"] / 2
+            mean += apply_update(weights, decode(encoded.vectors, codec, weights))["x"] / 2
         weights = {"x": mean}
     return weights["x"]
 

@@ -15,7 +15,7 @@ Arrays = dict[str, Tensor]
 def message(codec: Codec | None) -> Arrays:
     generator = torch.Generator().manual_seed(0)
     update = {"w": torch.randn(20, 30, generator=generator), "steps": torch.tensor(7)}
-    return encode(update, codec, generator).arrays
+    return encode(update, codec, generator).vectors
 
 
 def put(key: str, index: int, value: float) -> Callable[[Arrays], Arrays]:
@@ -35,17 +35,17 @@ CASES: list[tuple[Codec | None, Callable[[Arrays], Arrays], str]] = [
     (None, lambda a: a | {"float32": a["float32"][:-1]}, "599"),
     (None, lambda a: a | {"float32": a["float32"].reshape(2, -1)}, "300"),
     (None, put("float32", 3, float("nan")), "not finite"),
-    (Fp16(), put("float16", 0, float("inf")), "not finite"),
-    (Fp16(), lambda a: message(Int8()), "need float16, int64"),
-    (Int8(), put("int8", 5, -128), "int8 codes must be -127..127"),
-    (Int8(), put("float32", 2, -1.0), "scales 0 or more"),
-    (Int8(), put("float32", 2, float("inf")), "not finite"),
-    (Int8(), put("float32", 2, 3.4e38), "decodes to a value that is not finite"),
-    (TopK(0.1), put("int16", 0, -1), "ascending within 0..599"),
-    (TopK(0.1), put("int16", -1, 600), "ascending within 0..599"),
-    (TopK(0.1), lambda a: a | {"int16": a["int16"].flip(0)}, "ascending"),
-    (TopK(0.1), lambda a: a | {"int16": torch.full_like(a["int16"], 4)}, "ascending"),
-    (TopK(0.1), put("float16", 0, float("nan")), "not finite"),
+    (Fp16(), put("values", 0, float("inf")), "not finite"),
+    (Fp16(), lambda a: message(Int8()), "need int64, values"),
+    (Int8(), put("codes", 5, -128), "int8 codes must be -127..127"),
+    (Int8(), put("scales", 2, -1.0), "scales 0 or more"),
+    (Int8(), put("scales", 2, float("inf")), "not finite"),
+    (Int8(), put("scales", 2, 3.4e38), "decodes to a value that is not finite"),
+    (TopK(0.1), put("positions_2", 0, -1), "ascending within 0..599"),
+    (TopK(0.1), put("positions_2", -1, 600), "ascending within 0..599"),
+    (TopK(0.1), lambda a: a | {"positions_2": a["positions_2"].flip(0)}, "ascending"),
+    (TopK(0.1), lambda a: a | {"positions_2": torch.full_like(a["positions_2"], 4)}, "ascending"),
+    (TopK(0.1), put("values", 0, float("nan")), "not finite"),
     (TopK(0.1), lambda a: message(TopK(0.2)), "(120,)"),
 ]
 

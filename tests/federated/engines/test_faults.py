@@ -13,12 +13,13 @@ from flwr.clientapp import ClientApp
 from phoenix_pipeline.config import CompressionConfig
 from phoenix_pipeline.errors import FederationError
 from phoenix_pipeline.federated.client_app import answer_errors, build_client_app
+from phoenix_pipeline.federated.client_state import ClientStates
 from phoenix_pipeline.federated.compression.partial_updates import assign_halves, sent_names
 from phoenix_pipeline.federated.engines.in_process import InProcessGrid
 from phoenix_pipeline.federated.fleet import Fleet
 from phoenix_pipeline.federated.job import FederatedResult
 from phoenix_pipeline.federated.program import Watch, run_program
-from phoenix_pipeline.federated.sites import CLIENT_ID, InMemorySites
+from phoenix_pipeline.federated.sites import CLIENT_ID, Sites
 from tests.federated.tiny import job, same, settings
 
 Spoil = Callable[[Message], None]
@@ -27,7 +28,7 @@ Spoil = Callable[[Message], None]
 def federate_with(folder: Path, spoil: Spoil | None, **options: object) -> FederatedResult:
     """Run one round of two clients; ``spoil`` changes the reply of client 1."""
     told = job(rounds=1, **options)
-    sites = InMemorySites(told.images, told.client_images, torch.device("cpu"), folder / "clients")
+    sites = Sites.in_memory(told, torch.device("cpu"), ClientStates(folder / "clients"))
     honest, app = build_client_app(sites), ClientApp(mods=[answer_errors])
 
     @app.train()

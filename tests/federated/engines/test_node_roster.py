@@ -15,6 +15,7 @@ from flwr.common.constant import ErrorCode
 from phoenix_pipeline.config import DeploymentConfig
 from phoenix_pipeline.errors import FederationError
 from phoenix_pipeline.federated.client_app import OpenSite, build_client_app
+from phoenix_pipeline.federated.client_state import ClientStates
 from phoenix_pipeline.federated.engines.in_process import InProcessGrid
 from phoenix_pipeline.federated.engines.node_grid import NodeGrid
 from phoenix_pipeline.federated.engines.node_roster import open_fleet
@@ -24,7 +25,7 @@ from phoenix_pipeline.federated.job import FederatedJob
 from phoenix_pipeline.federated.personal_upload import ask_for_layers
 from phoenix_pipeline.federated.program import Watch, run_program
 from phoenix_pipeline.federated.site_errors import answer_with_code
-from phoenix_pipeline.federated.sites import CLIENT_ID, InMemorySites, Site
+from phoenix_pipeline.federated.sites import CLIENT_ID, Site, Sites
 from tests.federated.tiny import federate, job, same, settings
 
 
@@ -33,13 +34,35 @@ def deployed(**options: Any) -> FederatedJob:
     return job(engine="deployment", deployment=DeploymentConfig(**given), **options)
 
 
-def grid_of(sites: InMemorySites, clients: tuple[int, ...]) -> InProcessGrid:
+class NodesHere(InProcessGrid):
+    """Clients of this process behind the calls that Flower's Grid of a SuperLink has."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._waiting: dict[str, Message] = {}
+
+    def get_node_ids(self) -> list[int]:
+        return list(self.clients)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        sent = list(messages)
+        replies = self.send_and_receive(sent)
+        self._waiting |= {
+            m.metadata.message_id: reply for m, reply in zip(sent, replies, strict=True)
+        }
+        return [message.metadata.message_id for message in sent]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        return [self._waiting.pop(i) for i in list(message_ids) if i in self._waiting]
+
+
+def grid_of(sites: Sites, clients: tuple[int, ...]) -> NodesHere:
     app = build_client_app(sites, answer_with_code)
-    return InProcessGrid(app, clients, workers=1, threads=1)
+    return NodesHere(app, clients, workers=1, threads=1)
 
 
-def in_memory(told: FederatedJob, folder: Path) -> InMemorySites:
-    return InMemorySites(told.images, told.client_images, torch.device("cpu"), folder)
+def in_memory(told: FederatedJob, folder: Path) -> Sites:
+    return Sites.in_memory(told, torch.device("cpu"), ClientStates(folder))
 
 
 def test_the_program_over_nodes_ends_with_the_bits_of_in_process(
@@ -69,7 +92,7 @@ def test_a_node_with_a_taken_client_id_is_left_out_and_the_run_begins(
     def taken(message: Message, context: Context) -> Site:
         return sites.site(0 if context.node_id == 2 else int(context.node_config[CLIENT_ID]) // 2)
 
-    with InProcessGrid(build_client_app(taken), (0, 1, 2), 1, threads=1) as grid:
+    with NodesHere(build_client_app(taken), (0, 1, 2), 1, threads=1) as grid:
         fleet = open_fleet(grid, told, tmp_path)
     assert fleet.clients == {1: 0, 3: 1}
     assert "node 2: client-id 0 is taken by a node that is connected" in caplog.text
@@ -86,7 +109,7 @@ def test_too_few_that_can_answer_stop_the_start(tmp_path: Path) -> None:
         open_fleet(grid, told, tmp_path)
 
 
-class ComingAndGoing(InProcessGrid):
+class ComingAndGoing(NodesHere):
     """Nodes ``present`` are connected; the test changes them between rounds."""
 
     present: set[int]
@@ -191,7 +214,7 @@ def test_a_claimed_number_of_images_counts_for_a_multiple_of_the_median(tmp_path
             reply.content["metrics"]["num-examples"] = 10**9
         return reply
 
-    with InProcessGrid(boasting, (0, 1), 1, threads=1) as grid:  # type: ignore[arg-type]
+    with NodesHere(boasting, (0, 1), 1, threads=1) as grid:  # type: ignore[arg-type]
         fleet = open_fleet(grid, told, tmp_path)
         assert fleet.sizes == {0: 12, 1: 120}
         result = run_program(told, tmp_path / "r", fleet, Watch())
@@ -219,7 +242,7 @@ def test_nonsense_at_the_roll_call_costs_only_who_says_it(
             reply.content["metrics"][name] = value
         return reply
 
-    with InProcessGrid(spoiling, (0, 1), 1, threads=1) as grid:  # type: ignore[arg-type]
+    with NodesHere(spoiling, (0, 1), 1, threads=1) as grid:  # type: ignore[arg-type]
         assert open_fleet(grid, told, tmp_path).clients == {1: 0}
 
 
@@ -261,7 +284,7 @@ LEAK = "<class 'OSError'>:<'[Errno 28] No space left on device: '/home/jdoe/.flw
 )
 def test_no_text_of_an_error_is_passed_on(error: Error, said: str, tmp_path: Path) -> None:
     """Flower answers for a program that did not run, with the text of any exception."""
-    with InProcessGrid(
+    with NodesHere(
         lambda message, context: Message(error, reply_to=message), (0,), 1, threads=1
     ) as grid:
         content = RecordDict({"config": ConfigRecord({"settings": "{}"})})
@@ -288,7 +311,7 @@ def test_ids_of_messages_cannot_be_computed_by_another_node(tmp_path: Path) -> N
     assert len(set(ids)) == 2
 
 
-def keeping(sites: InMemorySites, releasing: tuple[int, ...]) -> OpenSite:
+def keeping(sites: Sites, releasing: tuple[int, ...]) -> OpenSite:
     def open_site(message: Message, context: Context) -> Site:
         site = sites(message, context)
         return replace(site, releases_personal_layers=site.client_id in releasing)
@@ -300,7 +323,7 @@ def test_too_few_released_layers_are_told_before_training(tmp_path: Path) -> Non
     told = settings(("conv_out",))
     strict = deployed(settings=told)
     sites = in_memory(strict, tmp_path / "c")
-    with InProcessGrid(build_client_app(keeping(sites, ())), (0, 1), 1, threads=1) as grid:
+    with NodesHere(build_client_app(keeping(sites, ())), (0, 1), 1, threads=1) as grid:
         with pytest.raises(FederationError, match=r"0 of 2 .*release-personal-layers"):
             open_fleet(grid, strict, tmp_path)
         lenient = {"min_released": 0}
@@ -315,7 +338,7 @@ def test_too_few_released_layers_are_told_before_training(tmp_path: Path) -> Non
 def test_layers_come_from_those_that_release_them(tmp_path: Path) -> None:
     told = deployed(settings=settings(("conv_out",)), final_average="raw", rounds=1)
     sites = in_memory(told, tmp_path / "c")
-    with InProcessGrid(build_client_app(keeping(sites, (1,))), (0, 1), 1, threads=1) as grid:
+    with NodesHere(build_client_app(keeping(sites, (1,))), (0, 1), 1, threads=1) as grid:
         fleet = open_fleet(grid, told, tmp_path)
         result = run_program(told, tmp_path / "r", fleet, Watch())
         released = released_layers(told, result, fleet)
@@ -346,7 +369,7 @@ def test_bad_layers_are_not_averaged(spoil: Callable[[Any], Any], tmp_path: Path
             spoil(reply.content["arrays"])
         return reply
 
-    with InProcessGrid(spoiling, (0, 1), 1, threads=1) as grid:  # type: ignore[arg-type]
+    with NodesHere(spoiling, (0, 1), 1, threads=1) as grid:  # type: ignore[arg-type]
         fleet = Fleet(grid, grid.clients, sites.sizes(), sites.state)
         result = run_program(told, tmp_path / "r", fleet, Watch())
         heard = list(ask_for_layers(told, result.run_key, fleet, (0, 1), "raw"))

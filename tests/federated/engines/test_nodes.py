@@ -59,9 +59,9 @@ def test_a_node_reads_its_own_images_and_keeps_state_by_run(folder: Path) -> Non
     site = open_with(folder)
     assert torch.equal(site.images, torch.from_numpy(make_images(5).images))
     assert (site.client_id, site.releases_personal_layers) == (4, False)
-    site.save_state(2, 0, ClientState(personal={"w": torch.ones(2)}))
-    assert open_with(folder).load_state(3).personal["w"].tolist() == [1.0, 1.0]
-    assert open_with(folder, {"run": KEY[::-1]}).load_state(3).personal == {}
+    site.states.save(4, 2, 0, ClientState(personal={"w": torch.ones(2)}))
+    assert open_with(folder).states.load(4, 3).personal["w"].tolist() == [1.0, 1.0]
+    assert open_with(folder, {"run": KEY[::-1]}).states.load(4, 3).personal == {}
 
 
 def test_the_shared_pool_is_a_file_of_the_node(folder: Path) -> None:

@@ -1,31 +1,29 @@
 """How arrays are written: as they are, in half precision, 8 to 1 bits, or by largest values.
 
-A codec knows from an array's shape alone which parts it writes. So both sides know what a message
-must look like, and its size, before it is there.
+A codec knows from the arrays' shapes alone which vectors it writes. So both sides know what a
+message must look like, and its size, before it is there.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Generator, Size, Tensor
+from torch import Generator, Tensor
 
 from phoenix_pipeline.config.compression import CodecConfig
 from phoenix_pipeline.errors import FederationError
 from phoenix_pipeline.federated.compression.channels import (
     LARGEST_NIBBLE,
     Channels,
-    num_channels,
-    num_packed,
+    pack_nibbles,
+    unpack_nibbles,
 )
+from phoenix_pipeline.federated.wire import Lengths
 from phoenix_pipeline.registry import Registry, look_up
-from phoenix_pipeline.strategies.strategy import is_state
 
-Parts = dict[str, tuple[Size, torch.dtype]]
-# One tensor per array, by the name of the part.
-Written = dict[str, Sequence[Tensor]]
+Vectors = Mapping[str, Tensor]
 
 _LARGEST_CODE = 127
 _LARGEST_FP16 = float(torch.finfo(torch.float16).max)
@@ -37,13 +35,13 @@ class Codec(Protocol):
     def __hash__(self) -> int:
         """Codecs of one kind and settings are one key: what they need is worked out once."""
 
-    def parts(self, shape: Size) -> Parts:
-        """Return shape and dtype of what is written for an array of ``shape``, by name."""
+    def parts(self, channels: Channels) -> Lengths:
+        """Return length and dtype of each vector that is written for such arrays, by its name."""
 
-    def encode(self, values: Tensor, channels: Channels, generator: Generator) -> Written:
-        """Return the parts of arrays whose finite ``values`` [n] lie one after another."""
+    def encode(self, values: Tensor, channels: Channels, generator: Generator) -> Vectors:
+        """Return the vectors of arrays whose finite ``values`` [n] lie one after another."""
 
-    def decode(self, parts: Mapping[str, Sequence[Tensor]], channels: Channels) -> Tensor:
+    def decode(self, parts: Vectors, channels: Channels) -> Tensor:
         """Return float32 values [n]; raises FederationError for what no encoder writes."""
 
 
@@ -51,17 +49,17 @@ class Codec(Protocol):
 class Fp16:
     """Round to half precision; larger magnitudes than 65504 are cut to that."""
 
-    def parts(self, shape: Size) -> Parts:
-        """Return one array of the same shape."""
-        return {"values": (shape, torch.float16)}
+    def parts(self, channels: Channels) -> Lengths:
+        """Return as many values as there are."""
+        return {"values": (sum(channels.sizes), torch.float16)}
 
-    def encode(self, values: Tensor, channels: Channels, generator: Generator) -> Written:
+    def encode(self, values: Tensor, channels: Channels, generator: Generator) -> Vectors:
         """Round to the nearest; nothing is random."""
-        return {"values": channels.cut(_to_fp16(values))}
+        return {"values": _to_fp16(values)}
 
-    def decode(self, parts: Mapping[str, Sequence[Tensor]], channels: Channels) -> Tensor:
+    def decode(self, parts: Vectors, channels: Channels) -> Tensor:
         """Return the values; they are exact."""
-        return channels.join(parts["values"])
+        return parts["values"].float()
 
 
 @dataclass(frozen=True)
@@ -72,23 +70,21 @@ class Int8:
     vector has one scale.
     """
 
-    def parts(self, shape: Size) -> Parts:
+    def parts(self, channels: Channels) -> Lengths:
         """Return the codes, and the scales [output channels]."""
-        scales = Size([num_channels(shape)])
-        return {"codes": (shape, torch.int8), "scales": (scales, torch.float32)}
-
-    def encode(self, values: Tensor, channels: Channels, generator: Generator) -> Written:
-        """Round up with the probability that the value lies above the lower code."""
-        codes, scales = _quantize(values, channels, _LARGEST_CODE, generator)
         return {
-            "codes": channels.cut(codes.to(torch.int8)),
-            "scales": scales.split(channels.counts),
+            "codes": (sum(channels.sizes), torch.int8),
+            "scales": (len(channels.lengths), torch.float32),
         }
 
-    def decode(self, parts: Mapping[str, Sequence[Tensor]], channels: Channels) -> Tensor:
+    def encode(self, values: Tensor, channels: Channels, generator: Generator) -> Vectors:
+        """Round up with the probability that the value lies above the lower code."""
+        codes, scales = _quantize(values, channels, _LARGEST_CODE, generator)
+        return {"codes": codes.to(torch.int8), "scales": scales}
+
+    def decode(self, parts: Vectors, channels: Channels) -> Tensor:
         """Multiply; codes of -128 and scales below 0 are refused."""
-        codes = torch.cat([array.reshape(-1) for array in parts["codes"]])
-        scales = torch.cat(list(parts["scales"]))
+        codes, scales = parts["codes"], parts["scales"]
         if bool((codes < -_LARGEST_CODE).any()) or bool((scales < 0).any()):
             raise FederationError("int8 codes must be -127..127 and scales 0 or more")
         return codes.float() * channels.spread(scales)
@@ -98,17 +94,16 @@ class Int8:
 class Int4:
     """As :class:`Int8` with codes -7..7, two in a byte: the first in the low half, plus 8 each."""
 
-    def parts(self, shape: Size) -> Parts:
+    def parts(self, channels: Channels) -> Lengths:
         """Return the bytes, and the scales [output channels]."""
-        packed, scales = Size([num_packed(shape.numel())]), Size([num_channels(shape)])
-        return {"codes": (packed, torch.uint8), "scales": (scales, torch.float32)}
+        return _nibbles_and_scales(channels)
 
-    def encode(self, values: Tensor, channels: Channels, generator: Generator) -> Written:
+    def encode(self, values: Tensor, channels: Channels, generator: Generator) -> Vectors:
         """Round up with the probability that the value lies above the lower code."""
         codes, scales = _quantize(values, channels, LARGEST_NIBBLE, generator)
-        return {"codes": channels.pack(codes), "scales": scales.split(channels.counts)}
+        return {"codes": pack_nibbles(codes), "scales": scales}
 
-    def decode(self, parts: Mapping[str, Sequence[Tensor]], channels: Channels) -> Tensor:
+    def decode(self, parts: Vectors, channels: Channels) -> Tensor:
         """Multiply; codes of -8, scales below 0 and a padding that is not 0 are refused."""
         return _scaled(parts, channels, "int4")
 
@@ -127,12 +122,11 @@ class Uniform:
 
     step: float
 
-    def parts(self, shape: Size) -> Parts:
-        """Return the bytes, and the scale [1]."""
-        packed = Size([num_packed(shape.numel())])
-        return {"codes": (packed, torch.uint8), "scales": (Size([1]), torch.float32)}
+    def parts(self, channels: Channels) -> Lengths:
+        """Return the bytes, and the scales [arrays]."""
+        return _nibbles_and_scales(channels.as_vectors)
 
-    def encode(self, values: Tensor, channels: Channels, generator: Generator) -> Written:
+    def encode(self, values: Tensor, channels: Channels, generator: Generator) -> Vectors:
         """Round to the nearest code, then take the scale of least squares; nothing is random."""
         arrays = channels.as_vectors
         widths = self.step * (arrays.sums(values.square()) / arrays.lengths).sqrt()
@@ -140,47 +134,61 @@ class Uniform:
         codes = (values / arrays.spread(safe)).round_().clamp_(-LARGEST_NIBBLE, LARGEST_NIBBLE)
         used = arrays.sums(codes.square()).clamp_min_(1.0)
         scales = arrays.sums(values * codes) / used
-        return {"codes": arrays.pack(codes), "scales": scales.split(1)}
+        return {"codes": pack_nibbles(codes), "scales": scales}
 
-    def decode(self, parts: Mapping[str, Sequence[Tensor]], channels: Channels) -> Tensor:
+    def decode(self, parts: Vectors, channels: Channels) -> Tensor:
         """Multiply; codes of -8, scales below 0 and a padding that is not 0 are refused."""
         return _scaled(parts, channels.as_vectors, "uniform")
 
 
 @dataclass(frozen=True)
 class TopK:
-    """The ``density`` x n largest values of each array, as fp16, and their ascending places."""
+    """The ``density`` x n largest values of each array, as fp16, and their ascending places.
+
+    Places are as narrow as the array allows; those of one dtype are one vector.
+    """
 
     density: float
 
-    def parts(self, shape: Size) -> Parts:
-        """Return values and positions, at least one of each."""
-        count = Size([max(1, math.ceil(self.density * shape.numel()))])
-        return {"values": (count, torch.float16), "positions": (count, _index_dtype(shape))}
+    def parts(self, channels: Channels) -> Lengths:
+        """Return values and positions, at least one of each array."""
+        lengths = {"values": (sum(map(self._count, channels.sizes)), torch.float16)}
+        for size in channels.sizes:
+            name, dtype = _positions_of(size)
+            lengths[name] = (lengths.get(name, (0, dtype))[0] + self._count(size), dtype)
+        return lengths
 
-    def encode(self, values: Tensor, channels: Channels, generator: Generator) -> Written:
+    def encode(self, values: Tensor, channels: Channels, generator: Generator) -> Vectors:
         """Choose by magnitude; nothing is random."""
-        found, where = [], []
-        for array, shape in zip(values.split(channels.sizes), channels.shapes, strict=True):
-            count = self.parts(shape)["values"][0].numel()
-            positions = array.abs().topk(count).indices.sort().values
-            found.append(_to_fp16(array[positions]))
-            where.append(positions.to(_index_dtype(shape)))
-        return {"values": found, "positions": where}
+        found: dict[str, list[Tensor]] = {"values": []}
+        for array in values.split(channels.sizes):
+            positions = array.abs().topk(self._count(len(array))).indices.sort().values
+            name, dtype = _positions_of(len(array))
+            found["values"].append(_to_fp16(array[positions]))
+            found.setdefault(name, []).append(positions.to(dtype))
+        return {name: torch.cat(vectors) for name, vectors in found.items()}
 
-    def decode(self, parts: Mapping[str, Sequence[Tensor]], channels: Channels) -> Tensor:
+    def decode(self, parts: Vectors, channels: Channels) -> Tensor:
         """Return zeros but for the values; positions must be ascending and inside the array."""
-        decoded = torch.zeros(sum(channels.sizes))
-        arrays = decoded.split(channels.sizes)
-        for own, found, at in zip(arrays, parts["values"], parts["positions"], strict=True):
-            positions = at.long()
+        decoded, left = torch.zeros(sum(channels.sizes)), dict(parts)
+
+        def take(name: str, count: int) -> Tensor:
+            taken, left[name] = left[name][:count], left[name][count:]
+            return taken
+
+        for own in decoded.split(channels.sizes):
+            count = self._count(len(own))
+            positions = take(_positions_of(len(own))[0], count).long()
             inside = bool(((positions >= 0) & (positions < len(own))).all())
             if not inside or bool((positions.diff() <= 0).any()):
                 raise FederationError(
                     f"positions of the largest values must be ascending within 0..{len(own) - 1}"
                 )
-            own[positions] = found.float()
+            own[positions] = take("values", count).float()
         return decoded
+
+    def _count(self, size: int) -> int:
+        return max(1, math.ceil(self.density * size))
 
 
 def codec_of(config: CodecConfig) -> Codec | None:
@@ -202,16 +210,6 @@ CODECS = Registry[BuildCodec](
 )
 
 
-def codec_for(name: str, array: Tensor, codec: Codec | None) -> Codec | None:
-    """Return ``codec`` where it makes ``array`` smaller; None where that is sent as it is."""
-    if codec is None or is_state(name, array) or not array.numel():
-        return None
-    written = sum(
-        shape.numel() * dtype.itemsize for shape, dtype in codec.parts(array.shape).values()
-    )
-    return codec if written < array.numel() * array.element_size() else None
-
-
 def _quantize(
     values: Tensor, channels: Channels, largest: int, generator: Generator
 ) -> tuple[Tensor, Tensor]:
@@ -222,9 +220,17 @@ def _quantize(
     return (values / safe + drawn).floor().clamp(-largest, largest), scales
 
 
-def _scaled(parts: Mapping[str, Sequence[Tensor]], channels: Channels, codec: str) -> Tensor:
+def _nibbles_and_scales(channels: Channels) -> Lengths:
+    return {
+        "codes": (math.ceil(sum(channels.sizes) / 2), torch.uint8),
+        "scales": (len(channels.lengths), torch.float32),
+    }
+
+
+def _scaled(parts: Vectors, channels: Channels, codec: str) -> Tensor:
     """Return codes times scales [n]; raises FederationError, naming ``codec``, for odd ones."""
-    scales, codes = torch.cat(list(parts["scales"])), channels.unpack(parts["codes"], codec)
+    scales = parts["scales"]
+    codes = unpack_nibbles(parts["codes"], sum(channels.sizes), codec)
     if bool((scales < 0).any()):
         raise FederationError(f"{codec} scales must be 0 or more")
     return codes * channels.spread(scales)
@@ -234,8 +240,8 @@ def _to_fp16(array: Tensor) -> Tensor:
     return array.clamp(-_LARGEST_FP16, _LARGEST_FP16).half()
 
 
-def _index_dtype(shape: Size) -> torch.dtype:
-    for dtype in (torch.uint8, torch.int16, torch.int32):
-        if shape.numel() - 1 <= torch.iinfo(dtype).max:
-            return dtype
-    return torch.int64
+def _positions_of(size: int) -> tuple[str, torch.dtype]:
+    """Return name and dtype of the vector with places in arrays of ``size`` values."""
+    fitting = (d for d in (torch.uint8, torch.int16, torch.int32) if size - 1 <= torch.iinfo(d).max)
+    dtype = next(fitting, torch.int64)
+    return f"positions_{dtype.itemsize}", dtype

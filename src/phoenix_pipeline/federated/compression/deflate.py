@@ -12,24 +12,21 @@ import torch
 from torch import Tensor
 
 from phoenix_pipeline.errors import FederationError
+from phoenix_pipeline.federated.wire import Lengths
 
-_CODES = ("uint8", "int8")
+_CODES = (torch.uint8, torch.int8)
 _LEVEL, _RAW, _MEMORY = 9, -15, 9
 
 
 def deflate(vectors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return ``vectors``, by the name of their dtype, with those of codes as uint8 [bytes]."""
-    return {key: _shrink(v) if key in _CODES else v for key, v in vectors.items()}
+    """Return ``vectors`` with those of codes as uint8 [bytes]."""
+    return {key: _shrink(v) if v.dtype in _CODES else v for key, v in vectors.items()}
 
 
-def inflate(
-    vectors: Mapping[str, Tensor], lengths: Mapping[str, tuple[int, torch.dtype]]
-) -> dict[str, Tensor]:
+def inflate(vectors: Mapping[str, Tensor], lengths: Lengths) -> dict[str, Tensor]:
     """Return what :func:`deflate` was given, no more than ``lengths``; raises FederationError."""
-    return {
-        key: _expand(key, v, *lengths[key]) if key in _CODES and key in lengths else v
-        for key, v in vectors.items()
-    }
+    codes = {key for key, (_, dtype) in lengths.items() if dtype in _CODES}
+    return {k: _expand(k, v, *lengths[k]) if k in codes else v for k, v in vectors.items()}
 
 
 def _shrink(codes: Tensor) -> Tensor:

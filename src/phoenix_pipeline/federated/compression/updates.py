@@ -5,42 +5,52 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
-from torch import Generator, Size, Tensor, dtype
+from torch import Generator, Tensor
 
 from phoenix_pipeline.errors import FederationError, TrainingError
 from phoenix_pipeline.federated.compression.channels import Channels, channels_of
-from phoenix_pipeline.federated.compression.codecs import Codec, codec_for
+from phoenix_pipeline.federated.compression.codecs import Codec
 from phoenix_pipeline.federated.compression.deflate import deflate, inflate
-from phoenix_pipeline.federated.wire import Joined, Layout, is_finite, join, select
+from phoenix_pipeline.federated.wire import (
+    Joined,
+    Layout,
+    Lengths,
+    check_vectors,
+    is_finite,
+    join,
+    select,
+)
 from phoenix_pipeline.strategies.strategy import is_state
-
-_WHOLE = "whole"
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """``arrays`` for the wire, one vector per dtype; ``residual``: what they leave out, by name."""
+    """``vectors`` for the wire; ``residual``: what they leave out, by array."""
 
-    arrays: dict[str, Tensor]
+    vectors: Mapping[str, Tensor]
     residual: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """How arrays go into a message: ``written`` by the codec, as ``channels``, others ``whole``.
+class MessagePlan:
+    """How arrays go into a message: some written by the codec, as ``channels``, others ``whole``.
 
-    ``runs``: where the written ones lie, in order: the vector's key, start and end. ``left`` is the
-    layout of what a message leaves out, one vector in the same order; ``parts`` has the names on
-    the wire of each of the codec's parts.
+    ``runs``: where the written ones lie, in order of their names: the vector's key, start and end.
+    ``left`` is the layout of what a message leaves out, one vector in the same order. ``parts`` are
+    the codec's vectors, ``lengths`` all of the message: the codec's, and of the others one per
+    dtype.
     """
 
-    written: tuple[str, ...]
     channels: Channels
-    whole: Mapping[str, str]
     runs: tuple[tuple[str, int, int], ...]
-    parts: Mapping[str, tuple[str, ...]]
     left: Layout
-    layout: Layout
+    whole: Layout
+    parts: Lengths
+
+    @property
+    def lengths(self) -> Lengths:
+        """Length and dtype of each vector of the message, by its name."""
+        return {**self.whole.lengths, **self.parts}
 
     def values(self, arrays: Joined) -> Tensor:
         """Return the float32 values [n] of the written arrays, in memory of their own."""
@@ -114,86 +124,83 @@ def encode(
     for name, array in joined.items() if not all(map(is_finite, floats)) else ():
         if array.is_floating_point() and not is_finite(array):
             raise TrainingError(f"the update of {name} holds a value that is not finite")
-    plan = _plan(joined.layout, codec)
-    parts = {on_wire: joined[name] for name, on_wire in plan.whole.items()}
     left: Mapping[str, Tensor] = residual or {}
-    if codec and plan.written:
+    if codec is None:
+        return Encoded(joined.vectors, left)
+    plan = plan_message(joined.layout, codec)
+    vectors = dict(join({name: joined[name] for name in plan.whole.shapes}, plan.whole).vectors)
+    if plan.runs:
         values = plan.values(joined)
         if left:
             values += _earlier(left, plan)
         written = codec.encode(values, plan.channels, generator)
-        for part, arrays in written.items():
-            parts |= zip(plan.parts[part], arrays, strict=True)
+        vectors |= written
         if residual is not None:
             rest = values.sub_(codec.decode(written, plan.channels))
             own = Joined({key: rest for key in plan.left.lengths}, plan.left)
             left = {**left, **own} if left.keys() - own.keys() else own
-    vectors = join(parts, plan.layout).vectors
-    return Encoded(deflate(vectors) if codec else vectors, left)
+    return Encoded(deflate(vectors), left)
 
 
-def _earlier(left: Mapping[str, Tensor], plan: _Plan) -> Tensor:
+def _earlier(left: Mapping[str, Tensor], plan: MessagePlan) -> Tensor:
     """Return what earlier messages left out of the written arrays, [n]."""
     if Layout.of(left) != plan.left:
         # With usplit a client may write an array for the first time in a later round.
         shapes = plan.left.shapes
-        left = {n: left[n] if n in left else torch.zeros(shapes[n][0]) for n in plan.written}
+        left = {n: left[n] if n in left else torch.zeros(shapes[n][0]) for n in shapes}
     (values,) = join(left).vectors.values()
     return values
 
 
 def decode(
-    arrays: Mapping[str, Tensor], codec: Codec | None, template: Mapping[str, Tensor]
+    vectors: Mapping[str, Tensor], codec: Codec | None, template: Mapping[str, Tensor]
 ) -> Joined:
     """Return the update like ``template``; raises FederationError for what is no encoding."""
     layout = Layout.of(template)
-    plan = _plan(layout, codec)
-    parts = Joined(inflate(arrays, plan.layout.lengths) if codec else arrays, plan.layout)
-    for key, vector in parts.vectors.items():
+    plan = plan_message(layout, codec)
+    if codec:
+        vectors = inflate(vectors, plan.lengths)
+    check_vectors(vectors, plan.lengths)
+    for key, vector in vectors.items():
         if vector.is_floating_point() and not is_finite(vector):
             raise FederationError(f"the message's array {key} holds a value that is not finite")
-    vectors = {key: torch.empty(n, dtype=dtype) for key, (n, dtype) in layout.lengths.items()}
-    for name, on_wire in plan.whole.items():
+    whole = Joined({key: vectors[key] for key in plan.whole.lengths}, plan.whole)
+    if codec is None or not plan.runs:
+        return whole
+    decoded = {key: torch.empty(n, dtype=dtype) for key, (n, dtype) in layout.lengths.items()}
+    for name, array in whole.items():
         key, start, end = layout.places[name]
-        vectors[key][start:end] = parts[on_wire].reshape(-1)
-    if codec and plan.written:
-        own = {part: [parts[name] for name in names] for part, names in plan.parts.items()}
-        values = codec.decode(own, plan.channels)
-        if not is_finite(values):
-            raise FederationError("the message decodes to a value that is not finite")
-        plan.put(values, vectors)
-    return Joined(vectors, layout)
-
-
-def encoded_bytes(template: Mapping[str, Tensor], codec: Codec | None) -> int:
-    """Return how many bytes :func:`encode` writes for ``template``, before any deflating."""
-    return _plan(Layout.of(template), codec).layout.nbytes
+        decoded[key][start:end] = array.reshape(-1)
+    values = codec.decode({part: vectors[part] for part in plan.parts}, plan.channels)
+    if not is_finite(values):
+        raise FederationError("the message decodes to a value that is not finite")
+    plan.put(values, decoded)
+    return Joined(decoded, layout)
 
 
 @lru_cache(maxsize=64)
-def _plan(layout: Layout, codec: Codec | None) -> _Plan:
-    shapes, parts = layout.shapes, dict[str, list[str]]()
-    described: dict[str, tuple[Size, dtype]] = {}
-    written: list[str] = []
-    for name in sorted(shapes):
-        shape, kind = shapes[name]
-        writer = codec_for(name, torch.empty(shape, dtype=kind, device="meta"), codec)
-        if writer is None:
-            described[f"{name}/{_WHOLE}"] = shapes[name]
-            continue
-        written.append(name)
-        for part, each in writer.parts(shape).items():
-            parts.setdefault(part, []).append(f"{name}/{part}")
-            described[f"{name}/{part}"] = each
-    return _Plan(
-        written=tuple(written),
-        channels=channels_of(tuple(shapes[name][0] for name in written)),
-        whole={name: f"{name}/{_WHOLE}" for name in sorted(shapes.keys() - set(written))},
+def plan_message(layout: Layout, codec: Codec | None) -> MessagePlan:
+    """Return how arrays of ``layout`` are written; the same on both sides."""
+    shapes = layout.shapes
+    empty = {n: torch.empty(shape, dtype=d, device="meta") for n, (shape, d) in shapes.items()}
+    written = [name for name in sorted(shapes) if codec_for(name, empty[name], codec)]
+    channels = channels_of(tuple(shapes[name][0] for name in written))
+    return MessagePlan(
+        channels=channels,
         runs=_runs(layout, written),
-        parts={part: tuple(names) for part, names in parts.items()},
         left=Layout({name: (shapes[name][0], torch.float32) for name in written}),
-        layout=Layout(described),
+        whole=Layout({name: shapes[name] for name in shapes if name not in set(written)}),
+        parts=codec.parts(channels) if codec and written else {},
     )
+
+
+def codec_for(name: str, array: Tensor, codec: Codec | None) -> Codec | None:
+    """Return ``codec`` where it makes ``array`` smaller; None where that is sent as it is."""
+    if codec is None or is_state(name, array) or not array.numel():
+        return None
+    parts = codec.parts(channels_of((array.shape,)))
+    written = sum(length * dtype.itemsize for length, dtype in parts.values())
+    return codec if written < array.numel() * array.element_size() else None
 
 
 def _runs(layout: Layout, names: Sequence[str]) -> tuple[tuple[str, int, int], ...]:

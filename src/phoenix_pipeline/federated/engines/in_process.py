@@ -12,14 +12,13 @@ from flwr.app import Context, Message, MessageType
 from flwr.clientapp import ClientApp
 
 from phoenix_pipeline.federated.client_app import build_client_app
-from phoenix_pipeline.federated.client_state import KeptStates
+from phoenix_pipeline.federated.client_state import ClientStates, KeptStates
 from phoenix_pipeline.federated.engines.local_grid import LocalGrid
 from phoenix_pipeline.federated.fleet import Attendance, Fleet
 from phoenix_pipeline.federated.job import FederatedJob, FederatedResult
-from phoenix_pipeline.federated.own_models import SiteLatents
 from phoenix_pipeline.federated.program import Watch, run_program
 from phoenix_pipeline.federated.run_state import CLIENTS_FOLDER
-from phoenix_pipeline.federated.sites import InMemorySites
+from phoenix_pipeline.federated.sites import Sites
 from phoenix_pipeline.federated.stacked_clients import StackedClients, clients_at_a_time
 from phoenix_pipeline.federated.work_plan import round_size
 from phoenix_pipeline.hardware import available_cores, resolve_device
@@ -29,9 +28,8 @@ def train(job: FederatedJob, folder: Path, watch: Watch) -> FederatedResult:
     """Train over the clients of ``job``, all in this process."""
     device = resolve_device(job.device)
     kept = KeptStates(job.config.is_of_checkpoint, device)
-    states = folder / CLIENTS_FOLDER
-    latents = SiteLatents.of(job.settings, job.own)
-    sites = InMemorySites(job.images, job.client_images, device, states, kept, job.own, latents)
+    states = ClientStates(folder / CLIENTS_FOLDER, kept)
+    sites = Sites.in_memory(job, device, states)
     sizes, cores = sites.sizes(), available_cores()
     workers = min(job.config.workers or (cores if device.type == "cpu" else 1), len(sizes))
     app = build_client_app(sites)
@@ -41,7 +39,7 @@ def train(job: FederatedJob, folder: Path, watch: Watch) -> FederatedResult:
     together = clients_at_a_time(job.config, job.settings, device, in_a_round)
     stacked = StackedClients(sites, threads) if together > 1 else None
     with InProcessGrid(app, sizes, workers, threads, together, stacked, device) as grid:
-        fleet = Fleet(grid, grid.clients, sizes, sites.state, roll_call, sites.write_states)
+        fleet = Fleet(grid, grid.clients, sizes, sites.state, roll_call, states.write_unwritten)
         return run_program(job, folder, fleet, watch)
 
 

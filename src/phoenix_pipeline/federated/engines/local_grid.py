@@ -13,14 +13,13 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from itertools import chain, islice, pairwise
 from queue import SimpleQueue
+from typing import Self
 from uuid import uuid4
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
-from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-from phoenix_pipeline.federated.fleet import MessageGrid
 from phoenix_pipeline.federated.sites import CLIENT_ID
 
 logger = logging.getLogger(__name__)
@@ -38,23 +37,21 @@ class Task:
         self.abandoned = False
 
 
-class LocalGrid(MessageGrid):
+class LocalGrid:
     """Keeps ``workers`` clients at work, a context manager; node ``client_id + 1`` is a client."""
 
     def __init__(self, client_ids: Iterable[int], workers: int, together: int = 1) -> None:
-        self._run = Run.create_empty(run_id=1)
         self._clients = {client_id + 1: client_id for client_id in client_ids}
         self._workers = workers
         self._together = together
         self._tasks: SimpleQueue[Task | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._hanging: dict[int, Task] = {}
-        self._replies: dict[str, Message] = {}
         # Flower's Message() asks who it is; outside a SuperLink nobody has told it.
         TaskIdentity.run_id, TaskIdentity.task_id = 1, 1
         TaskIdentity.node_id = SUPERLINK_NODE_ID
 
-    def __enter__(self) -> "LocalGrid":
+    def __enter__(self) -> Self:
         for _ in range(self._workers):
             self._start_worker()
         return self
@@ -67,23 +64,10 @@ class LocalGrid(MessageGrid):
         for thread in self._threads if not self._hanging else []:
             thread.join(_EXIT_WAIT_S)
 
-    def set_run(self, run: Run) -> None:
-        """Set the run that this grid belongs to."""
-        self._run = run
-
-    @property
-    def run(self) -> Run:
-        """The run that this grid belongs to."""
-        return self._run
-
     @property
     def clients(self) -> dict[int, int]:
         """Client id by node id."""
         return dict(self._clients)
-
-    def get_node_ids(self) -> Iterable[int]:
-        """Return the ids of all nodes."""
-        return list(self._clients)
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -116,19 +100,6 @@ class LocalGrid(MessageGrid):
                 continue
             waking = (left - timeout / 2 if patient else left) if timeout else None
             wait([t.replies for t in sent if not t.replies.done()], waking, FIRST_COMPLETED)
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Run each message's client and keep the reply for :meth:`pull_messages`."""
-        sent = list(messages)
-        replies = self.send_and_receive(sent)
-        self._replies.update(
-            {m.metadata.message_id: reply for m, reply in zip(sent, replies, strict=True)}
-        )
-        return [message.metadata.message_id for message in sent]
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Return the replies that are there, each once."""
-        return [self._replies.pop(i) for i in list(message_ids) if i in self._replies]
 
     @abstractmethod
     def _call(self, message: Message, context: Context) -> Message:

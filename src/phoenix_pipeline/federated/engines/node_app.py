@@ -4,6 +4,7 @@ Everything that the server must not decide stands in the node's own configuratio
 (``flower-supernode --node-config``): which images, where state is kept, what is released.
 """
 
+from phoenix_pipeline.federated.client_state import ClientStates
 from phoenix_pipeline.offline import stay_offline
 
 stay_offline()  # In a process that Flower started, before diffusers reads the environment.
@@ -23,7 +24,7 @@ from phoenix_pipeline.config.settings_errors import hint
 from phoenix_pipeline.errors import DataError, FederationError, SettingsError
 from phoenix_pipeline.federated.client_app import build_client_app, read_settings
 from phoenix_pipeline.federated.own_models import OwnModels, SiteLatents
-from phoenix_pipeline.federated.records import CONFIG
+from phoenix_pipeline.federated.records import CONFIG, ClientSettings
 from phoenix_pipeline.federated.site_demands import Demands, SiteDemands
 from phoenix_pipeline.federated.site_errors import answer_with_code
 from phoenix_pipeline.federated.sites import Site
@@ -87,23 +88,13 @@ def open_node(message: Message, context: Context) -> Site:
     node = read_node_config(context)
     if node.threads:
         torch.set_num_threads(node.threads)
-    config = message.content[CONFIG]
     settings = read_settings(message)
-    reading = ImagesConfig(
-        image_column=node.image_column,
-        fit=node.fit,
-        background=node.background,
-        window=node.window,
-        label_column=node.label_column if settings.class_names else None,
-        image_size=settings.image_size,
-        channels=settings.channels,
-    )
     sources = [node.data, *([node.shared_pool] if node.shared_pool else [])]
     own_demands = node.model_dump(include=set(Demands.model_fields))
     demands = SiteDemands(ledger=node.state_folder / LEDGER, **own_demands)
     demands.check_memory(settings, sum(map(count_images, sources)))
     latents = SiteLatents.of(settings, node.own)
-    parts = [read_images(source, reading) for source in sources]
+    parts = [read_images(source, _reading(node, settings)) for source in sources]
     device = resolve_device(node.device)
     images = np.concatenate([part.images for part in parts])
     # Each message may come to a process of its own: latents are kept in a file.
@@ -115,11 +106,24 @@ def open_node(message: Message, context: Context) -> Site:
     return Site(
         node.client_id,
         trained,
-        _state_folder(node, str(config.get("run", ""))),
+        ClientStates(_state_folder(node, str(message.content[CONFIG].get("run", "")))),
         releases_personal_layers=node.release_personal_layers,
         demands=demands,
         labels=_labels(parts, settings.class_names, device),
         own=node.own,
+    )
+
+
+def _reading(node: NodeConfig, settings: ClientSettings) -> ImagesConfig:
+    """Return how the node's images are read: its own columns and cuts, the run's size."""
+    return ImagesConfig(
+        image_column=node.image_column,
+        fit=node.fit,
+        background=node.background,
+        window=node.window,
+        label_column=node.label_column if settings.class_names else None,
+        image_size=settings.image_size,
+        channels=settings.channels,
     )
 
 

@@ -9,9 +9,7 @@ import httpx
 from flwr.app import ConfigRecord, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 
-from phoenix_pipeline.federated.fleet import MessageGrid
 from phoenix_pipeline.federated.site_errors import reason_of
 
 logger = logging.getLogger(__name__)
@@ -20,7 +18,7 @@ _POLL_S = 0.5
 _NONCE = "nonce"
 
 
-class NodeGrid(MessageGrid):
+class NodeGrid:
     """Yields replies in the order of the messages, one in memory at a time.
 
     The others wait at the SuperLink. A reply that is not there in time, or that the SuperLink
@@ -30,26 +28,9 @@ class NodeGrid(MessageGrid):
     def __init__(self, grid: Grid) -> None:
         self._grid = grid
 
-    def set_run(self, run: Run) -> None:
-        """Set the run that this grid belongs to."""
-        self._grid.set_run(run)
-
-    @property
-    def run(self) -> Run:
-        """The run that this grid belongs to."""
-        return self._grid.run
-
     def get_node_ids(self) -> Iterable[int]:
         """Return the ids of the nodes that are connected."""
         return sorted(self._grid.get_node_ids())
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Send the messages; return their ids."""
-        return self._grid.push_messages(messages)
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Return the replies that are there."""
-        return self._grid.pull_messages(message_ids)
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None

@@ -7,6 +7,7 @@ and its rule of how many fit. Images reach the actors by the path of a memory-ma
 
 import logging
 import os
+import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -25,13 +26,14 @@ from phoenix_pipeline.config import RayConfig
 from phoenix_pipeline.errors import FederationError, SettingsError
 from phoenix_pipeline.extras import how_to_install
 from phoenix_pipeline.federated.client_app import build_client_app
+from phoenix_pipeline.federated.client_state import ClientStates
 from phoenix_pipeline.federated.engines.local_grid import LocalGrid, Task
 from phoenix_pipeline.federated.fleet import Attendance, Fleet
 from phoenix_pipeline.federated.job import FederatedJob, FederatedResult
-from phoenix_pipeline.federated.own_models import OwnModels, SiteLatents
+from phoenix_pipeline.federated.own_models import OwnModels
 from phoenix_pipeline.federated.program import Watch, run_program
 from phoenix_pipeline.federated.run_state import CLIENTS_FOLDER
-from phoenix_pipeline.federated.sites import StoredSites
+from phoenix_pipeline.federated.sites import Sites, write_sites
 from phoenix_pipeline.hardware import available_cores, resolve_device
 from phoenix_pipeline.offline import VARIABLES, stay_offline
 
@@ -50,8 +52,8 @@ def train(job: FederatedJob, folder: Path, watch: Watch) -> FederatedResult:
     config = job.config.ray
     device = _client_device(job)
     images, states = (folder.resolve() / name for name in (_IMAGES_FOLDER, CLIENTS_FOLDER))
-    latents = SiteLatents.of(job.settings, job.own)
-    sites = StoredSites.write(images, job.images, job.client_images, states, latents)
+    write_sites(images, job)
+    sites = Sites.in_folder(images, torch.device("cpu"), ClientStates(states))
     sizes = sites.sizes()
     roll_call = Attendance(job.config, sizes)
     try:
@@ -62,7 +64,7 @@ def train(job: FederatedJob, folder: Path, watch: Watch) -> FederatedResult:
                 fleet = Fleet(grid, grid.clients, sizes, sites.state, roll_call)
                 return run_program(job, folder, fleet, watch)
     finally:
-        StoredSites.remove(images)
+        shutil.rmtree(images, ignore_errors=True)
 
 
 class RayGrid(LocalGrid):
@@ -117,7 +119,8 @@ class RayGrid(LocalGrid):
 def _client_app(images: Path, states: Path, device: str, threads: int, own: OwnModels) -> ClientApp:
     """Return an actor's ClientApp; it and its network are kept from message to message."""
     torch.set_num_threads(threads)
-    return build_client_app(StoredSites(images, resolve_device(device), states, own))
+    sites = Sites.in_folder(images, resolve_device(device), ClientStates(states), own)
+    return build_client_app(sites)
 
 
 @contextmanager

@@ -13,9 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from phoenix_pipeline.diffusion.batches import Batch
-from phoenix_pipeline.diffusion.noise import NoiseSchedule
-from phoenix_pipeline.diffusion.steps import error_of
+from phoenix_pipeline.diffusion.noise import Batch, NoiseSchedule
 from phoenix_pipeline.images import to_model_range, to_uint8
 from phoenix_pipeline.metrics.metric import PRIVACY, Metric
 
@@ -55,7 +53,7 @@ def client_gradient(
     network: nn.Module, sent: Sequence[Tensor], image: Tensor, known: KnownStep
 ) -> list[Tensor]:
     """Return the gradient of parameters ``sent`` at a uint8 image [1, C, H, W]; dropout off."""
-    loss = error_of(network, known.batch(to_model_range(image)))
+    loss = known.batch(to_model_range(image)).error_of(network)
     return [g.detach() for g in torch.autograd.grad(loss, list(sent))]
 
 
@@ -82,7 +80,7 @@ def reconstruct(
     # The fused attention kernels have no second derivative.
     with sdpa_kernel(SDPBackend.MATH):
         for _ in range(num_steps):
-            loss = error_of(network, known.batch(guess))
+            loss = known.batch(guess).error_of(network)
             own = torch.autograd.grad(loss, list(sent), create_graph=True)
             mismatch = 1.0 - _cosine(own, gradient)
             if (value := float(mismatch.detach())) < smallest:

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from phoenix_pipeline.config import ModelConfig, NoiseConfig, PrivacyAuditConfig
-from phoenix_pipeline.diffusion.batches import inputs_of
-from phoenix_pipeline.diffusion.noise import NoiseSchedule
+from phoenix_pipeline.diffusion.noise import NoiseSchedule, inputs_of
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.families import family_of
 from phoenix_pipeline.latents.autoencoder import as_seen, shape_in
