@@ -68,11 +68,6 @@ class ArmResults(ScoredArm):
         named = {"model card": self.model_card, "sample card": self.sample_card}
         return {label: text for label, text in named.items() if text}
 
-    @property
-    def weights(self) -> str:
-        """Return the digest of the model's weights, not to be taken for a number."""
-        return f"sha256:{self.description['weights_digest']}"
-
     def is_current(self, result: ArmMetrics | ArmAudit) -> bool:
         """Whether ``result`` is of the model that is there now."""
         return result["conditions"]["weights_digest"] == self.description["weights_digest"]
