@@ -13,7 +13,7 @@ import pandas as pd
 from phoenix_pipeline.errors import CheckpointError, DataError
 from phoenix_pipeline.families.provenance import ModelDescription
 from phoenix_pipeline.json_files import check_content
-from phoenix_pipeline.metrics.arm_metrics import ArmMetrics, Histogram
+from phoenix_pipeline.metrics.arm_metrics import ArmMetrics
 from phoenix_pipeline.metrics.privacy.arm_audit import ARM_AUDIT, ArmAudit
 
 AUDIT_COMMAND = "kedro run --pipelines privacy_audit,comparison"
@@ -61,12 +61,6 @@ class ArmResults(ScoredArm):
         conditions = self.metrics["conditions"]
         made = {"sampling": conditions["sampling"], "evaluation": conditions["evaluation"]}
         return {**self.description["trained_with"], **made}
-
-    @property
-    def cards(self) -> dict[str, str]:
-        """Return the cards that there are, by what they are called."""
-        named = {"model card": self.model_card, "sample card": self.sample_card}
-        return {label: text for label, text in named.items() if text}
 
     def is_current(self, result: ArmMetrics | ArmAudit) -> bool:
         """Whether ``result`` is of the model that is there now."""
@@ -126,8 +120,3 @@ def outdated_scores(results: Sequence[ArmResults]) -> list[str]:
         for r in results
         if not r.is_current(r.metrics)
     ]
-
-
-def first_histogram(results: Sequence[ScoredArm]) -> Histogram | None:
-    """Return the class shares of the first arm whose samples were judged."""
-    return next((found for r in results if (found := r.metrics["class_histogram"])), None)

@@ -16,7 +16,6 @@ from phoenix_pipeline.reporting.arm_results import (
     ArmResults,
     LeftOut,
     check_audits,
-    first_histogram,
     gather,
     outdated_scores,
 )
@@ -118,10 +117,11 @@ def compare(
     for note in notes:
         logger.warning("%s", note)
     table = compare_arms(results, real)
-    histogram = first_histogram(results)
+    # Of the first arm whose samples were judged.
+    histogram = next((h for r in results if (h := r.metrics["class_histogram"])), None)
     names = histogram["class_names"] if histogram else []
     gallery, grids = draw_gallery(results, test_images, names)
-    figures = figures_of_all(table, results)
+    figures = figures_of_all(table, results, histogram)
     # Without classes, the figure of them says so in a file only.
     shown = {key: f for key, f in figures.items() if names or key != "class_histograms"}
     runs = add_runs(earlier_runs, table, results)
