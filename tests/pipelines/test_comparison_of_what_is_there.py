@@ -22,7 +22,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ended = kedro_run(folder, "--pipelines", "fedavg,comparison")
     assert ended.returncode == 0, ended.stderr
     left_out = ended.stderr.index(
-        "leaves out centralized, phoenix, data_sharing, personalization, dcgan"
+        "leaves out centralized, phoenix, phoenix_labels, data_sharing, personalization, dcgan"
     )
     assert left_out < ended.stderr.index("decode_images")
     assert "made with other settings" not in ended.stderr

@@ -38,7 +38,6 @@ _TAKEN = {
     "comparing",
     "figures",
     "floor",
-    "audits",
     "earlier_runs",
     "sweeps",
     "claims",

@@ -13,7 +13,7 @@ import pandas as pd
 from phoenix_pipeline.errors import CheckpointError, DataError
 from phoenix_pipeline.families.provenance import ModelDescription
 from phoenix_pipeline.json_files import check_content
-from phoenix_pipeline.metrics.arm_metrics import ArmMetrics, Histogram
+from phoenix_pipeline.metrics.arm_metrics import ArmMetrics
 from phoenix_pipeline.metrics.privacy.arm_audit import ARM_AUDIT, ArmAudit
 
 AUDIT_COMMAND = "kedro run --pipelines privacy_audit,comparison"
@@ -62,17 +62,6 @@ class ArmResults(ScoredArm):
         made = {"sampling": conditions["sampling"], "evaluation": conditions["evaluation"]}
         return {**self.description["trained_with"], **made}
 
-    @property
-    def cards(self) -> dict[str, str]:
-        """Return the cards that there are, by what they are called."""
-        named = {"model card": self.model_card, "sample card": self.sample_card}
-        return {label: text for label, text in named.items() if text}
-
-    @property
-    def weights(self) -> str:
-        """Return the digest of the model's weights, not to be taken for a number."""
-        return f"sha256:{self.description['weights_digest']}"
-
     def is_current(self, result: ArmMetrics | ArmAudit) -> bool:
         """Whether ``result`` is of the model that is there now."""
         return result["conditions"]["weights_digest"] == self.description["weights_digest"]
@@ -100,30 +89,27 @@ def gather(
     return results, [reason for reason in reasons if reason]
 
 
-def add_audits(
-    results: Sequence[ArmResults], audits: Mapping[str, dict[str, Any]]
-) -> tuple[list[ArmResults], list[str]]:
-    """Return ``results`` with their audits, of ``audits`` by arm, and lines on others."""
-    audited, left_out, earlier = [], [], []
+def check_audits(results: Sequence[ArmResults]) -> tuple[list[ArmResults], list[str]]:
+    """Return ``results`` with audits of the models that are there alone, and lines on others."""
+    checked, left_out, earlier = [], [], []
     for result in results:
         audit = None
-        if result.arm in audits:
-            name = f"privacy.json of {result.arm}"
+        if result.audit:
             try:
-                audit = check_content(audits[result.arm], ARM_AUDIT, name)
+                audit = check_content(result.audit, ARM_AUDIT, f"privacy.json of {result.arm}")
             except CheckpointError as error:
                 what = f"The privacy audit of {result.arm} is left out"
                 left_out.append(f"{what}: {error}: {AUDIT_COMMAND}")
-            if audit and not result.is_current(audit):
-                earlier.append(result.arm)
-                audit = None
-        audited.append(replace(result, audit=audit))
+        if audit and not result.is_current(audit):
+            earlier.append(result.arm)
+            audit = None
+        checked.append(replace(result, audit=audit))
     if earlier:
         left_out.append(
             f"The privacy audit of {', '.join(earlier)} is of an earlier model and is left out; "
             f"run again: {AUDIT_COMMAND}"
         )
-    return audited, left_out
+    return checked, left_out
 
 
 def outdated_scores(results: Sequence[ArmResults]) -> list[str]:
@@ -134,8 +120,3 @@ def outdated_scores(results: Sequence[ArmResults]) -> list[str]:
         for r in results
         if not r.is_current(r.metrics)
     ]
-
-
-def first_histogram(results: Sequence[ScoredArm]) -> Histogram | None:
-    """Return the class shares of the first arm whose samples were judged."""
-    return next((found for r in results if (found := r.metrics["class_histogram"])), None)

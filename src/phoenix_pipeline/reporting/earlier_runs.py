@@ -45,7 +45,7 @@ def add_runs(
         {
             "trained": arm.description["written"],
             "arm": arm.arm,
-            "weights": arm.weights,
+            "weights": _weights(arm),
             **{name: arm.settings[group][key] for name, (group, key) in _FACTS.items()},
             **{name: by_arm.at[arm.arm, name] for name in scores},
         }
@@ -59,7 +59,7 @@ def add_runs(
 
 def show_earlier(runs: pd.DataFrame, arms: Sequence[ArmResults]) -> EarlierRuns | None:
     """Return the rows of ``runs`` that are of other models; None where there are none."""
-    now = {arm.weights for arm in arms if arm.is_current(arm.metrics)}
+    now = {_weights(arm) for arm in arms if arm.is_current(arm.metrics)}
     others = runs[~runs["weights"].isin(now)].iloc[::-1].head(_SHOWN)
     if others.empty:
         return None
@@ -69,6 +69,11 @@ def show_earlier(runs: pd.DataFrame, arms: Sequence[ArmResults]) -> EarlierRuns 
     columns += [format_values(list(others[name]), describe_metric(name)) for name in measured]
     titles = [*facts, *(describe_metric(name).title for name in measured)]
     return EarlierRuns(titles, [list(row) for row in zip(*columns, strict=True)])
+
+
+def _weights(arm: ArmResults) -> str:
+    """Return the digest of the model's weights, not to be taken for a number."""
+    return f"sha256:{arm.description['weights_digest']}"
 
 
 def _plain(value: Any) -> str:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from phoenix_pipeline.reporting.arm_results import ArmResults, first_histogram
+from phoenix_pipeline.metrics.arm_metrics import Histogram
+from phoenix_pipeline.reporting.arm_results import ArmResults
 from phoenix_pipeline.reporting.figure_style import figure_pdf, figure_svg
 from phoenix_pipeline.reporting.partition_figure import draw_client_images, draw_partition
 from phoenix_pipeline.reporting.privacy import draw_trade
@@ -20,10 +21,14 @@ from phoenix_pipeline.reporting.sample_figures import draw_class_histograms
 from phoenix_pipeline.reporting.score_figures import draw_scores
 
 
-def figures_of_all(table: pd.DataFrame, results: Sequence[ArmResults]) -> dict[str, Figure]:
-    """Return the figures over all arms, by name; the first three are always there."""
+def figures_of_all(
+    table: pd.DataFrame, results: Sequence[ArmResults], histogram: Histogram | None
+) -> dict[str, Figure]:
+    """Return the figures over all arms, by name; the first three are always there.
+
+    ``histogram``: of any arm that was judged, for the shares of the training images.
+    """
     metrics = {r.arm: r.metrics for r in results}
-    histogram = first_histogram(results)
     shares = histogram["training_shares"] if histogram else None
     figures = {
         "scores": draw_scores(table),

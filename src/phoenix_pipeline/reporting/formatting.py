@@ -109,26 +109,21 @@ def latex_table(
     ``titles``: of all columns. ``rows``: the first cell, and of each other its text and whether it
     is printed bold.
     """
-    lines = [
-        "% \\usepackage{booktabs}",
-        f"\\begin{{tabular}}{{l{'r' * (len(titles) - 1)}}}",
-        "\\toprule",
-        _line([latex_text(title) for title in titles]),
-        "\\midrule",
-    ]
-    for name, cells in rows:
-        written = [(latex_text(text or "\N{EN DASH}"), bold) for text, bold in cells]
-        lines.append(
-            _line([latex_text(name), *(f"\\textbf{{{t}}}" if bold else t for t, bold in written)])
-        )
-    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", ""])
+
+    def cell(text: str, bold: bool) -> str:
+        written = latex_text(text or MISSING)
+        return f"\\textbf{{{written}}}" if bold else written
+
+    table = pd.DataFrame(
+        [[latex_text(name), *(cell(*each) for each in cells)] for name, cells in rows],
+        columns=pd.Index(map(latex_text, titles)),
+    )
+    columns = f"l{'r' * (len(titles) - 1)}"
+    text = table.to_latex(index=False, escape=False, column_format=columns)
+    return f"% \\usepackage{{booktabs}}\n{text}"
 
 
 def latex_title(metric: Metric) -> str:
     """Return a column's title with its feature space and the arrow to better."""
     space = f" ({metric.space})" if metric.space else ""
     return f"{metric.label}{space} {metric.arrow}".strip()
-
-
-def _line(cells: Sequence[str]) -> str:
-    return " & ".join(cells) + " \\\\"

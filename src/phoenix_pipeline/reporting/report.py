@@ -93,7 +93,7 @@ def render_report(
         figures=_figure_views(figures),
         growth=show_growth({arm.arm: arm.by_round for arm in arms}),
         earlier=show_earlier(runs, arms),
-        downloads={arm.arm: _downloads(arm.cards) for arm in arms},
+        downloads={arm.arm: _downloads(arm) for arm in arms},
         disclosures=_disclosures(table, arms),
         differing=differing_settings(settings),
         complete=settings,
@@ -128,8 +128,9 @@ def _scores(table: pd.DataFrame, headline: Sequence[str], pooled: set[str]) -> d
     }
 
 
-def _downloads(cards: Mapping[str, str]) -> dict[str, str]:
-    return {label: text_data_uri("text/markdown", text) for label, text in cards.items()}
+def _downloads(arm: ArmResults) -> dict[str, str]:
+    cards = {"model card": arm.model_card, "sample card": arm.sample_card}
+    return {label: text_data_uri("text/markdown", text) for label, text in cards.items() if text}
 
 
 def _load_template() -> Template:

@@ -15,8 +15,7 @@ from phoenix_pipeline.metrics.arm_metrics import ARM_METRICS
 from phoenix_pipeline.reporting.arm_results import (
     ArmResults,
     LeftOut,
-    add_audits,
-    first_histogram,
+    check_audits,
     gather,
     outdated_scores,
 )
@@ -44,6 +43,7 @@ PARTS = {
     "clients_figure": "clients_figure",
     "model_card": "model_card",
     "sample_card": "sample_card",
+    "audit": "privacy",
 }
 # Table, report, what writes a folder of figures, and a row per model that was ever compared.
 Compared = tuple[pd.DataFrame, str, Callable[[Path], None], pd.DataFrame]
@@ -65,7 +65,7 @@ def collect(arm: str) -> Callable[..., ArmResults | LeftOut]:
     """Return the node that puts together what is known of ``arm``; its inputs are ``PARTS``."""
 
     def collect_results(
-        metrics: dict[str, Any], description: dict[str, Any], **parts: Any
+        metrics: dict[str, Any], description: dict[str, Any], audit: Any, **parts: Any
     ) -> ArmResults | LeftOut:
         """Put together what training, sampling, evaluation and audit have left of one arm.
 
@@ -82,7 +82,9 @@ def collect(arm: str) -> Callable[..., ArmResults | LeftOut]:
                 arm, f"{arm} is left out: {error}: kedro run --pipelines {arm},comparison"
             )
         pooled = made["trained_with"]["federation"]["pooled"]
-        return ArmResults(arm, scored, description=made, is_pooled=pooled, **parts)
+        return ArmResults(
+            arm, scored, description=made, is_pooled=pooled, audit=audit or None, **parts
+        )
 
     return collect_results
 
@@ -100,7 +102,6 @@ def compare(
     parameters: dict[str, Any],
     floor: dict[str, Any],
     test_images: ImageSet,
-    audits: dict[str, dict[str, Any]],
     earlier_runs: pd.DataFrame,
     **found: ArmResults | LeftOut,
 ) -> Compared:
@@ -108,7 +109,7 @@ def compare(
     from phoenix_pipeline.federated.job import WITHOUT_EFFECT
 
     scored, left_out = gather(found)
-    audited, stale = add_audits(scored, audits)
+    audited, stale = check_audits(scored)
     ignored = (*_WITHOUT_EFFECT, *(f"federation.{name}" for name in WITHOUT_EFFECT))
     results, unlike = mark_settings(audited, parameters, ignored)
     real, other = _floor(floor, results)
@@ -116,10 +117,11 @@ def compare(
     for note in notes:
         logger.warning("%s", note)
     table = compare_arms(results, real)
-    histogram = first_histogram(results)
+    # Of the first arm whose samples were judged.
+    histogram = next((h for r in results if (h := r.metrics["class_histogram"])), None)
     names = histogram["class_names"] if histogram else []
     gallery, grids = draw_gallery(results, test_images, names)
-    figures = figures_of_all(table, results)
+    figures = figures_of_all(table, results, histogram)
     # Without classes, the figure of them says so in a file only.
     shown = {key: f for key, f in figures.items() if names or key != "class_histograms"}
     runs = add_runs(earlier_runs, table, results)

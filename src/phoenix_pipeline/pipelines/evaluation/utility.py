@@ -1,8 +1,8 @@
 """What an arm's samples are worth as training data, at large and to each client."""
 
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,15 +12,13 @@ from phoenix_pipeline.config import EvaluationConfig
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.images import ImageSet, Samples
 from phoenix_pipeline.metrics.client_utility import SCORES as OF_CLIENTS
-from phoenix_pipeline.metrics.client_utility import client_utilities, summarise
+from phoenix_pipeline.metrics.client_utility import ClientUtility, client_utilities, summarise
 from phoenix_pipeline.metrics.extractors import NO_JUDGE
 from phoenix_pipeline.metrics.label_judge import LabelJudge
+from phoenix_pipeline.metrics.metric import Metric
 from phoenix_pipeline.metrics.utility import SCORES as AT_LARGE
 from phoenix_pipeline.metrics.utility import classification_utility
 from phoenix_pipeline.progress import progress_bar
-
-_AT_LARGE = tuple(metric.name for metric in AT_LARGE)
-_OF_CLIENTS = tuple(metric.name for metric in OF_CLIENTS)
 
 
 @dataclass
@@ -48,66 +46,59 @@ def measure_utility(
     where nobody knows.
     """
     useful = Useful()
-    due: dict[tuple[str, ...], Callable[[LabelJudge], None]] = {}
     if config.utility:
-        due[_AT_LARGE] = partial(_at_large, useful, samples, rows, train, test, seed)
+        with _or_why_not(useful, AT_LARGE):
+            useful.scores |= _at_large(samples, rows, _known(judge), train, test, seed)
     if config.client_utility:
-        due[_OF_CLIENTS] = partial(_of_clients, useful, samples, train, test, partition)
-    for names, measure in due.items():
-        try:
-            if judge is None:
-                raise SettingsError(NO_JUDGE)
-            measure(judge)
-        except SettingsError as error:
-            useful.skipped |= dict.fromkeys(names, str(error))
+        with _or_why_not(useful, OF_CLIENTS):
+            found = _of_clients(samples, _known(judge), train, test, partition)
+            useful.scores |= summarise(found)
+            useful.clients = {str(client): asdict(one) for client, one in found.items()}
     return useful
 
 
+@contextmanager
+def _or_why_not(useful: Useful, metrics: Sequence[Metric]) -> Iterator[None]:
+    try:
+        yield
+    except SettingsError as error:
+        useful.skipped |= {metric.name: str(error) for metric in metrics}
+
+
+def _known(judge: LabelJudge | None) -> LabelJudge:
+    if judge is None:
+        raise SettingsError(NO_JUDGE)
+    return judge
+
+
 def _at_large(
-    useful: Useful,
     samples: Samples,
     rows: np.ndarray,
+    judge: LabelJudge,
     train: ImageSet,
     test: ImageSet,
     seed: int,
-    judge: LabelJudge,
-) -> None:
+) -> dict[str, float]:
     asked = None if samples.labels is None else samples.labels[rows]
+    images = samples.images.images[rows]
     with progress_bar("utility", 2 * judge.config.epochs) as advance:
         found = classification_utility(
-            samples.images.images[rows],
-            judge,
-            train,
-            test,
-            seed=seed,
-            progress=advance,
-            asked=asked,
+            images, judge, train, test, seed=seed, progress=advance, asked=asked
         )
-    useful.scores |= dict(zip(_AT_LARGE, (found.samples, found.real), strict=True))
+    return {m.name: x for m, x in zip(AT_LARGE, (found.samples, found.real), strict=True)}
 
 
 def _of_clients(
-    useful: Useful,
     samples: Samples,
+    judge: LabelJudge,
     train: ImageSet,
     test: ImageSet,
     partition: pd.DataFrame | None,
-    judge: LabelJudge,
-) -> None:
+) -> dict[int, ClientUtility]:
     if partition is None:
         raise SettingsError("nobody knows which images the sites of a deployment hold")
     by_client = partition.groupby("client_id")["image_index"]
     holdings = {int(str(client)): rows.to_numpy() for client, rows in by_client}
+    given = samples.images.images, samples.client_id, holdings, judge, train, test
     with progress_bar("utility for clients", len(holdings)) as advance:
-        found = client_utilities(
-            samples.images.images,
-            samples.client_id,
-            holdings,
-            judge,
-            train,
-            test,
-            progress=advance,
-            asked=samples.labels,
-        )
-    useful.scores |= summarise(found)
-    useful.clients = {str(client): asdict(one) for client, one in found.items()}
+        return client_utilities(*given, progress=advance, asked=samples.labels)
