@@ -43,8 +43,9 @@ def build_pipelines(arms: tuple[str, ...], on_request: tuple[str, ...] = ()) -> 
     }
     stages["evaluation"] += references
     # On request only: `kedro run --pipelines privacy_audit` after the arms were trained.
-    audits = (privacy_audit.create_pipeline(arm) for arm in usual)
-    stages["privacy_audit"] = sum(audits, Pipeline([]))
+    stages["privacy_audit"] = sum(
+        (privacy_audit.create_pipeline(arm) for arm in usual), privacy_audit.create_list(usual)
+    )
     by_arm = {
         arm: sum(
             (stage.create_pipeline(arm) for stage in _ARM_STAGES.values()), images + references

@@ -19,6 +19,7 @@ from PIL import Image
 from phoenix_pipeline.errors import CheckpointError, DataError, PhoenixError, StorageError
 from phoenix_pipeline.framework.datasets import (
     FolderDataset,
+    JsonByArmDataset,
     PictureDataset,
     ReportDataset,
     WholeFileDataset,
@@ -110,6 +111,16 @@ def test_json_text_and_pictures(tmp_path: Path) -> None:
     figure.save(Figure(figsize=(1, 1)))
     assert base64.b64decode(str(figure.preview())).startswith(b"\x89PNG")
     assert figure.load() == tmp_path / "figure.png"
+
+
+def test_the_json_of_all_arms_is_what_their_own_datasets_wrote(tmp_path: Path) -> None:
+    every = JsonByArmDataset(filepath=str(tmp_path / "*" / "privacy.json"))
+    assert every.load() == {} and not every.exists()
+    for arm, auc in (("fedavg", 0.5), ("dcgan", 0.75)):
+        write_json(tmp_path / arm / "privacy.json", {"auc": auc})
+    (tmp_path / "figures").mkdir()
+    every.save({"nobody": {}})
+    assert every.load() == {"dcgan": {"auc": 0.75}, "fedavg": {"auc": 0.5}}
 
 
 def test_a_missing_input_says_what_writes_it(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """The node on a tiny arm: a global model, and models at the clients."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,7 @@ from phoenix_pipeline.reporting.arm_results import (
     AUDIT_COMMAND,
     ArmResults,
     LeftOut,
-    check_audits,
+    add_audits,
     gather,
 )
 from tests.written import arm_metrics, arm_results, network_settings, training_record
@@ -189,32 +188,29 @@ def test_an_audit_of_another_model_is_left_out(
     audited = audit(tmp_path, images, DCGAN)
     description = read_description(tmp_path / "model")
 
-    def results(description: dict[str, Any], audits: dict[str, Any]) -> list[ArmResults]:
+    def results(description: dict[str, Any]) -> list[ArmResults]:
         empty = arm_metrics({})
-        return [
-            replace(arm_results(arm, empty, description=description), audit=audits.get(arm))
-            for arm in ("dcgan", "fedavg")
-        ]
+        return [arm_results(a, empty, description=description) for a in ("dcgan", "fedavg")]
 
     def kept(found: list[ArmResults]) -> dict[str, Any]:
         return {result.arm: result.audit for result in found if result.audit}
 
     audits = {"dcgan": audited}
-    current, notes = check_audits(results(description, audits))
+    current, notes = add_audits(results(description), audits)
     assert (kept(current), notes) == (audits, [])
     network = family_of(DCGAN).build(DCGAN, 1, 8, 1)
     write_models(tmp_path / "later", {}, [], network, description)
-    later = read_description(tmp_path / "later")
-    current, notes = check_audits(results(later, audits))
+    later = results(read_description(tmp_path / "later"))
+    current, notes = add_audits(later, audits)
     assert kept(current) == {}
     assert notes == [
         "The privacy audit of dcgan is of an earlier model and is left out; run again: "
         f"{AUDIT_COMMAND}"
     ]
-    current, notes = check_audits(results(later, {"dcgan": audited, "fedavg": audited}))
+    current, notes = add_audits(later, {"dcgan": audited, "fedavg": audited})
     assert (len(notes), notes[0][:34]) == (1, "The privacy audit of dcgan, fedavg")
     earlier = {"dcgan": {name: value for name, value in audited.items() if name != "membership"}}
-    current, (note,) = check_audits(results(description, earlier))
+    current, (note,) = add_audits(results(description), earlier)
     assert kept(current) == {}
     assert "is left out: privacy.json of dcgan" in note
     assert note.endswith(f"make it again: {AUDIT_COMMAND}")

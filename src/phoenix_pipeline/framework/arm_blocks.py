@@ -38,6 +38,7 @@ _TAKEN = {
     "comparing",
     "figures",
     "floor",
+    "audits",
     "earlier_runs",
     "sweeps",
     "claims",

@@ -18,6 +18,7 @@ from kedro_datasets._typing import ImagePreview, JSONPreview
 from phoenix_pipeline.checkpoints import atomic_path
 from phoenix_pipeline.errors import DataError, StorageError
 from phoenix_pipeline.images import encodable
+from phoenix_pipeline.json_files import read_json
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -217,6 +218,24 @@ class WrittenByNodeDataset(FileDataset[Callable[[Path], None], Path]):
     def save(self, data: Callable[[Path], None]) -> None:
         """Have it written or brought up to date by ``data(path)``."""
         data(self._filepath)
+
+
+class JsonByArmDataset(FileDataset[dict[str, Any], dict[str, Any]]):
+    """The JSON files of all arms as one dictionary; a dataset of its own writes each of them.
+
+    ``filepath`` has ``*`` in place of the arm's folder.
+    """
+
+    def load(self) -> dict[str, Any]:
+        """Return arm -> content, of the arms whose file is there."""
+        name, root = self._filepath.name, self._filepath.parents[1]
+        return {path.parent.name: read_json(path) for path in sorted(root.glob(f"*/{name}"))}
+
+    def save(self, data: dict[str, Any]) -> None:
+        """Keep the files as they are: their own datasets have written them."""
+
+    def _exists(self) -> bool:
+        return bool(self.load())
 
 
 def _missing_input(path: Path) -> DataError:

@@ -89,27 +89,30 @@ def gather(
     return results, [reason for reason in reasons if reason]
 
 
-def check_audits(results: Sequence[ArmResults]) -> tuple[list[ArmResults], list[str]]:
-    """Return ``results`` with audits of the models that are there alone, and lines on others."""
-    checked, left_out, earlier = [], [], []
+def add_audits(
+    results: Sequence[ArmResults], audits: Mapping[str, dict[str, Any]]
+) -> tuple[list[ArmResults], list[str]]:
+    """Return ``results`` with their audits, of ``audits`` by arm, and lines on others."""
+    audited, left_out, earlier = [], [], []
     for result in results:
         audit = None
-        if result.audit:
+        if result.arm in audits:
+            name = f"privacy.json of {result.arm}"
             try:
-                audit = check_content(result.audit, ARM_AUDIT, f"privacy.json of {result.arm}")
+                audit = check_content(audits[result.arm], ARM_AUDIT, name)
             except CheckpointError as error:
                 what = f"The privacy audit of {result.arm} is left out"
                 left_out.append(f"{what}: {error}: {AUDIT_COMMAND}")
-        if audit and not result.is_current(audit):
-            earlier.append(result.arm)
-            audit = None
-        checked.append(replace(result, audit=audit))
+            if audit and not result.is_current(audit):
+                earlier.append(result.arm)
+                audit = None
+        audited.append(replace(result, audit=audit))
     if earlier:
         left_out.append(
             f"The privacy audit of {', '.join(earlier)} is of an earlier model and is left out; "
             f"run again: {AUDIT_COMMAND}"
         )
-    return checked, left_out
+    return audited, left_out
 
 
 def outdated_scores(results: Sequence[ArmResults]) -> list[str]:

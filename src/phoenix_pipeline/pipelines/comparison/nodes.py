@@ -15,7 +15,7 @@ from phoenix_pipeline.metrics.arm_metrics import ARM_METRICS
 from phoenix_pipeline.reporting.arm_results import (
     ArmResults,
     LeftOut,
-    check_audits,
+    add_audits,
     gather,
     outdated_scores,
 )
@@ -43,7 +43,6 @@ PARTS = {
     "clients_figure": "clients_figure",
     "model_card": "model_card",
     "sample_card": "sample_card",
-    "audit": "privacy",
 }
 # Table, report, what writes a folder of figures, and a row per model that was ever compared.
 Compared = tuple[pd.DataFrame, str, Callable[[Path], None], pd.DataFrame]
@@ -65,7 +64,7 @@ def collect(arm: str) -> Callable[..., ArmResults | LeftOut]:
     """Return the node that puts together what is known of ``arm``; its inputs are ``PARTS``."""
 
     def collect_results(
-        metrics: dict[str, Any], description: dict[str, Any], audit: Any, **parts: Any
+        metrics: dict[str, Any], description: dict[str, Any], **parts: Any
     ) -> ArmResults | LeftOut:
         """Put together what training, sampling, evaluation and audit have left of one arm.
 
@@ -82,9 +81,7 @@ def collect(arm: str) -> Callable[..., ArmResults | LeftOut]:
                 arm, f"{arm} is left out: {error}: kedro run --pipelines {arm},comparison"
             )
         pooled = made["trained_with"]["federation"]["pooled"]
-        return ArmResults(
-            arm, scored, description=made, is_pooled=pooled, audit=audit or None, **parts
-        )
+        return ArmResults(arm, scored, description=made, is_pooled=pooled, **parts)
 
     return collect_results
 
@@ -102,6 +99,7 @@ def compare(
     parameters: dict[str, Any],
     floor: dict[str, Any],
     test_images: ImageSet,
+    audits: dict[str, dict[str, Any]],
     earlier_runs: pd.DataFrame,
     **found: ArmResults | LeftOut,
 ) -> Compared:
@@ -109,7 +107,7 @@ def compare(
     from phoenix_pipeline.federated.job import WITHOUT_EFFECT
 
     scored, left_out = gather(found)
-    audited, stale = check_audits(scored)
+    audited, stale = add_audits(scored, audits)
     ignored = (*_WITHOUT_EFFECT, *(f"federation.{name}" for name in WITHOUT_EFFECT))
     results, unlike = mark_settings(audited, parameters, ignored)
     real, other = _floor(floor, results)

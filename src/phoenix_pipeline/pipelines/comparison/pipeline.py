@@ -22,6 +22,7 @@ def create_pipeline(arms: tuple[str, ...]) -> Pipeline:
                     "parameters": "parameters",
                     "floor": "reference_scores",
                     "test_images": "test_images",
+                    "audits": "audits",
                     "earlier_runs": "earlier_runs",
                     **{arm: f"{arm}.results" for arm in arms},
                 },
