@@ -49,12 +49,12 @@ def test_the_digits_keep_their_settings() -> None:
     assert settle_federation(federation(**threads), 32).threads_per_client is None
 
 
-def test_alignment_doubles_the_step_size_and_has_smaller_batches_on_the_digits() -> None:
+def test_alignment_doubles_the_step_size_and_halves_batches_up_to_48_pixels() -> None:
     model = settle_model(MODEL, 8)
     aligned = settle_training(TRAINING, model, 8, pooled=False, aligned=True)
     assert (aligned.batch_size, aligned.learning_rate) == (8, 4e-3)
     larger = settle_training(TRAINING, model, 32, pooled=False, aligned=True)
-    assert (larger.batch_size, larger.learning_rate) == (32, 2e-3)
+    assert (larger.batch_size, larger.learning_rate) == (8, 2e-3)
     for told, rate in (({}, 4e-3), ({"share": 0.25}, 4e-3), ({"share": 0.0}, 2e-3)):
         arm = ArmSettings(training=TRAINING, federation={"strategies": {"alignment": told}})
         assert settle_arm(arm, 8).training.learning_rate == rate

@@ -55,4 +55,4 @@ def test_what_is_told_and_stored_is_settled(tmp_path: Path) -> None:
     told = ArmModel.of(train, settings, RUN).client_settings()
     stored = told.model_dump(mode="json")
     assert stored["model"]["unet"]["block_out_channels"] == [16, 32, 64]
-    assert stored["training"]["batch_size"] == 32
+    assert stored["training"]["batch_size"] == 16
