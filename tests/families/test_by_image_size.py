@@ -53,6 +53,8 @@ def test_alignment_doubles_the_step_size_and_halves_batches_up_to_48_pixels() ->
     model = settle_model(MODEL, 8)
     aligned = settle_training(TRAINING, model, 8, pooled=False, aligned=True)
     assert (aligned.batch_size, aligned.learning_rate) == (8, 4e-3)
+    in_one_place, clients = (settle_training(TRAINING, model, 32, pooled=p) for p in (True, False))
+    assert (in_one_place.batch_size, clients.batch_size) == (8, 16)
     larger = settle_training(TRAINING, model, 32, pooled=False, aligned=True)
     assert (larger.batch_size, larger.learning_rate) == (8, 2e-3)
     for told, rate in (({}, 4e-3), ({"share": 0.25}, 4e-3), ({"share": 0.0}, 2e-3)):

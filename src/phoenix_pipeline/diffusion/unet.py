@@ -112,8 +112,8 @@ class _SizePreset:
 # Measured at 8 and at 32 pixels (docs/own-data.md); other sizes follow.
 _SIZE_PRESETS = (
     _SizePreset(12, (16, 32), 16, 64, 8, 2e-3),
-    _SizePreset(20, (16, 32, 64), 16, 32, 8, 1e-3),
-    _SizePreset(48, (16, 32, 64), 16, 32, 8, 1e-3),
+    _SizePreset(20, (16, 32, 64), 16, 8, 8, 1e-3),
+    _SizePreset(48, (16, 32, 64), 16, 8, 8, 1e-3),
     _SizePreset(96, (16, 32, 64, 64), 16, 16, 16, 1e-3),
     _SizePreset(160, (16, 32, 64, 64, 128), 16, 16, 16, 1e-3),
     _SizePreset(256, (16, 32, 32, 64, 64, 128), 8, 8, 8, 5e-4, micro_batch=2),
