@@ -8,7 +8,7 @@ PROJECT = Path(__file__).parents[2]
 _ANYWHERE = shutil.ignore_patterns(
     ".venv", ".git", "mlruns", "mlflow.db*", "logs", "cifar10*", "__pycache__"
 )
-_RESULTS = shutil.ignore_patterns("0[2-8]_*", "sweeps")
+_RAW = {"01_raw", ".gitkeep"}
 
 
 def copy_project(folder: Path) -> Path:
@@ -19,4 +19,5 @@ def copy_project(folder: Path) -> Path:
 
 def _skipped(folder: str, names: list[str]) -> set[str]:
     found = _ANYWHERE(folder, names)
-    return found | _RESULTS(folder, names) if Path(folder) == PROJECT / "data" else found
+    # Results of every environment stay behind: they would stand among those of the test.
+    return found | (set(names) - _RAW) if Path(folder) == PROJECT / "data" else found
