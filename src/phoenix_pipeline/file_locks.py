@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 _SHOWN_COMMAND = 200
 # Of those who look who shares a lock.
 _PATIENCE_S = 5.0
+# A lock that is collected is released: these last until they are given back.
+_HELD: set[FileLock] = set()
 
 
 class Locks:
@@ -47,7 +49,11 @@ class Locks:
         lock = _acquire(path)
         if lock is None:
             raise BusyError(_complaint(path, what, self._remedy))
+        if sharer := next(_sharers(path), None):
+            lock.release()
+            raise BusyError(_complaint(sharer, what, self._remedy))
         self._held.append(lock)
+        _HELD.add(lock)
         holder = {
             "pid": os.getpid(),
             "host": socket.gethostname(),
@@ -62,20 +68,24 @@ class Locks:
 
         Each has a file of its own beside ``path``, which is locked only while they are looked at.
         """
-        with locked_for_a_moment(path, _PATIENCE_S):
-            for other in path.parent.glob(f"{path.stem}.*.lock"):
-                lock = _acquire(other)
-                if lock is not None:
-                    _remove(lock)
-                elif not other.name.startswith(f"{path.stem}.{key}-"):
+        looking = _acquire(path, _PATIENCE_S)
+        if looking is None:
+            raise BusyError(_complaint(path, what, self._remedy))
+        try:
+            for other in _sharers(path):
+                if not other.name.startswith(f"{path.stem}.{key}-"):
                     raise BusyError(_complaint(other, what, self._remedy))
             own = path.with_name(f"{path.stem}.{key}-{secrets.token_hex(4)}.lock")
             self.acquire(own, what)
+        finally:
+            looking.release()
 
     def release(self) -> None:
         """Give all of them back."""
         while self._held:
-            self._held.pop().release()
+            lock = self._held.pop()
+            _HELD.discard(lock)
+            lock.release()
 
 
 @contextmanager
@@ -108,11 +118,17 @@ def _acquire(path: Path, patience_s: float = 0.0) -> FileLock | None:
     return lock
 
 
-def _remove(lock: FileLock) -> None:
-    """Remove the file of one who has ended."""
-    with suppress(OSError):
-        Path(lock.lock_file).unlink(missing_ok=True)
-    lock.release()
+def _sharers(path: Path) -> Iterator[Path]:
+    """Yield the files of those who share ``path``, oldest first; remove those of the ended."""
+    files = path.parent.glob(f"{path.stem}.*-*.lock")
+    for file in sorted(files, key=lambda file: (file.stat().st_mtime_ns, file)):
+        lock = _acquire(file)
+        if lock is None:
+            yield file
+        else:
+            with suppress(OSError):
+                file.unlink(missing_ok=True)
+            lock.release()
 
 
 def _complaint(path: Path, what: str, remedy: str) -> str:
