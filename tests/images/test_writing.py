@@ -140,9 +140,9 @@ def test_samples_that_are_broken_are_told_in_a_line(tmp_path: Path) -> None:
     pq.write_table(pa.table(columns), tmp_path / "without.parquet")
     image = {"bytes": b"no image", "path": "0.png"}
     pq.write_table(pa.table({"img": [image], **columns}), tmp_path / "image.parquet")
-    with pytest.raises(DataError, match=r"text\.parquet cannot be read as samples: .+"):
+    with pytest.raises(DataError, match=r"text\.parquet cannot be read as a Parquet file: .+"):
         read_samples(tmp_path / "text.parquet")
     with pytest.raises(DataError, match="has no column 'img'; it has client_id, seed, label"):
         read_samples(tmp_path / "without.parquet")
-    with pytest.raises(DataError, match=r"image\.parquet cannot be read as samples: .*\(8 bytes\)"):
+    with pytest.raises(DataError, match=r"row 0 of .*image\.parquet cannot be .*\(8 bytes\)"):
         read_samples(tmp_path / "image.parquet")

@@ -10,15 +10,14 @@ from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from phoenix_pipeline.checkpoints import atomic_path
 from phoenix_pipeline.config import ImagesConfig
 from phoenix_pipeline.errors import DataError
-from phoenix_pipeline.images.decoding import BrokenImageError, decode_image
 from phoenix_pipeline.images.formats import encode_png
 from phoenix_pipeline.images.image_set import ImageSet
+from phoenix_pipeline.images.parquet import read_parquet
 
 _IMAGE_TYPE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 _IMAGE_FEATURE = {"_type": "Image"}
@@ -132,22 +131,17 @@ def read_samples(path: Path) -> Samples:
     """Read what :class:`SampleWriter` wrote; raises DataError when it is missing or broken."""
     if not path.is_file():
         raise DataError(f"there are no samples at {path}; run the sampling stage first")
-    columns = ["img", "client_id", "seed", "label"]
-    try:
-        schema = pq.read_schema(path)
-        if missing := [name for name in columns if name not in schema.names]:
-            raise DataError(
-                f"{path} has no column {missing[0]!r}; it has {', '.join(schema.names)}"
-            )
-        table = pq.read_table(path, columns=columns)
-        config, files = ImagesConfig(), pc.struct_field(table["img"], "bytes").to_pylist()
-        images = ImageSet(np.stack([decode_image(file, config).pixels for file in files]))
-        drawn = json.loads((schema.metadata or {}).get(_DRAWN.encode(), b"{}"))
-    except (pa.ArrowException, OSError, TypeError, ValueError, BrokenImageError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{path} cannot be read as samples: {reason}") from error
-    client_id, seed, labels = (table[name].to_numpy() for name in columns[1:])
-    return Samples(images, client_id, seed, drawn, labels if (labels != UNLABELLED).any() else None)
+    images, _ = read_parquet([path], ImagesConfig(label_column=None, max_broken_fraction=0.0))
+    schema = pq.read_schema(path)
+    names = schema.names
+    missing = [name for name in ("client_id", "seed", "label") if name not in names]
+    if missing:
+        raise DataError(f"{path} has no column {missing[0]!r}; it has {', '.join(names)}")
+    table = pq.read_table(path, columns=["client_id", "seed", "label"])
+    drawn = json.loads((schema.metadata or {}).get(_DRAWN.encode(), b"{}"))
+    columns = {name: table[name].to_numpy() for name in table.column_names}
+    labels = columns["label"] if (columns["label"] != UNLABELLED).any() else None
+    return Samples(images, columns["client_id"], columns["seed"], drawn, labels)
 
 
 def pick_evenly(samples: Samples, count: int) -> np.ndarray:
