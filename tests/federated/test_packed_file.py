@@ -33,6 +33,9 @@ def test_arrays_come_back_by_name_shape_and_dtype(tmp_path: Path) -> None:
         {},
         {"arrays": {"own": {"w": [[3], "float32"]}}},
         {"arrays": {"own": {"w": [[2], "float64"]}}},
+        {"arrays": {"own": {"w": [[2], "no_dtype"]}}},
+        # As an earlier version wrote it, without groups.
+        {"arrays": {"w": [[2], "float32"]}},
     ],
 )
 def test_a_file_that_does_not_describe_its_arrays_is_refused(

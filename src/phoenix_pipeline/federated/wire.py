@@ -211,6 +211,6 @@ def load_packed(path: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any
             layout = Layout(shapes)
             own = {key: vectors[f"{group}/{key}"] for key in layout.lengths}
             groups[group] = dict(Joined(own, layout))
-    except (KeyError, FederationError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, FederationError) as error:
         raise CheckpointError(f"{path} holds other arrays than it describes: {error}") from error
     return groups, metadata

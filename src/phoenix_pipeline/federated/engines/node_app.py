@@ -4,7 +4,6 @@ Everything that the server must not decide stands in the node's own configuratio
 (``flower-supernode --node-config``): which images, where state is kept, what is released.
 """
 
-from phoenix_pipeline.federated.client_state import ClientStates
 from phoenix_pipeline.offline import stay_offline
 
 stay_offline()  # In a process that Flower started, before diffusers reads the environment.
@@ -23,6 +22,7 @@ from phoenix_pipeline.config.data import Colour, Fit, Window
 from phoenix_pipeline.config.settings_errors import hint
 from phoenix_pipeline.errors import DataError, FederationError, SettingsError
 from phoenix_pipeline.federated.client_app import build_client_app, read_settings
+from phoenix_pipeline.federated.client_state import ClientStates
 from phoenix_pipeline.federated.own_models import OwnModels, SiteLatents
 from phoenix_pipeline.federated.records import CONFIG, ClientSettings
 from phoenix_pipeline.federated.site_demands import Demands, SiteDemands
