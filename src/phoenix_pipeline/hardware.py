@@ -1,7 +1,8 @@
-"""What this process may use: the device and the number of CPU cores."""
+"""What this process may use: the device, its memory, and the number of CPU cores."""
 
 import math
 import os
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -13,6 +14,11 @@ if TYPE_CHECKING:
 
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 _CGROUP_MEMORY = Path("/sys/fs/cgroup/memory.max")
+
+_TAKES_LESS = (
+    "smaller values take less: federation.stacked_clients and training.micro_batch in training, "
+    "sampling.batch_size, evaluation.batch_size; so does one run at a time"
+)
 
 _share = SimpleNamespace(processes=1)
 
@@ -59,6 +65,23 @@ def _free_memory(device: "torch.device") -> int:
         return min(free, int(_CGROUP_MEMORY.read_text()))
     except (OSError, ValueError):
         return free
+
+
+def out_of_memory(error: BaseException) -> str | None:
+    """Return one line if ``error`` says that memory ran out, with what takes less; else None."""
+    # Not imported for this: whatever raised an error of torch has done so.
+    torch, text = sys.modules.get("torch"), " ".join(str(error).split())
+    if torch and isinstance(error, torch.OutOfMemoryError):
+        # What follows names other processes, and how torch shares its memory out.
+        whole, found, _ = text.partition(" is free.")
+        what = f"{whole} is free" if found else text or "the memory is full"
+    elif isinstance(error, MemoryError) or (
+        type(error) is RuntimeError and "can't allocate memory" in text
+    ):
+        what = "this machine's memory is full"
+    else:
+        return None
+    return f"{what}; {_TAKES_LESS}"
 
 
 def resolve_device(name: str) -> "torch.device":

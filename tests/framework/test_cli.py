@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 from kedro.io import DatasetError
 
@@ -116,6 +117,12 @@ def test_a_real_process_prints_nothing_but_the_line(project: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
+TAKES_LESS = (
+    "smaller values take less: federation.stacked_clients and training.micro_batch in training, "
+    "sampling.batch_size, evaluation.batch_size; so does one run at a time"
+)
+
+
 def wrapped(inner: Exception) -> DatasetError:
     error = DatasetError("Failed while saving data to dataset X\n...")
     error.__cause__ = inner
@@ -129,6 +136,23 @@ def wrapped(inner: Exception) -> DatasetError:
         (
             wrapped(OSError(errno.ENOSPC, "No space left on device", "a.bin")),
             "the disk is full while writing a.bin; free some space and run again",
+            2,
+        ),
+        (
+            wrapped(
+                torch.OutOfMemoryError(
+                    "CUDA out of memory. Tried to allocate 2.00 MiB. GPU 0 has a total capacity of "
+                    "139.80 GiB of which 4.00 MiB is free. Process 517 has 2.10 GiB memory in use."
+                )
+            ),
+            "CUDA out of memory. Tried to allocate 2.00 MiB. GPU 0 has a total capacity of "
+            f"139.80 GiB of which 4.00 MiB is free; {TAKES_LESS}",
+            2,
+        ),
+        (MemoryError(), f"this machine's memory is full; {TAKES_LESS}", 2),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 T"),
+            f"this machine's memory is full; {TAKES_LESS}",
             2,
         ),
         (RuntimeError("shape mismatch"), "RuntimeError: shape mismatch", 1),

@@ -32,6 +32,7 @@ from phoenix_pipeline.federated.sites import Site
 from phoenix_pipeline.federated.threshold_filter import score_own_model
 from phoenix_pipeline.federated.transport import receive, send
 from phoenix_pipeline.federated.wire import join
+from phoenix_pipeline.hardware import out_of_memory
 from phoenix_pipeline.metrics.monitoring import MonitorReference
 from phoenix_pipeline.optimization.work import ClientTask, LocalResult, LocalWork
 from phoenix_pipeline.seeding import derive_seed
@@ -114,7 +115,7 @@ def answer_errors(
     except Exception as error:
         if not isinstance(error, PhoenixError):
             logger.exception("the client of node %s failed", context.node_id)
-        reason = f"{type(error).__name__}: {error}"
+        reason = out_of_memory(error) or f"{type(error).__name__}: {error}"
         return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message)
 
 

@@ -7,7 +7,6 @@ for a site whose program did not run, with texts of its own; the coordinator rea
 import logging
 from collections.abc import Callable
 
-import torch
 from flwr.app import Context, Error, Message
 from flwr.common.constant import ErrorCode
 from pydantic import ValidationError
@@ -21,6 +20,7 @@ from phoenix_pipeline.errors import (
     StorageError,
     TrainingError,
 )
+from phoenix_pipeline.hardware import out_of_memory
 
 logger = logging.getLogger(__name__)
 
@@ -64,8 +64,6 @@ _CODES: tuple[tuple[type[BaseException], str], ...] = (
     (SettingsError, "settings-unusable"),
     (ValidationError, "settings-unusable"),
     (FederationError, "message-unusable"),
-    (MemoryError, "out-of-memory"),
-    (torch.OutOfMemoryError, "out-of-memory"),
 )
 
 
@@ -103,6 +101,8 @@ def code_of(error: Exception) -> str:
     """Return the code of an error; whatever the list does not name is a ``fault``."""
     if isinstance(error, SiteRefusal):
         return error.code
+    if out_of_memory(error):
+        return "out-of-memory"
     return next((code for kind, code in _CODES if isinstance(error, kind)), "fault")
 
 

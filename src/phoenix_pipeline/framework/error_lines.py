@@ -19,6 +19,7 @@ from yaml import YAMLError
 from phoenix_pipeline.errors import PhoenixError
 from phoenix_pipeline.framework.secrets import without_secrets
 from phoenix_pipeline.framework.stop_signals import Stopped
+from phoenix_pipeline.hardware import out_of_memory
 
 USER_ERROR, INTERNAL_ERROR, INTERRUPTED = 2, 1, 130
 
@@ -49,16 +50,21 @@ def describe(error: BaseException) -> tuple[str, int]:
         return f"{what}; start the same command again to go on from the last checkpoint", status
     if isinstance(error, click.ClickException):
         return _one_line(error.format_message()), USER_ERROR
-    chain = list(_causes(error))
-    for cause in chain:
-        if isinstance(cause, PhoenixError):
-            return _one_line(str(cause)), USER_ERROR
-        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
-            where = f" while writing {cause.filename}" if cause.filename else ""
-            return f"the disk is full{where}; free some space and run again", USER_ERROR
+    if line := next(filter(None, map(_line_of_cause, _causes(error))), None):
+        return line, USER_ERROR
     if isinstance(error, _USERS_OWN) or _raised_by_kedro(error):
         return _one_line(str(error)), USER_ERROR
     return f"{type(error).__name__}: {_one_line(str(error))}", INTERNAL_ERROR
+
+
+def _line_of_cause(cause: BaseException) -> str | None:
+    """Return the line for ``cause``, if a user can do something about it."""
+    if isinstance(cause, PhoenixError):
+        return _one_line(str(cause))
+    if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = f" while writing {cause.filename}" if cause.filename else ""
+        return f"the disk is full{where}; free some space and run again"
+    return out_of_memory(cause)
 
 
 def write_traceback(error: BaseException, project: Path) -> Path | None:

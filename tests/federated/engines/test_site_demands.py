@@ -178,6 +178,7 @@ def test_no_name_of_a_file_leaves_a_site(tmp_path: Path, caplog: pytest.LogCaptu
         (SettingsError("x"), "settings-unusable"),
         (MemoryError(), "out-of-memory"),
         (torch.OutOfMemoryError(), "out-of-memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "out-of-memory"),
         (SiteRefusal("not-released", "x"), "not-released"),
         (KeyError("JOHN_DOE"), "fault"),
     ],
