@@ -38,6 +38,7 @@ Measure = Callable[[], Mapping[str, float]]
 
 _STEPS = 28  # of a client in a round of cifar10_h200
 _CLIENT_BATCH = 13
+_BATCH = 128
 _DDIM_STEPS = 50
 _SAMPLES = 50_000
 _SAMPLING_BATCH = 500
@@ -117,8 +118,8 @@ def matrix_peak(where: Surroundings) -> Iterator[Measure]:
 
 
 def training(network: str, where: Surroundings) -> Iterator[Measure]:
-    """Measure ``train_locally`` at the preset's batch, with everything that a step has."""
-    preset = where.preset(network)
+    """Measure ``train_locally`` on batches of 128, with everything that a step has."""
+    preset = where.preset(network, _BATCH)
     images = preset.images(1000).to(where.device)
     schedule = NoiseSchedule.from_config(preset.model.noise, where.device)
     for variant in where.variants:

@@ -10,6 +10,7 @@ import pytest
 from phoenix_pipeline.config import DpSgdConfig, LocalWorkConfig
 from phoenix_pipeline.federated.records import ClientSettings
 from phoenix_pipeline.federated.server import choose_compiling, count_steps
+from phoenix_pipeline.optimization.compilation import STACKED, TRAINING
 from tests.federated.tiny import federate, job, same, settings
 
 
@@ -47,7 +48,15 @@ def test_a_step_of_several_clients_counts_once(caplog: pytest.LogCaptureFixture)
     with caplog.at_level(logging.INFO):
         settled = choose_compiling(with_work(1, "steps", 50_000, stacked_clients=2))
     assert settled.settings.training.compile is False
-    assert "auto chooses false for 50,000 steps on cpu: clients that train as one" in caplog.text
+    assert (
+        "auto chooses false for 50,000 steps of all clients on cpu: compiling does not pay there"
+        in caplog.text
+    )
+
+
+def test_on_a_gpu_a_step_of_several_clients_pays_later_than_one_clients() -> None:
+    assert [TRAINING.pays(steps, "cuda") for steps in (4_999, 5_000)] == [False, True]
+    assert [STACKED.pays(steps, "cuda") for steps in (15_999, 16_000)] == [False, True]
 
 
 @pytest.mark.parametrize("given", [True, False])

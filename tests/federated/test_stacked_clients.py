@@ -1,6 +1,7 @@
 """Federations whose clients train as one program: the results of one after another, and resumes."""
 
 import logging
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -141,17 +142,21 @@ def test_too_little_memory_halves_the_clients(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     train, sizes = stacked_clients._train, []
+    taken: list[weakref.ref[torch.Tensor]] = []
 
     def limited(begun: list[Any]) -> list[Any]:
         sizes.append(len(begun))
+        assert not any(memory() is not None for memory in taken), "what did not fit is still held"
         if len(begun) > 2:
+            memory = torch.zeros(3)
+            taken.append(weakref.ref(memory))
             raise torch.OutOfMemoryError("too many")
         return train(begun)
 
     monkeypatch.setattr(stacked_clients, "_train", limited)
     with caplog.at_level(logging.WARNING):
-        rounds = run(tmp_path, 5, rounds=1).rounds
-    assert sizes == [5, 2, 3, 1, 2]
+        rounds = run(tmp_path, 5, rounds=2).rounds
+    assert sizes == [5, 2, 3, 1, 2, 2, 1, 2], "the second round begins with what fits"
     assert "5 clients at a time are too many" in caplog.text
     assert set(rounds["status"]) == {"ok"}
 

@@ -12,7 +12,7 @@ from phoenix_pipeline.federated.stacked_clients import choose_clients_at_a_time
 from phoenix_pipeline.federated.strategy import OnReply
 from phoenix_pipeline.federated.work_plan import plan_steps, round_size
 from phoenix_pipeline.hardware import resolve_device
-from phoenix_pipeline.optimization.compilation import TRAINING
+from phoenix_pipeline.optimization.compilation import STACKED, TRAINING
 
 _ENGINES = {"in_process": "in_process", "ray": "ray_actors", "deployment": "deployment"}
 
@@ -40,16 +40,13 @@ def choose_compiling(job: FederatedJob) -> FederatedJob:
     if training.compile != "auto":
         return job
     why_not, device = _why_not(job), resolve_device(job.device)
-    steps = count_steps(job)
+    together = 1
     if why_not is None and job.config.engine == "in_process":
-        # A step of several clients is one call of the compiled program.
         clients = round_size(job.client_images["client_id"].nunique(), job.config)
         together = choose_clients_at_a_time(job.config, job.settings, device, clients)[0]
-        steps //= together
-        if together > 1 and device.type == "cpu":
-            # Measured (docs/speed.md).
-            why_not = "clients that train as one program are as fast without"
-    chosen = TRAINING.pays(steps, device.type, why_not)
+    break_even = STACKED if together > 1 else TRAINING
+    # A step of several clients is one call of the compiled program.
+    chosen = break_even.pays(count_steps(job) // together, device.type, why_not)
     settled = training.model_copy(update={"compile": chosen})
     return replace(job, settings=job.settings.model_copy(update={"training": settled}))
 

@@ -1,6 +1,7 @@
 """Training messages of several clients, answered by one program; and how many at a time."""
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -47,19 +48,25 @@ class StackedClients:
         self._open_site = open_site
         self._models = ThreadModels(compiles=False)
         self._threads = threads
+        # As many as memory was enough for so far.
+        self._most: float = math.inf
 
     def __call__(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
         """Return a reply to each message, in order: a client that cannot gives its reason."""
-        try:
-            return self._answer(messages, contexts)
-        except torch.OutOfMemoryError:
-            if len(messages) == 1:
-                raise
-            logger.warning("%s clients at a time are too many for the memory", len(messages))
+        count = len(messages)
+        if count <= self._most:
+            try:
+                return self._answer(messages, contexts)
+            except torch.OutOfMemoryError:
+                if count == 1:
+                    raise
+            # Not inside the handler: the error holds on to the memory of the frames that it went
+            # through.
+            logger.warning("%s clients at a time are too many for the memory", count)
             torch.cuda.empty_cache()
-            half = len(messages) // 2
-            parts = (slice(None, half), slice(half, None))
-            return [reply for part in parts for reply in self(messages[part], contexts[part])]
+            self._most = math.ceil(count / 2)
+        parts = (slice(None, count // 2), slice(count // 2, None))
+        return [reply for part in parts for reply in self(messages[part], contexts[part])]
 
     def _answer(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
         def open_site(message: Message, context: Context, slot: int) -> tuple[Any, ...]:
