@@ -40,13 +40,18 @@ class Columns:
         return {name: part.view(shape) for (name, shape), part in zip(shapes, parts, strict=True)}
 
     def views(self, stack: Tensor) -> dict[str, Tensor]:
-        """Return the arrays [C, ...] of ``stack`` [C, P], as views."""
-        parts = stack.split(self._sizes, dim=1)
-        shapes = self.shapes.items()
-        return {
-            name: part.unflatten(1, shape) if shape else part[:, 0]
-            for (name, shape), part in zip(shapes, parts, strict=True)
-        }
+        """Return the arrays [C, ...] of ``stack`` [C, P], contiguous.
+
+        Arrays of a shape are laid out together: a copy of each by itself takes longer than what is
+        computed with it.
+        """
+        parts = dict(zip(self.shapes, stack.split(self._sizes, dim=1), strict=True))
+        arrays: dict[str, Tensor] = {}
+        for shape, names in self._by_shape.items():
+            together = torch.stack([parts[name] for name in names])
+            each = together.view(len(names), len(stack), *shape).unbind()
+            arrays.update(zip(names, each, strict=True))
+        return arrays
 
     def groups(self, vector: Tensor) -> dict[str, Tensor]:
         """Return the ``shared`` and the ``personal`` part of ``vector`` [P]; none is empty."""
@@ -90,6 +95,13 @@ class Columns:
     @property
     def _sizes(self) -> list[int]:
         return [shape.numel() for shape in self.shapes.values()]
+
+    @property
+    def _by_shape(self) -> dict[Size, list[str]]:
+        names: dict[Size, list[str]] = {}
+        for name, shape in self.shapes.items():
+            names.setdefault(shape, []).append(name)
+        return names
 
     @property
     def _names(self) -> dict[str, list[str]]:
