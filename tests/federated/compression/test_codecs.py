@@ -7,6 +7,7 @@ from torch import Tensor
 
 from phoenix_pipeline.config.compression import CodecConfig
 from phoenix_pipeline.errors import FederationError
+from phoenix_pipeline.federated.compression import channels
 from phoenix_pipeline.federated.compression.channels import Channels
 from phoenix_pipeline.federated.compression.codecs import (
     Codec,
@@ -14,6 +15,7 @@ from phoenix_pipeline.federated.compression.codecs import (
     Int4,
     Int8,
     TopK,
+    Uniform,
     codec_of,
 )
 from phoenix_pipeline.federated.compression.updates import (
@@ -42,6 +44,24 @@ def write(codec: Codec, array: Tensor, source: torch.Generator) -> dict[str, Ten
 def read(codec: Codec, parts: Mapping[str, Tensor], shape: torch.Size) -> Tensor:
     """Return the array of ``parts``."""
     return codec.decode(parts, Channels((shape,))).view(shape)
+
+
+@pytest.mark.parametrize("codec", [Int8(), Int4(), Uniform(1.5)])
+def test_a_message_does_not_depend_on_how_many_arrays_are_worked_on_at_a_time(
+    codec: Codec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes = tuple(map(torch.Size, [(3,), (4, 5), (7, 3), (1,), (6, 2, 2), (9,)]))
+    values = noise(sum(shape.numel() for shape in shapes))
+    whole = codec.encode(values, Channels(shapes), generator())
+    monkeypatch.setattr(channels, "_BLOCK", 20)
+    # Layouts are worked out once, and these are not to be found by others.
+    monkeypatch.setattr(channels, "channels_of", Channels)
+    cut = Channels(shapes)
+    assert [(start, end) for start, end, _ in cut.blocks] == [(0, 23), (23, 44), (44, 69), (69, 78)]
+    in_blocks = codec.encode(values, cut, generator())
+    assert whole.keys() == in_blocks.keys()
+    assert all(torch.equal(whole[name], in_blocks[name]) for name in whole)
+    assert torch.equal(codec.decode(whole, Channels(shapes)), codec.decode(whole, cut))
 
 
 def test_fp16_returns_what_half_precision_holds() -> None:

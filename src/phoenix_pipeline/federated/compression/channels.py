@@ -4,8 +4,10 @@ A model has hundreds of small arrays. An operation on each of them costs more th
 so codecs work on all of them at once.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Size, Tensor
@@ -13,6 +15,8 @@ from torch import Size, Tensor
 from phoenix_pipeline.errors import FederationError
 
 LARGEST_NIBBLE = 7
+# Values that a core's cache holds, so that several operations in a row find them there.
+_BLOCK = 1 << 18
 # The code 0 as it is written.
 _ZERO = 8
 
@@ -47,6 +51,22 @@ class Channels:
         """Which channel each value is of, int32 [n]: looking up is faster than repeating."""
         return torch.arange(len(self.lengths), dtype=torch.int32).repeat_interleave(self.lengths)
 
+    @cached_property
+    def blocks(self) -> "tuple[Block, ...]":
+        """Whole arrays that are worked on at a time: some small ones, or a large one."""
+        return tuple(self._cut())
+
+    def _cut(self) -> "Iterator[Block]":
+        start, end, shapes, first = 0, 0, list[Size](), 0
+        for size, shape in zip(self.sizes, self.shapes, strict=True):
+            end += size
+            shapes.append(shape)
+            last = len(shapes) == len(self.shapes) - first
+            if last or end - start >= _BLOCK:
+                yield Block(start, end, channels_of(tuple(shapes)))
+                first += len(shapes)
+                start, shapes = end, []
+
     def spread(self, per_channel: Tensor) -> Tensor:
         """Return ``per_channel`` [channels] as a value for each value [n]."""
         return per_channel.index_select(0, self._channel_of_each)
@@ -60,6 +80,14 @@ class Channels:
         return torch.segment_reduce(values, "max", lengths=self.lengths, unsafe=True)
 
 
+class Block(NamedTuple):
+    """The values ``start`` to ``end`` of a vector, which are the arrays of ``channels``."""
+
+    start: int
+    end: int
+    channels: Channels
+
+
 @lru_cache(maxsize=512)
 def channels_of(shapes: tuple[Size, ...]) -> Channels:
     """Return the layout of arrays of ``shapes``, which is worked out once."""
@@ -67,17 +95,17 @@ def channels_of(shapes: tuple[Size, ...]) -> Channels:
 
 
 def pack_nibbles(codes: Tensor) -> Tensor:
-    """Return uint8 [ceil(n / 2)] of ``codes`` [n] in -7..7: two in a byte, the first in the low
-    half; the last half may be left over, and is the code 0.
+    """Return uint8 [ceil(n / 2)] of int8 ``codes`` [n] in -7..7: two in a byte, the first in the
+    low half; the last half may be left over, and is the code 0.
     """
-    written = (codes + _ZERO).to(torch.uint8)
+    written = (codes + _ZERO).view(torch.uint8)
     pairs = torch.nn.functional.pad(written, (0, len(codes) % 2), value=_ZERO).view(-1, 2)
     return pairs[:, 0] | (pairs[:, 1] << 4)
 
 
 def unpack_nibbles(packed: Tensor, count: int, codec: str) -> Tensor:
-    """Return float codes [``count``] of :func:`pack_nibbles`; raises FederationError for others."""
+    """Return int8 codes [``count``] of :func:`pack_nibbles`; raises FederationError for others."""
     codes = torch.stack([packed & 15, packed >> 4], dim=1).reshape(-1)
     if bool((codes == 0).any()) or bool((codes[count:] != _ZERO).any()):
         raise FederationError(f"{codec} codes must be -7..7, padded by 0")
-    return codes[:count].float() - _ZERO
+    return codes[:count].view(torch.int8) - _ZERO

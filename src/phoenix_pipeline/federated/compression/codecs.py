@@ -7,6 +7,7 @@ message must look like, and its size, before it is there.
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -79,8 +80,9 @@ class Int8:
 
     def encode(self, values: Tensor, channels: Channels, generator: Generator) -> Vectors:
         """Round up with the probability that the value lies above the lower code."""
-        codes, scales = _quantize(values, channels, _LARGEST_CODE, generator)
-        return {"codes": codes.to(torch.int8), "scales": scales}
+        quantize = partial(_quantize, largest=_LARGEST_CODE, generator=generator)
+        codes, scales = _by_blocks(quantize, values, channels)
+        return {"codes": codes, "scales": scales}
 
     def decode(self, parts: Vectors, channels: Channels) -> Tensor:
         """Multiply; codes of -128 and scales below 0 are refused."""
@@ -100,7 +102,8 @@ class Int4:
 
     def encode(self, values: Tensor, channels: Channels, generator: Generator) -> Vectors:
         """Round up with the probability that the value lies above the lower code."""
-        codes, scales = _quantize(values, channels, LARGEST_NIBBLE, generator)
+        quantize = partial(_quantize, largest=LARGEST_NIBBLE, generator=generator)
+        codes, scales = _by_blocks(quantize, values, channels)
         return {"codes": pack_nibbles(codes), "scales": scales}
 
     def decode(self, parts: Vectors, channels: Channels) -> Tensor:
@@ -128,13 +131,15 @@ class Uniform:
 
     def encode(self, values: Tensor, channels: Channels, generator: Generator) -> Vectors:
         """Round to the nearest code, then take the scale of least squares; nothing is random."""
-        arrays = channels.as_vectors
+        codes, scales = _by_blocks(self._quantize, values, channels.as_vectors)
+        return {"codes": pack_nibbles(codes), "scales": scales}
+
+    def _quantize(self, values: Tensor, arrays: Channels) -> tuple[Tensor, Tensor]:
         widths = self.step * (arrays.sums(values.square()) / arrays.lengths).sqrt()
         safe = torch.where(widths > 0, widths, torch.ones_like(widths))
         codes = (values / arrays.spread(safe)).round_().clamp_(-LARGEST_NIBBLE, LARGEST_NIBBLE)
         used = arrays.sums(codes.square()).clamp_min_(1.0)
-        scales = arrays.sums(values * codes) / used
-        return {"codes": pack_nibbles(codes), "scales": scales}
+        return codes, arrays.sums(values * codes) / used
 
     def decode(self, parts: Vectors, channels: Channels) -> Tensor:
         """Multiply; codes of -8, scales below 0 and a padding that is not 0 are refused."""
@@ -213,11 +218,25 @@ CODECS = Registry[BuildCodec](
 def _quantize(
     values: Tensor, channels: Channels, largest: int, generator: Generator
 ) -> tuple[Tensor, Tensor]:
-    """Return float codes [n], at most ``largest`` in size, and the scales [channels]."""
+    """Return whole float codes [n], at most ``largest`` in size, and the scales [channels]."""
     scales = channels.maxima(values.abs()) / largest
     safe = channels.spread(torch.where(scales > 0, scales, torch.ones_like(scales)))
     drawn = torch.rand(values.shape, generator=generator)
     return (values / safe + drawn).floor().clamp(-largest, largest), scales
+
+
+def _by_blocks(
+    quantize: Callable[[Tensor, Channels], tuple[Tensor, Tensor]],
+    values: Tensor,
+    channels: Channels,
+) -> tuple[Tensor, Tensor]:
+    """Return int8 codes [n] and scales [channels] that ``quantize`` makes of each block."""
+    codes = torch.empty(len(values), dtype=torch.int8)
+    scales = []
+    for start, end, own in channels.blocks:
+        codes[start:end], of_block = quantize(values[start:end], own)
+        scales.append(of_block)
+    return codes, torch.cat(scales)
 
 
 def _nibbles_and_scales(channels: Channels) -> Lengths:
@@ -229,11 +248,14 @@ def _nibbles_and_scales(channels: Channels) -> Lengths:
 
 def _scaled(parts: Vectors, channels: Channels, codec: str) -> Tensor:
     """Return codes times scales [n]; raises FederationError, naming ``codec``, for odd ones."""
-    scales = parts["scales"]
-    codes = unpack_nibbles(parts["codes"], sum(channels.sizes), codec)
+    scales, values = parts["scales"], torch.empty(sum(channels.sizes))
+    codes = unpack_nibbles(parts["codes"], len(values), codec)
     if bool((scales < 0).any()):
         raise FederationError(f"{codec} scales must be 0 or more")
-    return codes * channels.spread(scales)
+    of_blocks = scales.split([len(own.lengths) for *_, own in channels.blocks])
+    for (start, end, own), scale in zip(channels.blocks, of_blocks, strict=True):
+        torch.mul(codes[start:end], own.spread(scale), out=values[start:end])
+    return values
 
 
 def _to_fp16(array: Tensor) -> Tensor:
