@@ -67,22 +67,42 @@ def test_the_line(
     ("workers", "fraction", "together"), [(2, 1.0, 1), (1, 1.0, 2), (1, 0.5, 1)]
 )
 def test_a_step_is_that_of_as_many_clients_as_a_worker_stacks(
-    workers: int, fraction: float, together: int, monkeypatch: pytest.MonkeyPatch
+    workers: int,
+    fraction: float,
+    together: int,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    stacked: list[int] = []
+    stacked: list[tuple[int, int]] = []
     train = DiffusionFamily.train_stacked
 
     def watch(
         self: DiffusionFamily, network: nn.Module, tasks: list[ClientTask], *rest: Any
     ) -> Any:
-        stacked.append(len(tasks))
+        stacked.append((len(tasks), tasks[0].work.steps))
         return train(self, network, tasks, *rest)
 
     monkeypatch.setattr(DiffusionFamily, "train_stacked", watch)
     job = make_job(8)
     config = job.config.model_copy(update={"workers": workers, "client_fraction": fraction})
-    announce_time(replace(job, config=config))
-    assert stacked == ([] if together == 1 else [together] * 2)
+    with caplog.at_level("INFO"):
+        announce_time(replace(job, config=config))
+    assert stacked == ([] if together == 1 else [(together, steps) for steps in (1, 1, 3)])
+    assert ("2 clients as one program" in caplog.text) == (together == 2)
+
+
+def test_what_a_stack_takes_beside_its_steps_is_not_counted_as_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = [0.0]
+
+    def train(self: DiffusionFamily, network: nn.Module, tasks: list[ClientTask], *_: Any) -> None:
+        clock[0] += 10.0 + 0.5 * tasks[0].work.steps
+
+    monkeypatch.setattr(DiffusionFamily, "train_stacked", train)
+    monkeypatch.setattr(time_estimate.time, "perf_counter", lambda: clock[0])
+    # Half a second a step, for two clients.
+    assert time_estimate._time_step(make_job(8), torch.device("cpu"), 2) == 0.25
 
 
 @pytest.mark.parametrize("family", ["diffusion", "dcgan"])
