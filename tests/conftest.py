@@ -4,8 +4,21 @@ On two busy cores a small network trains twenty times slower with two threads th
 """
 
 import os
+from collections.abc import Iterator
+
+import pytest
 
 from phoenix_pipeline.offline import stay_offline
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 stay_offline()
+
+
+@pytest.fixture(autouse=True)
+def _threads_are_given_back() -> Iterator[None]:
+    """One test that left torch two threads made those after it take twenty times as long."""
+    import torch  # after the threads are set above
+
+    before = torch.get_num_threads()
+    yield
+    assert torch.get_num_threads() == before
