@@ -10,7 +10,7 @@ import io
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import matplotlib
@@ -131,6 +131,8 @@ _DARK_RULES = " ".join(
 )
 
 
+# A figure is shown in the report and lies in a file; nobody changes it once it was drawn.
+@lru_cache(maxsize=32)
 def figure_svg(figure: Figure) -> str:
     """Return a transparent SVG, letters as outlines; the same figure gives the same text."""
     _settle(figure)
