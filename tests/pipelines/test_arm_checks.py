@@ -17,6 +17,7 @@ from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.registry import register
 
 KRUM = {"rule": "krum", "num_byzantine": 1}
+UNCLIPPED = {"aggregation": {"rule": "mean", "clip_norm": {"bound": None}}}
 IMAGES = ImageSet(np.zeros((8, 1, 8, 8), dtype=np.uint8))
 
 
@@ -36,6 +37,13 @@ def test_a_rule_for_more_clients_than_there_are_is_refused() -> None:
         assign(5, client_fraction=0.6)
     with pytest.raises(SettingsError, match=r"krum needs 5 replies.*1 clients"):
         assign(5, pooled=True)
+
+
+def test_usplit_with_one_client_in_a_round_is_refused() -> None:
+    halves = {"compression": {"partial_update": "usplit"}, **UNCLIPPED}
+    assert assign(2, **halves)["client_id"].nunique() == 2
+    with pytest.raises(SettingsError, match=r"1 client trains in one.*client_fraction"):
+        assign(2, client_fraction=0.5, **halves)
 
 
 def test_the_nodes_of_a_deployment_are_counted_when_they_are_there() -> None:
