@@ -119,7 +119,8 @@ def shared_legend(figure: Figure, handles: list[Any], labels: list[str]) -> None
 def _settle(figure: Figure) -> None:
     """Lay ``figure`` out, once for all files of it."""
     if (layout := figure.get_layout_engine()) is not None:
-        layout.execute(figure)
+        if figure.axes:
+            layout.execute(figure)
         figure.set_layout_engine("none")
 
 
