@@ -11,7 +11,7 @@ ARGS ?=
 PORT ?= 5000
 BIN := .venv/bin
 READY := .venv/.ready
-# Test files side by side, one thread each; the longest file alone takes about two minutes.
+# Test files side by side, one thread each; the longest file alone takes about a minute.
 WORKERS := --numprocesses auto --maxprocesses 4 --dist loadfile
 
 help: ## show this list

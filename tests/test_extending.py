@@ -4,8 +4,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from phoenix_pipeline.config import ArmSettings, ModelConfig
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.json_files import read_json
 from phoenix_pipeline.registry import KINDS, _import, foreign_names, load_extensions, register
+from tests.pipelines.warm_command import run_warm
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ROOT / "src" / "phoenix_pipeline"
@@ -62,17 +61,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(folder: Path, *arguments: str) -> None:
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "phoenix_pipeline", "--env", "smoke"),
-            *("--conf-source", str(folder / "conf"), *arguments),
-        ],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{folder}", "PHOENIX_TRACKING": "0"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
+    done = run_warm(
+        ROOT,
+        ["--env", "smoke", "--conf-source", str(folder / "conf"), *arguments],
+        {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{folder}", "PHOENIX_TRACKING": "0"},
+        "phoenix_pipeline",
     )
     assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-3000:]
 

@@ -1,6 +1,7 @@
 """What a site would send: the very arrays of a real round, and nothing left behind."""
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -121,6 +122,29 @@ def test_what_the_site_does_not_allow_is_told(tmp_path: Path, node: str) -> None
     with pytest.raises(FederationError, match="would not take part: SiteRefusal: "):
         dry_run(f"{node} min-noise-multiplier=1.0", tmp_path / "out", GIVEN)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_site_alone_is_in_no_pair_and_sends_all_that_it_may_be_asked_for(
+    tmp_path: Path, node: str
+) -> None:
+    pairs = {
+        "compression": {"partial_update": "usplit"},
+        "aggregation": {"clip_norm": {"bound": None}},
+    }
+    plain = dry_run(node, tmp_path / "out", GIVEN)["made_of"]
+    given = {**GIVEN, "federation": {**GIVEN["federation"], **pairs}}
+    (_, answer) = dry_run(node, tmp_path / "out", given)["answers"]
+    sent = sum(array["bytes"] for array in answer["arrays"].values()) // 4
+    assert sent == sum(math.prod(shape) for shape in plain.values())
+
+
+def test_what_the_coordinator_could_not_begin_is_refused(tmp_path: Path, node: str) -> None:
+    private = {"enabled": True, "noise_multiplier": 1.0}
+    given = {**GIVEN, "federation": {**GIVEN["federation"], "differential_privacy": private}}
+    assert dry_run(node, tmp_path / "out", given)["answers"]
+    given["threshold_filter"] = {"enabled": True}
+    with pytest.raises(SettingsError, match=r"threshold_filter.enabled: scores of clients are"):
+        dry_run(node, tmp_path, given)
 
 
 @pytest.mark.parametrize(

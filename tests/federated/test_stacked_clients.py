@@ -2,6 +2,8 @@
 
 import logging
 import weakref
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,17 @@ def options_of(stacked: int, workers: int = 1, **options: Any) -> dict[str, Any]
     return {**data, **told, **options}
 
 
+@pytest.fixture(scope="module")
+def all_at_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], FederatedResult]:
+    """Return what trains a combination with its five clients as one program, once."""
+
+    @cache
+    def train(name: str) -> FederatedResult:
+        return run(tmp_path_factory.mktemp("all_at_once"), 5, **COMBINATIONS[name])
+
+    return train
+
+
 def assert_same_rounds(one: FederatedResult, other: FederatedResult, compressed: bool) -> None:
     """Codes are deflated: how far depends on each of them, and so on how sums were rounded."""
     counted = ["round", "client_id", "steps", "images_trained", "status"]
@@ -68,22 +81,24 @@ def assert_same_rounds(one: FederatedResult, other: FederatedResult, compressed:
 
 
 @pytest.mark.parametrize("name", COMBINATIONS)
-def test_stacked_rounds_end_like_one_client_after_another(name: str, tmp_path: Path) -> None:
+def test_stacked_rounds_end_like_one_client_after_another(
+    name: str, all_at_once: Callable[[str], FederatedResult], tmp_path: Path
+) -> None:
     options = COMBINATIONS[name]
-    one, all_at_once = (run(tmp_path / str(n), n, **options) for n in (1, 5))
-    assert not same(one.raw, all_at_once.raw), "the clients were not stacked"
+    one, stacked = run(tmp_path, 1, **options), all_at_once(name)
+    assert not same(one.raw, stacked.raw), "the clients were not stacked"
     rounding = {"int8": 1e-3, "few bits": 1e-3, "bf16": 1e-2}.get(name, 1e-4)
     for array, expected in one.raw.items():
         if array.endswith("to_k.bias"):
             continue  # its gradient is zero, and AdamW makes steps of the rounding
-        apart = (all_at_once.raw[array] - expected).abs()
+        apart = (stacked.raw[array] - expected).abs()
         assert apart.median().item() < rounding, array
     for client in one.connected:
         for array, value in one.client_state(client).personal.items():
             torch.testing.assert_close(
-                all_at_once.client_state(client).personal[array], value, rtol=1e-2, atol=1e-4
+                stacked.client_state(client).personal[array], value, rtol=1e-2, atol=1e-4
             )
-    assert_same_rounds(one, all_at_once, compressed="compression" in options)
+    assert_same_rounds(one, stacked, compressed="compression" in options)
 
 
 @pytest.mark.parametrize("name", COMBINATIONS)
@@ -97,11 +112,12 @@ def test_an_interrupted_stacked_run_ends_with_the_same_bits(name: str, tmp_path:
 
 
 @pytest.mark.parametrize("name", COMBINATIONS)
-def test_threads_for_messages_and_files_change_nothing(name: str, tmp_path: Path) -> None:
+def test_threads_for_messages_and_files_change_nothing(
+    name: str, all_at_once: Callable[[str], FederatedResult], tmp_path: Path
+) -> None:
     options = COMBINATIONS[name]
-    alone, beside = (
-        run(tmp_path / str(n), 5, **{**options, "threads_per_client": n}) for n in (1, 3)
-    )
+    alone = all_at_once(name)
+    beside = run(tmp_path, 5, **{**options, "threads_per_client": 3})
     for array, expected in alone.raw.items():
         if not array.endswith("to_k.bias"):  # as above
             torch.testing.assert_close(beside.raw[array], expected, rtol=1e-3, atol=2e-5)

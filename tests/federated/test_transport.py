@@ -10,7 +10,7 @@ from flwr.app import ArrayRecord, ConfigRecord
 from torch import Tensor
 
 from phoenix_pipeline.config import CompressionConfig, LinkConfig
-from phoenix_pipeline.errors import FederationError, SettingsError
+from phoenix_pipeline.errors import FederationError
 from phoenix_pipeline.federated.client_state import ClientState
 from phoenix_pipeline.federated.compression.codecs import codec_of
 from phoenix_pipeline.federated.compression.partial_updates import assign_halves, sent_names
@@ -211,12 +211,6 @@ def test_usplit_takes_each_half_from_the_client_that_sent_it(tmp_path: Path) -> 
         row = split.rounds[split.rounds["client_id"] == client]
         size = message_bytes({n: alone.raw[n] for n in names}, None)
         assert 0 <= int(row["bytes_up"].iloc[0]) - size < OVERHEAD
-
-
-def test_usplit_with_one_client_in_a_round_is_refused(tmp_path: Path) -> None:
-    config = compression(partial_update="usplit")
-    with pytest.raises(SettingsError, match=r"1 client trains in one.*client_fraction"):
-        federate(tmp_path, compression=config, client_fraction=0.5)
 
 
 def test_personal_layers_stay_and_the_rest_is_compressed(tmp_path: Path) -> None:

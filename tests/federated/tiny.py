@@ -62,8 +62,10 @@ def job(*, rounds: int = 2, **options: Any) -> FederatedJob:
     given = {k: options.pop(k) for k in list(options) if k in FederatedJob.__dataclass_fields__}
     own = OwnModels(options.pop("base", None), options.pop("autoencoder", None))
     work = LocalWorkConfig(unit="steps", amount=2)
-    # One client after another: what others are held against bit for bit.
-    plain = {"num_rounds": rounds, "local_work": work, "stacked_clients": 1}
+    # One client after another: what others are held against bit for bit. One thread, as images
+    # of this side have by themselves.
+    one = {"stacked_clients": 1, "threads_per_client": 1}
+    plain = {"num_rounds": rounds, "local_work": work, **one}
     config = FederationConfig(**{**plain, **options})
     defaults = {
         "images": make_images(),

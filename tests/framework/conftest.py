@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kedro.framework.project import configure_project, pipelines
+from kedro.framework import project as kedro_project
+from kedro.framework.project import LOGGING, configure_project, pipelines
 
 FILES = {
     "pyproject.toml": """
@@ -65,6 +66,16 @@ fedavg: {training: {batch_size: 8}}
 }
 
 
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a database without runs: MLflow takes a second to make its tables."""
+    from mlflow import MlflowClient
+
+    file = tmp_path_factory.mktemp("database") / "mlflow.db"
+    MlflowClient(f"sqlite:///{file}").search_experiments()
+    return file
+
+
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Make the project, with tracking off, and the current folder."""
@@ -74,7 +85,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(sys, "path", [str(Path(__file__).parent), *sys.path])
-    configure_project("phoenix_pipeline")
+    if kedro_project.PACKAGE_NAME == "phoenix_pipeline":
+        LOGGING.set_project_logging("phoenix_pipeline")  # what changes from test to test
+    else:
+        configure_project("phoenix_pipeline")
     pipelines.configure("tiny_registry")
     handlers = logging.getLogger().handlers[:]
     yield tmp_path

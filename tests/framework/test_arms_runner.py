@@ -151,8 +151,9 @@ def test_what_runs_beside_trainings_gives_way(log: Log, monkeypatch: pytest.Monk
         # After the last training nothing is at work any more.
         assert (usual, 2, 2) in {log.priorities[f"{arm} scored"] for arm in ARMS}
     finally:
-        torch.set_num_threads(threads)
+        # It also sets OpenMP's threads to what they were when it began.
         limits.restore_original_limits()
+        torch.set_num_threads(threads)
 
 
 def test_an_arm_that_fails_ends_the_others(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:

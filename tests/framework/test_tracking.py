@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -30,8 +31,9 @@ ARMS = ("centralized", "fedavg", "data_sharing", "personalization", "dcgan")
 
 
 @pytest.fixture
-def tracked(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def tracked(project: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
+    shutil.copy(empty_database, project)
     (project / "conf/base/mlflow.yml").write_text("experiment: tiny\n")
     for split in ("train", "test"):
         (project / f"data/01_raw/{split}.parquet").write_text("never opened")

@@ -10,9 +10,14 @@ import pytest
 from phoenix_pipeline.arms.setup import assign_images, check_arm
 from phoenix_pipeline.config import ArmSettings, RunConfig
 from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.federated.compression.channels import Channels
+from phoenix_pipeline.federated.compression.codecs import Int8
+from phoenix_pipeline.federated.wire import Lengths
 from phoenix_pipeline.images import ImageSet
+from phoenix_pipeline.registry import register
 
 KRUM = {"rule": "krum", "num_byzantine": 1}
+UNCLIPPED = {"aggregation": {"rule": "mean", "clip_norm": {"bound": None}}}
 IMAGES = ImageSet(np.zeros((8, 1, 8, 8), dtype=np.uint8))
 
 
@@ -34,6 +39,13 @@ def test_a_rule_for_more_clients_than_there_are_is_refused() -> None:
         assign(5, pooled=True)
 
 
+def test_usplit_with_one_client_in_a_round_is_refused() -> None:
+    halves = {"compression": {"partial_update": "usplit"}, **UNCLIPPED}
+    assert assign(2, **halves)["client_id"].nunique() == 2
+    with pytest.raises(SettingsError, match=r"1 client trains in one.*client_fraction"):
+        assign(2, client_fraction=0.5, **halves)
+
+
 def test_the_nodes_of_a_deployment_are_counted_when_they_are_there() -> None:
     assert assign(3, engine="deployment")["client_id"].nunique() == 3
 
@@ -47,6 +59,25 @@ def test_a_filter_may_not_leave_too_few_for_the_rule(tmp_path: Path) -> None:
     )
     with pytest.raises(SettingsError, match=r"min_clients is 2, but .*krum needs 5 replies"):
         check_arm(IMAGES, IMAGES, settings, RunConfig(), tmp_path)
+
+
+class NamedLikeADtype(Int8):
+    """A codec whose scales would take the place of arrays that are sent whole."""
+
+    def parts(self, channels: Channels) -> Lengths:
+        own = super().parts(channels)
+        return {"codes": own["codes"], "float32": own["scales"]}
+
+
+@pytest.mark.parametrize("way", ["up", "down"])
+def test_a_codec_with_the_name_of_a_dtype_is_refused(tmp_path: Path, way: str) -> None:
+    register("codecs", "like_a_dtype", lambda config: NamedLikeADtype())
+    unet = {"block_out_channels": (8,), "attention_resolutions": (), "norm_num_groups": 4}
+    settings = ArmSettings(
+        model={"unet": unet}, federation={"compression": {way: {"codec": "like_a_dtype"}}}
+    )
+    with pytest.raises(SettingsError, match="NamedLikeADtype names a vector float32, as"):
+        check_arm(IMAGES, IMAGES, settings, RunConfig(device="cpu"), tmp_path)
 
 
 def test_rounds_without_enough_clients_are_refused_beforehand() -> None:

@@ -24,6 +24,7 @@ import yaml
 
 from phoenix_pipeline.api.settings import ARM_NAMES, arm_settings, shared_group
 from phoenix_pipeline.arms.arm_model import ArmModel
+from phoenix_pipeline.arms.setup import check_privacy_of
 from phoenix_pipeline.checkpoints import save_tensors
 from phoenix_pipeline.config import ARM_GROUPS, ArmSettings, ImagesConfig, deep_merge
 from phoenix_pipeline.errors import PhoenixError, SettingsError
@@ -97,6 +98,7 @@ def _job(given: dict[str, Any], arm: str, own: "OwnModels") -> "FederatedJob":
     chosen = arm_settings(arm, groups)
     blank = _blank_images(images, given.get(_CLASSES))
     model = ArmModel.of(blank, _with_own_folders(chosen, own), run)
+    check_privacy_of(model)
     return FederatedJob(
         images=blank,
         client_images=pd.DataFrame({"client_id": [], "image_index": []}),

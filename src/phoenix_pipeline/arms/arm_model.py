@@ -69,12 +69,19 @@ class ArmModel:
 
     @classmethod
     def of(cls, train: ImageSet, settings: ArmSettings, run: RunConfig) -> "ArmModel":
-        """Build the network; raises SettingsError if the images or the device do not fit."""
+        """Settle what waits for the images, and :meth:`build`; raises SettingsError."""
+        return cls.build(train, settle_arm(settings, train.image_size), run)
+
+    @classmethod
+    def build(cls, train: ImageSet, settings: ArmSettings, run: RunConfig) -> "ArmModel":
+        """Build the network of ``settings``, which are without ``auto``.
+
+        Raises SettingsError: the images or the device do not fit.
+        """
         from phoenix_pipeline.federated.compression.partial_updates import layers_that_stay
         from phoenix_pipeline.federated.personal_layers import personal_prefixes
 
         resolve_device(run.device)
-        settings = settle_arm(settings, train.image_size)
         model, family = settings.model, family_of(settings.model)
         channels, side, _ = trained_shape(train.channels, train.image_size, find_latents(model))
         classes = train.class_names if model.conditioning == "labels" else ()

@@ -50,9 +50,7 @@ _PLAIN_TRAINING = {
 
 def check_clients(federation: FederationConfig, clients: list[int]) -> None:
     """Refuse settings that these ``clients`` cannot satisfy, even if all of them answer."""
-    from phoenix_pipeline.federated.aggregation import check_num_replies
-    from phoenix_pipeline.federated.compression.partial_updates import check_split
-    from phoenix_pipeline.federated.fleet import Attendance
+    from phoenix_pipeline.federated.fleet import Attendance, check_round
     from phoenix_pipeline.federated.work_plan import round_size
 
     Attendance(federation, clients)
@@ -65,8 +63,7 @@ def check_clients(federation: FederationConfig, clients: list[int]) -> None:
             f"{most} train in a round (federation.client_fraction is "
             f"{federation.client_fraction:g}); allowed: 1 to {most}"
         )
-    check_num_replies(federation, count)
-    check_split(federation, count)
+    check_round(federation, len(clients))
 
 
 def check_personalization(settings: ArmSettings, layers: tuple[str, ...]) -> None:

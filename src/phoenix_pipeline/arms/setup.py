@@ -68,9 +68,10 @@ def check_arm(
     check_loss(settings)
     check_lora(settings)
     family_of(settings.model).check_sampling(settings.model, settings.sampling)
-    model = ArmModel.of(train, settings, run)
+    model = ArmModel.build(train, settings, run)
     check_rule(settings, model.layers)
-    _check_privacy(model)
+    check_privacy_of(model)
+    check_codecs(model)
     Strategies.of(settings.federation.strategies).check(settings)
     check_personalization(settings, model.layers)
     check_pool(settings)
@@ -79,7 +80,8 @@ def check_arm(
     return {**model.summary(), "settled": list_settled(given, settings)}
 
 
-def _check_privacy(model: ArmModel) -> None:
+def check_privacy_of(model: ArmModel) -> None:
+    """Refuse what the epsilon of this arm would not cover; raises SettingsError."""
     from phoenix_pipeline.federated.privacy.checks import check_privacy
 
     settings, pool = model.settings, model.settings.shared_pool
@@ -92,6 +94,19 @@ def _check_privacy(model: ArmModel) -> None:
         uploads_personal=settings.personal_layers.final_average or released,
         shares_images=pool.beta > 0 and pool.source == "clients",
     )
+
+
+def check_codecs(model: ArmModel) -> None:
+    """Refuse a codec whose vectors would take the place of other arrays; raises SettingsError."""
+    from phoenix_pipeline.federated.compression.codecs import codec_of
+    from phoenix_pipeline.federated.compression.updates import plan_message
+    from phoenix_pipeline.federated.personal_layers import split_personal
+    from phoenix_pipeline.federated.wire import Layout
+
+    shared, _ = split_personal(model.network.state_dict(), model.layers)
+    compression = model.settings.federation.compression
+    for way in (compression.up, compression.down):
+        plan_message(Layout.of(shared), codec_of(way))
 
 
 def _check_start(model: ArmModel, checkpoints: Path) -> None:

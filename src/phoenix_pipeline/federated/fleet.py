@@ -8,7 +8,10 @@ from flwr.app import Message
 
 from phoenix_pipeline.config import FederationConfig
 from phoenix_pipeline.errors import SettingsError
+from phoenix_pipeline.federated.aggregation import check_num_replies
 from phoenix_pipeline.federated.client_state import ClientState
+from phoenix_pipeline.federated.compression.partial_updates import check_split
+from phoenix_pipeline.federated.work_plan import round_size
 
 RollCall = Callable[[int], Mapping[int, str]]
 
@@ -46,6 +49,16 @@ class Fleet:
     client_state: Callable[[int], ClientState]
     roll_call: RollCall = lambda server_round: {}
     write_states: Callable[[int], None] = lambda oldest_checkpoint: None
+
+
+def check_round(config: FederationConfig, num_clients: int) -> None:
+    """Raise SettingsError if a round of ``num_clients`` is too small for the rule or for usplit.
+
+    It is called once the clients are known: when an arm is set up, or its nodes have connected.
+    """
+    count = round_size(num_clients, config)
+    check_num_replies(config, count)
+    check_split(config, count)
 
 
 _FOR_EVER = 1 << 30

@@ -14,8 +14,6 @@ from torch import nn
 
 from phoenix_pipeline.config import DpSgdConfig
 from phoenix_pipeline.families import family_of
-from phoenix_pipeline.federated.aggregation import check_num_replies
-from phoenix_pipeline.federated.compression.partial_updates import check_split
 from phoenix_pipeline.federated.fleet import Fleet
 from phoenix_pipeline.federated.history import (
     SERVER,
@@ -28,7 +26,6 @@ from phoenix_pipeline.federated.job import FederatedJob, FederatedResult
 from phoenix_pipeline.federated.own_models import as_trained
 from phoenix_pipeline.federated.personal_layers import split_personal
 from phoenix_pipeline.federated.personal_upload import average_personal_layers
-from phoenix_pipeline.federated.privacy.checks import check_privacy
 from phoenix_pipeline.federated.privacy.client_level import ClientLevelPrivacy
 from phoenix_pipeline.federated.records import pack_weights, unpack_weights
 from phoenix_pipeline.federated.round_teller import OnRound, RoundTeller, keep_snapshot
@@ -36,7 +33,6 @@ from phoenix_pipeline.federated.run_state import CLIENTS_FOLDER, SERVER_FOLDER, 
 from phoenix_pipeline.federated.strategy import OnReply, PhoenixStrategy
 from phoenix_pipeline.federated.threshold_filter import Monitor
 from phoenix_pipeline.federated.wire import Layout
-from phoenix_pipeline.federated.work_plan import round_size
 from phoenix_pipeline.hardware import resolve_device
 from phoenix_pipeline.optimization.work import ClientTask, LocalWork
 from phoenix_pipeline.quantities import counted
@@ -59,12 +55,9 @@ def run_program(job: FederatedJob, folder: Path, fleet: Fleet, watch: Watch) -> 
     """Run all rounds over ``fleet``; resume from ``folder`` if possible.
 
     Raises FederationError: a round had too few usable replies; the last checkpoint stands.
-    Raises SettingsError: the aggregation rule, or ``usplit``, needs more clients than there are.
+    Raises SettingsError: the aggregation rule needs more clients than train in a round.
     Raises CheckpointError: ``folder`` has an unfinished run of other settings; nothing was touched.
     """
-    count = round_size(len(fleet.sizes), job.config)
-    check_num_replies(job.config, count)
-    check_split(job.config, count)
     run = _begin(job, folder, resolve_device(job.device))
     teller = RoundTeller(run, job.config.link, job.config.num_rounds, watch.on_round)
     for number in range(1, run.rounds_done + 1):
@@ -95,14 +88,6 @@ def _begin(job: FederatedJob, folder: Path, device: torch.device) -> RunState:
     network = settings.open_network(job.own.base)
     if job.start is not None:
         network.load_state_dict(dict(job.start))
-    check_privacy(
-        job.config,
-        settings.training,
-        network,
-        filters_clients=job.reference is not None,
-        uploads_personal=bool(settings.personal_layers)
-        and (job.final_average is not None or job.config.waits_for_released_layers),
-    )
     shared, personal = split_personal(network.state_dict(), settings.personal_layers)
     run = RunState(folder / SERVER_FOLDER, job.identity(), shared, settings.training.ema_horizon)
     relative = settings.compression.down.relative_to == "last_broadcast"

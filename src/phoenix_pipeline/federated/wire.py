@@ -185,6 +185,11 @@ def _key(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
+def is_dtype_name(name: str) -> bool:
+    """Return whether ``name`` may be that of a vector with arrays of a dtype, such as float32."""
+    return isinstance(getattr(torch, name, None), torch.dtype)
+
+
 Groups = Mapping[str, Mapping[str, Tensor]]
 
 

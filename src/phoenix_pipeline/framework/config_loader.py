@@ -6,7 +6,9 @@ changes single settings of it. Whatever an arm's block sets wins over the group,
 set: base < environment < ``--params`` decides within each of the two, not between them.
 """
 
+import copy
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +65,7 @@ class PhoenixConfigLoader(OmegaConfigLoader):
         Raises SettingsError, in one line, for every unknown name and value that is not allowed.
         """
         if key == "parameters":
-            return self._compose(self._merged_parameters())
+            return self._compose(copy.deepcopy(self._merged))
         value = super().__getitem__(key)
         return self._globals_with_paths(value) if key == "globals" else value
 
@@ -77,7 +79,7 @@ class PhoenixConfigLoader(OmegaConfigLoader):
     def arms(self) -> tuple[str, ...]:
         """The names of the arms; their settings are not looked at. Raises SettingsError."""
         problems: list[str] = []
-        declared = self._block(self._merged_parameters(), ARMS, problems)
+        declared = self._block(self._merged, ARMS, problems)
         if problems := [*problems, *wrong_names(declared, self.origin)]:
             raise SettingsError("; ".join(problems))
         return tuple(declared)
@@ -85,12 +87,14 @@ class PhoenixConfigLoader(OmegaConfigLoader):
     @property
     def on_request(self) -> tuple[str, ...]:
         """Those of the arms that a plain run leaves out."""
-        declared = self._block(self._merged_parameters(), ARMS, [])
+        declared = self._block(self._merged, ARMS, [])
         return tuple(
             arm for arm in declared if self._block(declared, arm, []).get(ON_REQUEST) is True
         )
 
-    def _merged_parameters(self) -> dict[str, Any]:
+    @cached_property
+    def _merged(self) -> dict[str, Any]:
+        """The parameters of all files; merging takes a tenth of a second each time."""
         try:
             return dict(super().__getitem__("parameters"))
         except TypeError as error:
@@ -141,9 +145,8 @@ class PhoenixConfigLoader(OmegaConfigLoader):
     def _load_extensions(self, run: Mapping[str, Any]) -> list[str]:
         """Import the modules of ``run.extensions``, whose components settings may then name."""
         try:
-            load_extensions(
-                RunConfig.model_validate({"extensions": run.get("extensions", ())}).extensions
-            )
+            named = RunConfig.model_validate({"extensions": run.get("extensions", ())})
+            load_extensions(named.extensions)
         except ValidationError:
             return []  # The group's own check says what is wrong.
         except SettingsError as error:

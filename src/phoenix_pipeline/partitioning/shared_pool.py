@@ -64,19 +64,20 @@ def draw_shared_pool(
         }
     )
     training = _training_table(partition, config, pool, shares)
-    without = np.setdiff1d(clients, training["client_id"])
-    if len(without):
-        keep = (
-            "shared_pool.keep_private_copy: true"
-            if config.source == "clients"
-            else "shared_pool.source: clients"
-        )
-        raise SettingsError(
-            f"client {without[0]} would have nothing to train on after its images left for the "
-            f"pool; raise shared_pool.alpha ({config.alpha:g}), lower shared_pool.beta "
-            f"({config.beta:g}) or set {keep}"
-        )
+    _refuse_idle(np.setdiff1d(clients, training["client_id"]), config)
     return SharedPool(np.sort(pool), shares, training)
+
+
+def _refuse_idle(clients: np.ndarray, config: SharedPoolConfig) -> None:
+    if len(clients) == 0:
+        return
+    of_clients = config.source == "clients"
+    keep = "keep_private_copy: true" if of_clients else "source: clients"
+    raise SettingsError(
+        f"client {clients[0]} would have nothing to train on after its images left for the "
+        f"pool; raise shared_pool.alpha ({config.alpha:g}), lower shared_pool.beta "
+        f"({config.beta:g}) or set shared_pool.{keep}"
+    )
 
 
 def _leaves_owners(config: SharedPoolConfig) -> bool:

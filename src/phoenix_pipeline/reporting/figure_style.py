@@ -10,7 +10,7 @@ import io
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import matplotlib
@@ -118,8 +118,9 @@ def shared_legend(figure: Figure, handles: list[Any], labels: list[str]) -> None
 
 def _settle(figure: Figure) -> None:
     """Lay ``figure`` out, once for all files of it."""
-    if figure.get_layout_engine() is not None:
-        figure.draw_without_rendering()
+    if (layout := figure.get_layout_engine()) is not None:
+        if figure.axes:
+            layout.execute(figure)
         figure.set_layout_engine("none")
 
 
@@ -131,6 +132,8 @@ _DARK_RULES = " ".join(
 )
 
 
+# A figure is shown in the report and lies in a file; nobody changes it once it was drawn.
+@lru_cache(maxsize=32)
 def figure_svg(figure: Figure) -> str:
     """Return a transparent SVG, letters as outlines; the same figure gives the same text."""
     _settle(figure)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 from PIL import Image
 
@@ -15,6 +16,7 @@ from phoenix_pipeline.metrics.arm_metrics import ArmMetrics, Histogram
 from phoenix_pipeline.reporting.figure_style import (
     INK,
     MUTED,
+    ArmStyle,
     arm_styles,
     draw_sentence,
     new_figure,
@@ -149,16 +151,7 @@ def draw_sorted_classes(
     styles, handles = arm_styles(arm for arms in shares.values() for arm in arms), {}
     for axes, (partition, arms) in zip(panels, shares.items(), strict=False):
         for arm, runs in arms.items():
-            mean, spread = sorted_shares(runs)
-            ranks = np.arange(1, len(mean) + 1)
-            style = styles[arm]
-            (handles[arm],) = axes.plot(
-                ranks, mean, color=style.color, linestyle=style.dash, marker="o", markersize=4
-            )
-            band = (np.maximum(mean - spread, 0), mean + spread)
-            axes.fill_between(ranks, *band, color=style.color, alpha=0.15, linewidth=0)
-            if len(ranks) <= _MAX_TICKS:
-                axes.set_xticks(ranks)
+            handles[arm] = _draw_means(axes, runs, styles[arm])
         if training_shares is not None:
             ideal, _ = sorted_shares([training_shares])
             (handles["training images"],) = axes.plot(
@@ -172,3 +165,16 @@ def draw_sorted_classes(
     panels[0].set_ylabel("share of samples")
     shared_legend(figure, list(handles.values()), list(handles))
     return figure
+
+
+def _draw_means(axes: Axes, runs: Sequence[Sequence[float]], style: ArmStyle) -> Line2D:
+    mean, spread = sorted_shares(runs)
+    ranks = np.arange(1, len(mean) + 1)
+    (line,) = axes.plot(
+        ranks, mean, color=style.color, linestyle=style.dash, marker="o", markersize=4
+    )
+    band = (np.maximum(mean - spread, 0), mean + spread)
+    axes.fill_between(ranks, *band, color=style.color, alpha=0.15, linewidth=0)
+    if len(ranks) <= _MAX_TICKS:
+        axes.set_xticks(ranks)
+    return line

@@ -13,7 +13,7 @@ from flwr.app import Array, ConfigRecord, Context, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 
 from phoenix_pipeline.config import DeploymentConfig
-from phoenix_pipeline.errors import FederationError
+from phoenix_pipeline.errors import FederationError, SettingsError
 from phoenix_pipeline.federated.client_app import OpenSite, build_client_app
 from phoenix_pipeline.federated.client_state import ClientStates
 from phoenix_pipeline.federated.engines.in_process import InProcessGrid
@@ -105,6 +105,27 @@ def test_too_few_that_can_answer_stop_the_start(tmp_path: Path) -> None:
     with (
         grid_of(sites, (0, 7)) as grid,
         pytest.raises(FederationError, match=r"1 nodes can take part.*node 8: fault: its"),
+    ):
+        open_fleet(grid, told, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"aggregation": {"rule": "median"}}, "median needs 3 replies.*but 2 clients train"),
+        (
+            {"compression": {"partial_update": "usplit"}, "client_fraction": 0.5},
+            "usplit pairs the clients of a round, but 1 client trains",
+        ),
+    ],
+)
+def test_too_few_nodes_for_what_is_asked_are_refused_when_they_have_come(
+    tmp_path: Path, options: dict[str, Any], line: str
+) -> None:
+    told = deployed(**options)
+    with (
+        grid_of(in_memory(told, tmp_path), (0, 1)) as grid,
+        pytest.raises(SettingsError, match=line),
     ):
         open_fleet(grid, told, tmp_path)
 

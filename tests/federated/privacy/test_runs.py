@@ -9,12 +9,15 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from phoenix_pipeline.arms.setup import check_arm
 from phoenix_pipeline.config import (
+    ArmSettings,
     DcganConfig,
     DifferentialPrivacyConfig,
     DpSgdConfig,
     FederationConfig,
     ModelConfig,
+    RunConfig,
     TrainingConfig,
 )
 from phoenix_pipeline.errors import SettingsError, TrainingError
@@ -24,6 +27,7 @@ from phoenix_pipeline.federated.privacy.client_level import ClientLevelPrivacy, 
 from phoenix_pipeline.federated.records import LocalNoise
 from phoenix_pipeline.federated.work_plan import poisson_clients
 from phoenix_pipeline.gan.dcgan import build_dcgan
+from phoenix_pipeline.images import ImageSet
 from phoenix_pipeline.optimization import gaussian_mechanism
 from tests.federated.tiny import federate, interrupt, same, settings
 
@@ -299,6 +303,8 @@ def test_the_dcgan_is_refused_by_the_name_of_its_layer(tmp_path: Path) -> None:
     of_images = TrainingConfig(dp_sgd=DpSgdConfig(enabled=True, noise_multiplier=1.0))
     with pytest.raises(SettingsError, match=r"layer generator\.\S+ \(BatchNorm2d\)"):
         check_privacy(FederationConfig(), of_images, network)
-    told = settings().model_copy(update={"model": ModelConfig(family="dcgan"), "image_size": 32})
+    federation = FederationConfig(local_work=STEPS, differential_privacy=private())
+    asked = ArmSettings(model=ModelConfig(family="dcgan"), federation=federation)
+    images = ImageSet(np.zeros((2, 1, 32, 32), np.uint8))
     with pytest.raises(SettingsError, match="differential_privacy does not work with layer"):
-        federate(tmp_path, settings=told, differential_privacy=private())
+        check_arm(images, images, asked, RunConfig(device="cpu"), tmp_path)

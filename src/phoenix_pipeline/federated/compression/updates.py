@@ -7,7 +7,7 @@ from functools import lru_cache
 import torch
 from torch import Generator, Tensor
 
-from phoenix_pipeline.errors import FederationError, TrainingError
+from phoenix_pipeline.errors import FederationError, SettingsError, TrainingError
 from phoenix_pipeline.federated.compression.channels import Channels, channels_of
 from phoenix_pipeline.federated.compression.codecs import Codec
 from phoenix_pipeline.federated.compression.deflate import deflate, inflate
@@ -16,6 +16,7 @@ from phoenix_pipeline.federated.wire import (
     Layout,
     Lengths,
     check_vectors,
+    is_dtype_name,
     is_finite,
     join,
     select,
@@ -180,17 +181,26 @@ def decode(
 
 @lru_cache(maxsize=64)
 def plan_message(layout: Layout, codec: Codec | None) -> MessagePlan:
-    """Return how arrays of ``layout`` are written; the same on both sides."""
+    """Return how arrays of ``layout`` are written; the same on both sides.
+
+    Raises SettingsError: the codec names a vector like the dtype of one that is sent whole.
+    """
     shapes = layout.shapes
     empty = {n: torch.empty(shape, dtype=d, device="meta") for n, (shape, d) in shapes.items()}
     written = [name for name in sorted(shapes) if codec_for(name, empty[name], codec)]
     channels = channels_of(tuple(shapes[name][0] for name in written))
+    parts = codec.parts(channels) if codec and written else {}
+    if taken := sorted(filter(is_dtype_name, parts)):
+        raise SettingsError(
+            f"codec {type(codec).__name__} names a vector {taken[0]}, as arrays that are sent "
+            "whole are named by their dtype; give it another name"
+        )
     return MessagePlan(
         channels=channels,
         runs=_runs(layout, written),
         left=Layout({name: (shapes[name][0], torch.float32) for name in written}),
         whole=Layout({name: shapes[name] for name in shapes if name not in set(written)}),
-        parts=codec.parts(channels) if codec and written else {},
+        parts=parts,
     )
 
 

@@ -17,7 +17,7 @@ from phoenix_pipeline.errors import FederationError
 from phoenix_pipeline.federated.client_answers import Introduction, plain_text, read_introduction
 from phoenix_pipeline.federated.client_state import ClientState
 from phoenix_pipeline.federated.engines.node_grid import NodeGrid
-from phoenix_pipeline.federated.fleet import Fleet
+from phoenix_pipeline.federated.fleet import Fleet, check_round
 from phoenix_pipeline.federated.job import FederatedJob
 from phoenix_pipeline.federated.personal_layers import samples_are_personal
 from phoenix_pipeline.federated.records import CONFIG, DESCRIBE_QUERY
@@ -36,10 +36,12 @@ def open_fleet(grid: Grid, job: FederatedJob, folder: Path) -> Fleet:
     """Wait until enough nodes take part; ``folder`` keeps which of them is which client.
 
     Raises FederationError: too few could answer, or release layers that samples need.
+    Raises SettingsError: the aggregation rule, or ``usplit``, needs more of them.
     Raises CheckpointError: what ``folder`` keeps is broken.
     """
     roster = Roster(NodeGrid(grid), job, folder)
     roster.gather()
+    check_round(job.config, len(roster.clients))
     roster.check_releases()
     clients, sizes = roster.clients, roster.sizes
     return Fleet(roster.grid, clients, sizes, lambda client: ClientState(), roster)
