@@ -9,13 +9,11 @@ from kedro.framework.project import pipelines
 
 from phoenix_pipeline.framework.arm_blocks import arm_registry
 from phoenix_pipeline.framework.command import OneLineCommand, parse_params
-from phoenix_pipeline.framework.garbage import look_rarely
 from phoenix_pipeline.framework.option_names import check_names
 from phoenix_pipeline.framework.project import open_config, project_folder
 from phoenix_pipeline.offline import stay_offline
 
 stay_offline()
-look_rarely()
 
 _RUNNER = "phoenix_pipeline.framework.arms_runner.ArmsRunner"
 

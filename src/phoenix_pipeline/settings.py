@@ -6,7 +6,6 @@ from phoenix_pipeline.framework.advice import AdviceHook
 from phoenix_pipeline.framework.arm_blocks import ArmsHook
 from phoenix_pipeline.framework.comparison_check import ComparisonCheckHook
 from phoenix_pipeline.framework.config_loader import PhoenixConfigLoader
-from phoenix_pipeline.framework.garbage import GarbageHook
 from phoenix_pipeline.framework.node_log import NodeLogHook
 from phoenix_pipeline.framework.run_lock import RunLockHook
 from phoenix_pipeline.framework.tracking import ArmMlflowHook
@@ -35,7 +34,6 @@ HOOKS = (
     ArmMlflowHook(),
     AdviceHook(),
     ComparisonCheckHook(),
-    GarbageHook(),
 )
 # kedro-mlflow, where a user has installed it, would open a second run for the same session.
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro-mlflow", "kedro_mlflow")
