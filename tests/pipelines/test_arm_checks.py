@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from phoenix_pipeline.arms.setup import assign_images, check_arm
+from phoenix_pipeline.arms.training import train_arm
 from phoenix_pipeline.config import ArmSettings, RunConfig
 from phoenix_pipeline.errors import SettingsError
 from phoenix_pipeline.federated.compression.channels import Channels
@@ -44,6 +45,37 @@ def test_usplit_with_one_client_in_a_round_is_refused() -> None:
     assert assign(2, **halves)["client_id"].nunique() == 2
     with pytest.raises(SettingsError, match=r"1 client trains in one.*client_fraction"):
         assign(2, client_fraction=0.5, **halves)
+
+
+@pytest.mark.parametrize(
+    ("changed", "line"),
+    [
+        (
+            {"federation": {"compression": {"partial_update": "usplit"}, "client_fraction": 0.5}},
+            "1 client trains in one",
+        ),
+        (
+            {
+                "federation": {"differential_privacy": {"enabled": True, "noise_multiplier": 1.0}},
+                "threshold_filter": {"enabled": True},
+            },
+            "scores of clients are",
+        ),
+    ],
+)
+def test_training_alone_refuses_settings_that_set_up_did_not_see(
+    changed: dict[str, Any], line: str, tmp_path: Path
+) -> None:
+    unet = {"block_out_channels": (8,), "attention_resolutions": (), "norm_num_groups": 4}
+    plain = {"local_work": {"unit": "steps", "amount": 1}, **UNCLIPPED}
+    settings = ArmSettings(
+        model={"unet": unet}, **{**changed, "federation": {**plain, **changed["federation"]}}
+    )
+    run, clients = RunConfig(device="cpu"), assign(2, **UNCLIPPED)
+    pool = pd.DataFrame({"client_id": [], "image_index": []})
+    with pytest.raises(SettingsError, match=line):
+        train_arm("fedavg", IMAGES, IMAGES, clients, pool, settings, run, tmp_path / "c", {})
+    assert not (tmp_path / "c").exists()
 
 
 def test_the_nodes_of_a_deployment_are_counted_when_they_are_there() -> None:

@@ -12,6 +12,8 @@ import pandas as pd
 
 from phoenix_pipeline import __version__
 from phoenix_pipeline.arms.arm_model import ArmModel, write_model_card
+from phoenix_pipeline.arms.checks import check_clients
+from phoenix_pipeline.arms.setup import check_privacy_of
 from phoenix_pipeline.child_process import lent_process
 from phoenix_pipeline.config import ArmSettings, Group, RunConfig
 from phoenix_pipeline.families import family_of
@@ -62,8 +64,13 @@ def train_arm(
     pool: both of ``setup.assign_images``. ``data_groups``: how images and clients came about, by
     name; written beside the model. ``on_round``: told each round's means, restored rounds included.
     Raises FederationError: a round had too few usable replies; the last checkpoint stands.
+    Raises SettingsError: clients or their privacy do not fit settings that set-up did not see.
     """
     model = ArmModel.of(train, settings, run)
+    # This stage may run alone, after settings have changed.
+    check_privacy_of(model)
+    if settings.federation.engine != "deployment":
+        check_clients(model.settings.federation, client_images["client_id"].unique().tolist())
     job = _build_job(model, test, client_images, shared_pool, run)
     result = _run(job, arm, checkpoints, on_round or (lambda server_round, means: None))
     held = trained_images(job, result)
