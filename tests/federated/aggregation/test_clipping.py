@@ -13,7 +13,7 @@ from phoenix_pipeline.config import (
     FederationConfig,
     TrainingConfig,
 )
-from phoenix_pipeline.federated.aggregation import build_aggregation
+from phoenix_pipeline.federated.aggregation import build_aggregation, clipping
 from phoenix_pipeline.federated.aggregation.clipping import (
     ClippedUpdates,
     norm_of_this_round,
@@ -86,6 +86,14 @@ def test_the_bound_of_the_last_round_is_streamed_and_the_first_takes_its_own() -
     torch.testing.assert_close(second.result()["w"][0].item(), 1 + (4 + 0.5 + 3) / 3)
     # Norms count as they came, so that a bound that was too small grows again.
     assert second.next_clip_norm() == pytest.approx(3.0)
+
+
+def test_the_norm_is_that_of_all_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clipping, "_BLOCK", 2)
+    template = {"a": torch.ones(3, 2), "b": torch.zeros(1)}
+    moved = {"a": torch.tensor([[2.0, 3.0], [1.0, 5.0], [1.0, 1.0]]), "b": torch.tensor([10.0])}
+    # 1 + 4 + 16 + 100
+    assert clipping.update_norm(moved, template) == 11.0
 
 
 def test_a_round_in_which_nothing_moved_leaves_no_bound_of_zero() -> None:
