@@ -57,15 +57,15 @@ class Channels:
         return tuple(self._cut())
 
     def _cut(self) -> "Iterator[Block]":
-        start, end, shapes, first = 0, 0, list[Size](), 0
+        start, end, shapes = 0, 0, list[Size]()
         for size, shape in zip(self.sizes, self.shapes, strict=True):
             end += size
             shapes.append(shape)
-            last = len(shapes) == len(self.shapes) - first
-            if last or end - start >= _BLOCK:
+            if end - start >= _BLOCK:
                 yield Block(start, end, channels_of(tuple(shapes)))
-                first += len(shapes)
                 start, shapes = end, []
+        if shapes:
+            yield Block(start, end, channels_of(tuple(shapes)))
 
     def spread(self, per_channel: Tensor) -> Tensor:
         """Return ``per_channel`` [channels] as a value for each value [n]."""
