@@ -55,6 +55,7 @@ test-federation: $(READY) ## a federation over TLS on loopback gives the bits of
 test-adapters: $(READY) ## the tests of model.lora; installs its extra first
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --editable ".[lora]"
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(WORKERS) tests/diffusion/test_lora.py \
+		tests/api/test_dry_run.py \
 		tests/federated/test_adapters.py tests/pipelines/test_adapted_arm.py $(ARGS)
 
 test-all: $(READY) ## all tests

@@ -104,6 +104,7 @@ def _job(given: dict[str, Any], arm: str, own: "OwnModels") -> "FederatedJob":
         client_images=pd.DataFrame({"client_id": [], "image_index": []}),
         config=model.settings.federation,
         settings=model.client_settings(),
+        own=own,
     )
 
 
