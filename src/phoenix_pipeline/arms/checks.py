@@ -49,10 +49,15 @@ _PLAIN_TRAINING = {
 
 
 def check_clients(federation: FederationConfig, clients: list[int]) -> None:
-    """Refuse settings that these ``clients`` cannot satisfy, even if all of them answer."""
+    """Refuse settings that these ``clients`` cannot satisfy, even if all of them answer.
+
+    In a deployment the nodes are the clients, and are counted when they have connected.
+    """
     from phoenix_pipeline.federated.fleet import Attendance, check_round
     from phoenix_pipeline.federated.work_plan import round_size
 
+    if federation.engine == "deployment":
+        return
     Attendance(federation, clients)
     count = round_size(len(clients), federation)
     # With Poisson sampling a round may be smaller, and larger, than planned.

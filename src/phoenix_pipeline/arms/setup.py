@@ -47,9 +47,7 @@ def assign_images(
     training = pool.training
     if settings.federation.pooled:
         training = training.drop_duplicates("image_index").assign(client_id=0)
-    # In a deployment the nodes are the clients, and are counted when they have connected.
-    if settings.federation.engine != "deployment":
-        check_clients(settings.federation, training["client_id"].unique().tolist())
+    check_clients(settings.federation, training["client_id"].unique().tolist())
     return training, pool.shares
 
 

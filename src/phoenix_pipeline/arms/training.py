@@ -69,8 +69,7 @@ def train_arm(
     model = ArmModel.of(train, settings, run)
     # This stage may run alone, after settings have changed.
     check_privacy_of(model)
-    if settings.federation.engine != "deployment":
-        check_clients(model.settings.federation, client_images["client_id"].unique().tolist())
+    check_clients(model.settings.federation, client_images["client_id"].unique().tolist())
     job = _build_job(model, test, client_images, shared_pool, run)
     result = _run(job, arm, checkpoints, on_round or (lambda server_round, means: None))
     held = trained_images(job, result)

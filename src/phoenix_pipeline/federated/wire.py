@@ -21,6 +21,9 @@ from phoenix_pipeline.errors import CheckpointError, FederationError
 Shapes = Mapping[str, tuple[Size, torch.dtype]]
 # Length and dtype of vectors by their names on the wire.
 Lengths = Mapping[str, tuple[int, torch.dtype]]
+# Values of a vector that a core's cache holds: several operations in a row find them there, where
+# those on a whole message of millions wait for memory.
+BLOCK = 1 << 18
 # Names, shapes and dtypes, among the metadata.
 _ARRAYS = "arrays"
 

@@ -89,7 +89,7 @@ def test_the_bound_of_the_last_round_is_streamed_and_the_first_takes_its_own() -
 
 
 def test_the_norm_is_that_of_all_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clipping, "_BLOCK", 2)
+    monkeypatch.setattr(clipping, "BLOCK", 2)
     template = {"a": torch.ones(3, 2), "b": torch.zeros(1)}
     moved = {"a": torch.tensor([[2.0, 3.0], [1.0, 5.0], [1.0, 1.0]]), "b": torch.tensor([10.0])}
     # 1 + 4 + 16 + 100

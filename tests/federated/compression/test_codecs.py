@@ -53,7 +53,7 @@ def test_a_message_does_not_depend_on_how_many_arrays_are_worked_on_at_a_time(
     shapes = tuple(map(torch.Size, [(3,), (4, 5), (7, 3), (1,), (6, 2, 2), (9,)]))
     values = noise(sum(shape.numel() for shape in shapes))
     whole = codec.encode(values, Channels(shapes), generator())
-    monkeypatch.setattr(channels, "_BLOCK", 20)
+    monkeypatch.setattr(channels, "BLOCK", 20)
     # Layouts are worked out once, and these are not to be found by others.
     monkeypatch.setattr(channels, "channels_of", Channels)
     cut = Channels(shapes)

@@ -8,13 +8,11 @@ from torch import Tensor
 from phoenix_pipeline.config import TrainingConfig
 from phoenix_pipeline.config.aggregation import FEWEST_FOR_A_MEDIAN
 from phoenix_pipeline.federated.aggregation.rule import Aggregation, ReplyCheck, to_dtype, widened
-from phoenix_pipeline.federated.wire import Joined, join
+from phoenix_pipeline.federated.wire import BLOCK, Joined, join
 from phoenix_pipeline.optimization.schedules import sum_of_rates
 
 # At which the learning rate of a round is read.
 _POINTS = 16
-# Values of which a core's cache holds differences: nine times as fast as all at once.
-_BLOCK = 1 << 18
 
 
 class ClippedUpdates:
@@ -114,7 +112,7 @@ def update_norm(arrays: Mapping[str, Tensor], template: Mapping[str, Tensor]) ->
         torch.linalg.vector_norm(widened(arrived) - widened(start), dtype=torch.float64)
         for key, whole in base.items()
         if whole.is_floating_point()
-        for arrived, start in zip(own[key].split(_BLOCK), whole.split(_BLOCK), strict=True)
+        for arrived, start in zip(own[key].split(BLOCK), whole.split(BLOCK), strict=True)
     ]
     return float(torch.linalg.vector_norm(torch.stack(norms))) if norms else 0.0
 

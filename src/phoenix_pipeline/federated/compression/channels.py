@@ -13,10 +13,9 @@ import torch
 from torch import Size, Tensor
 
 from phoenix_pipeline.errors import FederationError
+from phoenix_pipeline.federated.wire import BLOCK
 
 LARGEST_NIBBLE = 7
-# Values that a core's cache holds, so that several operations in a row find them there.
-_BLOCK = 1 << 18
 # The code 0 as it is written.
 _ZERO = 8
 
@@ -61,7 +60,7 @@ class Channels:
         for size, shape in zip(self.sizes, self.shapes, strict=True):
             end += size
             shapes.append(shape)
-            if end - start >= _BLOCK:
+            if end - start >= BLOCK:
                 yield Block(start, end, channels_of(tuple(shapes)))
                 start, shapes = end, []
         if shapes:

@@ -89,7 +89,7 @@ class Int8:
         codes, scales = parts["codes"], parts["scales"]
         if bool((codes < -_LARGEST_CODE).any()) or bool((scales < 0).any()):
             raise FederationError("int8 codes must be -127..127 and scales 0 or more")
-        return codes.float() * channels.spread(scales)
+        return _multiply(codes, scales, channels)
 
 
 @dataclass(frozen=True)
@@ -248,10 +248,16 @@ def _nibbles_and_scales(channels: Channels) -> Lengths:
 
 def _scaled(parts: Vectors, channels: Channels, codec: str) -> Tensor:
     """Return codes times scales [n]; raises FederationError, naming ``codec``, for odd ones."""
-    scales, values = parts["scales"], torch.empty(sum(channels.sizes))
-    codes = unpack_nibbles(parts["codes"], len(values), codec)
+    scales = parts["scales"]
+    codes = unpack_nibbles(parts["codes"], sum(channels.sizes), codec)
     if bool((scales < 0).any()):
         raise FederationError(f"{codec} scales must be 0 or more")
+    return _multiply(codes, scales, channels)
+
+
+def _multiply(codes: Tensor, scales: Tensor, channels: Channels) -> Tensor:
+    """Return int8 ``codes`` [n] times their ``scales`` [channels], block by block."""
+    values = torch.empty(len(codes))
     of_blocks = scales.split([len(own.lengths) for *_, own in channels.blocks])
     for (start, end, own), scale in zip(channels.blocks, of_blocks, strict=True):
         torch.mul(codes[start:end], own.spread(scale), out=values[start:end])
